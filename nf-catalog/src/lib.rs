@@ -1,0 +1,16 @@
+//! What a network function is: descriptor types, their YAML form, and the rules they must meet. A leaf: no I/O, no async.
+
+mod catalog;
+mod drain;
+mod package;
+mod quantity;
+mod rules;
+mod service;
+mod yaml;
+
+pub use catalog::*;
+pub use drain::*;
+pub use package::*;
+pub use quantity::{MilliCpu, ParseQuantityError, Quantity};
+pub use service::*;
+pub use yaml::{DescriptorError, MAX_DESCRIPTOR_BYTES, Problem, locate, parse};

@@ -1,0 +1,146 @@
+//! Descriptors as people write them: good ones are read, broken ones are refused with file, line and column.
+
+use gantry_catalog::{Catalog, Cpu, MilliCpu, parse_package};
+
+const GOOD: &str = "\
+apiVersion: gantry.dev/v1
+kind: NfPackage
+metadata: {name: proxy, version: 1.2.3}
+spec:
+  family: ims
+  role: P-CSCF
+  plane: signalling
+  values: {rate: 5}
+  containers:
+    - name: main
+      image: proxy:1
+      cpu: {mode: shared, request: 200m}
+      memory: 64Mi
+      readinessProbe: {tcpSocket: {port: 9090}}
+  interfaces:
+    - {name: sip, protocol: SIP, transport: udp, port: 5060, service: true}
+  config:
+    - {template: proxy.cfg, path: /etc/proxy.cfg}
+";
+
+fn errors_of(text: &str) -> Vec<String> {
+    let templates = [("proxy.cfg", "rate={{ values.rate }}")];
+    match parse_package("proxy.yaml", text, templates.into_iter()) {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[test]
+fn a_good_package_is_read() {
+    let spec = parse_package(
+        "proxy.yaml",
+        GOOD,
+        [("proxy.cfg", "x"), ("notes.txt", "y")].into_iter(),
+    )
+    .unwrap();
+    assert_eq!((spec.package.as_str(), spec.version.as_str()), ("proxy", "1.2.3"));
+    assert_eq!(
+        spec.containers[0].cpu,
+        Cpu::Shared {
+            request: MilliCpu(200),
+            limit: None
+        }
+    );
+    assert_eq!(spec.templates.keys().collect::<Vec<_>>(), ["proxy.cfg"]);
+    assert_eq!(spec.drain.flow_idle_seconds, 300);
+}
+
+#[test]
+fn a_package_says_how_long_its_flows_may_be_silent() {
+    let text = GOOD.replace("  config:", "  drain: {flowIdleSeconds: 30}\n  config:");
+    let spec = parse_package("proxy.yaml", &text, [("proxy.cfg", "x")].into_iter()).unwrap();
+    assert_eq!((spec.drain.flow_idle_seconds, spec.drain.quiet_seconds), (30, 5));
+}
+
+#[test]
+fn broken_descriptors_name_file_line_and_column() {
+    let broken = |from: &str, to: &str| {
+        let text = GOOD.replace(from, to);
+        assert_ne!(text, GOOD, "the test must break something");
+        let errors = errors_of(&text);
+        assert!(!errors.is_empty(), "{to} was accepted");
+        errors.join("\n")
+    };
+    for (from, to, expected) in [
+        (
+            "memory: 64Mi",
+            "memory: 1Ki",
+            "proxy.yaml:13:15: spec.containers[0].memory",
+        ),
+        ("memory: 64Mi", "memory: 64Mo", "proxy.yaml:13:15: "),
+        ("version: 1.2.3", "version: 1.2", "proxy.yaml:3:"),
+        ("name: proxy,", "name: Proxy,", "proxy.yaml:3:18: metadata.name"),
+        ("role: P-CSCF", "rolle: P-CSCF", "proxy.yaml:6:3: "),
+        ("/etc/proxy.cfg", "/etc/../proxy.cfg", "spec.config[0].path"),
+        (
+            "template: proxy.cfg",
+            "template: other.cfg",
+            "proxy.yaml:18:18: spec.config[0].template",
+        ),
+        ("kind: NfPackage", "kind: Package", "proxy.yaml:2:7: kind"),
+        (
+            "  config:",
+            "  drain: {flowIdleSeconds: 0}\n  config:",
+            "proxy.yaml:17:28: spec.drain.flowIdleSeconds",
+        ),
+        (
+            "  config:",
+            "  drain: {flowIdleSeconds: 86401}\n  config:",
+            "spec.drain.flowIdleSeconds",
+        ),
+        (
+            "{tcpSocket: {port: 9090}}",
+            "{periodSeconds: 1}",
+            "proxy.yaml:14:23: spec.containers[0].readinessProbe",
+        ),
+        ("port: 5060", "port: 99999", "proxy.yaml:16:"),
+    ] {
+        let errors = broken(from, to);
+        assert!(
+            errors.contains(expected),
+            "{to}: expected {expected} in\n{errors}"
+        );
+    }
+}
+
+#[test]
+fn every_broken_rule_is_named_at_once() {
+    let text = GOOD
+        .replace("memory: 64Mi", "memory: 1Ki")
+        .replace("version: 1.2.3", "version: x");
+    assert_eq!(errors_of(&text).len(), 2);
+}
+
+#[test]
+fn a_service_is_checked_against_its_packages() {
+    let service = "\
+apiVersion: gantry.dev/v1
+kind: NetworkService
+metadata: {name: core}
+spec:
+  functions:
+    - {name: a, package: proxy, version: 1.2.3, values: {speed: 1}}
+    - {name: b, package: absent, version: 1.0.0}
+";
+    let files = [
+        ("packages/proxy/package.yaml", GOOD),
+        ("packages/proxy/proxy.cfg", "x"),
+        ("services/core.yaml", service),
+    ];
+    let errors = Catalog::from_files(files).unwrap_err();
+    let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    assert!(
+        text[0].starts_with("services/core.yaml:6:65: spec.functions[0].values.speed: proxy has no value"),
+        "{text:?}"
+    );
+    assert!(
+        text[1].starts_with("services/core.yaml:7:26: spec.functions[1].package: there is no package absent"),
+        "{text:?}"
+    );
+}
