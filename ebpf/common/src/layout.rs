@@ -1,0 +1,247 @@
+//! Keys and values of the maps. `repr(C)` without padding bytes: the kernel compares keys bytewise.
+
+/// IP protocol number of TCP (RFC 9293).
+pub const TCP: u8 = 6;
+/// IP protocol number of UDP (RFC 768).
+pub const UDP: u8 = 17;
+/// IP protocol number of SCTP (RFC 9260).
+pub const SCTP: u8 = 132;
+
+/// Map CONFIG, one entry: what the node is, and which object made the maps.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Network of the node's pods.
+    pub pod_net: u32,
+    /// Its mask.
+    pub pod_mask: u32,
+    /// Network of the service addresses.
+    pub service_net: u32,
+    /// Its mask.
+    pub service_mask: u32,
+    /// [`crate::LAYOUT_VERSION`] of whoever made the maps.
+    pub layout: u32,
+    /// Next backend id never used before (0: none given yet). Userspace only.
+    pub next_backend: u32,
+    /// Raised before Maglev tables are written. Userspace only.
+    pub tables: u32,
+    /// SHA-256 of the loaded object. Userspace only.
+    pub object_hash: [u8; 32],
+}
+
+impl Config {
+    /// Is the address one of this node's pods' (or the gateway's)?
+    #[inline(always)]
+    pub fn is_pod_net(&self, ip: u32) -> bool {
+        self.pod_mask != 0 && ip & self.pod_mask == self.pod_net
+    }
+
+    /// Is the address a service's?
+    #[inline(always)]
+    pub fn is_service_net(&self, ip: u32) -> bool {
+        self.service_mask != 0 && ip & self.service_mask == self.service_net
+    }
+}
+
+/// [`Pod::flags`]: this is the host itself; its traffic enters its end of the host device.
+pub const POD_IS_HOST: u16 = 1;
+
+/// Map PODS, by address: where a packet to a local address goes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// Interface index of the host's end of the pod's veth (of the gateway device for the host).
+    pub ifindex: u32,
+    /// MAC address of the receiving end.
+    pub mac: [u8; 6],
+    /// [`POD_IS_HOST`] or 0.
+    pub flags: u16,
+}
+
+/// Key of map SERVICES.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceKey {
+    /// Virtual address.
+    pub vip: u32,
+    /// Port on it.
+    pub port: u16,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Always 0.
+    pub pad: u8,
+}
+
+/// Value of map SERVICES.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// Which [`crate::MAGLEV_SLOTS`] entries of map MAGLEV are this service's.
+    pub index: u32,
+}
+
+/// [`Backend::state`]: takes new flows.
+pub const ACTIVE: u8 = 1;
+/// [`Backend::state`]: keeps the flows it has.
+pub const DRAINING: u8 = 2;
+
+/// Map BACKENDS, by backend id (ids start at 1 and are never used twice).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backend {
+    /// Pod address.
+    pub ip: u32,
+    /// Index of the service it belongs to.
+    pub service: u32,
+    /// Port in the pod.
+    pub port: u16,
+    /// [`ACTIVE`] or [`DRAINING`].
+    pub state: u8,
+    /// Always 0.
+    pub pad: u8,
+    /// A UDP flow to it that was silent for longer, in seconds, is a new flow.
+    pub udp_idle_s: u32,
+}
+
+/// Per-CPU map BACKEND_STATS, by backend id. Counts what goes towards the backend.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackendStats {
+    /// Flows given to it.
+    pub new_flows: u64,
+    /// Packets sent to it.
+    pub packets: u64,
+    /// Bytes of those, link headers included.
+    pub bytes: u64,
+}
+
+/// Key of maps FLOWS and REVERSE: a packet's addresses as it arrives at the program.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowKey {
+    /// Source address.
+    pub src: u32,
+    /// Destination address.
+    pub dst: u32,
+    /// Source port.
+    pub sport: u16,
+    /// Destination port.
+    pub dport: u16,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Always 0.
+    pub pad: [u8; 3],
+}
+
+impl FlowKey {
+    /// The key that the other direction's packets have.
+    #[inline(always)]
+    pub fn swapped(&self) -> FlowKey {
+        FlowKey {
+            src: self.dst,
+            dst: self.src,
+            sport: self.dport,
+            dport: self.sport,
+            ..*self
+        }
+    }
+}
+
+/// Value of map FLOWS: client to service address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Backend id.
+    pub backend: u32,
+    /// Monotonic clock of the last packet, in seconds.
+    pub last_seen_s: u32,
+    /// 1 after a packet that did not open the flow: the next opening one is a new flow.
+    pub established: u32,
+}
+
+/// Value of map REVERSE: what a reply of the backend must look like.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reverse {
+    /// Source address to give it: the service's.
+    pub vip: u32,
+    /// Destination address to give it; differs from the packet's when a pod reached itself.
+    pub client: u32,
+    /// Source port to give it.
+    pub vip_port: u16,
+    /// 1 while the client talks to the backend directly, from the same ports, without the service.
+    pub direct: u16,
+}
+
+/// Key of map FRAGMENTS (RFC 791: these four name a datagram).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FragmentKey {
+    /// Source address.
+    pub src: u32,
+    /// Destination address.
+    pub dst: u32,
+    /// Identification field.
+    pub id: u16,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Always 0.
+    pub pad: u8,
+}
+
+/// Value of map FRAGMENTS: the addresses that the first fragment got.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fragment {
+    /// New source address.
+    pub src: u32,
+    /// New destination address.
+    pub dst: u32,
+}
+
+#[cfg(feature = "user")]
+mod user {
+    macro_rules! plain {
+        ($($t:ident),*) => {$(
+            // SAFETY: repr(C), integers and arrays of integers only, no padding (checked by `sizes`).
+            unsafe impl aya::Pod for super::$t {}
+        )*};
+    }
+    plain!(
+        Config,
+        Pod,
+        ServiceKey,
+        Service,
+        Backend,
+        BackendStats,
+        FlowKey,
+        Flow,
+        Reverse
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size_of::<Config>(), 28 + 32);
+        assert_eq!(size_of::<Pod>(), 12);
+        assert_eq!(size_of::<ServiceKey>(), 8);
+        assert_eq!(size_of::<Service>(), 4);
+        assert_eq!(size_of::<Backend>(), 16);
+        assert_eq!(size_of::<BackendStats>(), 24);
+        assert_eq!(size_of::<FlowKey>(), 16);
+        assert_eq!(size_of::<Flow>(), 12);
+        assert_eq!(size_of::<Reverse>(), 12);
+        assert_eq!(size_of::<FragmentKey>(), 12);
+        assert_eq!(size_of::<Fragment>(), 8);
+    }
+
+    #[test]
+    fn an_unconfigured_node_owns_no_network() {
+        assert!(!Config::default().is_pod_net(0));
+        assert!(!Config::default().is_service_net(0x0a56_0001));
+    }
+}

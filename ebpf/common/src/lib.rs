@@ -1,0 +1,26 @@
+//! Map layouts, packet parsing and verdicts of the datapath.
+//!
+//! `no_std`, no I/O: the same functions run in the kernel programs and in host tests.
+//! Addresses and ports are numbers in host byte order everywhere; only [`packet`] knows the wire.
+#![cfg_attr(not(test), no_std)]
+
+pub mod checksum;
+pub mod layout;
+pub mod packet;
+pub mod reason;
+pub mod verdict;
+
+/// Slots of one service's Maglev table: a prime, so that every step through it visits every slot.
+pub const MAGLEV_SLOTS: u32 = 1021;
+/// Services that fit in the maps.
+pub const MAX_SERVICES: u32 = 512;
+/// Backends, over all services, that fit in the maps.
+pub const MAX_BACKENDS: u32 = 4096;
+/// Pods of one node that fit in the maps.
+pub const MAX_PODS: u32 = 4096;
+/// Tracked flows; the least recently used one makes room for a new one.
+pub const MAX_FLOWS: u32 = 131_072;
+/// Fragmented datagrams tracked at one time.
+pub const MAX_FRAGMENTS: u32 = 4096;
+/// Raised with every change of a struct in [`layout`]: pinned maps are kept only if it is equal.
+pub const LAYOUT_VERSION: u32 = 2;

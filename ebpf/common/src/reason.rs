@@ -1,0 +1,74 @@
+//! Why packets are dropped and which way the others go. Discriminant = index in the counter map =
+//! position in `ALL`; [`DropReason::label`] is the metric's label.
+
+macro_rules! counted {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $index:literal => $label:literal,)* }) => {
+        $(#[$doc])*
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant = $index,)* }
+
+        impl $name {
+            /// Every variant, in index order.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
+
+            /// Name in metrics.
+            pub const fn label(self) -> &'static str {
+                match self { $($name::$variant => $label,)* }
+            }
+        }
+    };
+}
+
+counted! {
+    /// Why a packet was dropped (map DROPS).
+    DropReason {
+        /// Not a whole IPv4 header, or not a whole transport header.
+        Malformed = 0 => "malformed",
+        /// To a service network address where no service is (on this port and protocol).
+        NoService = 1 => "no_service",
+        /// New flow to a service without a backend that takes new flows.
+        NoBackend = 2 => "no_backend",
+        /// To an address in the pod network that no pod has.
+        NoPod = 3 => "no_pod",
+        /// Later fragment to a service address whose first fragment was never seen.
+        FragmentWithoutFirst = 4 => "fragment_without_first",
+        /// A header could not be written.
+        RewriteFailed = 5 => "rewrite_failed",
+        /// SCTP to a backend on another port: its checksum cannot be kept right in place.
+        SctpPortChange = 6 => "sctp_port_change",
+    }
+}
+
+counted! {
+    /// Which way packets that were not dropped went (map PATHS).
+    Path {
+        /// Straight into a local pod.
+        Pod = 0 => "pod",
+        /// To the host.
+        Host = 1 => "host",
+        /// To the host's own IP stack: outside, or not IPv4.
+        Stack = 2 => "stack",
+        /// From client to service; counted beside one of the above.
+        Service = 3 => "service",
+        /// Reply of a service; counted beside one of the above.
+        Reply = 4 => "reply",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn index_is_position_and_labels_are_unique() {
+        for (i, r) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*r as usize, i);
+        }
+        for (i, p) in Path::ALL.iter().enumerate() {
+            assert_eq!(*p as usize, i);
+        }
+        let labels: std::collections::BTreeSet<_> = DropReason::ALL.iter().map(|r| r.label()).collect();
+        assert_eq!(labels.len(), DropReason::ALL.len());
+    }
+}

@@ -1,0 +1,84 @@
+//! The kernel side of the datapath: one program on the ingress of every pod's host end.
+//!
+//! Shell only: what is decided stands in `gantry-ebpf-common`, tested on the host.
+#![no_std]
+#![no_main]
+
+mod maps;
+mod rewrite;
+mod service;
+
+use aya_ebpf::bindings::{BPF_F_INGRESS, TC_ACT_OK, TC_ACT_SHOT};
+use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_peer};
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use gantry_ebpf_common::layout::{Config, POD_IS_HOST};
+use gantry_ebpf_common::packet::Ipv4;
+use gantry_ebpf_common::reason::{DropReason, Path};
+
+use crate::maps::{CONFIG, PODS, count_drop, count_path};
+
+/// EtherType of IPv4 as `__sk_buff.protocol` shows it.
+const ETH_P_IP_BE: u32 = 0x0800u16.to_be() as u32;
+/// Offset of the destination address in the Ethernet header.
+const ETH_DESTINATION: usize = 0;
+
+/// Takes what a pod (or the host, through its device) sends.
+#[classifier]
+pub fn from_pod(ctx: TcContext) -> i32 {
+    if ctx.skb.protocol() != ETH_P_IP_BE {
+        count_path(Path::Stack);
+        return TC_ACT_OK;
+    }
+    match handle(&ctx) {
+        Ok(action) => action,
+        Err(reason) => {
+            count_drop(reason);
+            TC_ACT_SHOT
+        }
+    }
+}
+
+#[inline(always)]
+fn handle(ctx: &TcContext) -> Result<i32, DropReason> {
+    let Some(config) = CONFIG.get(0) else {
+        return Err(DropReason::RewriteFailed);
+    };
+    let ip = ctx
+        .load(0)
+        .ok()
+        .and_then(|head| Ipv4::parse(&head))
+        .ok_or(DropReason::Malformed)?;
+    let addresses = service::translate(ctx, config, &ip)?;
+    rewrite::rewrite(ctx, &ip, &addresses)?;
+    deliver(ctx, config, addresses.dst)
+}
+
+#[inline(always)]
+fn deliver(ctx: &TcContext, config: &Config, dst: u32) -> Result<i32, DropReason> {
+    // SAFETY: userspace replaces entries whole.
+    let Some(pod) = (unsafe { PODS.get(&dst) }) else {
+        if config.is_pod_net(dst) {
+            return Err(DropReason::NoPod);
+        }
+        count_path(Path::Stack);
+        return Ok(TC_ACT_OK);
+    };
+    ctx.store(ETH_DESTINATION, &pod.mac, 0)
+        .map_err(|_| DropReason::RewriteFailed)?;
+    if pod.flags & POD_IS_HOST != 0 {
+        count_path(Path::Host);
+        // SAFETY: the helper has no preconditions.
+        return Ok(unsafe { bpf_redirect(pod.ifindex, BPF_F_INGRESS as u64) } as i32);
+    }
+    count_path(Path::Pod);
+    // SAFETY: the helper has no preconditions.
+    Ok(unsafe { bpf_redirect_peer(pod.ifindex, 0) } as i32)
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    // SAFETY: the verifier refuses any program from which this could be reached.
+    unsafe { core::hint::unreachable_unchecked() }
+}

@@ -1,0 +1,53 @@
+//! The maps, pinned by these names. Layouts: `gantry_ebpf_common::layout`.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap};
+use gantry_ebpf_common::layout::{
+    Backend, BackendStats, Config, Flow, FlowKey, Fragment, FragmentKey, Pod, Reverse, Service, ServiceKey,
+};
+use gantry_ebpf_common::reason::{DropReason, Path};
+use gantry_ebpf_common::{MAGLEV_SLOTS, MAX_BACKENDS, MAX_FLOWS, MAX_FRAGMENTS, MAX_PODS, MAX_SERVICES};
+
+#[map]
+pub static CONFIG: Array<Config> = Array::pinned(1, 0);
+#[map]
+pub static PODS: HashMap<u32, Pod> = HashMap::pinned(MAX_PODS, 0);
+#[map]
+pub static SERVICES: HashMap<ServiceKey, Service> = HashMap::pinned(MAX_SERVICES, 0);
+#[map]
+pub static MAGLEV: Array<u32> = Array::pinned(MAX_SERVICES * MAGLEV_SLOTS, 0);
+#[map]
+pub static BACKENDS: HashMap<u32, Backend> = HashMap::pinned(MAX_BACKENDS, 0);
+#[map]
+pub static BACKEND_STATS: PerCpuHashMap<u32, BackendStats> = PerCpuHashMap::pinned(MAX_BACKENDS, 0);
+#[map]
+pub static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::pinned(MAX_FLOWS, 0);
+#[map]
+pub static REVERSE: LruHashMap<FlowKey, Reverse> = LruHashMap::pinned(MAX_FLOWS, 0);
+#[map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment> = LruHashMap::pinned(MAX_FRAGMENTS, 0);
+#[map]
+pub static DROPS: PerCpuArray<u64> = PerCpuArray::pinned(DropReason::ALL.len() as u32, 0);
+#[map]
+pub static PATHS: PerCpuArray<u64> = PerCpuArray::pinned(Path::ALL.len() as u32, 0);
+
+/// Adds one to an entry of a counter map.
+#[inline(always)]
+fn increment(map: &PerCpuArray<u64>, index: u32) {
+    if let Some(value) = map.get_ptr_mut(index) {
+        // SAFETY: the entry is this CPU's, and a program is not interrupted by itself on one CPU.
+        unsafe { *value += 1 }
+    }
+}
+
+/// Counts a dropped packet.
+#[inline(always)]
+pub fn count_drop(reason: DropReason) {
+    increment(&DROPS, reason as u32);
+}
+
+/// Counts a packet that goes on.
+#[inline(always)]
+pub fn count_path(path: Path) {
+    increment(&PATHS, path as u32);
+}

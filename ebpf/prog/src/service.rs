@@ -1,0 +1,217 @@
+//! Client to service and back: which addresses a packet must get.
+
+use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
+use aya_ebpf::programs::TcContext;
+use gantry_ebpf_common::layout::{Backend, BackendStats, Config, Flow, FlowKey, Fragment, SCTP, ServiceKey};
+use gantry_ebpf_common::packet::{Ipv4, Ports, opening_offset, opens};
+use gantry_ebpf_common::reason::{DropReason, Path};
+use gantry_ebpf_common::verdict::{
+    Addresses, FlowVerdict, flow_hash, flow_verdict, maglev_index, reverse_of, takes_new,
+};
+
+use crate::maps::{BACKEND_STATS, BACKENDS, FLOWS, FRAGMENTS, MAGLEV, REVERSE, SERVICES, count_path};
+
+/// Slots looked at before a service counts as without backend. One is enough except in the instant
+/// when userspace replaces a table.
+const ATTEMPTS: u32 = 3;
+
+/// The addresses that the packet must leave with.
+#[inline(always)]
+pub fn translate(ctx: &TcContext, config: &Config, ip: &Ipv4) -> Result<Addresses, DropReason> {
+    if !ip.has_ports() {
+        if config.is_service_net(ip.dst) {
+            return Err(DropReason::NoService);
+        }
+        return Ok(Addresses::unchanged(ip, Ports::default()));
+    }
+    if ip.later_fragment {
+        return later_fragment(config, ip);
+    }
+    let l4: [u8; 4] = ctx
+        .load(ip.l4_offset as usize)
+        .map_err(|_| DropReason::Malformed)?;
+    let ports = Ports::parse(&l4);
+    let key = ip.flow_key(ports);
+    let addresses = with_ports(ctx, config, ip, &key)?;
+    if ip.more_fragments && (addresses.src != ip.src || addresses.dst != ip.dst) {
+        let fragment = Fragment {
+            src: addresses.src,
+            dst: addresses.dst,
+        };
+        // A full table only costs the later fragments, which are then counted as drops.
+        let _ = FRAGMENTS.insert(&ip.fragment_key(), &fragment, 0);
+    }
+    Ok(addresses)
+}
+
+/// Later fragments have no ports: they get what the first one got.
+#[inline(always)]
+fn later_fragment(config: &Config, ip: &Ipv4) -> Result<Addresses, DropReason> {
+    // SAFETY: entries are written whole and only read here.
+    if let Some(first) = unsafe { FRAGMENTS.get(&ip.fragment_key()) } {
+        return Ok(Addresses {
+            src: first.src,
+            dst: first.dst,
+            ports: Ports::default(),
+        });
+    }
+    if config.is_service_net(ip.dst) {
+        return Err(DropReason::FragmentWithoutFirst);
+    }
+    Ok(Addresses::unchanged(ip, Ports::default()))
+}
+
+#[inline(always)]
+fn with_ports(ctx: &TcContext, config: &Config, ip: &Ipv4, key: &FlowKey) -> Result<Addresses, DropReason> {
+    // SAFETY: entries are written whole, except `direct`, whose two values are both right to act on.
+    if let Some(reverse) = unsafe { REVERSE.get(key) }
+        && reverse.direct == 0
+    {
+        count_path(Path::Reply);
+        return Ok(Addresses::to_client(key, reverse));
+    }
+    if config.is_pod_net(ip.dst) {
+        mark_direct(key);
+        return Ok(Addresses::unchanged(
+            ip,
+            Ports {
+                src: key.sport,
+                dst: key.dport,
+            },
+        ));
+    }
+    let service_key = ServiceKey {
+        vip: ip.dst,
+        port: key.dport,
+        protocol: ip.protocol,
+        pad: 0,
+    };
+    // SAFETY: entries are a single word.
+    let Some(service) = (unsafe { SERVICES.get(&service_key) }) else {
+        if config.is_service_net(ip.dst) {
+            return Err(DropReason::NoService);
+        }
+        return Ok(Addresses::unchanged(
+            ip,
+            Ports {
+                src: key.sport,
+                dst: key.dport,
+            },
+        ));
+    };
+    let addresses = to_service(ctx, ip, key, service.index)?;
+    count_path(Path::Service);
+    Ok(addresses)
+}
+
+/// Protocols with fixed ports on both sides (SIP, PFCP, GTP-C) may talk to a pod through a service and
+/// directly from one socket, and TCP clients use their ports again. The form that the client used last
+/// decides how replies look.
+#[inline(always)]
+fn mark_direct(key: &FlowKey) {
+    if let Some(reverse) = REVERSE.get_ptr_mut(&key.swapped()) {
+        // SAFETY: a whole aligned field of a live entry; a lost update is repaired by the next packet.
+        unsafe { (*reverse).direct = 1 }
+    }
+}
+
+#[inline(always)]
+fn to_service(ctx: &TcContext, ip: &Ipv4, key: &FlowKey, service: u32) -> Result<Addresses, DropReason> {
+    let opening = match opening_offset(ip.protocol) {
+        Some(offset) => {
+            let byte: u8 = ctx
+                .load((ip.l4_offset + offset) as usize)
+                .map_err(|_| DropReason::Malformed)?;
+            opens(ip.protocol, byte)
+        }
+        None => false,
+    };
+    // SAFETY: the helper has no preconditions.
+    let now_s = (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32;
+    let (id, backend) = match known_flow(key, opening, now_s) {
+        Some(found) => found,
+        None => new_flow(key, service, now_s)?,
+    };
+    if ip.protocol == SCTP && backend.port != key.dport {
+        return Err(DropReason::SctpPortChange);
+    }
+    let addresses = Addresses::to_backend(key, &backend);
+    remember_reply(key, &addresses);
+    if let Some(stats) = BACKEND_STATS.get_ptr_mut(&id) {
+        // SAFETY: the entry is this CPU's.
+        unsafe { count(&mut *stats, ctx.len()) }
+    }
+    Ok(addresses)
+}
+
+#[inline(always)]
+fn count(stats: &mut BackendStats, bytes: u32) {
+    stats.packets += 1;
+    stats.bytes += bytes as u64;
+}
+
+#[inline(always)]
+fn known_flow(key: &FlowKey, opening: bool, now_s: u32) -> Option<(u32, Backend)> {
+    let flow = FLOWS.get_ptr_mut(key)?;
+    // SAFETY: a live entry; fields are words, and racing packets of one flow write the same values.
+    let flow = unsafe { &mut *flow };
+    // SAFETY: entries are replaced whole by userspace; only `state` ever changes.
+    let backend = unsafe { BACKENDS.get(&flow.backend) };
+    if flow_verdict(key.protocol, flow, backend, opening, now_s) == FlowVerdict::Pick {
+        return None;
+    }
+    flow.last_seen_s = now_s;
+    if !opening {
+        flow.established = 1;
+    }
+    backend.map(|b| (flow.backend, *b))
+}
+
+#[inline(always)]
+fn new_flow(key: &FlowKey, service: u32, now_s: u32) -> Result<(u32, Backend), DropReason> {
+    let hash = flow_hash(key);
+    for attempt in 0..ATTEMPTS {
+        let Some(id) = MAGLEV.get(maglev_index(service, hash, attempt)) else {
+            break;
+        };
+        let id = *id;
+        // SAFETY: see `known_flow`.
+        let Some(backend) = (unsafe { BACKENDS.get(&id) }) else {
+            continue;
+        };
+        if !takes_new(backend, service) {
+            continue;
+        }
+        let backend = *backend;
+        let flow = Flow {
+            backend: id,
+            last_seen_s: now_s,
+            established: 0,
+        };
+        // Without the entry the next packet picks again, and by the same table the same backend.
+        let _ = FLOWS.insert(key, &flow, 0);
+        if let Some(stats) = BACKEND_STATS.get_ptr_mut(&id) {
+            // SAFETY: the entry is this CPU's.
+            unsafe { (*stats).new_flows += 1 }
+        }
+        return Ok((id, backend));
+    }
+    Err(DropReason::NoBackend)
+}
+
+/// Makes sure that replies find their way; looked up with each packet, so that the LRU map keeps both
+/// directions of a flow alike.
+#[inline(always)]
+fn remember_reply(key: &FlowKey, addresses: &Addresses) {
+    let reply = addresses.reply_key(key.protocol);
+    let wanted = reverse_of(key);
+    if let Some(known) = REVERSE.get_ptr_mut(&reply) {
+        // SAFETY: a live entry; see `mark_direct`.
+        let known = unsafe { &mut *known };
+        if known.vip == wanted.vip && known.vip_port == wanted.vip_port && known.client == wanted.client {
+            known.direct = 0;
+            return;
+        }
+    }
+    let _ = REVERSE.insert(&reply, &wanted, 0);
+}

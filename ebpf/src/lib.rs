@@ -1,0 +1,22 @@
+//! The datapath of a node: kernel programs and their maps, loaded once and pinned, so that packets
+//! flow on while whoever loaded them is gone.
+//!
+//! Start at [`Datapath::ensure`]. Callers see addresses, ports and services, never maps.
+
+mod bpffs;
+mod datapath;
+mod error;
+mod flows;
+mod lock;
+mod maglev;
+mod maps;
+mod object;
+mod plan;
+mod services;
+mod stats;
+
+pub use datapath::{Datapath, NodeNet, PodEntry};
+pub use error::DatapathError;
+pub use gantry_ebpf_common::reason::{DropReason, Path as PacketPath};
+pub use services::{Backend, BackendState, Protocol, Service, SyncReport};
+pub use stats::{BackendKey, BackendStat, Counters};

@@ -1,0 +1,268 @@
+//! Services and making the kernel's match them.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use gantry_ebpf_common::layout::{
+    Backend as KernelBackend, BackendStats, SCTP, Service as KernelService, ServiceKey, TCP, UDP,
+};
+use gantry_ebpf_common::verdict::maglev_index;
+
+use crate::datapath::Datapath;
+use crate::error::DatapathError;
+use crate::lock::Lock;
+use crate::maps::{self, failed};
+use crate::plan::{Observed, Writes, plan};
+
+/// Transport protocol of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// RFC 9293.
+    Tcp,
+    /// RFC 768.
+    Udp,
+    /// RFC 9260. Backends must use the service's port.
+    Sctp,
+}
+
+impl Protocol {
+    /// IP protocol number.
+    pub fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => TCP,
+            Protocol::Udp => UDP,
+            Protocol::Sctp => SCTP,
+        }
+    }
+
+    /// Lower-case name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+        }
+    }
+
+    pub(crate) fn from_number(number: u8) -> Option<Protocol> {
+        [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
+            .into_iter()
+            .find(|p| p.number() == number)
+    }
+}
+
+/// Does a backend take new flows?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendState {
+    /// It does.
+    Active,
+    /// It keeps the flows it has and gets no new ones.
+    Draining,
+}
+
+/// One receiver of a service's flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Pod address.
+    pub address: Ipv4Addr,
+    /// Port in the pod.
+    pub port: u16,
+    /// Share of the new flows relative to the other active backends; 0 gets none.
+    pub weight: u32,
+    /// Active or draining.
+    pub state: BackendState,
+    /// A UDP flow to it that was silent for longer, in seconds, is a new flow.
+    pub udp_idle_s: u32,
+}
+
+/// A virtual address and port, and who stands behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Virtual address.
+    pub vip: Ipv4Addr,
+    /// Port on it.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// In any order.
+    pub backends: Vec<Backend>,
+}
+
+impl Service {
+    pub(crate) fn key(&self) -> ServiceKey {
+        ServiceKey {
+            vip: u32::from(self.vip),
+            port: self.port,
+            protocol: self.protocol.number(),
+            pad: 0,
+        }
+    }
+}
+
+/// How much a sync changed; all zero when the kernel had it all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyncReport {
+    /// Services that are new.
+    pub services_added: usize,
+    /// Services that are gone.
+    pub services_removed: usize,
+    /// Backends that are new.
+    pub backends_added: usize,
+    /// Backends whose state or longest silence changed.
+    pub backends_changed: usize,
+    /// Backends that are gone; their flows pick another one with their next packet.
+    pub backends_removed: usize,
+    /// Maglev slots that were written.
+    pub slots_written: usize,
+}
+
+impl Datapath {
+    /// Makes the kernel's services exactly `desired`. Established flows stay on their backends, draining
+    /// ones included; only flows of backends that are gone move. Safe to repeat after a failure.
+    pub fn sync_services(&mut self, desired: &[Service]) -> Result<SyncReport, DatapathError> {
+        let _lock = Lock::take(&self.dir)?;
+        let observed = self.observe_services()?;
+        let writes = plan(&observed, desired)?;
+        self.apply(&observed, writes)
+    }
+
+    pub(crate) fn observe_services(&self) -> Result<Observed, DatapathError> {
+        let mut observed = Observed {
+            next_backend: self.config()?.next_backend,
+            ..Observed::default()
+        };
+        for item in maps::hash::<ServiceKey, KernelService>(&self.dir, maps::SERVICES)?.iter() {
+            let (key, service) = item.map_err(failed("read", maps::SERVICES))?;
+            observed.services.insert(key, service.index);
+        }
+        for item in maps::hash::<u32, KernelBackend>(&self.dir, maps::BACKENDS)?.iter() {
+            let (id, backend) = item.map_err(failed("read", maps::BACKENDS))?;
+            observed.backends.insert(id, backend);
+        }
+        Ok(observed)
+    }
+
+    /// Backends before tables before services; removals the other way round.
+    fn apply(&mut self, observed: &Observed, writes: Writes) -> Result<SyncReport, DatapathError> {
+        self.announce(&writes)?;
+        self.write_backends(&writes)?;
+        let slots_written = self.write_tables(&writes)?;
+        let mut services = maps::hash::<ServiceKey, KernelService>(&self.dir, maps::SERVICES)?;
+        for (key, index) in &writes.new_services {
+            let value = KernelService { index: *index };
+            services
+                .insert(key, value, 0)
+                .map_err(failed("write", maps::SERVICES))?;
+        }
+        for key in &writes.gone_services {
+            maps::forget(&mut services, maps::SERVICES, key)?;
+        }
+        let mut backends = maps::hash::<u32, KernelBackend>(&self.dir, maps::BACKENDS)?;
+        let mut stats = maps::per_cpu_hash::<u32, BackendStats>(&self.dir, maps::BACKEND_STATS)?;
+        for id in &writes.gone_backends {
+            maps::forget(&mut backends, maps::BACKENDS, id)?;
+            match stats.remove(id) {
+                Err(e) if !maps::is_absent(&e) => return Err(failed("write", maps::BACKEND_STATS)(e)),
+                _ => {}
+            }
+        }
+        self.forget_flows_of_backends(&gone_backends(observed, &writes))?;
+        Ok(SyncReport {
+            services_added: writes.new_services.len(),
+            services_removed: writes.gone_services.len(),
+            backends_added: writes.new_backends.len(),
+            backends_changed: writes.backends.len() - writes.new_backends.len(),
+            backends_removed: writes.gone_backends.len(),
+            slots_written,
+        })
+    }
+
+    /// Notes down, before anything else is written, which backend ids are used up and that tables change:
+    /// what another handle remembers of them is then void, as is ours if another one wrote.
+    fn announce(&mut self, writes: &Writes) -> Result<(), DatapathError> {
+        let mut config = self.config()?;
+        if config.tables != self.tables_version {
+            self.tables.clear();
+        }
+        let same = writes
+            .tables
+            .iter()
+            .all(|(key, (_, table))| self.tables.get(key) == Some(table));
+        if !same {
+            config.tables = config.tables.wrapping_add(1);
+        }
+        self.tables_version = config.tables;
+        if same && config.next_backend == writes.next_backend {
+            return Ok(());
+        }
+        config.next_backend = writes.next_backend;
+        self.set_config(&config)
+    }
+
+    fn write_backends(&self, writes: &Writes) -> Result<(), DatapathError> {
+        let mut stats = maps::per_cpu_hash::<u32, BackendStats>(&self.dir, maps::BACKEND_STATS)?;
+        let mut backends = maps::hash::<u32, KernelBackend>(&self.dir, maps::BACKENDS)?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, source)| DatapathError::File {
+            operation: "count the CPUs in",
+            path: "/sys/devices/system/cpu/possible".into(),
+            source,
+        })?;
+        for id in &writes.new_backends {
+            let zero = aya::maps::PerCpuValues::try_from(vec![BackendStats::default(); cpus])
+                .expect("there is one value for each possible CPU");
+            stats
+                .insert(*id, zero, 0)
+                .map_err(failed("write", maps::BACKEND_STATS))?;
+        }
+        for (id, backend) in &writes.backends {
+            backends
+                .insert(*id, *backend, 0)
+                .map_err(failed("write", maps::BACKENDS))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the slots that differ, one by one: each slot names a good backend at any time.
+    fn write_tables(&mut self, writes: &Writes) -> Result<usize, DatapathError> {
+        let mut map = maps::array::<u32>(&self.dir, maps::MAGLEV)?;
+        let mut written = 0;
+        for (key, (index, table)) in &writes.tables {
+            let fresh = writes.new_services.contains_key(key);
+            let present = self.tables.remove(key).filter(|_| !fresh);
+            for (slot, id) in table.iter().enumerate() {
+                let at = maglev_index(*index, slot as u32, 0);
+                let old = match &present {
+                    Some(present) => present[slot],
+                    None => map.get(&at, 0).map_err(failed("read", maps::MAGLEV))?,
+                };
+                if old != *id {
+                    map.set(at, *id, 0).map_err(failed("write", maps::MAGLEV))?;
+                    written += 1;
+                }
+            }
+        }
+        self.tables = writes
+            .tables
+            .iter()
+            .map(|(key, (_, table))| (*key, table.clone()))
+            .collect();
+        Ok(written)
+    }
+}
+
+/// Removed backends by id, with the service that each belonged to.
+fn gone_backends(observed: &Observed, writes: &Writes) -> BTreeMap<u32, (KernelBackend, Option<ServiceKey>)> {
+    let service = |index| {
+        observed
+            .services
+            .iter()
+            .find(|(_, i)| **i == index)
+            .map(|(key, _)| *key)
+    };
+    let gone = observed
+        .backends
+        .iter()
+        .filter(|(id, _)| writes.gone_backends.contains(*id));
+    gone.map(|(id, backend)| (*id, (*backend, service(backend.service))))
+        .collect()
+}

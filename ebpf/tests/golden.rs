@@ -1,0 +1,267 @@
+//! Packets through the program in the kernel (`BPF_PROG_TEST_RUN`): what comes out, to the byte, and by
+//! exactly how much which counter moves.
+
+mod support;
+
+use std::net::Ipv4Addr;
+
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
+use gantry_ebpf::{Backend, BackendState, Counters, DropReason, PacketPath, Protocol, Service};
+use gantry_ebpf_common::layout::{SCTP, TCP, UDP};
+use proptest::prelude::*;
+use support::{CLIENT, GATEWAY, Loaded, Packet, SERVER, SERVER_MAC, VIP, can_run, packet};
+
+/// Verdicts of `linux/pkt_cls.h`.
+const PASS: u32 = 0;
+const DROP: u32 = 2;
+const REDIRECT: u32 = 7;
+
+fn run(loaded: &Loaded, frame: &[u8]) -> (u32, Vec<u8>) {
+    let program = SchedClassifier::from_pin(loaded.dir().join("from_pod")).unwrap();
+    let mut out = vec![0; frame.len() + 64];
+    let result = program
+        .test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ..TestRunOptions::new()
+        })
+        .unwrap();
+    out.truncate(result.data_size_out as usize);
+    (result.return_value, out)
+}
+
+/// Counters that moved, and by how much.
+type Moved = (Vec<(DropReason, u64)>, Vec<(PacketPath, u64)>);
+
+/// What moved between two readings.
+fn moved(before: &Counters, after: &Counters) -> Moved {
+    let drops = after
+        .drops
+        .iter()
+        .map(|(k, v)| (*k, v - before.drops[k]))
+        .filter(|(_, v)| *v > 0);
+    let paths = after
+        .paths
+        .iter()
+        .map(|(k, v)| (*k, v - before.paths[k]))
+        .filter(|(_, v)| *v > 0);
+    (drops.collect(), paths.collect())
+}
+
+fn check(loaded: &Loaded, what: &str, frame: &[u8], verdict: u32, out: &[u8], paths: &[PacketPath]) {
+    let before = loaded.datapath.counters().unwrap();
+    let (got, bytes) = run(loaded, frame);
+    assert_eq!(got, verdict, "{what}");
+    assert_eq!(bytes, out, "{what}");
+    let after = loaded.datapath.counters().unwrap();
+    let wanted: Vec<_> = paths.iter().map(|p| (*p, 1)).collect();
+    assert_eq!(moved(&before, &after), (vec![], wanted), "{what}");
+}
+
+fn check_drop(loaded: &Loaded, frame: &[u8], reason: DropReason) {
+    let before = loaded.datapath.counters().unwrap();
+    let (got, _) = run(loaded, frame);
+    let after = loaded.datapath.counters().unwrap();
+    assert_eq!(
+        (got, moved(&before, &after)),
+        (DROP, (vec![(reason, 1)], vec![])),
+        "{reason:?}"
+    );
+}
+
+fn service(protocol: Protocol, port: u16, backends: &[(Ipv4Addr, u16)]) -> Service {
+    let backend = |(address, port): &(Ipv4Addr, u16)| Backend {
+        address: *address,
+        port: *port,
+        weight: 1,
+        state: BackendState::Active,
+        udp_idle_s: 300,
+    };
+    Service {
+        vip: VIP,
+        port,
+        protocol,
+        backends: backends.iter().map(backend).collect(),
+    }
+}
+
+fn with_services() -> Loaded {
+    let mut loaded = Loaded::new();
+    let services = [
+        service(Protocol::Udp, 5060, &[(SERVER, 5080)]),
+        service(Protocol::Tcp, 5060, &[(SERVER, 5080)]),
+        service(Protocol::Sctp, 38412, &[(SERVER, 38412)]),
+        service(Protocol::Udp, 9, &[]),
+    ];
+    loaded.datapath.sync_services(&services).unwrap();
+    loaded
+}
+
+/// The packet as it must come out: other addresses, the receiver's MAC, everything computed anew.
+fn becomes(p: &Packet, src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16), dst_mac: [u8; 6]) -> Vec<u8> {
+    Packet {
+        src,
+        dst,
+        dst_mac,
+        ..p.clone()
+    }
+    .bytes()
+}
+
+const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+#[test]
+fn services_are_translated_there_and_back() {
+    if !can_run() {
+        return;
+    }
+    let loaded = with_services();
+    use PacketPath::{Pod, Reply, Service};
+    for (protocol, port, backend_port, opening) in [
+        (UDP, 5060, 5080, 0),
+        (TCP, 5060, 5080, 0x02),
+        (SCTP, 38412, 38412, 1),
+    ] {
+        for (options, no_checksum) in [(0, false), (8, false), (0, true)] {
+            let sport = 4000 + options as u16 + u16::from(no_checksum);
+            let mut p = packet(protocol, (CLIENT, sport), (VIP, port));
+            (p.options, p.no_checksum, p.opening) = (options, no_checksum, opening);
+            let out = becomes(&p, p.src, (SERVER, backend_port), SERVER_MAC);
+            let what = format!("{p:?}");
+            check(&loaded, &what, &p.bytes(), REDIRECT, &out, &[Pod, Service]);
+            let back = Packet {
+                src: (SERVER, backend_port),
+                dst: (CLIENT, sport),
+                ..p.clone()
+            };
+            let out = becomes(&back, (VIP, port), back.dst, CLIENT_MAC);
+            check(&loaded, &what, &back.bytes(), REDIRECT, &out, &[Pod, Reply]);
+        }
+    }
+    let stats = loaded.datapath.backend_stats().unwrap();
+    assert!(
+        stats.iter().all(|s| (s.new_flows, s.packets) == (3, 3)),
+        "{stats:?}"
+    );
+}
+
+#[test]
+fn everything_else_keeps_its_addresses() {
+    if !can_run() {
+        return;
+    }
+    let loaded = with_services();
+    use PacketPath::{Host, Pod, Stack};
+    let outside = Ipv4Addr::new(192, 0, 2, 1);
+    let gateway_mac = [2, 0, 0, 0, 0, 1];
+    for protocol in [UDP, TCP, 1] {
+        let p = packet(protocol, (CLIENT, 4000), (SERVER, 7));
+        check(
+            &loaded,
+            "pod",
+            &p.bytes(),
+            REDIRECT,
+            &becomes(&p, p.src, p.dst, SERVER_MAC),
+            &[Pod],
+        );
+        let p = packet(protocol, (CLIENT, 4000), (GATEWAY, 53));
+        check(
+            &loaded,
+            "host",
+            &p.bytes(),
+            REDIRECT,
+            &becomes(&p, p.src, p.dst, gateway_mac),
+            &[Host],
+        );
+        let p = packet(protocol, (CLIENT, 4000), (outside, 80));
+        check(&loaded, "outside", &p.bytes(), PASS, &p.bytes(), &[Stack]);
+    }
+    for ethertype in [[0x08, 0x06], [0x86, 0xdd]] {
+        let long = Packet {
+            payload: vec![0; 60],
+            ..packet(UDP, (CLIENT, 1), (SERVER, 2))
+        };
+        let mut frame = long.bytes();
+        frame[12..14].copy_from_slice(&ethertype);
+        check(&loaded, "not IPv4", &frame, PASS, &frame, &[Stack]);
+    }
+}
+
+#[test]
+fn every_drop_has_its_reason() {
+    if !can_run() {
+        return;
+    }
+    let loaded = with_services();
+    let udp = |dst| packet(UDP, (CLIENT, 4000), dst);
+    let mut bad = udp((SERVER, 7)).bytes();
+    bad[14] = 0x44;
+    check_drop(&loaded, &bad, DropReason::Malformed);
+    let cut = udp((SERVER, 7)).bytes();
+    check_drop(&loaded, &cut[..36], DropReason::Malformed);
+    check_drop(&loaded, &udp((VIP, 1)).bytes(), DropReason::NoService);
+    check_drop(
+        &loaded,
+        &packet(1, (CLIENT, 0), (VIP, 0)).bytes(),
+        DropReason::NoService,
+    );
+    check_drop(&loaded, &udp((VIP, 9)).bytes(), DropReason::NoBackend);
+    check_drop(
+        &loaded,
+        &udp((Ipv4Addr::new(10, 85, 0, 200), 9)).bytes(),
+        DropReason::NoPod,
+    );
+    let later = Packet {
+        fragment: 0x00b9,
+        ..udp((VIP, 5060))
+    };
+    check_drop(&loaded, &later.bytes(), DropReason::FragmentWithoutFirst);
+}
+
+#[test]
+fn fragments_follow_their_first() {
+    if !can_run() {
+        return;
+    }
+    let loaded = with_services();
+    use PacketPath::{Pod, Service};
+    // The UDP checksum of the first covers all: it must change by the difference, whatever it is.
+    let first = Packet {
+        fragment: 0x2000,
+        no_checksum: true,
+        ..packet(UDP, (CLIENT, 4000), (VIP, 5060))
+    };
+    let out = becomes(&first, first.src, (SERVER, 5080), SERVER_MAC);
+    check(&loaded, "first", &first.bytes(), REDIRECT, &out, &[Pod, Service]);
+    let later = Packet {
+        fragment: 0x00b9,
+        ..first
+    };
+    let out = becomes(&later, later.src, (SERVER, 5080), SERVER_MAC);
+    check(&loaded, "later", &later.bytes(), REDIRECT, &out, &[Pod]);
+}
+
+#[test]
+fn any_packet_comes_out_as_if_built_anew() {
+    if !can_run() {
+        return;
+    }
+    let loaded = with_services();
+    let strategy = (
+        prop::sample::select(vec![UDP, TCP]),
+        1u16..,
+        prop::collection::vec(any::<u8>(), 0..200),
+        0usize..=10,
+        any::<u8>(),
+    );
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(500));
+    let result = runner.run(&strategy, |(protocol, sport, payload, words, opening)| {
+        let mut p = packet(protocol, (CLIENT, sport), (VIP, 5060));
+        (p.payload, p.options, p.opening) = (payload, words * 4, opening);
+        let (verdict, out) = run(&loaded, &p.bytes());
+        prop_assert_eq!(verdict, REDIRECT);
+        prop_assert_eq!(out, becomes(&p, p.src, (SERVER, 5080), SERVER_MAC));
+        Ok(())
+    });
+    result.unwrap();
+}

@@ -1,0 +1,168 @@
+//! A loaded datapath in a directory of its own, and packets.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use gantry_ebpf::{Datapath, NodeNet, PodEntry};
+use gantry_ebpf_common::checksum;
+
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 85, 0, 1);
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 85, 0, 2);
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 85, 0, 3);
+pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 86, 0, 10);
+pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 3];
+
+/// Tells loudly why a test does nothing; fails instead if REQUIRE holds `bpf`.
+pub fn can_run() -> bool {
+    if nix::unistd::geteuid().is_root() {
+        return true;
+    }
+    eprintln!("SKIPPED: not root");
+    let required = std::env::var("REQUIRE").unwrap_or_default();
+    assert!(
+        !required.split(',').any(|r| r == "bpf"),
+        "REQUIRE=bpf, but not root"
+    );
+    false
+}
+
+pub struct Loaded {
+    pub datapath: Datapath,
+    dir: tempfile::TempDir,
+}
+
+impl Loaded {
+    pub fn new() -> Loaded {
+        let dir = tempfile::tempdir().unwrap();
+        let datapath = Datapath::ensure(&dir.path().join("bpf")).unwrap();
+        let loaded = Loaded { datapath, dir };
+        let networks = NodeNet {
+            pods: (GATEWAY, 24),
+            services: (Ipv4Addr::new(10, 86, 0, 0), 16),
+        };
+        loaded.datapath.configure(&networks).unwrap();
+        // Interface 1 is loopback: test runs do not send, so any will do.
+        let pod = |ip, mac, is_host| PodEntry {
+            ip,
+            ifindex: 1,
+            mac,
+            is_host,
+        };
+        loaded.datapath.add_pod(&pod(SERVER, SERVER_MAC, false)).unwrap();
+        loaded
+            .datapath
+            .add_pod(&pod(CLIENT, [2, 0, 0, 0, 0, 2], false))
+            .unwrap();
+        loaded
+            .datapath
+            .add_pod(&pod(GATEWAY, [2, 0, 0, 0, 0, 1], true))
+            .unwrap();
+        loaded
+    }
+
+    pub fn dir(&self) -> PathBuf {
+        self.dir.path().join("bpf")
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        let _ = Datapath::unload(&self.dir());
+    }
+}
+
+/// An IPv4 packet with right checksums.
+#[derive(Clone, Debug)]
+pub struct Packet {
+    pub src: (Ipv4Addr, u16),
+    pub dst: (Ipv4Addr, u16),
+    pub protocol: u8,
+    /// Of the IPv4 header, a multiple of 4.
+    pub options: usize,
+    /// Flags and offset field.
+    pub fragment: u16,
+    /// TCP flags or SCTP chunk type.
+    pub opening: u8,
+    pub payload: Vec<u8>,
+    pub dst_mac: [u8; 6],
+    /// UDP only: send it without.
+    pub no_checksum: bool,
+}
+
+pub fn packet(protocol: u8, src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16)) -> Packet {
+    Packet {
+        src,
+        dst,
+        protocol,
+        options: 0,
+        fragment: 0,
+        opening: 0x10,
+        payload: b"payload".to_vec(),
+        dst_mac: [2, 0, 0, 0, 0, 99],
+        no_checksum: false,
+    }
+}
+
+impl Packet {
+    pub fn bytes(&self) -> Vec<u8> {
+        let l4 = if self.fragment & 0x1fff != 0 {
+            self.payload.clone()
+        } else {
+            self.transport()
+        };
+        let header = 20 + self.options;
+        let mut ip = vec![0u8; header];
+        ip[0] = 0x40 | (header / 4) as u8;
+        ip[2..4].copy_from_slice(&((header + l4.len()) as u16).to_be_bytes());
+        ip[4..6].copy_from_slice(&[0x12, 0x34]);
+        ip[6..8].copy_from_slice(&self.fragment.to_be_bytes());
+        ip[8] = 64;
+        ip[9] = self.protocol;
+        ip[12..16].copy_from_slice(&self.src.0.octets());
+        ip[16..20].copy_from_slice(&self.dst.0.octets());
+        ip[20..].fill(1); // no-operation options
+        let sum = checksum::full(&ip, 0);
+        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+        let mut frame = self.dst_mac.to_vec();
+        frame.extend([2, 0, 0, 0, 0, 98, 8, 0]);
+        frame.extend(ip);
+        frame.extend(l4);
+        frame
+    }
+
+    fn transport(&self) -> Vec<u8> {
+        let mut l4 = [self.src.1.to_be_bytes(), self.dst.1.to_be_bytes()].concat();
+        let at = match self.protocol {
+            6 => {
+                l4.resize(20, 0);
+                (l4[12], l4[13]) = (0x50, self.opening);
+                Some(16)
+            }
+            17 => {
+                l4.extend(((8 + self.payload.len()) as u16).to_be_bytes());
+                l4.extend([0, 0]);
+                (!self.no_checksum).then_some(6)
+            }
+            _ => {
+                l4.resize(16, 0);
+                l4[12] = self.opening;
+                None
+            }
+        };
+        l4.extend(&self.payload);
+        if let Some(at) = at {
+            let addresses = [self.src.0.octets(), self.dst.0.octets()].concat();
+            let pseudo = u32::from(!checksum::full(&addresses, 0));
+            let sum = checksum::full(&l4, pseudo + u32::from(self.protocol) + l4.len() as u32);
+            // All ones stand for a UDP checksum that came out as zero (RFC 768).
+            let sum = if sum == 0 && self.protocol == 17 {
+                0xffff
+            } else {
+                sum
+            };
+            l4[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        }
+        l4
+    }
+}
