@@ -1,0 +1,35 @@
+//! Not part of the CNI protocol: `gantry-cni host` makes the host's side before there is any pod,
+//! `gantry-cni purge` removes everything that this plugin ever made for an instance.
+
+use gantry_ebpf::Datapath;
+
+use crate::config::Config;
+use crate::crash;
+use crate::error::CniError;
+use crate::host;
+use crate::names;
+use crate::netlink::Netlink;
+use crate::store::Store;
+
+/// Makes the host device, routes, masquerade and datapath.
+pub fn host_up(config: &Config) -> Result<(), CniError> {
+    let store = Store::create(&config.data_dir)?;
+    host::ensure(config, &store, &mut Netlink::open()?).map(|_| ())
+}
+
+/// Removes all links, the nft table, the datapath and the data directory. Files go last: an interrupted
+/// purge can be repeated.
+pub fn purge(config: &Config) -> Result<(), CniError> {
+    let mut netlink = Netlink::open()?;
+    for link in netlink.links()? {
+        if names::is_pod_link(&config.instance, &link.name) {
+            netlink.delete_link(&link.name)?;
+        }
+    }
+    crash::point(30);
+    host::remove(config, &mut netlink)?;
+    crash::point(31);
+    Datapath::unload(&config.bpf_dir)?;
+    crash::point(32);
+    Store::at(&config.data_dir).remove_all()
+}

@@ -1,0 +1,278 @@
+//! What this plugin remembers, in files below `dataDir`: intents and address reservations. Each file has
+//! one owner; a lock guards choosing.
+//!
+//! `intents/<container>@<ifname>.json`  written and synced before the first change to the node
+//! `addresses/<address>`               holds the owner, `<container> <ifname>`
+//! `host.json`                         the configuration that the host device was made for
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use ipnet::Ipv4Net;
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use crate::config::is_host_address;
+use crate::environment::Target;
+use crate::error::{CniError, file};
+
+/// What an ADD is about to make, then what it made.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Intent {
+    /// CNI_CONTAINERID.
+    pub container: String,
+    /// CNI_IFNAME.
+    pub ifname: String,
+    /// CNI_NETNS.
+    pub netns: PathBuf,
+    /// Host's end of the link.
+    pub link: String,
+    /// The pod's address, once ADD is through.
+    pub address: Option<Ipv4Addr>,
+}
+
+impl Intent {
+    /// Whose it is.
+    pub fn target(&self) -> Target {
+        Target {
+            container: self.container.clone(),
+            ifname: self.ifname.clone(),
+        }
+    }
+}
+
+/// The files below one data directory.
+pub struct Store {
+    dir: PathBuf,
+}
+
+impl Store {
+    /// Creates the directories.
+    pub fn create(dir: &Path) -> Result<Store, CniError> {
+        let store = Store { dir: dir.to_owned() };
+        for sub in [store.intents(), store.addresses()] {
+            std::fs::create_dir_all(&sub).map_err(file("create", &sub))?;
+        }
+        Ok(store)
+    }
+
+    /// Looks without creating anything.
+    pub fn at(dir: &Path) -> Store {
+        Store { dir: dir.to_owned() }
+    }
+
+    fn intents(&self) -> PathBuf {
+        self.dir.join("intents")
+    }
+
+    fn addresses(&self) -> PathBuf {
+        self.dir.join("addresses")
+    }
+
+    fn intent_path(&self, target: &Target) -> PathBuf {
+        self.intents()
+            .join(format!("{}@{}.json", target.container, target.ifname))
+    }
+
+    /// Where the host device's configuration is kept.
+    pub fn host_path(&self) -> PathBuf {
+        self.dir.join("host.json")
+    }
+
+    /// One process at a time; until dropped.
+    pub fn lock(&self) -> Result<Flock<File>, CniError> {
+        let path = self.dir.join("lock");
+        let opened = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
+        let opened = opened.map_err(file("open", &path))?;
+        Flock::lock(opened, FlockArg::LockExclusive).map_err(|(_, e)| file("lock", &path)(e.into()))
+    }
+
+    /// The intent of a target. A file that is cut off (its writer died before anything else) is none.
+    pub fn intent(&self, target: &Target) -> Result<Option<Intent>, CniError> {
+        Ok(read(&self.intent_path(target))?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
+    /// All intents.
+    pub fn all_intents(&self) -> Result<Vec<Intent>, CniError> {
+        let mut intents = Vec::new();
+        for path in list(&self.intents())? {
+            intents.extend(read(&path)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()));
+        }
+        Ok(intents)
+    }
+
+    /// Puts an intent on disk. `sync`: it survives a power cut, its directory entry included.
+    pub fn write_intent(&self, intent: &Intent, sync: bool) -> Result<(), CniError> {
+        let path = self.intent_path(&intent.target());
+        let bytes = serde_json::to_vec(intent).expect("an intent has string keys only");
+        write(&path, &bytes, sync)
+    }
+
+    /// Forgets an intent.
+    pub fn remove_intent(&self, target: &Target) -> Result<(), CniError> {
+        remove(&self.intent_path(target))
+    }
+
+    /// Reserves `wanted`, or the lowest free address of `net`.
+    pub fn reserve(
+        &self,
+        target: &Target,
+        wanted: Option<Ipv4Addr>,
+        net: &Ipv4Net,
+        gateway: Ipv4Addr,
+    ) -> Result<Ipv4Addr, CniError> {
+        let _lock = self.lock()?;
+        if let Some(address) = wanted {
+            let owner = self.owner(address)?;
+            return match owner {
+                Some(owner) if owner != owner_text(target) => Err(CniError::AddressInUse { address, owner }),
+                Some(_) => Ok(address),
+                None => self.take(address, target).map(|()| address),
+            };
+        }
+        let free =
+            |a: &Ipv4Addr| *a != gateway && is_host_address(net, *a) && !self.address_path(*a).exists();
+        let address = net.hosts().find(free).ok_or(CniError::NoAddress(*net))?;
+        self.take(address, target)?;
+        Ok(address)
+    }
+
+    fn address_path(&self, address: Ipv4Addr) -> PathBuf {
+        self.addresses().join(address.to_string())
+    }
+
+    fn take(&self, address: Ipv4Addr, target: &Target) -> Result<(), CniError> {
+        write(&self.address_path(address), owner_text(target).as_bytes(), false)
+    }
+
+    fn owner(&self, address: Ipv4Addr) -> Result<Option<String>, CniError> {
+        let bytes = read(&self.address_path(address))?;
+        Ok(bytes.map(|b| String::from_utf8_lossy(&b).into_owned()))
+    }
+
+    /// Addresses reserved for a target.
+    pub fn reserved(&self, target: &Target) -> Result<Vec<Ipv4Addr>, CniError> {
+        let mut found = Vec::new();
+        for path in list(&self.addresses())? {
+            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            let Ok(address) = name.parse() else { continue };
+            if self.owner(address)?.as_deref() == Some(&owner_text(target)) {
+                found.push(address);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Gives an address back.
+    pub fn release(&self, address: Ipv4Addr) -> Result<(), CniError> {
+        remove(&self.address_path(address))
+    }
+
+    /// Removes everything.
+    pub fn remove_all(&self) -> Result<(), CniError> {
+        match std::fs::remove_dir_all(&self.dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(file("remove", &self.dir)(e)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn owner_text(target: &Target) -> String {
+    format!("{} {}", target.container, target.ifname)
+}
+
+/// A file's bytes, `None` if there is none.
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>, CniError> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(file("read", path)(e)),
+    }
+}
+
+/// Writes a file whole or not at all.
+pub fn write(path: &Path, bytes: &[u8], sync: bool) -> Result<(), CniError> {
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = dir.join(format!(".{name}.{}", std::process::id()));
+    let mut out = File::create(&temporary).map_err(file("create", &temporary))?;
+    out.write_all(bytes).map_err(file("write", &temporary))?;
+    if sync {
+        out.sync_data().map_err(file("sync", &temporary))?;
+    }
+    std::fs::rename(&temporary, path).map_err(file("write", path))?;
+    if sync {
+        let dir_file = File::open(dir).map_err(file("open", dir))?;
+        dir_file.sync_all().map_err(file("sync", dir))?;
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<(), CniError> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(file("remove", path)(e)),
+        _ => Ok(()),
+    }
+}
+
+/// Files of a directory, temporary ones left out; none if it does not exist.
+fn list(dir: &Path) -> Result<Vec<PathBuf>, CniError> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(file("read", dir)(e)),
+    };
+    let visible = |e: &std::fs::DirEntry| !e.file_name().to_string_lossy().starts_with('.');
+    Ok(entries.flatten().filter(visible).map(|e| e.path()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(container: &str) -> Target {
+        Target {
+            container: container.into(),
+            ifname: "eth0".into(),
+        }
+    }
+
+    #[test]
+    fn addresses_are_given_once_and_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::create(dir.path()).unwrap();
+        let net: Ipv4Net = "10.85.0.0/30".parse().unwrap();
+        let gateway = Ipv4Addr::new(10, 85, 0, 1);
+        let two = Ipv4Addr::new(10, 85, 0, 2);
+        assert_eq!(store.reserve(&target("a"), None, &net, gateway).unwrap(), two);
+        assert!(matches!(
+            store.reserve(&target("b"), None, &net, gateway),
+            Err(CniError::NoAddress(_))
+        ));
+        let taken = store.reserve(&target("b"), Some(two), &net, gateway);
+        assert!(matches!(taken, Err(CniError::AddressInUse { .. })));
+        assert_eq!(
+            store.reserve(&target("a"), Some(two), &net, gateway).unwrap(),
+            two
+        );
+        assert_eq!(store.reserved(&target("a")).unwrap(), [two]);
+        store.release(two).unwrap();
+        store.release(two).unwrap();
+        assert_eq!(store.reserve(&target("b"), None, &net, gateway).unwrap(), two);
+    }
+
+    #[test]
+    fn a_cut_off_intent_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::create(dir.path()).unwrap();
+        std::fs::write(store.intent_path(&target("a")), b"{\"contai").unwrap();
+        assert_eq!(store.intent(&target("a")).unwrap(), None);
+        store.remove_intent(&target("a")).unwrap();
+    }
+}
