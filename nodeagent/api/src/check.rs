@@ -1,0 +1,234 @@
+//! Whether a configuration makes sense as a whole. An agent refuses one that does not, before anything is touched.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path};
+
+use gantry_topology::CpuSet;
+
+use crate::convert::InvalidMessage;
+use crate::{ContainerConfig, NodeConfig, PodConfig, PodDesired, Volume};
+
+impl NodeConfig {
+    /// Checks names that become paths, addresses, references, and that no CPU has two owners among the pods that run.
+    pub fn check(&self) -> Result<(), InvalidMessage> {
+        let mut owned = self.shared_cpus.clone();
+        let mut addresses = BTreeSet::new();
+        for (uid, pod) in &self.pods {
+            let wrong = |what: String| InvalidMessage::new(format_args!("pods[{uid}]"), what);
+            if !is_label(uid) {
+                return Err(wrong(
+                    "the uid must be letters, digits, `-`, `_` or `.`, 1 to 63 of them".to_owned(),
+                ));
+            }
+            check_pod(pod).map_err(wrong)?;
+            if pod.desired == PodDesired::Stop {
+                continue;
+            }
+            self.check_network(pod).map_err(wrong)?;
+            // Pods on the host's network share the host's address.
+            if let Some(address) = pod.address.filter(|_| !pod.host_network)
+                && !addresses.insert(address)
+            {
+                return Err(wrong(format!("the address {address} belongs to another pod too")));
+            }
+            for container in &pod.containers {
+                owned = claim(&owned, &container.resources.cpus).map_err(|twice| {
+                    wrong(format!(
+                        "container {}: CPUs {twice} have another owner",
+                        container.name
+                    ))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_network(&self, pod: &PodConfig) -> Result<(), String> {
+        match (&self.network, pod.address) {
+            _ if pod.host_network => Ok(()),
+            (None, _) => Err("it needs a network, and the node has none yet".to_owned()),
+            (Some(_), None) => Err("it has no address".to_owned()),
+            (Some(network), Some(address))
+                if network.pod_cidr.contains(&address) && address != network.gateway =>
+            {
+                Ok(())
+            }
+            (Some(network), Some(address)) => Err(format!(
+                "address {address} is none of the node's pod network {}",
+                network.pod_cidr
+            )),
+        }
+    }
+}
+
+fn claim(owned: &CpuSet, cpus: &CpuSet) -> Result<CpuSet, CpuSet> {
+    if owned.is_disjoint(cpus) {
+        Ok(owned.union(cpus))
+    } else {
+        Err(owned.intersection(cpus))
+    }
+}
+
+fn check_pod(pod: &PodConfig) -> Result<(), String> {
+    if !is_file_name(&pod.name) || pod.name.len() > 253 {
+        return Err(format!("`{}` is no name", pod.name));
+    }
+    if pod.containers.is_empty() {
+        return Err("it has no container".to_owned());
+    }
+    for (name, volume) in &pod.volumes {
+        if !is_label(name) {
+            return Err(format!("`{name}` is no volume name"));
+        }
+        match volume {
+            Volume::Files(files) => {
+                if let Some(bad) = files.keys().find(|f| !is_file_name(f)) {
+                    return Err(format!("volume {name}: `{bad}` is no file name"));
+                }
+            }
+            Volume::HostPath { path } if !is_clean_absolute(path) => {
+                return Err(format!("volume {name}: `{path}` is no absolute path"));
+            }
+            Volume::HostPath { .. } | Volume::Scratch { .. } => {}
+        }
+    }
+    let mut names = BTreeSet::new();
+    for container in &pod.containers {
+        if !is_label(&container.name) || !names.insert(&container.name) {
+            return Err(format!(
+                "`{}` is no container name, or is there twice",
+                container.name
+            ));
+        }
+        check_container(pod, container).map_err(|e| format!("container {}: {e}", container.name))?;
+    }
+    Ok(())
+}
+
+fn check_container(pod: &PodConfig, container: &ContainerConfig) -> Result<(), String> {
+    for mount in &container.mounts {
+        if !pod.volumes.contains_key(&mount.volume) {
+            return Err(format!("there is no volume `{}`", mount.volume));
+        }
+        if !is_clean_absolute(&mount.path) {
+            return Err(format!("mount path `{}` is no absolute path", mount.path));
+        }
+        if let Some(sub_path) = &mount.sub_path
+            && !Path::new(sub_path)
+                .components()
+                .all(|c| matches!(c, Component::Normal(_)))
+        {
+            return Err(format!("sub path `{sub_path}` must be relative, without `..`"));
+        }
+    }
+    if let Some((name, _)) = container
+        .env
+        .iter()
+        .find(|(n, v)| n.is_empty() || n.contains(['=', '\0']) || v.contains('\0'))
+    {
+        return Err(format!("`{name}` is no environment variable"));
+    }
+    Ok(())
+}
+
+/// One path component out of letters, digits, `-`, `_`, `.`; not `.` or `..`.
+fn is_label(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && text.bytes().any(|b| b != b'.')
+}
+
+fn is_file_name(text: &str) -> bool {
+    (1..=255).contains(&text.len()) && !text.contains(['/', '\0']) && text != "." && text != ".."
+}
+
+fn is_clean_absolute(text: &str) -> bool {
+    text.starts_with('/')
+        && !text.contains('\0')
+        && Path::new(text)
+            .components()
+            .all(|c| matches!(c, Component::RootDir | Component::Normal(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NodeNetwork;
+
+    fn config() -> NodeConfig {
+        let mut config = NodeConfig {
+            network: Some(NodeNetwork {
+                pod_cidr: "10.85.0.0/24".parse().unwrap(),
+                service_cidr: "10.86.0.0/16".parse().unwrap(),
+                gateway: "10.85.0.1".parse().unwrap(),
+                cluster_domain: "cluster.local".to_owned(),
+            }),
+            shared_cpus: "0-1".parse().unwrap(),
+            ..NodeConfig::default()
+        };
+        for (uid, address, cpus) in [("a", "10.85.0.2", "2"), ("b", "10.85.0.3", "3")] {
+            let mut container = ContainerConfig {
+                name: "c".to_owned(),
+                ..ContainerConfig::default()
+            };
+            container.resources.cpus = cpus.parse().unwrap();
+            let pod = PodConfig {
+                name: uid.to_owned(),
+                address: Some(address.parse().unwrap()),
+                containers: vec![container],
+                ..PodConfig::default()
+            };
+            config.pods.insert(uid.to_owned(), pod);
+        }
+        config
+    }
+
+    fn refused(edit: impl FnOnce(&mut NodeConfig)) -> String {
+        let mut config = config();
+        config.check().unwrap();
+        edit(&mut config);
+        config.check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_cpu_with_two_owners_is_refused() {
+        let pod = |c: &mut NodeConfig, cpus: &str| {
+            c.pods.get_mut("b").unwrap().containers[0].resources.cpus = cpus.parse().unwrap();
+        };
+        assert!(refused(|c| pod(c, "2-3")).contains("CPUs 2 have another owner"));
+        assert!(refused(|c| pod(c, "1")).contains("CPUs 1 have another owner"));
+    }
+
+    #[test]
+    fn names_that_leave_their_folder_are_refused() {
+        for uid in ["..", "a/b", ""] {
+            refused(|c| {
+                let pod = c.pods.remove("a").unwrap();
+                c.pods.insert(uid.to_owned(), pod);
+            });
+        }
+        refused(|c| {
+            let files = Volume::Files([("../x".to_owned(), String::new())].into());
+            c.pods.get_mut("a").unwrap().volumes.insert("v".to_owned(), files);
+        });
+    }
+
+    #[test]
+    fn pods_on_the_hosts_network_share_its_address() {
+        let mut config = config();
+        for pod in config.pods.values_mut() {
+            pod.host_network = true;
+            pod.address = Some("192.0.2.1".parse().unwrap());
+        }
+        config.check().unwrap();
+    }
+
+    #[test]
+    fn addresses_are_of_the_node_and_of_one_pod() {
+        for address in ["10.85.1.2", "10.85.0.1", "10.85.0.3"] {
+            refused(|c| c.pods.get_mut("a").unwrap().address = Some(address.parse().unwrap()));
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Configuration: container, volume, probe.
+
+use super::{InvalidMessage, list, optional, parse, port, required};
+use crate::{ContainerConfig, ContainerResources, Mount, Probe, ProbeAction, Security, Volume, proto};
+
+impl From<&ContainerConfig> for proto::ContainerConfig {
+    fn from(m: &ContainerConfig) -> Self {
+        Self {
+            name: m.name.clone(),
+            image: m.image.clone(),
+            command: m.command.clone(),
+            args: m.args.clone(),
+            env: m
+                .env
+                .iter()
+                .map(|(n, v)| proto::EnvVar {
+                    name: n.clone(),
+                    value: v.clone(),
+                })
+                .collect(),
+            working_dir: m.working_dir.clone(),
+            resources: Some((&m.resources).into()),
+            mounts: m
+                .mounts
+                .iter()
+                .map(|m| proto::Mount {
+                    volume: m.volume.clone(),
+                    path: m.path.clone(),
+                    sub_path: m.sub_path.clone(),
+                    read_only: m.read_only,
+                })
+                .collect(),
+            security: Some(proto::Security {
+                user: m.security.user,
+                group: m.security.group,
+                capabilities: m.security.capabilities.clone(),
+                privileged: m.security.privileged,
+                read_only_root: m.security.read_only_root,
+            }),
+            readiness: m.readiness.as_ref().map(Into::into),
+            liveness: m.liveness.as_ref().map(Into::into),
+            startup: m.startup.as_ref().map(Into::into),
+        }
+    }
+}
+
+impl TryFrom<proto::ContainerConfig> for ContainerConfig {
+    type Error = InvalidMessage;
+
+    fn try_from(w: proto::ContainerConfig) -> Result<Self, InvalidMessage> {
+        let security = w.security.unwrap_or_default();
+        let mount = |m: proto::Mount| {
+            Ok(Mount {
+                volume: m.volume,
+                path: m.path,
+                sub_path: m.sub_path,
+                read_only: m.read_only,
+            })
+        };
+        Ok(Self {
+            name: w.name,
+            image: w.image,
+            command: w.command,
+            args: w.args,
+            env: w.env.into_iter().map(|e| (e.name, e.value)).collect(),
+            working_dir: w.working_dir,
+            resources: required(
+                "resources",
+                optional("resources", w.resources, TryInto::try_into)?,
+            )?,
+            mounts: list("mounts", w.mounts, mount)?,
+            security: Security {
+                user: security.user,
+                group: security.group,
+                capabilities: security.capabilities,
+                privileged: security.privileged,
+                read_only_root: security.read_only_root,
+            },
+            readiness: optional("readiness", w.readiness, TryInto::try_into)?,
+            liveness: optional("liveness", w.liveness, TryInto::try_into)?,
+            startup: optional("startup", w.startup, TryInto::try_into)?,
+        })
+    }
+}
+
+impl From<&ContainerResources> for proto::ContainerResources {
+    fn from(m: &ContainerResources) -> Self {
+        Self {
+            cpus: m.cpus.to_string(),
+            cpu_request_milli: m.cpu_request_milli,
+            cpu_limit_milli: m.cpu_limit_milli,
+            memory_bytes: m.memory_bytes,
+            hugepages: m.hugepages.clone(),
+        }
+    }
+}
+
+impl TryFrom<proto::ContainerResources> for ContainerResources {
+    type Error = InvalidMessage;
+
+    fn try_from(w: proto::ContainerResources) -> Result<Self, InvalidMessage> {
+        Ok(Self {
+            cpus: parse("cpus", &w.cpus)?,
+            cpu_request_milli: w.cpu_request_milli,
+            cpu_limit_milli: w.cpu_limit_milli,
+            memory_bytes: w.memory_bytes,
+            hugepages: w.hugepages,
+        })
+    }
+}
+
+impl From<&Volume> for proto::Volume {
+    fn from(m: &Volume) -> Self {
+        use proto::volume::{Files, HostPath, Kind, Scratch};
+        let kind = match m {
+            Volume::Files(files) => Kind::Files(Files { files: files.clone() }),
+            Volume::Scratch { size_bytes } => Kind::Scratch(Scratch {
+                size_bytes: *size_bytes,
+            }),
+            Volume::HostPath { path } => Kind::HostPath(HostPath { path: path.clone() }),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<proto::Volume> for Volume {
+    type Error = InvalidMessage;
+
+    fn try_from(w: proto::Volume) -> Result<Self, InvalidMessage> {
+        use proto::volume::Kind;
+        Ok(match required("kind", w.kind)? {
+            Kind::Files(v) => Self::Files(v.files),
+            Kind::Scratch(v) => Self::Scratch {
+                size_bytes: v.size_bytes,
+            },
+            Kind::HostPath(v) => Self::HostPath { path: v.path },
+        })
+    }
+}
+
+impl From<&Probe> for proto::Probe {
+    fn from(m: &Probe) -> Self {
+        use proto::probe::{Action, Exec, HttpGet, TcpSocket};
+        let action = match &m.action {
+            ProbeAction::HttpGet { port, path } => Action::HttpGet(HttpGet {
+                port: (*port).into(),
+                path: path.clone(),
+            }),
+            ProbeAction::TcpSocket { port } => Action::TcpSocket(TcpSocket { port: (*port).into() }),
+            ProbeAction::Exec { command } => Action::Exec(Exec {
+                command: command.clone(),
+            }),
+        };
+        Self {
+            action: Some(action),
+            initial_delay_ms: m.initial_delay_ms,
+            period_ms: m.period_ms,
+            timeout_ms: m.timeout_ms,
+            failure_threshold: m.failure_threshold,
+            success_threshold: m.success_threshold,
+        }
+    }
+}
+
+impl TryFrom<proto::Probe> for Probe {
+    type Error = InvalidMessage;
+
+    fn try_from(w: proto::Probe) -> Result<Self, InvalidMessage> {
+        use proto::probe::Action;
+        let action = match required("action", w.action)? {
+            Action::HttpGet(a) => ProbeAction::HttpGet {
+                port: port("port", a.port)?,
+                path: a.path,
+            },
+            Action::TcpSocket(a) => ProbeAction::TcpSocket {
+                port: port("port", a.port)?,
+            },
+            Action::Exec(a) => ProbeAction::Exec { command: a.command },
+        };
+        Ok(Self {
+            action,
+            initial_delay_ms: w.initial_delay_ms,
+            period_ms: w.period_ms,
+            timeout_ms: w.timeout_ms,
+            failure_threshold: w.failure_threshold,
+            success_threshold: w.success_threshold,
+        })
+    }
+}

@@ -1,0 +1,224 @@
+//! Status and hello.
+
+use gantry_topology::{Cpu, NumaNode, Topology};
+
+use super::{InvalidMessage, list, map, optional, parse, parse_opt, required};
+use crate::{ContainerStatus, Generation, Hello, NetworkCounters, NodeStatus, PodPhase, PodStatus, proto};
+
+impl From<&Hello> for proto::Hello {
+    fn from(m: &Hello) -> Self {
+        Self {
+            node: m.node.clone(),
+            boot_id: m.boot_id.clone(),
+            agent_version: m.agent_version.clone(),
+            kernel_version: m.kernel_version.clone(),
+            address: m.address.to_string(),
+            topology: Some((&m.topology).into()),
+            reserved: m.reserved.to_string(),
+            reserved_memory_bytes: m.reserved_memory_bytes,
+            generation: m.generation.0,
+        }
+    }
+}
+
+impl TryFrom<proto::Hello> for Hello {
+    type Error = InvalidMessage;
+
+    fn try_from(w: proto::Hello) -> Result<Self, InvalidMessage> {
+        if w.node.is_empty() {
+            return Err(InvalidMessage::new("node", "missing"));
+        }
+        Ok(Self {
+            node: w.node,
+            boot_id: w.boot_id,
+            agent_version: w.agent_version,
+            kernel_version: w.kernel_version,
+            address: parse("address", &w.address)?,
+            topology: required("topology", w.topology)?.into(),
+            reserved: parse("reserved", &w.reserved)?,
+            reserved_memory_bytes: w.reserved_memory_bytes,
+            generation: Generation(w.generation),
+        })
+    }
+}
+
+impl From<&Topology> for proto::Topology {
+    fn from(m: &Topology) -> Self {
+        Self {
+            cpus: m
+                .cpus
+                .iter()
+                .map(|c| proto::Cpu {
+                    id: c.id,
+                    core: c.core,
+                    l3: c.l3,
+                    numa: c.numa,
+                    socket: c.socket,
+                })
+                .collect(),
+            numa_nodes: m
+                .numa_nodes
+                .iter()
+                .map(|n| proto::NumaNode {
+                    id: n.id,
+                    memory_bytes: n.memory_bytes,
+                    hugepages: n.hugepages.clone(),
+                    distances: n.distances.clone(),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl From<proto::Topology> for Topology {
+    fn from(w: proto::Topology) -> Self {
+        Self {
+            cpus: w
+                .cpus
+                .into_iter()
+                .map(|c| Cpu {
+                    id: c.id,
+                    core: c.core,
+                    l3: c.l3,
+                    numa: c.numa,
+                    socket: c.socket,
+                })
+                .collect(),
+            numa_nodes: w
+                .numa_nodes
+                .into_iter()
+                .map(|n| NumaNode {
+                    id: n.id,
+                    memory_bytes: n.memory_bytes,
+                    hugepages: n.hugepages,
+                    distances: n.distances,
+                })
+                .collect(),
+        }
+    }
+}
+
+impl From<&NodeStatus> for proto::NodeStatus {
+    fn from(m: &NodeStatus) -> Self {
+        Self {
+            accepted: m.accepted.0,
+            applied: m.applied.0,
+            pods: m
+                .pods
+                .iter()
+                .map(|(uid, pod)| (uid.clone(), pod.into()))
+                .collect(),
+            network: Some(proto::NetworkCounters {
+                packets: m.network.packets,
+                drops: m.network.drops.clone(),
+                new_flows: m.network.new_flows.clone(),
+            }),
+        }
+    }
+}
+
+impl TryFrom<proto::NodeStatus> for NodeStatus {
+    type Error = InvalidMessage;
+
+    fn try_from(w: proto::NodeStatus) -> Result<Self, InvalidMessage> {
+        let network = w.network.unwrap_or_default();
+        Ok(Self {
+            accepted: Generation(w.accepted),
+            applied: Generation(w.applied),
+            pods: map("pods", w.pods, TryInto::try_into)?,
+            network: NetworkCounters {
+                packets: network.packets,
+                drops: network.drops,
+                new_flows: network.new_flows,
+            },
+        })
+    }
+}
+
+impl From<&PodStatus> for proto::PodStatus {
+    fn from(m: &PodStatus) -> Self {
+        Self {
+            phase: match m.phase {
+                PodPhase::Pending => proto::PodPhase::Pending,
+                PodPhase::Running => proto::PodPhase::Running,
+                PodPhase::Stopping => proto::PodPhase::Stopping,
+                PodPhase::Succeeded => proto::PodPhase::Succeeded,
+                PodPhase::Failed => proto::PodPhase::Failed,
+            }
+            .into(),
+            ready: m.ready,
+            cpus: m.cpus.to_string(),
+            memory_bytes: m.memory_bytes,
+            address: m.address.map(|a| a.to_string()),
+            started_at_ms: m.started_at_ms,
+            containers: m.containers.iter().map(Into::into).collect(),
+            sessions: m.sessions,
+            message: m.message.clone(),
+        }
+    }
+}
+
+impl TryFrom<proto::PodStatus> for PodStatus {
+    type Error = InvalidMessage;
+
+    fn try_from(w: proto::PodStatus) -> Result<Self, InvalidMessage> {
+        let phase = match w.phase() {
+            proto::PodPhase::Pending => PodPhase::Pending,
+            proto::PodPhase::Running => PodPhase::Running,
+            proto::PodPhase::Stopping => PodPhase::Stopping,
+            proto::PodPhase::Succeeded => PodPhase::Succeeded,
+            proto::PodPhase::Failed => PodPhase::Failed,
+            proto::PodPhase::Unspecified => return Err(InvalidMessage::new("phase", "unknown value")),
+        };
+        Ok(Self {
+            phase,
+            ready: w.ready,
+            cpus: parse("cpus", &w.cpus)?,
+            memory_bytes: w.memory_bytes,
+            address: parse_opt("address", w.address.as_deref())?,
+            started_at_ms: w.started_at_ms,
+            containers: list("containers", w.containers, TryInto::try_into)?,
+            sessions: w.sessions,
+            message: w.message,
+        })
+    }
+}
+
+impl From<&ContainerStatus> for proto::ContainerStatus {
+    fn from(m: &ContainerStatus) -> Self {
+        Self {
+            name: m.name.clone(),
+            running: m.running,
+            ready: m.ready,
+            restarts: m.restarts,
+            pid: m.pid,
+            started_at_ms: m.started_at_ms,
+            exit_code: m.exit_code,
+            image_id: m.image_id.clone(),
+            resources: Some((&m.resources).into()),
+            message: m.message.clone(),
+        }
+    }
+}
+
+impl TryFrom<proto::ContainerStatus> for ContainerStatus {
+    type Error = InvalidMessage;
+
+    fn try_from(w: proto::ContainerStatus) -> Result<Self, InvalidMessage> {
+        Ok(Self {
+            name: w.name,
+            running: w.running,
+            ready: w.ready,
+            restarts: w.restarts,
+            pid: w.pid,
+            started_at_ms: w.started_at_ms,
+            exit_code: w.exit_code,
+            image_id: w.image_id,
+            resources: required(
+                "resources",
+                optional("resources", w.resources, TryInto::try_into)?,
+            )?,
+            message: w.message,
+        })
+    }
+}

@@ -1,0 +1,418 @@
+//! Whatever the model can say comes back the same from the wire.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use gantry_nodeagent_api::*;
+use gantry_topology::CpuSet;
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::option;
+use proptest::prelude::*;
+use prost::Message;
+
+fn text() -> impl Strategy<Value = String> {
+    "[a-z0-9./ü-]{0,12}"
+}
+
+fn cpus() -> impl Strategy<Value = CpuSet> {
+    btree_set(0..256u32, 0..12).prop_map(|ids| ids.into_iter().collect())
+}
+
+fn v4() -> impl Strategy<Value = Ipv4Addr> {
+    any::<u32>().prop_map(Ipv4Addr::from)
+}
+
+fn port() -> impl Strategy<Value = u16> {
+    1..=u16::MAX
+}
+
+fn resources() -> impl Strategy<Value = ContainerResources> {
+    (
+        cpus(),
+        any::<u32>(),
+        any::<Option<u32>>(),
+        any::<u64>(),
+        btree_map(any::<u64>(), any::<u64>(), 0..3),
+    )
+        .prop_map(
+            |(cpus, cpu_request_milli, cpu_limit_milli, memory_bytes, hugepages)| ContainerResources {
+                cpus,
+                cpu_request_milli,
+                cpu_limit_milli,
+                memory_bytes,
+                hugepages,
+            },
+        )
+}
+
+fn probe() -> impl Strategy<Value = Probe> {
+    let action = prop_oneof![
+        (port(), text()).prop_map(|(port, path)| ProbeAction::HttpGet { port, path }),
+        port().prop_map(|port| ProbeAction::TcpSocket { port }),
+        vec(text(), 0..3).prop_map(|command| ProbeAction::Exec { command }),
+    ];
+    (action, any::<(u64, u64, u64, u32, u32)>()).prop_map(|(action, (a, b, c, d, e))| Probe {
+        action,
+        initial_delay_ms: a,
+        period_ms: b,
+        timeout_ms: c,
+        failure_threshold: d,
+        success_threshold: e,
+    })
+}
+
+fn container() -> impl Strategy<Value = ContainerConfig> {
+    let mount = (text(), text(), option::of(text()), any::<bool>()).prop_map(
+        |(volume, path, sub_path, read_only)| Mount {
+            volume,
+            path,
+            sub_path,
+            read_only,
+        },
+    );
+    let security = (any::<(Option<u32>, Option<u32>, bool, bool)>(), vec(text(), 0..3)).prop_map(
+        |((user, group, privileged, read_only_root), capabilities)| Security {
+            user,
+            group,
+            capabilities,
+            privileged,
+            read_only_root,
+        },
+    );
+    (
+        (
+            text(),
+            text(),
+            vec(text(), 0..3),
+            vec(text(), 0..3),
+            vec((text(), text()), 0..3),
+            text(),
+        ),
+        (resources(), vec(mount, 0..3), security),
+        (option::of(probe()), option::of(probe()), option::of(probe())),
+    )
+        .prop_map(
+            |(
+                (name, image, command, args, env, working_dir),
+                (resources, mounts, security),
+                (readiness, liveness, startup),
+            )| ContainerConfig {
+                name,
+                image,
+                command,
+                args,
+                env,
+                working_dir,
+                resources,
+                mounts,
+                security,
+                readiness,
+                liveness,
+                startup,
+            },
+        )
+}
+
+fn volume() -> impl Strategy<Value = Volume> {
+    prop_oneof![
+        btree_map(text(), text(), 0..3).prop_map(Volume::Files),
+        any::<u64>().prop_map(|size_bytes| Volume::Scratch { size_bytes }),
+        text().prop_map(|path| Volume::HostPath { path }),
+    ]
+}
+
+fn pod() -> impl Strategy<Value = PodConfig> {
+    let desired = prop_oneof![Just(PodDesired::Run), Just(PodDesired::Stop)];
+    let policy = prop_oneof![
+        Just(RestartPolicy::Always),
+        Just(RestartPolicy::OnFailure),
+        Just(RestartPolicy::Never)
+    ];
+    let sessions =
+        (port(), text(), text()).prop_map(|(port, path, metric)| SessionProbe { port, path, metric });
+    (
+        (
+            text(),
+            text(),
+            btree_map(text(), text(), 0..3),
+            desired,
+            option::of(v4()),
+            any::<bool>(),
+            policy,
+        ),
+        (any::<u32>(), vec(any::<u32>(), 0..3), vec(container(), 0..3)),
+        (btree_map(text(), volume(), 0..3), option::of(sessions)),
+    )
+        .prop_map(
+            |(
+                (namespace, name, labels, desired, address, host_network, restart_policy),
+                (termination_grace_s, numa_nodes, containers),
+                (volumes, sessions),
+            )| PodConfig {
+                namespace,
+                name,
+                labels,
+                desired,
+                address,
+                host_network,
+                restart_policy,
+                termination_grace_s,
+                numa_nodes,
+                containers,
+                volumes,
+                sessions,
+            },
+        )
+}
+
+fn service() -> impl Strategy<Value = ServiceConfig> {
+    let backend = (text(), v4(), port(), any::<u32>(), any::<bool>(), 1..u32::MAX).prop_map(
+        |(pod, address, port, weight, draining, udp_idle_s)| Backend {
+            pod,
+            address,
+            port,
+            weight,
+            draining,
+            udp_idle_s,
+        },
+    );
+    let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Sctp)];
+    let ports = (port(), protocol, vec(backend, 0..3)).prop_map(|(port, protocol, backends)| ServicePort {
+        port,
+        protocol,
+        backends,
+    });
+    (v4(), vec(ports, 0..3)).prop_map(|(vip, ports)| ServiceConfig { vip, ports })
+}
+
+fn config() -> impl Strategy<Value = NodeConfig> {
+    let network =
+        (v4(), 0..=32u8, v4(), v4(), text()).prop_map(|(a, len, b, gateway, cluster_domain)| NodeNetwork {
+            pod_cidr: ipnet::Ipv4Net::new(a, len).unwrap(),
+            service_cidr: ipnet::Ipv4Net::new(b, len).unwrap(),
+            gateway,
+            cluster_domain,
+        });
+    let dns = btree_map(text(), vec(any::<IpAddr>(), 0..3), 0..3);
+    (
+        any::<u64>(),
+        option::of(network),
+        cpus(),
+        btree_map(text(), pod(), 0..3),
+        btree_map(text(), service(), 0..3),
+        dns,
+    )
+        .prop_map(
+            |(generation, network, shared_cpus, pods, services, dns)| NodeConfig {
+                generation: Generation(generation),
+                network,
+                shared_cpus,
+                pods,
+                services,
+                dns,
+            },
+        )
+}
+
+fn container_status() -> impl Strategy<Value = ContainerStatus> {
+    (
+        text(),
+        any::<(bool, bool, u32, Option<u32>, u64, Option<i32>)>(),
+        text(),
+        resources(),
+        text(),
+    )
+        .prop_map(
+            |(
+                name,
+                (running, ready, restarts, pid, started_at_ms, exit_code),
+                image_id,
+                resources,
+                message,
+            )| {
+                ContainerStatus {
+                    name,
+                    running,
+                    ready,
+                    restarts,
+                    pid,
+                    started_at_ms,
+                    exit_code,
+                    image_id,
+                    resources,
+                    message,
+                }
+            },
+        )
+}
+
+fn status() -> impl Strategy<Value = NodeStatus> {
+    let phase = prop_oneof![
+        Just(PodPhase::Pending),
+        Just(PodPhase::Running),
+        Just(PodPhase::Stopping),
+        Just(PodPhase::Succeeded),
+        Just(PodPhase::Failed),
+    ];
+    let pod = (
+        phase,
+        cpus(),
+        option::of(v4()),
+        vec(container_status(), 0..3),
+        any::<(bool, u64, u64, Option<u64>)>(),
+        text(),
+    )
+        .prop_map(
+            |(phase, cpus, address, containers, (ready, memory_bytes, started_at_ms, sessions), message)| {
+                PodStatus {
+                    phase,
+                    ready,
+                    cpus,
+                    memory_bytes,
+                    address,
+                    started_at_ms,
+                    containers,
+                    sessions,
+                    message,
+                }
+            },
+        );
+    let counters = || btree_map(text(), any::<u64>(), 0..3);
+    (
+        any::<(u64, u64, u64)>(),
+        btree_map(text(), pod, 0..3),
+        counters(),
+        counters(),
+    )
+        .prop_map(
+            |((accepted, applied, packets), pods, drops, new_flows)| NodeStatus {
+                accepted: Generation(accepted),
+                applied: Generation(applied),
+                pods,
+                network: NetworkCounters {
+                    packets,
+                    drops,
+                    new_flows,
+                },
+            },
+        )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn configurations_survive_the_wire(config in config()) {
+        let message = OrchestratorMessage::Config(config);
+        let bytes = proto::OrchestratorMessage::from(&message).encode_to_vec();
+        let back = proto::OrchestratorMessage::decode(&bytes[..]).unwrap();
+        prop_assert_eq!(OrchestratorMessage::try_from(back).unwrap(), message);
+    }
+
+    #[test]
+    fn statuses_survive_the_wire(status in status()) {
+        let message = AgentMessage::Status(status);
+        let bytes = proto::AgentMessage::from(&message).encode_to_vec();
+        let back = proto::AgentMessage::decode(&bytes[..]).unwrap();
+        prop_assert_eq!(AgentMessage::try_from(back).unwrap(), message);
+    }
+
+    #[test]
+    fn bytes_that_are_no_message_are_errors_not_panics(bytes in vec(any::<u8>(), 0..200)) {
+        if let Ok(message) = proto::OrchestratorMessage::decode(&bytes[..]) {
+            let _ = OrchestratorMessage::try_from(message);
+        }
+    }
+}
+
+#[test]
+fn an_error_names_the_field() {
+    let mut config = NodeConfig::default();
+    let containers = vec![ContainerConfig {
+        name: "c".to_owned(),
+        ..ContainerConfig::default()
+    }];
+    config.pods.insert(
+        "u1".to_owned(),
+        PodConfig {
+            containers,
+            ..PodConfig::default()
+        },
+    );
+    let mut wire = proto::NodeConfig::from(&config);
+    wire.pods.get_mut("u1").unwrap().containers[0]
+        .resources
+        .as_mut()
+        .unwrap()
+        .cpus = "7-".to_owned();
+    let error = NodeConfig::try_from(wire).unwrap_err().to_string();
+    assert!(
+        error.starts_with("pods[u1].containers[0].resources.cpus: `7-`"),
+        "{error}"
+    );
+}
+
+#[test]
+fn hello_and_sessions_survive_the_wire() {
+    let hello = AgentMessage::Hello(Hello {
+        node: "n1".to_owned(),
+        boot_id: "b".to_owned(),
+        agent_version: "0".to_owned(),
+        kernel_version: "6".to_owned(),
+        address: "::1".parse().unwrap(),
+        topology: gantry_topology::Topology {
+            cpus: vec![gantry_topology::Cpu {
+                id: 1,
+                core: 2,
+                l3: 3,
+                numa: 4,
+                socket: 5,
+            }],
+            numa_nodes: vec![gantry_topology::NumaNode {
+                id: 0,
+                memory_bytes: 1,
+                hugepages: BTreeMap::from([(2 << 20, 8)]),
+                distances: BTreeMap::from([(0, 10), (1, 21)]),
+            }],
+        },
+        reserved: "0".parse().unwrap(),
+        reserved_memory_bytes: 5,
+        generation: Generation(9),
+    });
+    assert_eq!(
+        AgentMessage::try_from(proto::AgentMessage::from(&hello)).unwrap(),
+        hello
+    );
+    for frame in [
+        SessionFrame::Open("x".to_owned()),
+        SessionFrame::Stdin("in".into()),
+        SessionFrame::StdinEof,
+        SessionFrame::Stdout("out".into()),
+        SessionFrame::Resize {
+            columns: 80,
+            rows: 25,
+        },
+        SessionFrame::Error("e".to_owned()),
+        SessionFrame::Exit(137),
+    ] {
+        assert_eq!(
+            SessionFrame::try_from(proto::SessionFrame::from(frame.clone())).unwrap(),
+            frame
+        );
+    }
+}
+
+#[test]
+fn a_sender_that_does_not_know_how_long_flows_may_be_silent_gets_the_default() {
+    let old = proto::ServicePort {
+        port: 5060,
+        protocol: proto::Protocol::Udp.into(),
+        backends: vec![proto::Backend {
+            address: "10.85.0.2".to_owned(),
+            port: 5060,
+            ..Default::default()
+        }],
+    };
+    let read = ServicePort::try_from(old).unwrap();
+    assert_eq!(read.backends[0].udp_idle_s, DEFAULT_UDP_IDLE_S);
+}
