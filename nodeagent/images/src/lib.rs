@@ -1,0 +1,27 @@
+//! Container images without a registry: an OCI layout store on disk, layers unpacked for overlayfs,
+//! root file systems mounted from them, and images built reproducibly from recipes.
+//!
+//! Blocking and without global state. Several processes may use one store at the same time.
+
+mod archive;
+mod beneath;
+pub mod build;
+pub mod config;
+pub mod digest;
+pub mod limits;
+pub mod recipe;
+pub mod reference;
+pub mod rootfs;
+pub mod store;
+pub mod unpack;
+
+pub use build::{BuildError, BuildEvent, BuildOptions, BuildOutcome, build};
+pub use config::{ImageConfig, ResolvedUser, UserError, resolve_user};
+pub use digest::Digest;
+pub use limits::Limits;
+pub use recipe::{Recipe, RecipeError};
+pub use reference::{ImageName, Reference, ReferenceError};
+pub use rootfs::{Rootfs, RootfsError};
+pub use store::import::ImportError;
+pub use store::{GcReport, Image, ImageStore, ImageSummary, StoreError};
+pub use unpack::{UnpackError, UnpackedImage};

@@ -1,0 +1,89 @@
+//! Frees blobs, layers and leftovers that nothing refers to.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use oci_spec::image::ImageIndex;
+
+use super::{ImageStore, StoreError, index};
+
+/// What a collection freed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GcReport {
+    /// Blobs removed.
+    pub blobs: usize,
+    /// Their size.
+    pub blob_bytes: u64,
+    /// Unpacked layers removed.
+    pub layers: usize,
+}
+
+impl ImageStore {
+    /// Frees whatever no image in the index and no mounted root file system refers to.
+    pub fn gc(&self) -> Result<GcReport, StoreError> {
+        let _lock = self.lock()?;
+        self.collect(&self.read_index()?)
+    }
+
+    /// Forgets images without a name (their name went to a newer build), then frees. Rollback to their digest is
+    /// no longer possible afterwards.
+    pub fn prune(&self) -> Result<GcReport, StoreError> {
+        let _lock = self.lock()?;
+        let mut index = self.read_index()?;
+        let named = index
+            .manifests()
+            .iter()
+            .filter(|d| index::name_of(d).is_some())
+            .cloned()
+            .collect();
+        index.set_manifests(named);
+        self.write_index(&index)?;
+        self.collect(&index)
+    }
+
+    /// The caller holds the lock. Any unreadable document stops it before something is freed.
+    pub(super) fn collect(&self, index: &ImageIndex) -> Result<GcReport, StoreError> {
+        let mut blobs = BTreeSet::new();
+        let mut layers: BTreeSet<String> = self.leased_layers()?.into_iter().collect();
+        for d in index.manifests() {
+            let (digest, manifest) = self.read_manifest(d)?;
+            blobs.insert(digest.hex().to_owned());
+            blobs.insert(manifest.config().digest().digest().to_owned());
+            blobs.extend(manifest.layers().iter().map(|l| l.digest().digest().to_owned()));
+            let image = self.load(None, d)?;
+            layers.extend(image.diff_ids.iter().map(|d| format!("sha256-{}", d.hex())));
+        }
+        self.reap_scratch()?;
+        let mut report = GcReport::default();
+        sweep(&self.dir.join("blobs/sha256"), &blobs, |path| {
+            let size_bytes = fs::metadata(path)?.len();
+            fs::remove_file(path)?;
+            report.blobs += 1;
+            report.blob_bytes += size_bytes;
+            Ok(())
+        })?;
+        sweep(&self.dir.join("layers"), &layers, |path| {
+            // Renamed first, so that a crash in between leaves no half layer under a valid name.
+            let doomed = self.dir.join("tmp").join(path.file_name().unwrap_or_default());
+            fs::rename(path, &doomed)?;
+            report.layers += 1;
+            fs::remove_dir_all(&doomed)
+        })?;
+        Ok(report)
+    }
+}
+
+fn sweep(
+    dir: &Path,
+    keep: &BTreeSet<String>,
+    mut remove: impl FnMut(&Path) -> std::io::Result<()>,
+) -> Result<(), StoreError> {
+    for entry in fs::read_dir(dir).map_err(StoreError::io("list", dir))? {
+        let entry = entry.map_err(StoreError::io("list", dir))?;
+        if !entry.file_name().to_str().is_some_and(|name| keep.contains(name)) {
+            remove(&entry.path()).map_err(StoreError::io("remove", &entry.path()))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! index.json: which images there are and what they are called.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use oci_spec::image::{Descriptor, ImageIndex, ImageIndexBuilder, MediaType};
+
+use super::{ImageStore, Scratch, StoreError, blobs};
+use crate::digest::Digest;
+use crate::reference::ImageName;
+
+/// Image spec, annotations.md.
+const NAME: &str = "org.opencontainers.image.ref.name";
+/// Hash of recipe, its source files and the builder's version.
+const RECIPE: &str = "dev.gantry.image.recipe";
+
+/// The name of an index entry.
+pub(super) fn name_of(d: &Descriptor) -> Option<&str> {
+    d.annotations().as_ref()?.get(NAME).map(String::as_str)
+}
+
+/// The recipe hash of an index entry.
+pub(super) fn recipe_hash_of(d: &Descriptor) -> Option<&str> {
+    d.annotations().as_ref()?.get(RECIPE).map(String::as_str)
+}
+
+/// The digest of a descriptor, which must be SHA-256.
+pub(super) fn digest_of(d: &Descriptor) -> Result<Digest, StoreError> {
+    Digest::parse(d.digest().as_ref()).ok_or_else(|| StoreError::Invalid {
+        what: "digest",
+        image: d.digest().to_string(),
+        why: "only sha256 is supported".to_owned(),
+    })
+}
+
+/// An image about to enter the store; its blobs lie in a scratch folder, named by their hex digest.
+pub(crate) struct NewImage {
+    /// Its name.
+    pub name: ImageName,
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// The manifest's length.
+    pub size_bytes: u64,
+    /// Manifest, config and layers.
+    pub blobs: Vec<Digest>,
+    /// Hash of its recipe, if it was built.
+    pub recipe_hash: Option<String>,
+}
+
+impl ImageStore {
+    pub(super) fn initialise(&self) -> Result<(), StoreError> {
+        let _lock = self.lock()?;
+        let layout = self.dir.join("oci-layout");
+        if !layout.exists() {
+            self.replace_file(&layout, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        }
+        if !self.dir.join("index.json").exists() {
+            let empty = ImageIndexBuilder::default()
+                .schema_version(2_u32)
+                .media_type(MediaType::ImageIndex)
+                .manifests(Vec::new())
+                .build()
+                .expect("all required fields are set");
+            self.write_index(&empty)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn read_index(&self) -> Result<ImageIndex, StoreError> {
+        let path = self.dir.join("index.json");
+        let bytes =
+            blobs::read_bounded(&path, self.limits.document_bytes).map_err(StoreError::io("read", &path))?;
+        serde_json::from_slice(&bytes).map_err(|e| StoreError::Invalid {
+            what: "index.json",
+            image: self.dir.display().to_string(),
+            why: e.to_string(),
+        })
+    }
+
+    /// The caller holds the lock.
+    pub(super) fn write_index(&self, index: &ImageIndex) -> Result<(), StoreError> {
+        let json = canonical_json(index);
+        self.replace_file(&self.dir.join("index.json"), &json)
+    }
+
+    /// Moves the blobs out of `scratch` and gives the image its name. An image that had the name stays, unnamed,
+    /// so that a rollback to its digest works.
+    pub(crate) fn commit(&self, scratch: &Scratch, images: &[NewImage]) -> Result<(), StoreError> {
+        let _lock = self.lock()?;
+        for digest in images.iter().flat_map(|i| &i.blobs) {
+            self.adopt_blob(&scratch.path().join(digest.hex()), digest)?;
+        }
+        self.sync_blobs()?;
+        let mut index = self.read_index()?;
+        let mut entries = index.manifests().clone();
+        for image in images {
+            add_entry(&mut entries, image);
+        }
+        index.set_manifests(entries);
+        self.write_index(&index)
+    }
+}
+
+fn add_entry(entries: &mut Vec<Descriptor>, image: &NewImage) {
+    for old in entries
+        .iter_mut()
+        .filter(|d| name_of(d) == Some(image.name.as_str()))
+    {
+        let mut annotations = old.annotations().clone().unwrap_or_default();
+        annotations.remove(NAME);
+        old.set_annotations(Some(annotations));
+    }
+    let digest: oci_spec::image::Digest = image
+        .digest
+        .to_string()
+        .parse()
+        .expect("a sha256 digest is an OCI digest");
+    let mut entry = Descriptor::new(MediaType::ImageManifest, image.size_bytes, digest);
+    let mut annotations = HashMap::from([(NAME.to_owned(), image.name.to_string())]);
+    annotations.extend(image.recipe_hash.clone().map(|hash| (RECIPE.to_owned(), hash)));
+    entry.set_annotations(Some(annotations));
+    entries.push(entry);
+    // An unnamed entry has nothing to add to another of the same digest.
+    let digest_text = |d: &Descriptor| d.digest().digest().to_owned();
+    let mut known: BTreeSet<String> = entries
+        .iter()
+        .filter(|d| name_of(d).is_some())
+        .map(digest_text)
+        .collect();
+    entries.retain(|d| name_of(d).is_some() || known.insert(digest_text(d)));
+}
+
+/// JSON with sorted keys: the same value is always the same bytes.
+pub(crate) fn canonical_json<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    fn sorted(value: serde_json::Value) -> serde_json::Value {
+        match value {
+            serde_json::Value::Object(map) => {
+                let ordered: BTreeMap<_, _> = map.into_iter().map(|(k, v)| (k, sorted(v))).collect();
+                serde_json::Value::Object(ordered.into_iter().collect())
+            }
+            serde_json::Value::Array(items) => items.into_iter().map(sorted).collect(),
+            other => other,
+        }
+    }
+    let value = serde_json::to_value(value).expect("OCI documents have string keys");
+    serde_json::to_vec(&sorted(value)).expect("a JSON value can be written")
+}
