@@ -1,0 +1,236 @@
+//! Runs the core: one task that feeds it events and hands out its actions.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use gantry_nodeagent_api::{NodeStatus, Refused};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::dns::Table;
+use super::ledger::LedgerFile;
+use super::network::Network;
+use super::pods::Pods;
+use super::probe;
+use crate::core::{Action, Event, PodFailure, PodOp, State, step};
+
+/// How many pods are prepared or torn down at once.
+const HEAVY_AT_ONCE: usize = 4;
+
+/// The core and all that it acts on.
+pub(super) struct Driver {
+    pub(super) state: State,
+    pub(super) hands: Hands,
+    pub(super) events: mpsc::Receiver<Event>,
+    pub(super) clock: Clock,
+}
+
+/// What actions are done with. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Hands {
+    pub(super) pods: Arc<Pods>,
+    pub(super) network: Arc<Network>,
+    pub(super) dns: watch::Sender<Option<Arc<Table>>>,
+    pub(super) ledger: LedgerFile,
+    pub(super) status: watch::Sender<Option<Arc<NodeStatus>>>,
+    pub(super) refusals: mpsc::Sender<Refused>,
+    pub(super) answers: mpsc::Sender<Event>,
+    pub(super) heavy: Arc<Semaphore>,
+}
+
+/// Milliseconds since the Unix epoch that never run backwards: the wall clock at the start, then the monotonic one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    start_ms: u64,
+    start: Instant,
+}
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            start_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(0),
+            start: Instant::now(),
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.start_ms + u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX / 2)
+    }
+}
+
+pub(super) fn heavy() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(HEAVY_AT_ONCE))
+}
+
+impl Driver {
+    /// Until cancelled. Pods are left as they are.
+    pub(super) async fn run(mut self, cancel: CancellationToken) {
+        loop {
+            let wake = self
+                .state
+                .wake_ms()
+                .map(|at_ms| at_ms.saturating_sub(self.clock.now_ms()));
+            let wake = Duration::from_millis(wake.unwrap_or(1000).min(60_000));
+            // Every arm is cancel-safe: an event stays in the channel, and time passes anyway.
+            let event = tokio::select! {
+                event = self.events.recv() => match event {
+                    Some(event) => event,
+                    None => return,
+                },
+                () = tokio::time::sleep(wake) => Event::Tick,
+                () = cancel.cancelled() => return,
+            };
+            self.feed(event);
+        }
+    }
+
+    /// One event, and what follows from it.
+    pub(super) fn feed(&mut self, event: Event) {
+        for action in step(&mut self.state, self.clock.now_ms(), event) {
+            self.hands.act(action);
+        }
+    }
+}
+
+impl Hands {
+    fn act(&self, action: Action) {
+        match action {
+            Action::Status(status) => {
+                self.status.send_replace(Some(Arc::new(*status)));
+            }
+            Action::Refuse(refused) => {
+                tracing::error!(
+                    generation = refused.generation.0,
+                    reason = refused.reason,
+                    "configuration refused"
+                );
+                if self.refusals.try_send(refused).is_err() {
+                    tracing::warn!("nobody to tell the refusal to");
+                }
+            }
+            Action::Persist { id, ledger } => {
+                let file = self.ledger.clone();
+                self.block(move || {
+                    let result = file.save(&ledger).map_err(|e| e.to_string());
+                    Event::Persisted { id, result }
+                });
+            }
+            Action::SyncNetwork { id, wanted } => {
+                let (network, dns, pods) = (self.network.clone(), self.dns.clone(), self.pods.clone());
+                self.block(move || {
+                    let result = network.sync(wanted.network.as_ref(), wanted.services.values());
+                    if let (Ok(()), Some(node)) = (&result, wanted.network) {
+                        dns.send_replace(Some(Arc::new(Table::new(&node, wanted.dns))));
+                        pods.knows(node);
+                    }
+                    let result = result.map_err(|failure| failure.chain());
+                    if let Err(error) = &result {
+                        tracing::error!(
+                            generation = wanted.generation.0,
+                            error,
+                            "services cannot be brought in force"
+                        );
+                    }
+                    Event::NetworkSynced { id, result }
+                });
+            }
+            Action::Pod { id, uid, op } => self.pod(id, uid, op),
+            Action::Probe {
+                id,
+                uid,
+                container,
+                address,
+                probe,
+            } => {
+                let (pods, answers) = (self.pods.clone(), self.answers.clone());
+                tokio::spawn(async move {
+                    let dir = pods.runtime.pod(&uid);
+                    let executable = &pods.settings.executable;
+                    let result = probe::run(&probe, address, executable, dir.path(), &container).await;
+                    // Fails only when the agent ends.
+                    let _ = answers
+                        .send(Event::Probed {
+                            id,
+                            uid,
+                            container,
+                            result,
+                        })
+                        .await;
+                });
+            }
+            Action::ReadSessions {
+                id,
+                uid,
+                address,
+                probe,
+            } => {
+                let answers = self.answers.clone();
+                tokio::spawn(async move {
+                    let result = probe::sessions(&probe, address).await;
+                    if let Err(error) = &result {
+                        tracing::debug!(pod = uid, error, "cannot read the number of sessions");
+                    }
+                    // Fails only when the agent ends.
+                    let _ = answers.send(Event::Sessions { id, uid, result }).await;
+                });
+            }
+        }
+    }
+
+    fn pod(&self, id: u64, uid: String, op: PodOp) {
+        let hands = self.clone();
+        tokio::spawn(async move {
+            let heavy = matches!(op, PodOp::Prepare { .. } | PodOp::Teardown);
+            let _permit = match heavy {
+                true => hands.heavy.acquire().await.ok(),
+                false => None,
+            };
+            let (pods, name, what) = (hands.pods.clone(), uid.clone(), describe(&op));
+            let begun = Instant::now();
+            let result = tokio::task::spawn_blocking(move || pods.perform(&name, op))
+                .await
+                .unwrap_or_else(|_| {
+                    let message = format!("{what}: the agent has an error in itself; see its log");
+                    Err(PodFailure {
+                        message,
+                        memory_in_use: false,
+                    })
+                });
+            let took_ms = begun.elapsed().as_millis();
+            match &result {
+                Ok(_) => tracing::info!(pod = uid, operation = what, took_ms, "done"),
+                Err(failure) => tracing::warn!(
+                    pod = uid,
+                    operation = what,
+                    took_ms,
+                    error = failure.message,
+                    "failed"
+                ),
+            }
+            // Fails only when the agent ends.
+            let _ = hands.answers.send(Event::PodDone { id, uid, result }).await;
+        });
+    }
+
+    fn block(&self, work: impl FnOnce() -> Event + Send + 'static) {
+        let answers = self.answers.clone();
+        tokio::spawn(async move {
+            if let Ok(event) = tokio::task::spawn_blocking(work).await {
+                // Fails only when the agent ends.
+                let _ = answers.send(event).await;
+            }
+        });
+    }
+}
+
+fn describe(op: &PodOp) -> &'static str {
+    match op {
+        PodOp::Prepare { .. } => "prepare",
+        PodOp::Apply { .. } => "apply",
+        PodOp::Start { .. } => "start",
+        PodOp::Signal { kill: false, .. } => "terminate",
+        PodOp::Signal { kill: true, .. } => "kill",
+        PodOp::Teardown => "teardown",
+    }
+}

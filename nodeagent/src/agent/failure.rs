@@ -1,0 +1,62 @@
+//! Why something on the node could not be done.
+
+use std::error::Error;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::host::cgroup::CgroupError;
+use crate::runtime::RuntimeError;
+
+/// Anything that can go wrong on the node.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// A shim or a pod's directory.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// A control group.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// A file.
+    #[error("cannot {operation} {}", path.display())]
+    Io {
+        operation: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// What was asked for makes no sense.
+    #[error("{0}")]
+    Config(String),
+    /// An error of another crate that says it all.
+    #[error(transparent)]
+    Other(Box<dyn Error + Send + Sync>),
+}
+
+impl Failure {
+    pub(super) fn other(error: impl Error + Send + Sync + 'static) -> Self {
+        Self::Other(Box::new(error))
+    }
+
+    pub(super) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io {
+            operation,
+            path,
+            source,
+        }
+    }
+
+    /// The error with its causes, for people.
+    pub(super) fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut next = self.source();
+        while let Some(cause) = next {
+            let cause_text = cause.to_string();
+            if !text.ends_with(&cause_text) {
+                text = format!("{text}: {cause_text}");
+            }
+            next = cause.source();
+        }
+        text
+    }
+}

@@ -1,0 +1,28 @@
+//! The agent's shell: tells the core what happens, does what it asks, talks to the orchestrator.
+
+mod cni;
+mod dns;
+mod driver;
+mod failure;
+mod http;
+mod ledger;
+mod link;
+mod netns;
+mod network;
+mod observe;
+mod pods;
+mod probe;
+mod purge;
+mod run;
+mod session;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod watch;
+
+use failure::Failure;
+
+pub use purge::purge;
+pub use run::{main, run};
+pub use settings::{Args, ArgumentError, Orchestrator, PurgeArgs, Settings};

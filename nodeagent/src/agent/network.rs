@@ -1,0 +1,117 @@
+//! Host device, services and names, as the configuration wants them; and the counters.
+
+use std::sync::{Mutex, PoisonError};
+
+use gantry_ebpf::{Backend, BackendState, Datapath, Protocol, Service};
+use gantry_nodeagent_api::{NetworkCounters, NodeNetwork, ServiceConfig};
+
+use super::Failure;
+use super::cni::Cni;
+
+/// The node's side of the network. Calls block.
+pub(super) struct Network {
+    cni: Cni,
+    state: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// The network that the host's side was made for.
+    host: Option<NodeNetwork>,
+    /// Kept, because it remembers the tables it has written.
+    datapath: Option<Datapath>,
+}
+
+impl Network {
+    pub(super) fn new(cni: Cni) -> Self {
+        Self {
+            cni,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Makes services so; the host's side too when it is new.
+    pub(super) fn sync<'a>(
+        &self,
+        network: Option<&NodeNetwork>,
+        services: impl Iterator<Item = &'a ServiceConfig>,
+    ) -> Result<(), Failure> {
+        let Some(network) = network else { return Ok(()) };
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.host.as_ref() != Some(network) {
+            self.cni.host(network)?;
+            state.host = Some(network.clone());
+        }
+        let mut datapath = match state.datapath.take() {
+            Some(datapath) => datapath,
+            None => Datapath::ensure(&self.cni.bpf_dir()).map_err(Failure::other)?,
+        };
+        let wanted: Vec<Service> = services.flat_map(of_config).collect();
+        let synced = datapath.sync_services(&wanted).map_err(Failure::other);
+        if synced.is_ok() {
+            state.datapath = Some(datapath);
+        } else {
+            // Something may have been taken away from under us: look at all of it again.
+            state.host = None;
+        }
+        synced.map(drop)
+    }
+
+    /// Packets, drops and new flows since the datapath's start; `None` before it.
+    pub(super) fn counters(&self) -> Result<Option<NetworkCounters>, Failure> {
+        let Some(datapath) = Datapath::open(&self.cni.bpf_dir()) else {
+            return Ok(None);
+        };
+        let counters = datapath.counters().map_err(Failure::other)?;
+        let drops = counters.drops.iter().filter(|(_, count)| **count > 0);
+        let drops: std::collections::BTreeMap<String, u64> = drops
+            .map(|(reason, count)| (reason.label().to_owned(), *count))
+            .collect();
+        let mut new_flows = std::collections::BTreeMap::new();
+        for stat in datapath.backend_stats().map_err(Failure::other)? {
+            let key = stat.key;
+            let name = format!(
+                "{}:{}/{}>{}:{}",
+                key.vip,
+                key.port,
+                key.protocol.name(),
+                key.address,
+                key.backend_port
+            );
+            new_flows.insert(name, stat.new_flows);
+        }
+        let packets = counters.paths.values().sum::<u64>() + counters.drops.values().sum::<u64>();
+        Ok(Some(NetworkCounters {
+            packets,
+            drops,
+            new_flows,
+        }))
+    }
+}
+
+fn of_config(service: &ServiceConfig) -> impl Iterator<Item = Service> + '_ {
+    service.ports.iter().map(|port| Service {
+        vip: service.vip,
+        port: port.port,
+        protocol: match port.protocol {
+            gantry_nodeagent_api::Protocol::Tcp => Protocol::Tcp,
+            gantry_nodeagent_api::Protocol::Udp => Protocol::Udp,
+            gantry_nodeagent_api::Protocol::Sctp => Protocol::Sctp,
+        },
+        backends: port
+            .backends
+            .iter()
+            .map(|backend| Backend {
+                address: backend.address,
+                port: backend.port,
+                weight: backend.weight,
+                udp_idle_s: backend.udp_idle_s,
+                state: if backend.draining {
+                    BackendState::Draining
+                } else {
+                    BackendState::Active
+                },
+            })
+            .collect(),
+    })
+}

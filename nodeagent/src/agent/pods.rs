@@ -1,0 +1,358 @@
+//! Does the core's work on pods: images, volumes, network, shim, cgroups. Everything here blocks, and may be repeated.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use gantry_images::{ImageStore, Rootfs};
+use gantry_nodeagent_api::{ContainerConfig, NodeNetwork, PodConfig};
+use serde::{Deserialize, Serialize};
+
+use super::cni::{Cni, CniError};
+use super::netns::NetnsDir;
+use super::watch::Watches;
+use super::{Failure, Settings};
+use crate::core::{Exit, Limits, PodDone, PodFailure, PodOp, Run};
+use crate::host::cgroup::{CgroupError, Cgroups};
+use crate::runtime::{
+    ContainerStart, ContainerState, LOG_MAX_BYTES, PodDir, RuntimeDir, RuntimeError, ShimHandle, merge_argv,
+    resolve_user, volumes,
+};
+
+/// How long the kernel may take to end processes and let go of groups.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a shim may take to see that its containers have ended.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
+const SIGTERM: i32 = 15;
+const SIGKILL: i32 = 9;
+
+/// Everything that pods are made with.
+pub(super) struct Pods {
+    pub(super) settings: Arc<Settings>,
+    pub(super) runtime: RuntimeDir,
+    pub(super) cgroups: Cgroups,
+    pub(super) netns: NetnsDir,
+    pub(super) cni: Cni,
+    pub(super) watches: Watches,
+    /// The last known network: DEL needs one.
+    pub(super) network: Mutex<Option<NodeNetwork>>,
+}
+
+/// What a container's image says, kept beside the pod, so that neither a restart nor a reboot needs the name again.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct ImageRecord {
+    pub(super) digest: String,
+    entrypoint: Vec<String>,
+    cmd: Vec<String>,
+    env: Vec<String>,
+    user: String,
+    working_dir: String,
+}
+
+impl Pods {
+    /// Does one thing for one pod.
+    pub(super) fn perform(&self, uid: &str, op: PodOp) -> Result<PodDone, PodFailure> {
+        let done = match op {
+            PodOp::Prepare { pod, network } => self.prepare(uid, &pod, network).map(PodDone::Prepared),
+            PodOp::Apply {
+                container,
+                limits,
+                numa_nodes,
+            } => self.apply(uid, &container, &limits, &numa_nodes),
+            PodOp::Start {
+                container,
+                attempt,
+                pod,
+            } => self.start(uid, &container, attempt, &pod).map(PodDone::Started),
+            PodOp::Signal { containers, kill } => self.signal(uid, &containers, kill),
+            PodOp::Teardown => self.teardown(uid),
+        };
+        done.map_err(|failure| PodFailure {
+            memory_in_use: matches!(failure, Failure::Cgroup(CgroupError::MemoryInUse { .. })),
+            message: failure.chain(),
+        })
+    }
+
+    /// Remembers the node's network.
+    pub(super) fn knows(&self, network: NodeNetwork) {
+        *self.network.lock().unwrap_or_else(PoisonError::into_inner) = Some(network);
+    }
+
+    fn prepare(
+        &self,
+        uid: &str,
+        pod: &PodConfig,
+        network: Option<NodeNetwork>,
+    ) -> Result<BTreeMap<String, String>, Failure> {
+        let dir = self.runtime.create_pod(uid)?;
+        if let Err(RuntimeError::ShimGone { .. }) = ShimHandle::connect(&dir) {
+            self.cgroups.kill_pod(uid, PATIENCE)?;
+        }
+        let mut images = BTreeMap::new();
+        for container in &pod.containers {
+            images.insert(container.name.clone(), self.mount_image(&dir, container)?.digest);
+        }
+        volumes::prepare(&dir, pod)?;
+        let files = self.connect(uid, pod, network.as_ref(), &dir)?;
+        volumes::write_network_files(&dir, &files)?;
+        ShimHandle::spawn(&dir, &self.settings.executable)?;
+        self.watches.watch(uid, &dir)?;
+        Ok(images)
+    }
+
+    fn mount_image(&self, dir: &PodDir, container: &ContainerConfig) -> Result<ImageRecord, Failure> {
+        let root = rootfs_dir(dir, &container.name);
+        let record_path = root.join("image.json");
+        let known = read_record(dir, &container.name);
+        if let (Some(record), Some(_)) = (&known, Rootfs::open(&root)) {
+            return Ok(record.clone());
+        }
+        let store = ImageStore::open(&self.settings.images).map_err(Failure::other)?;
+        let name = known.map_or_else(|| container.image.clone(), |record| record.digest);
+        let image = store.resolve(&name).map_err(Failure::other)?;
+        let unpacked = store.unpack(&image).map_err(Failure::other)?;
+        if Rootfs::open(&root).is_none() {
+            Rootfs::mount(&unpacked, &root).map_err(Failure::other)?;
+        }
+        let config = image.config;
+        let record = ImageRecord {
+            digest: image.digest.to_string(),
+            entrypoint: config.entrypoint,
+            cmd: config.cmd,
+            env: config.env,
+            user: config.user,
+            working_dir: config.working_dir,
+        };
+        let bytes = serde_json::to_vec(&record).map_err(Failure::other)?;
+        std::fs::write(&record_path, bytes).map_err(Failure::io("write", &record_path))?;
+        Ok(record)
+    }
+
+    /// The pod's network, and what its files say about it.
+    fn connect(
+        &self,
+        uid: &str,
+        pod: &PodConfig,
+        network: Option<&NodeNetwork>,
+        dir: &PodDir,
+    ) -> Result<volumes::NetworkFiles, Failure> {
+        let mut files = volumes::NetworkFiles {
+            hostname: hostname(&pod.name),
+            ..Default::default()
+        };
+        if let Some(network) = network {
+            let domain = network.cluster_domain.trim_end_matches('.');
+            files.nameservers = vec![network.gateway.into()];
+            files.search = vec![
+                format!("{}.svc.{domain}", pod.namespace),
+                format!("svc.{domain}"),
+                domain.to_owned(),
+            ];
+        }
+        if pod.host_network {
+            return Ok(files);
+        }
+        let (Some(network), Some(address)) = (network, pod.address) else {
+            return Err(Failure::Config(
+                "the pod has no address, or the node no network".to_owned(),
+            ));
+        };
+        files.address = Some(address.into());
+        self.knows(network.clone());
+        let done = network_mark(dir);
+        if self.netns.exists(uid) && done.exists() {
+            return Ok(files);
+        }
+        // Whatever a crash or reboot has left of an earlier one goes first.
+        self.cni.del(network, uid, &self.netns.path(uid))?;
+        let netns = self
+            .netns
+            .create(uid)
+            .map_err(Failure::io("make network namespace", &self.netns.path(uid)))?;
+        let result = self.cni.add(network, uid, &netns, address)?;
+        if result.address() != Some(address) {
+            self.cni.del(network, uid, &netns)?;
+            return Err(Failure::Config(format!(
+                "the CNI plugin gave another address than {address}"
+            )));
+        }
+        std::fs::write(&done, "").map_err(Failure::io("write", &done))?;
+        Ok(files)
+    }
+
+    fn apply(
+        &self,
+        uid: &str,
+        container: &str,
+        limits: &Limits,
+        numa_nodes: &[u32],
+    ) -> Result<PodDone, Failure> {
+        self.cgroups
+            .create(uid, container, &limits.resources, &limits.shared_cpus, numa_nodes)?;
+        Ok(PodDone::Applied)
+    }
+
+    fn start(&self, uid: &str, name: &str, attempt: u32, pod: &PodConfig) -> Result<Run, Failure> {
+        let dir = self.runtime.pod(uid);
+        let missing = || Failure::Config(format!("container {name} has no image or no configuration"));
+        let container = pod
+            .containers
+            .iter()
+            .find(|c| c.name == name)
+            .ok_or_else(missing)?;
+        let image = read_record(&dir, name).ok_or_else(missing)?;
+        let rootfs = rootfs_dir(&dir, name).join("merged");
+        let mut env: Vec<(String, String)> = (image.env.iter())
+            .filter_map(|line| line.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        env.extend(container.env.iter().cloned());
+        let cwd = if container.working_dir.is_empty() {
+            image.working_dir.clone()
+        } else {
+            container.working_dir.clone()
+        };
+        let start = ContainerStart {
+            name: name.to_owned(),
+            attempt,
+            user: resolve_user(&rootfs, &image.user, &container.security).map_err(Failure::other)?,
+            rootfs,
+            netns: (!pod.host_network).then(|| self.netns.path(uid)),
+            hostname: hostname(&pod.name),
+            argv: merge_argv(&image.entrypoint, &image.cmd, &container.command, &container.args),
+            env,
+            cwd,
+            mounts: volumes::container_mounts(&dir, pod, container)?,
+            security: container.security.clone(),
+            cgroup: self.cgroups.container_path(uid, name),
+            log_path: new_log(&dir, name, attempt)?,
+            log_max_bytes: LOG_MAX_BYTES,
+        };
+        let shim = ShimHandle::connect(&dir).inspect_err(|e| self.watches.gone(uid, e))?;
+        Ok(run_of(&shim.start_container(&start)?))
+    }
+
+    fn signal(&self, uid: &str, containers: &[String], kill: bool) -> Result<PodDone, Failure> {
+        let dir = self.runtime.pod(uid);
+        let shim = match ShimHandle::connect(&dir) {
+            Ok(shim) => shim,
+            Err(e @ RuntimeError::ShimGone { .. }) => {
+                self.watches.gone(uid, &e);
+                return Ok(PodDone::Signalled);
+            }
+            Err(e) => return Err(e.into()),
+        };
+        for container in containers {
+            match shim.signal(container, if kill { SIGKILL } else { SIGTERM }) {
+                // It has ended meanwhile.
+                Ok(()) | Err(RuntimeError::Refused(_)) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(PodDone::Signalled)
+    }
+
+    fn teardown(&self, uid: &str) -> Result<PodDone, Failure> {
+        let dir = self.runtime.pod(uid);
+        self.watches.forget(uid);
+        self.cgroups.kill_pod(uid, PATIENCE)?;
+        end_shim(&dir)?;
+        let network = self
+            .network
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if let Some(network) = network {
+            self.cni.del(&network, uid, &self.netns.path(uid))?;
+        }
+        self.netns
+            .remove(uid)
+            .map_err(Failure::io("remove network namespace", &self.netns.path(uid)))?;
+        volumes::unmount(&dir)?;
+        self.cgroups.remove_pod(uid, PATIENCE)?;
+        dir.remove()?;
+        Ok(PodDone::TornDown)
+    }
+}
+
+/// A file that says that the pod has got its network.
+pub(super) fn network_mark(dir: &PodDir) -> PathBuf {
+    dir.path().join("network-up")
+}
+
+/// A pod's host name: its name as far as the kernel takes it (64 bytes), cut as Kubernetes does.
+fn hostname(pod: &str) -> String {
+    let cut = pod.char_indices().nth(63).map_or(pod, |(end, _)| &pod[..end]);
+    cut.trim_end_matches(['-', '.']).to_owned()
+}
+
+/// A shim goes when it has seen the end of all its containers.
+fn end_shim(dir: &PodDir) -> Result<(), RuntimeError> {
+    let deadline = Instant::now() + SHUTDOWN_PATIENCE;
+    loop {
+        let ended = match ShimHandle::connect(dir) {
+            Ok(shim) => shim.shutdown(),
+            Err(e) => Err(e),
+        };
+        match ended {
+            Err(RuntimeError::ShimGone { .. }) => return Ok(()),
+            Err(e) if Instant::now() > deadline => return Err(e),
+            // Ok: it goes in a moment; the next look finds it gone.
+            _ => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+pub(super) fn rootfs_dir(dir: &PodDir, container: &str) -> PathBuf {
+    dir.path().join("rootfs").join(container)
+}
+
+pub(super) fn read_record(dir: &PodDir, container: &str) -> Option<ImageRecord> {
+    let bytes = std::fs::read(rootfs_dir(dir, container).join("image.json")).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+/// The directory of a container's logs: `<attempt>.log`, the last two attempts.
+pub(super) fn log_dir(dir: &PodDir, container: &str) -> PathBuf {
+    dir.path().join("logs").join(container)
+}
+
+fn new_log(dir: &PodDir, container: &str, attempt: u32) -> Result<PathBuf, Failure> {
+    let logs = log_dir(dir, container);
+    std::fs::create_dir_all(&logs).map_err(Failure::io("create directory", &logs))?;
+    for entry in std::fs::read_dir(&logs)
+        .map_err(Failure::io("list", &logs))?
+        .flatten()
+    {
+        if attempt_of(&entry.path()).is_some_and(|old| old + 1 < attempt) {
+            // Only a log too many if it stays.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    Ok(logs.join(format!("{attempt}.log")))
+}
+
+/// The attempt that `<attempt>.log` or `<attempt>.log.1` is of.
+pub(super) fn attempt_of(path: &Path) -> Option<u32> {
+    path.file_name()?.to_str()?.split('.').next()?.parse().ok()
+}
+
+pub(super) fn run_of(state: &ContainerState) -> Run {
+    let exit = state.exit.map(|exit| Exit {
+        code: exit.code,
+        at_ms: exit.at_ms,
+    });
+    Run {
+        attempt: state.attempt,
+        pid: state.pid,
+        started_at_ms: state.started_at_ms,
+        exit,
+    }
+}
+
+impl From<CniError> for Failure {
+    fn from(error: CniError) -> Self {
+        Self::other(error)
+    }
+}

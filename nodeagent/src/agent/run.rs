@@ -1,0 +1,233 @@
+//! Puts the agent's tasks together, starts and ends them.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use gantry_nodeagent_api::{Generation, Hello};
+use gantry_topology::{CpuSet, Topology};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::cni::Cni;
+use super::dns::Server;
+use super::driver::{Clock, Driver, Hands, heavy};
+use super::ledger::LedgerFile;
+use super::link::Link;
+use super::netns::NetnsDir;
+use super::network::Network;
+use super::observe::observe;
+use super::pods::Pods;
+use super::session;
+use super::watch::Watches;
+use super::{Args, Settings};
+use crate::core::{Event, State};
+use crate::host::cgroup::Cgroups;
+use crate::runtime::RuntimeDir;
+
+const EVENT_QUEUE: usize = 1024;
+const SMALL_QUEUE: usize = 32;
+const COUNTERS_PERIOD: Duration = Duration::from_secs(2);
+const DNS_PORT: u16 = 53;
+
+/// Runs the agent until SIGTERM or SIGINT. Pods stay.
+pub fn main(args: &Args) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let settings = args.settings()?;
+    anyhow::ensure!(
+        nix::unistd::geteuid().is_root(),
+        "the agent makes namespaces, mounts and cgroups: start it as root"
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let cancel = CancellationToken::new();
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let ender = cancel.clone();
+        tokio::spawn(async move {
+            // Cancel-safe: signals are counted by the kernel.
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("the agent ends; pods go on");
+            ender.cancel();
+        });
+        run(settings, cancel).await
+    })
+}
+
+/// Runs the agent until cancelled.
+pub async fn run(settings: Settings, cancel: CancellationToken) -> anyhow::Result<()> {
+    let mut private = std::fs::DirBuilder::new();
+    private.recursive(true).mode(0o700);
+    private.create(&settings.agent_dir).with_context(|| {
+        format!(
+            "cannot make the agent's directory {}",
+            settings.agent_dir.display()
+        )
+    })?;
+    let _lock = lock(&settings.agent_dir)?;
+    let settings = Arc::new(settings);
+    let (answers, events) = mpsc::channel(EVENT_QUEUE);
+    let (dns, tables) = watch::channel(None);
+    let (status, statuses) = watch::channel(None);
+    let (refusals, refused) = mpsc::channel(SMALL_QUEUE);
+    let (sessions, session_requests) = mpsc::channel(SMALL_QUEUE);
+    let cni = Cni::new(&settings.cni_bin, &settings.agent_dir, &settings.instance);
+    let file = LedgerFile::new(&settings.agent_dir);
+    let ledger = file.load();
+    let pods = Arc::new(Pods {
+        runtime: RuntimeDir::new(&settings.agent_dir),
+        cgroups: Cgroups::detect(&settings.instance)?,
+        netns: NetnsDir::new(&settings.agent_dir),
+        cni: cni.clone(),
+        watches: Watches::new(answers.clone()),
+        network: std::sync::Mutex::new(ledger.config.network.clone()),
+        settings: settings.clone(),
+    });
+    let network = Arc::new(Network::new(cni));
+    let found = {
+        let pods = pods.clone();
+        tokio::task::spawn_blocking(move || observe(&pods)).await??
+    };
+    tracing::info!(
+        generation = ledger.config.generation.0,
+        pods = found.pods.len(),
+        "starting"
+    );
+    let hands = Hands {
+        pods: pods.clone(),
+        network: network.clone(),
+        dns,
+        ledger: file,
+        status,
+        refusals,
+        answers: answers.clone(),
+        heavy: heavy(),
+    };
+    let mut driver = Driver {
+        state: State::new(ledger),
+        hands,
+        events,
+        clock: Clock::start(),
+    };
+    driver.feed(Event::Start(found));
+    let link = Link {
+        to: settings.orchestrator.clone(),
+        hello: hello(&settings)?,
+        status: statuses,
+        refusals: refused,
+        events: answers.clone(),
+        sessions,
+    };
+    let dns_server = Server {
+        tables,
+        port: DNS_PORT,
+        resolv_conf: "/etc/resolv.conf".into(),
+    };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(driver.run(cancel.clone()));
+    tasks.spawn(link.run(cancel.clone()));
+    tasks.spawn(dns_server.run(cancel.clone()));
+    tasks.spawn(session::run(pods, session_requests, cancel.clone()));
+    tasks.spawn(count(network, answers, cancel.clone()));
+    // The first that ends ends all; normally it is because of the cancellation.
+    let first = tasks.join_next().await;
+    cancel.cancel();
+    while tasks.join_next().await.is_some() {}
+    first
+        .transpose()
+        .context("a task of the agent panicked; see its log")
+        .map(drop)
+}
+
+/// Reports the datapath's counters.
+async fn count(network: Arc<Network>, answers: mpsc::Sender<Event>, cancel: CancellationToken) {
+    loop {
+        // Cancel-safe: time passes anyway.
+        tokio::select! {
+            () = tokio::time::sleep(COUNTERS_PERIOD) => {}
+            () = cancel.cancelled() => return,
+        }
+        let network = network.clone();
+        match tokio::task::spawn_blocking(move || network.counters()).await {
+            Ok(Ok(Some(counters))) => {
+                if answers.send(Event::Counters(counters)).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Ok(None)) => {}
+            Ok(Err(failure)) => {
+                tracing::debug!(error = failure.chain(), "cannot read the datapath's counters")
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+/// One agent per directory: two would undo each other's work.
+pub(super) fn lock(agent_dir: &Path) -> anyhow::Result<nix::fcntl::Flock<std::fs::File>> {
+    let path = agent_dir.join("lock");
+    let file = std::fs::File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
+        anyhow::anyhow!(
+            "an agent runs on {} ({error}); stop it first",
+            agent_dir.display()
+        )
+    })
+}
+
+fn hello(settings: &Settings) -> anyhow::Result<Hello> {
+    let topology = crate::host::topology::read(Path::new("/"))?;
+    let reserved = settings
+        .reserved_cpus
+        .clone()
+        .unwrap_or_else(|| first_core(&topology));
+    let read = |path: &str| {
+        std::fs::read_to_string(path)
+            .map(|text| text.trim().to_owned())
+            .unwrap_or_default()
+    };
+    Ok(Hello {
+        node: settings.node.clone(),
+        boot_id: read("/proc/sys/kernel/random/boot_id"),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel_version: read("/proc/sys/kernel/osrelease"),
+        address: settings.address,
+        topology,
+        reserved,
+        reserved_memory_bytes: settings.reserved_memory_bytes,
+        generation: Generation(0),
+    })
+}
+
+/// The CPUs of the first physical core; none on a node that has only one.
+fn first_core(topology: &Topology) -> CpuSet {
+    let Some(first) = topology.cpus.first() else {
+        return CpuSet::new();
+    };
+    let core: CpuSet = topology
+        .cpus
+        .iter()
+        .filter(|cpu| cpu.core == first.core)
+        .map(|cpu| cpu.id)
+        .collect();
+    if core.len() == topology.cpus.len() {
+        CpuSet::new()
+    } else {
+        core
+    }
+}

@@ -1,0 +1,167 @@
+//! What the core asks the shell to do.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use gantry_nodeagent_api::{
+    ContainerResources, Generation, NodeNetwork, NodeStatus, PodConfig, PodUid, Probe, Refused,
+    ServiceConfig, SessionProbe,
+};
+use gantry_topology::CpuSet;
+
+use super::Ledger;
+
+/// Number of a request; its answer carries it again. Answers to requests that nobody waits for are ignored.
+pub type RequestId = u64;
+
+/// One thing to do. Every action is idempotent; there is at most one [`Action::Pod`] under way per pod.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Write the ledger durably, then answer [`super::Event::Persisted`]. At most one under way.
+    Persist {
+        /// Number.
+        id: RequestId,
+        /// The whole ledger.
+        ledger: Box<Ledger>,
+    },
+    /// Tell the orchestrator. Older ones that were not sent yet are worthless.
+    Status(Box<NodeStatus>),
+    /// Tell the orchestrator that a configuration was not taken.
+    Refuse(Refused),
+    /// Make addresses, services and names so, then answer [`super::Event::NetworkSynced`]. At most one under way.
+    SyncNetwork {
+        /// Number.
+        id: RequestId,
+        /// What.
+        wanted: Box<NetworkWanted>,
+    },
+    /// Work on a pod; answered by [`super::Event::PodDone`].
+    Pod {
+        /// Number.
+        id: RequestId,
+        /// Which pod.
+        uid: PodUid,
+        /// What.
+        op: PodOp,
+    },
+    /// Ask a container; answered by [`super::Event::Probed`]. At most one under way per container and purpose.
+    Probe {
+        /// Number.
+        id: RequestId,
+        /// Which pod.
+        uid: PodUid,
+        /// Which container.
+        container: String,
+        /// The pod's address; the loopback for pods on the host's network.
+        address: IpAddr,
+        /// How; the time-out is within.
+        probe: Probe,
+    },
+    /// Read the number of sessions; answered by [`super::Event::Sessions`]. At most one under way per pod.
+    ReadSessions {
+        /// Number.
+        id: RequestId,
+        /// Which pod.
+        uid: PodUid,
+        /// Where.
+        address: IpAddr,
+        /// What.
+        probe: SessionProbe,
+    },
+}
+
+/// The node's network as it has to be.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NetworkWanted {
+    /// Of this configuration.
+    pub generation: Generation,
+    /// Addresses; `None` before the first real configuration.
+    pub network: Option<NodeNetwork>,
+    /// Services by `namespace/name`.
+    pub services: BTreeMap<String, ServiceConfig>,
+    /// Names to addresses.
+    pub dns: BTreeMap<String, Vec<IpAddr>>,
+}
+
+/// Work on one pod.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PodOp {
+    /// Root file systems, volumes, network, shim. What is there already stays. Processes that a dead shim left are killed.
+    Prepare {
+        /// The pod.
+        pod: Box<PodConfig>,
+        /// The node's network.
+        network: Option<NodeNetwork>,
+    },
+    /// Make the container's cgroup if need be and put limits in force. Everything or nothing for memory: see [`PodFailure`].
+    Apply {
+        /// Which container.
+        container: String,
+        /// Limits.
+        limits: Limits,
+        /// NUMA nodes whose memory may be used; empty means all.
+        numa_nodes: Vec<u32>,
+    },
+    /// Start the container's program in its cgroup.
+    Start {
+        /// Which container.
+        container: String,
+        /// Number of this run, above all earlier ones.
+        attempt: u32,
+        /// The pod.
+        pod: Box<PodConfig>,
+    },
+    /// Send a signal to containers. One that does not run is no failure.
+    Signal {
+        /// Which.
+        containers: Vec<String>,
+        /// SIGKILL instead of SIGTERM.
+        kill: bool,
+    },
+    /// Take everything of the pod off the node: processes, network, mounts, cgroups, directory.
+    Teardown,
+}
+
+/// A container's limits as the kernel is to enforce them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// With `cpus` empty for a container of the shared pool.
+    pub resources: ContainerResources,
+    /// The shared pool; empty for a container with exclusive CPUs.
+    pub shared_cpus: CpuSet,
+}
+
+impl Limits {
+    /// The CPUs that it may run on.
+    pub fn effective_cpus(&self) -> &CpuSet {
+        if self.resources.cpus.is_empty() {
+            &self.shared_cpus
+        } else {
+            &self.resources.cpus
+        }
+    }
+}
+
+/// What came out of a [`PodOp`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodDone {
+    /// Container name to image digest.
+    Prepared(BTreeMap<String, String>),
+    /// The limits are in force.
+    Applied,
+    /// It runs (or has run).
+    Started(super::Run),
+    /// Sent.
+    Signalled,
+    /// Nothing is left.
+    TornDown,
+}
+
+/// Why a [`PodOp`] failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodFailure {
+    /// For people: what, which object, what to do.
+    pub message: String,
+    /// The memory in use is above the wanted limit, and nothing was changed.
+    pub memory_in_use: bool,
+}

@@ -1,0 +1,249 @@
+//! Putting limits in force in an order in which no CPU ever has two owners: a CPU is taken only when the kernel has
+//! confirmed that nobody else is on it. So shrinks go first by themselves, and grows wait for them.
+
+use gantry_nodeagent_api::{ContainerConfig, ContainerResources};
+use gantry_topology::CpuSet;
+
+use super::state::{Container, Owned, UnderWay};
+use super::{Action, Limits, PodOp, State};
+
+/// Milliseconds after which a memory limit that was below use is tried again.
+pub(super) const MEMORY_RETRY_MS: u64 = 3000;
+
+/// Asks for the limits that can be put in force now.
+pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
+    let mut stuck = Vec::new();
+    let mut moving = false;
+    for uid in state.uids() {
+        let pod = &state.pods[&uid];
+        moving |= pod.under_way.is_some() || pod.stopping;
+        if pod.under_way.is_some() || pod.stopping || !pod.prepared {
+            continue;
+        }
+        let Some(config) = pod.config.clone() else {
+            continue;
+        };
+        if now_ms < pod.backoff.not_before_ms {
+            let at_ms = pod.backoff.not_before_ms;
+            state.wake_at(at_ms);
+            continue;
+        }
+        for wanted in &config.containers {
+            let next = next_limits(state, now_ms, &uid, wanted);
+            let container = container_mut(state, &uid, &wanted.name);
+            match next {
+                Next::Done => container.cpu_message.clear(),
+                Next::Wait(message) => {
+                    container.cpu_message = message;
+                    stuck.push((uid.clone(), wanted.name.clone()));
+                }
+                Next::Go(limits, message) => {
+                    container.cpu_message = message;
+                    apply(state, &uid, &wanted.name, limits, actions);
+                    moving = true;
+                    break;
+                }
+            }
+        }
+    }
+    // Nothing moves, and some cannot: they wait for each other.
+    if !moving {
+        stuck
+            .iter()
+            .any(|(uid, container)| park(state, uid, container, actions));
+    }
+    wake_for_memory(state, now_ms);
+}
+
+enum Next {
+    /// As wanted.
+    Done,
+    /// Nothing can be done before others have moved.
+    Wait(String),
+    /// Put these in force; the message tells what is still missing.
+    Go(Limits, String),
+}
+
+fn next_limits(state: &State, now_ms: u64, uid: &str, wanted: &ContainerConfig) -> Next {
+    let nothing = Container::default();
+    let container = state.pods[uid].containers.get(&wanted.name).unwrap_or(&nothing);
+    let mut resources = wanted.resources.clone();
+    if let (Some((bytes, retry_ms)), Some(current)) = (container.memory_refused, &container.in_force)
+        && bytes == resources.memory_bytes
+        && now_ms < retry_ms
+    {
+        resources.memory_bytes = current.resources.memory_bytes;
+    }
+    let shared = &state.ledger.config.shared_cpus;
+    let exclusive = !resources.cpus.is_empty();
+    let taken = blocked(
+        state,
+        uid,
+        &wanted.name,
+        exclusive,
+        if exclusive { &resources.cpus } else { shared },
+    );
+    let missing = if taken.is_empty() {
+        String::new()
+    } else {
+        format!("waits for CPUs {taken} to be released")
+    };
+    let Some(limits) = choose(state, uid, &wanted.name, container, resources, &taken) else {
+        let empty_pool = !exclusive && shared.is_empty();
+        return Next::Wait(if empty_pool {
+            "the node has no shared CPUs for it".to_owned()
+        } else {
+            missing
+        });
+    };
+    match &container.in_force {
+        Some(current) if *current == limits && missing.is_empty() => Next::Done,
+        Some(current) if *current == limits => Next::Wait(missing),
+        _ => Next::Go(limits, missing),
+    }
+}
+
+/// The nearest to what is wanted that may be put in force now.
+fn choose(
+    state: &State,
+    uid: &str,
+    name: &str,
+    container: &Container,
+    resources: ContainerResources,
+    taken: &CpuSet,
+) -> Option<Limits> {
+    let pool = &state.ledger.config.shared_cpus;
+    if resources.cpus.is_empty() {
+        let shared_cpus = pool.difference(taken);
+        return (!shared_cpus.is_empty()).then_some(Limits {
+            resources,
+            shared_cpus,
+        });
+    }
+    let free = resources.cpus.difference(taken);
+    let own = |cpus: CpuSet| Limits {
+        resources: ContainerResources {
+            cpus,
+            ..resources.clone()
+        },
+        shared_cpus: CpuSet::new(),
+    };
+    if taken.is_empty() {
+        return Some(own(free));
+    }
+    // Not all of it: a new container waits, one in the shared pool stays there, one with own CPUs takes what it can.
+    // What a failed change left behind is unknown: the pool makes it known again.
+    let to_pool = match &container.in_force {
+        Some(current) => current.resources.cpus.is_empty(),
+        None if container.owned == Owned::default() => return None,
+        None => true,
+    };
+    if to_pool {
+        let shared_cpus = pool.difference(&blocked(state, uid, name, false, pool));
+        if !shared_cpus.is_empty() {
+            let none = ContainerResources {
+                cpus: CpuSet::new(),
+                ..resources
+            };
+            return Some(Limits {
+                resources: none,
+                shared_cpus,
+            });
+        }
+    }
+    (!free.is_empty()).then(|| own(free))
+}
+
+/// The part of `cpus` that others may be running on, so that this container must not.
+fn blocked(state: &State, uid: &str, name: &str, exclusive: bool, cpus: &CpuSet) -> CpuSet {
+    let mut taken = CpuSet::new();
+    for (other_uid, other_name, own, shared) in state.cpu_owners() {
+        if other_uid == uid && other_name == name {
+            continue;
+        }
+        if !own.is_disjoint(cpus) {
+            taken = taken.union(&own.intersection(cpus));
+        }
+        if exclusive && !shared.is_disjoint(cpus) {
+            taken = taken.union(&shared.intersection(cpus));
+        }
+    }
+    taken
+}
+
+/// Of containers that wait for each other's CPUs, one steps aside into the shared pool for a moment. False if this one cannot.
+fn park(state: &mut State, uid: &str, name: &str, actions: &mut Vec<Action>) -> bool {
+    let Some(current) = state.pods[uid]
+        .containers
+        .get(name)
+        .and_then(|c| c.in_force.clone())
+    else {
+        return false;
+    };
+    let pool = &state.ledger.config.shared_cpus;
+    let shared_cpus = pool.difference(&blocked(state, uid, name, false, pool));
+    if current.resources.cpus.is_empty() || shared_cpus.is_empty() {
+        return false;
+    }
+    let resources = ContainerResources {
+        cpus: CpuSet::new(),
+        ..current.resources
+    };
+    apply(
+        state,
+        uid,
+        name,
+        Limits {
+            resources,
+            shared_cpus,
+        },
+        actions,
+    );
+    true
+}
+
+fn apply(state: &mut State, uid: &str, name: &str, limits: Limits, actions: &mut Vec<Action>) {
+    let id = state.next_id();
+    let container = container_mut(state, uid, name);
+    container.owned.exclusive = container.owned.exclusive.union(&limits.resources.cpus);
+    container.owned.shared = container.owned.shared.union(&limits.shared_cpus);
+    let pod = state.pods.get_mut(uid).expect("the caller has just looked at it");
+    pod.under_way = Some((
+        id,
+        UnderWay::Apply {
+            container: name.to_owned(),
+            limits: limits.clone(),
+        },
+    ));
+    let numa_nodes = pod
+        .config
+        .as_ref()
+        .map(|c| c.numa_nodes.clone())
+        .unwrap_or_default();
+    let op = PodOp::Apply {
+        container: name.to_owned(),
+        limits,
+        numa_nodes,
+    };
+    actions.push(Action::Pod {
+        id,
+        uid: uid.to_owned(),
+        op,
+    });
+}
+
+fn container_mut<'a>(state: &'a mut State, uid: &str, name: &str) -> &'a mut Container {
+    let pod = state.pods.get_mut(uid).expect("the caller has just looked at it");
+    pod.containers.entry(name.to_owned()).or_default()
+}
+
+fn wake_for_memory(state: &mut State, now_ms: u64) {
+    let retries = state
+        .pods
+        .values()
+        .flat_map(|p| p.containers.values())
+        .filter_map(|c| Some(c.memory_refused?.1));
+    if let Some(next_ms) = retries.filter(|retry_ms| *retry_ms > now_ms).min() {
+        state.wake_at(next_ms);
+    }
+}

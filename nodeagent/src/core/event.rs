@@ -1,0 +1,132 @@
+//! What the core is told.
+
+use std::collections::BTreeMap;
+
+use gantry_nodeagent_api::{ContainerResources, NetworkCounters, NodeConfig, PodUid};
+use gantry_topology::CpuSet;
+use serde::{Deserialize, Serialize};
+
+use super::{PodDone, PodFailure, RequestId};
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// First of all: what was found on the node.
+    Start(Observed),
+    /// A stream to the orchestrator is up, and Hello was sent on it.
+    Connected,
+    /// A configuration came.
+    Config(Box<NodeConfig>),
+    /// Answer to [`super::Action::Persist`]; the error is for people.
+    Persisted {
+        /// Number.
+        id: RequestId,
+        /// How it went.
+        result: Result<(), String>,
+    },
+    /// Answer to [`super::Action::SyncNetwork`].
+    NetworkSynced {
+        /// Number.
+        id: RequestId,
+        /// How it went.
+        result: Result<(), String>,
+    },
+    /// Answer to [`super::Action::Pod`].
+    PodDone {
+        /// Number.
+        id: RequestId,
+        /// Which pod.
+        uid: PodUid,
+        /// How it went.
+        result: Result<PodDone, PodFailure>,
+    },
+    /// A container started or ended. May come before or after the answer to the start, and again.
+    Container {
+        /// Which pod.
+        uid: PodUid,
+        /// Which container.
+        container: String,
+        /// What is known of its last run.
+        run: Run,
+    },
+    /// A pod's shim ended, and its containers with it.
+    ShimGone {
+        /// Which pod.
+        uid: PodUid,
+    },
+    /// Answer to [`super::Action::Probe`].
+    Probed {
+        /// Number.
+        id: RequestId,
+        /// Which pod.
+        uid: PodUid,
+        /// Which container.
+        container: String,
+        /// Success, or why not.
+        result: Result<(), String>,
+    },
+    /// Answer to [`super::Action::ReadSessions`].
+    Sessions {
+        /// Number.
+        id: RequestId,
+        /// Which pod.
+        uid: PodUid,
+        /// How many, or why that is unknown.
+        result: Result<u64, String>,
+    },
+    /// The datapath's counters.
+    Counters(NetworkCounters),
+    /// Time passed.
+    Tick,
+}
+
+/// One run of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Run {
+    /// Number of the run; rises.
+    pub attempt: u32,
+    /// Host pid of its first process.
+    pub pid: u32,
+    /// Milliseconds since the Unix epoch.
+    pub started_at_ms: u64,
+    /// How it ended; `None` while it runs.
+    pub exit: Option<Exit>,
+}
+
+/// End of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Exit {
+    /// Exit code; 128 + signal when killed.
+    pub code: i32,
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+}
+
+/// What a starting agent finds on its node: everything that a former agent may have left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Every pod of which anything at all is left.
+    pub pods: BTreeMap<PodUid, ObservedPod>,
+}
+
+/// One pod that is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObservedPod {
+    /// Its shim answers.
+    pub shim: bool,
+    /// Its containers.
+    pub containers: BTreeMap<String, ObservedContainer>,
+}
+
+/// One container that is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObservedContainer {
+    /// Its last run. Without a shim an unfinished one is over.
+    pub run: Option<Run>,
+    /// Limits in force, `cpus` being all that it may run on; `None` if it has no cgroup.
+    pub limits: Option<(ContainerResources, CpuSet)>,
+    /// Digest of its image, if known.
+    pub image_id: String,
+}

@@ -1,0 +1,176 @@
+//! What events change in the state. Deciding comes after.
+
+use super::state::{Container, Owned, Pod, UnderWay};
+use super::{Action, Event, Exit, PodDone, PodFailure, Run, State, accept, adopt, cpus, network, probes};
+
+/// Milliseconds of running after which a container counts as healthy again.
+const STABLE_MS: u64 = 60_000;
+
+pub(super) fn note(state: &mut State, now_ms: u64, event: Event, actions: &mut Vec<Action>) {
+    match event {
+        Event::Start(observed) => adopt::start(state, now_ms, observed),
+        Event::Connected => state.status_due = true,
+        Event::Config(config) => accept::receive(state, config, actions),
+        Event::Persisted { id, result } => accept::persisted(state, now_ms, id, result, actions),
+        Event::NetworkSynced { id, result } => network::synced(state, now_ms, id, result),
+        Event::PodDone { id, uid, result } => {
+            if let Some(pod) = state.pods.get_mut(&uid)
+                && let Some((_, what)) = pod.under_way.take_if(|(awaited, _)| *awaited == id)
+            {
+                match result {
+                    Ok(done) => succeeded(pod, now_ms, what, done),
+                    Err(failure) => failed(pod, now_ms, what, failure),
+                }
+            }
+        }
+        Event::Container { uid, container, run } => {
+            if let Some(pod) = state.pods.get_mut(&uid) {
+                observe_run(pod.containers.entry(container).or_default(), now_ms, run);
+            }
+        }
+        Event::ShimGone { uid } => {
+            if let Some(pod) = state.pods.get_mut(&uid) {
+                shim_gone(pod, now_ms);
+            }
+        }
+        Event::Probed {
+            id,
+            uid,
+            container,
+            result,
+        } => {
+            probes::answered(state, now_ms, id, &uid, &container, result);
+        }
+        Event::Sessions { id, uid, result } => {
+            if let Some(pod) = state.pods.get_mut(&uid) {
+                pod.sessions.answered(id, result);
+            }
+        }
+        Event::Counters(counters) => state.counters = counters,
+        Event::Tick => {}
+    }
+}
+
+fn succeeded(pod: &mut Pod, now_ms: u64, what: UnderWay, done: PodDone) {
+    match (what, done) {
+        (UnderWay::Prepare, PodDone::Prepared(images)) => {
+            pod.prepared = true;
+            pod.backoff.reset();
+            pod.message.clear();
+            for (name, image_id) in images {
+                pod.containers.entry(name).or_default().image_id = image_id;
+            }
+        }
+        (UnderWay::Apply { container, limits }, PodDone::Applied) => {
+            let container = pod.containers.entry(container).or_default();
+            if container
+                .memory_refused
+                .is_some_and(|(bytes, _)| bytes == limits.resources.memory_bytes)
+            {
+                container.memory_refused = None;
+            }
+            container.owned = Owned {
+                exclusive: limits.resources.cpus.clone(),
+                shared: limits.shared_cpus.clone(),
+            };
+            container.in_force = Some(limits);
+            pod.backoff.reset();
+            if container.memory_refused.is_none() {
+                container.limits_message.clear();
+            }
+        }
+        (UnderWay::Start { container }, PodDone::Started(run)) => {
+            observe_run(pod.containers.entry(container).or_default(), now_ms, run);
+        }
+        (UnderWay::Teardown, PodDone::TornDown) => {
+            *pod = Pod {
+                stopping: true,
+                ..Pod::default()
+            }
+        }
+        // A signal needs no more; an answer of another kind is none.
+        _ => {}
+    }
+}
+
+fn failed(pod: &mut Pod, now_ms: u64, what: UnderWay, failure: PodFailure) {
+    match what {
+        UnderWay::Prepare | UnderWay::Teardown => {
+            pod.backoff.failed(now_ms);
+            pod.message = failure.message;
+        }
+        UnderWay::Apply { container, limits } => {
+            let container = pod.containers.entry(container).or_default();
+            container.limits_message = failure.message;
+            if failure.memory_in_use && container.in_force.is_some() {
+                let retry_ms = now_ms + cpus::MEMORY_RETRY_MS;
+                container.memory_refused = Some((limits.resources.memory_bytes, retry_ms));
+                if let Some(current) = &container.in_force {
+                    let (exclusive, shared) = (current.resources.cpus.clone(), current.shared_cpus.clone());
+                    container.owned = Owned { exclusive, shared };
+                }
+            } else {
+                container.in_force = None;
+                pod.backoff.failed(now_ms);
+            }
+        }
+        UnderWay::Start { container } => {
+            let container = pod.containers.entry(container).or_default();
+            container.message = failure.message;
+            container.restart.failed(now_ms);
+        }
+        // It is sent again, and in the end the pod is torn down.
+        UnderWay::Signal => {}
+    }
+}
+
+/// Takes in what is known of a run; news may come late or twice.
+fn observe_run(container: &mut Container, now_ms: u64, run: Run) {
+    let same = container.run.filter(|known| known.attempt == run.attempt);
+    let older = container.run.is_some_and(|known| known.attempt > run.attempt);
+    if older || same.is_some_and(|known| known.exit.is_some() || run.exit.is_none()) {
+        return;
+    }
+    if same.is_none() {
+        container.probes = Default::default();
+        container.ending = None;
+        container.message.clear();
+    }
+    container.last_attempt = container.last_attempt.max(Some(run.attempt));
+    container.run = Some(run);
+    if let Some(exit) = run.exit {
+        ended(container, now_ms, run, exit);
+    }
+}
+
+fn ended(container: &mut Container, now_ms: u64, run: Run, exit: Exit) {
+    if exit.at_ms.saturating_sub(run.started_at_ms) >= STABLE_MS {
+        container.restart.reset();
+    }
+    container.restart.ended(now_ms);
+    container.last_exit = Some(exit);
+    container.probes = Default::default();
+    container.ending = None;
+    container.message = format!("ended with code {}", exit.code);
+}
+
+/// A shim's containers die with it.
+fn shim_gone(pod: &mut Pod, now_ms: u64) {
+    pod.prepared = false;
+    for container in pod.containers.values_mut() {
+        if let Some(run) = container.run.filter(|run| run.exit.is_none()) {
+            let exit = Exit {
+                code: adopt::KILLED,
+                at_ms: now_ms,
+            };
+            observe_run(
+                container,
+                now_ms,
+                Run {
+                    exit: Some(exit),
+                    ..run
+                },
+            );
+        }
+    }
+}

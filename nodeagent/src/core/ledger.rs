@@ -1,0 +1,16 @@
+//! What the agent must not forget: the accepted configuration, and what it is still taking down.
+
+use std::collections::BTreeMap;
+
+use gantry_nodeagent_api::{NodeConfig, PodConfig, PodUid};
+use serde::{Deserialize, Serialize};
+
+/// The agent's memory over a crash or reboot. Together with what the kernel shows it restores the node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Ledger {
+    /// The accepted configuration; generation 0 is none.
+    pub config: NodeConfig,
+    /// Pods that are in no configuration any more and not gone yet.
+    pub leaving: BTreeMap<PodUid, PodConfig>,
+}

@@ -1,0 +1,44 @@
+//! Services and names follow every accepted configuration.
+
+use super::{Action, NetworkWanted, State};
+
+pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
+    let config = &state.ledger.config;
+    let wanted = config.generation;
+    if state.network.under_way.is_some() || state.network.synced == Some(wanted) || wanted.0 == 0 {
+        return;
+    }
+    if now_ms < state.network.backoff.not_before_ms {
+        return state.wake_at(state.network.backoff.not_before_ms);
+    }
+    let wanted = NetworkWanted {
+        generation: wanted,
+        network: config.network.clone(),
+        services: config.services.clone(),
+        dns: config.dns.clone(),
+    };
+    let id = state.next_id();
+    state.network.under_way = Some((id, wanted.generation));
+    actions.push(Action::SyncNetwork {
+        id,
+        wanted: Box::new(wanted),
+    });
+}
+
+/// The network is as it was wanted, or it is not.
+pub(super) fn synced(state: &mut State, now_ms: u64, id: u64, result: Result<(), String>) {
+    let Some((_, generation)) = state.network.under_way.take_if(|(awaited, _)| *awaited == id) else {
+        return;
+    };
+    match result {
+        Ok(()) => {
+            state.network.synced = Some(generation);
+            state.network.backoff.reset();
+            state.network.message.clear();
+        }
+        Err(message) => {
+            state.network.backoff.failed(now_ms);
+            state.network.message = message;
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Startup, readiness and liveness, by the rules of Kubernetes.
+
+use gantry_nodeagent_api::{ContainerConfig, Probe};
+
+use super::state::{Container, Ending};
+use super::{Action, RequestId, State, sessions};
+
+/// Shortest time between two probes in milliseconds.
+const SHORTEST_PERIOD_MS: u64 = 100;
+const DEFAULT_TIMEOUT_MS: u64 = 1000;
+
+/// The three probes of one run of a container.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Probes {
+    startup: Check,
+    readiness: Check,
+    liveness: Check,
+}
+
+/// Results of one probe.
+#[derive(Clone, Debug, Default)]
+struct Check {
+    /// Passed (startup, readiness) or failed (liveness) as often in a row as it takes.
+    decided: bool,
+    successes: u32,
+    failures: u32,
+    next_ms: u64,
+    under_way: Option<RequestId>,
+    message: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Startup,
+    Readiness,
+    Liveness,
+}
+
+impl Probes {
+    fn check(&mut self, purpose: Purpose) -> &mut Check {
+        match purpose {
+            Purpose::Startup => &mut self.startup,
+            Purpose::Readiness => &mut self.readiness,
+            Purpose::Liveness => &mut self.liveness,
+        }
+    }
+
+    /// Which checks are due for a container that runs.
+    fn active(&self, config: &ContainerConfig) -> Vec<(Purpose, Probe)> {
+        let list = match &config.startup {
+            Some(probe) if !self.startup.decided => vec![(Purpose::Startup, Some(probe.clone()))],
+            _ => vec![
+                (Purpose::Readiness, config.readiness.clone()),
+                (Purpose::Liveness, config.liveness.clone()),
+            ],
+        };
+        list.into_iter()
+            .filter_map(|(purpose, probe)| Some((purpose, probe?)))
+            .collect()
+    }
+}
+
+impl Container {
+    /// Runs, is up, and passed its readiness probe, as far as it has any.
+    pub(super) fn ready(&self, config: &ContainerConfig) -> bool {
+        self.running()
+            && self.ending.is_none()
+            && (config.startup.is_none() || self.probes.startup.decided)
+            && (config.readiness.is_none() || self.probes.readiness.decided)
+    }
+
+    /// What the probes have against it.
+    pub(super) fn probe_message(&self) -> &str {
+        let checks = [
+            &self.probes.startup,
+            &self.probes.readiness,
+            &self.probes.liveness,
+        ];
+        checks
+            .into_iter()
+            .map(|c| c.message.as_str())
+            .find(|m| !m.is_empty())
+            .unwrap_or_default()
+    }
+}
+
+/// Asks what is due.
+pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
+    for uid in state.uids() {
+        let pod = &state.pods[&uid];
+        let Some(config) = pod.config.clone().filter(|_| !pod.stopping) else {
+            continue;
+        };
+        let address = sessions::address_of(pod);
+        for wanted in &config.containers {
+            let Some(container) = state.pods[&uid].containers.get(&wanted.name) else {
+                continue;
+            };
+            let Some(run) = container
+                .run
+                .filter(|r| r.exit.is_none() && container.ending.is_none())
+            else {
+                continue;
+            };
+            for (purpose, mut probe) in container.probes.active(wanted) {
+                let first_ms = run.started_at_ms + probe.initial_delay_ms;
+                let id = state.last_id + 1;
+                let pod = state.pods.get_mut(&uid).expect("just listed");
+                let container = pod.containers.get_mut(&wanted.name).expect("just found");
+                let check = container.probes.check(purpose);
+                if check.under_way.is_some() {
+                    continue;
+                }
+                let due_ms = check.next_ms.max(first_ms);
+                if now_ms < due_ms {
+                    state.wake_at(due_ms);
+                    continue;
+                }
+                check.under_way = Some(id);
+                check.next_ms = now_ms + probe.period_ms.max(SHORTEST_PERIOD_MS);
+                if probe.timeout_ms == 0 {
+                    probe.timeout_ms = DEFAULT_TIMEOUT_MS;
+                }
+                state.last_id = id;
+                let container = wanted.name.clone();
+                actions.push(Action::Probe {
+                    id,
+                    uid: uid.clone(),
+                    container,
+                    address,
+                    probe,
+                });
+            }
+        }
+    }
+}
+
+/// A probe was answered.
+pub(super) fn answered(
+    state: &mut State,
+    now_ms: u64,
+    id: RequestId,
+    uid: &str,
+    name: &str,
+    result: Result<(), String>,
+) {
+    let Some(pod) = state.pods.get_mut(uid) else {
+        return;
+    };
+    let Some(config) = pod.config.as_ref() else { return };
+    let Some(wanted) = config.containers.iter().find(|c| c.name == name) else {
+        return;
+    };
+    let grace_ms = u64::from(config.termination_grace_s) * 1000;
+    let Some(container) = pod.containers.get_mut(name) else {
+        return;
+    };
+    let purposes = [
+        (Purpose::Startup, &wanted.startup),
+        (Purpose::Readiness, &wanted.readiness),
+        (Purpose::Liveness, &wanted.liveness),
+    ];
+    for (purpose, probe) in purposes {
+        let check = container.probes.check(purpose);
+        if check.under_way != Some(id) {
+            continue;
+        }
+        check.under_way = None;
+        let Some(probe) = probe else { return };
+        if count(check, purpose, probe, result) {
+            container.ending.get_or_insert(Ending {
+                kill_at_ms: now_ms + grace_ms,
+                ..Ending::default()
+            });
+        }
+        return;
+    }
+}
+
+/// Takes a result in; true if the container has to be restarted for it.
+fn count(check: &mut Check, purpose: Purpose, probe: &Probe, result: Result<(), String>) -> bool {
+    match result {
+        Ok(()) => {
+            check.message.clear();
+            check.failures = 0;
+            check.successes = check.successes.saturating_add(1);
+            let enough = if purpose == Purpose::Readiness {
+                probe.success_threshold.max(1)
+            } else {
+                1
+            };
+            if purpose != Purpose::Liveness && check.successes >= enough {
+                check.decided = true;
+            }
+            false
+        }
+        Err(message) => {
+            let name = match purpose {
+                Purpose::Startup => "startup",
+                Purpose::Readiness => "readiness",
+                Purpose::Liveness => "liveness",
+            };
+            check.message = format!("{name} probe: {message}");
+            check.successes = 0;
+            check.failures = check.failures.saturating_add(1);
+            let failed = check.failures >= probe.failure_threshold.max(1);
+            if failed && purpose == Purpose::Readiness {
+                check.decided = false;
+            }
+            failed && purpose != Purpose::Readiness
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Everything the core knows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use gantry_nodeagent_api::{
+    Generation, NetworkCounters, NodeConfig, NodeStatus, PodConfig, PodDesired, PodUid,
+};
+use gantry_topology::CpuSet;
+
+use super::backoff::Backoff;
+use super::probes::Probes;
+use super::{Exit, Ledger, Limits, RequestId, Run};
+
+/// The core's state: the ledger, what was observed, and what is under way.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    pub(super) ledger: Ledger,
+    pub(super) started: bool,
+    pub(super) saving: Option<Saving>,
+    pub(super) save_backoff: Backoff,
+    pub(super) ledger_dirty: bool,
+    pub(super) incoming: Option<Box<NodeConfig>>,
+    pub(super) pods: BTreeMap<PodUid, Pod>,
+    pub(super) network: Network,
+    pub(super) counters: NetworkCounters,
+    /// The newest generation that was seen in force.
+    pub(super) applied: Generation,
+    pub(super) last_status: Option<NodeStatus>,
+    pub(super) last_status_ms: u64,
+    pub(super) status_due: bool,
+    pub(super) last_id: RequestId,
+    pub(super) wake_ms: Option<u64>,
+}
+
+/// A ledger on its way to the disk.
+#[derive(Clone, Debug)]
+pub(super) struct Saving {
+    pub(super) id: RequestId,
+    pub(super) ledger: Box<Ledger>,
+}
+
+/// The node's network.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Network {
+    /// Generation whose services and names are in force.
+    pub(super) synced: Option<Generation>,
+    pub(super) under_way: Option<(RequestId, Generation)>,
+    pub(super) backoff: Backoff,
+    pub(super) message: String,
+}
+
+/// One pod.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pod {
+    /// `None`: found on the node, and no configuration knows it.
+    pub(super) config: Option<Arc<PodConfig>>,
+    /// Once true it stays so until the pod is gone.
+    pub(super) stopping: bool,
+    /// Root file systems, volumes, network and shim are there.
+    pub(super) prepared: bool,
+    /// Anything may be on the node.
+    pub(super) touched: bool,
+    pub(super) under_way: Option<(RequestId, UnderWay)>,
+    /// Of prepare and teardown.
+    pub(super) backoff: Backoff,
+    pub(super) containers: BTreeMap<String, Container>,
+    pub(super) message: String,
+    pub(super) sessions: super::sessions::Sessions,
+}
+
+/// What an answer is awaited to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum UnderWay {
+    Prepare,
+    Apply { container: String, limits: Limits },
+    Start { container: String },
+    Signal,
+    Teardown,
+}
+
+/// One container.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Container {
+    pub(super) run: Option<Run>,
+    /// End of the last run that ended.
+    pub(super) last_exit: Option<Exit>,
+    /// The highest number given to a run.
+    pub(super) last_attempt: Option<u32>,
+    /// What surely is in force; `None`: no cgroup, or unknown after a failure.
+    pub(super) in_force: Option<Limits>,
+    pub(super) owned: Owned,
+    /// A memory limit below use: the limit, and when to try again.
+    pub(super) memory_refused: Option<(u64, u64)>,
+    pub(super) restart: Backoff,
+    pub(super) ending: Option<Ending>,
+    pub(super) probes: Probes,
+    pub(super) image_id: String,
+    /// Why its limits are not as wanted.
+    pub(super) limits_message: String,
+    /// Why it does not run.
+    pub(super) message: String,
+    /// What it waits for before its limits can be put in force.
+    pub(super) cpu_message: String,
+}
+
+/// CPUs that a container may be running on at this moment: while a change is under way, before and after together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Owned {
+    pub(super) exclusive: CpuSet,
+    pub(super) shared: CpuSet,
+}
+
+/// A container that was told to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ending {
+    pub(super) kill_at_ms: u64,
+    pub(super) term_sent: bool,
+    pub(super) kill_sent: bool,
+    pub(super) resend_ms: u64,
+}
+
+impl Container {
+    pub(super) fn running(&self) -> bool {
+        self.run.is_some_and(|run| run.exit.is_none())
+    }
+}
+
+impl State {
+    /// A core that remembers `ledger` (default: nothing) and waits for [`super::Event::Start`].
+    pub fn new(ledger: Ledger) -> Self {
+        Self {
+            ledger,
+            ..Self::default()
+        }
+    }
+
+    /// The newest accepted generation.
+    pub fn accepted(&self) -> Generation {
+        self.ledger.config.generation
+    }
+
+    /// The accepted configuration.
+    pub fn config(&self) -> &NodeConfig {
+        &self.ledger.config
+    }
+
+    /// When [`super::step`] wants to be called with [`super::Event::Tick`] at the latest, milliseconds since the Unix epoch.
+    pub fn wake_ms(&self) -> Option<u64> {
+        self.wake_ms
+    }
+
+    /// Exclusive CPUs and shared CPUs that each container may be running on at this moment, by pod and container.
+    /// No CPU is ever exclusive to one and in another's set: the simulation's oracle.
+    pub fn cpu_owners(&self) -> impl Iterator<Item = (&str, &str, &CpuSet, &CpuSet)> {
+        self.pods.iter().flat_map(|(uid, pod)| {
+            pod.containers
+                .iter()
+                .map(|(name, c)| (uid.as_str(), name.as_str(), &c.owned.exclusive, &c.owned.shared))
+        })
+    }
+
+    /// Nothing is under way and nothing is left to be done but waiting for events and timers of running pods.
+    pub fn settled(&self) -> bool {
+        self.started
+            && self.saving.is_none()
+            && self.network.under_way.is_none()
+            && self.applied == self.accepted()
+            && self
+                .pods
+                .values()
+                .all(|pod| !pod.stopping && pod.under_way.is_none() && pod.prepared)
+            && self
+                .pods
+                .values()
+                .flat_map(|p| p.containers.values())
+                .all(|c| c.running() || c.run.is_some())
+    }
+
+    pub(super) fn next_id(&mut self) -> RequestId {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    pub(super) fn wake_at(&mut self, at_ms: u64) {
+        self.wake_ms = Some(self.wake_ms.map_or(at_ms, |w| w.min(at_ms)));
+    }
+
+    /// Uids that the accepted configuration wants to run.
+    pub(super) fn wants(&self, uid: &str) -> bool {
+        self.ledger
+            .config
+            .pods
+            .get(uid)
+            .is_some_and(|pod| pod.desired == PodDesired::Run)
+    }
+
+    pub(super) fn uids(&self) -> BTreeSet<PodUid> {
+        self.pods.keys().cloned().collect()
+    }
+}

@@ -1,0 +1,180 @@
+//! Generations, CPUs and memory.
+
+use gantry_nodeagent_api::*;
+
+use super::node::{Node, config};
+use crate::core::*;
+
+#[test]
+fn a_configuration_counts_only_when_it_is_saved() {
+    let mut node = Node::new();
+    node.config(&config(1, "0", &[("a", "1")]));
+    assert_eq!(node.status().accepted, Generation(0));
+    assert!(
+        matches!(node.pending[..], [Action::Persist { .. }]),
+        "{:?}",
+        node.pending
+    );
+    node.perform(0);
+    assert_eq!(node.status().accepted, Generation(1));
+    assert_eq!(node.disk.config.generation, Generation(1));
+    node.settle();
+    assert_eq!(node.status().applied, Generation(1));
+    assert!(node.pod("a").ready);
+    assert_eq!(node.pod("a").cpus, "1".parse().unwrap());
+}
+
+#[test]
+fn a_failed_write_refuses_and_is_tried_again() {
+    let mut node = Node::new();
+    node.fail = 1;
+    node.config(&config(1, "0", &[("a", "1")]));
+    node.settle();
+    assert_eq!(node.status().accepted, Generation(0));
+    assert!(
+        node.refused[0].reason.contains("cannot save"),
+        "{:?}",
+        node.refused
+    );
+    node.pass(2000);
+    assert_eq!(node.status().accepted, Generation(1));
+}
+
+#[test]
+fn older_and_different_configurations_are_refused() {
+    let mut node = Node::new();
+    let second = config(2, "0", &[("a", "1")]);
+    node.config(&second);
+    node.settle();
+    node.config(&config(1, "0", &[]));
+    node.config(&config(2, "0", &[]));
+    assert_eq!(
+        node.refused.iter().map(|r| r.generation.0).collect::<Vec<_>>(),
+        [1, 2]
+    );
+    let (refused, sent) = (node.refused.len(), node.statuses.len());
+    node.config(&second);
+    assert_eq!((node.refused.len(), node.statuses.len()), (refused, sent + 1));
+    assert!(node.pending.is_empty());
+}
+
+#[test]
+fn a_configuration_that_gives_a_cpu_twice_is_refused() {
+    let mut node = Node::new();
+    node.config(&config(1, "0-1", &[("a", "1")]));
+    assert!(
+        node.refused[0].reason.contains("another owner"),
+        "{:?}",
+        node.refused
+    );
+}
+
+#[test]
+fn a_grow_waits_for_the_shrink_to_be_confirmed() {
+    let mut node = Node::new();
+    node.config(&config(1, "0", &[("a", "1"), ("b", "2-3")]));
+    node.settle();
+    node.config(&config(2, "0", &[("a", "1,3"), ("b", "2")]));
+    while !node.pending.iter().any(|a| matches!(a, Action::Pod { .. })) {
+        node.perform(0);
+    }
+    let pods: Vec<_> = (node.pending.iter())
+        .filter_map(|a| match a {
+            Action::Pod {
+                uid,
+                op: PodOp::Apply { limits, .. },
+                ..
+            } => Some((uid.as_str(), limits.resources.cpus.to_string())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(pods, [("b", "2".to_owned())]);
+    assert_eq!(node.pod("b").cpus, "2-3".parse().unwrap());
+    assert!(
+        node.pod("a").message.contains("waits for CPUs 3"),
+        "{}",
+        node.pod("a").message
+    );
+    node.settle();
+    assert_eq!(node.pod("a").cpus, "1,3".parse().unwrap());
+    assert_eq!(node.status().applied, Generation(2));
+    assert_eq!(node.starts, 2);
+}
+
+#[test]
+fn the_shared_pool_shrinks_before_its_cpus_are_given_away() {
+    let mut node = Node::new();
+    node.config(&config(1, "0-1", &[("a", ""), ("b", ""), ("c", "2")]));
+    node.settle();
+    node.config(&config(2, "0", &[("a", ""), ("b", ""), ("c", "1-2")]));
+    node.settle();
+    assert_eq!(node.pod("c").cpus, "1-2".parse().unwrap());
+    assert_eq!(node.pod("a").cpus, "".parse().unwrap());
+    node.config(&config(3, "0-1", &[("a", ""), ("b", ""), ("c", "2")]));
+    node.settle();
+    assert_eq!(node.status().applied, Generation(3));
+    assert_eq!(
+        node.cgroups[&("a".to_owned(), "c".to_owned())].effective_cpus(),
+        &"0-1".parse().unwrap()
+    );
+}
+
+#[test]
+fn a_new_pod_waits_for_the_cpus_of_a_leaving_one() {
+    let mut node = Node::new();
+    node.config(&config(1, "0", &[("a", "1")]));
+    node.settle();
+    node.config(&config(2, "0", &[("b", "1")]));
+    node.settle();
+    assert!(!node.status().pods.contains_key("a"));
+    assert!(node.pod("b").ready);
+    assert!(node.disk.leaving.is_empty());
+}
+
+#[test]
+fn two_that_swap_their_cpus_get_there() {
+    let mut node = Node::new();
+    node.config(&config(1, "0", &[("a", "1"), ("b", "2")]));
+    node.settle();
+    node.config(&config(2, "0", &[("a", "2"), ("b", "1")]));
+    node.settle();
+    assert_eq!(node.status().applied, Generation(2));
+    assert_eq!(
+        (node.pod("a").cpus, node.pod("b").cpus),
+        ("2".parse().unwrap(), "1".parse().unwrap())
+    );
+    assert_eq!(node.starts, 2);
+}
+
+#[test]
+fn memory_in_use_stays_and_is_tried_again() {
+    let mut node = Node::new();
+    node.config(&config(1, "0", &[("a", "1-2")]));
+    node.settle();
+    node.memory_used = 80 << 20;
+    let mut smaller = config(2, "0", &[("a", "1")]);
+    smaller.pods.get_mut("a").unwrap().containers[0]
+        .resources
+        .memory_bytes = 50 << 20;
+    node.config(&smaller);
+    node.settle();
+    // The CPUs are given back all the same.
+    assert_eq!(
+        (node.pod("a").memory_bytes, node.pod("a").cpus),
+        (100 << 20, "1".parse().unwrap())
+    );
+    assert!(
+        node.pod("a").message.contains("in use"),
+        "{}",
+        node.pod("a").message
+    );
+    assert_eq!(node.status().applied, Generation(1));
+    node.memory_used = 10 << 20;
+    node.pass(4000);
+    assert_eq!(
+        (node.pod("a").memory_bytes, node.pod("a").message.as_str()),
+        (50 << 20, "")
+    );
+    assert_eq!(node.status().applied, Generation(2));
+    assert_eq!(node.starts, 1);
+}

@@ -1,0 +1,4 @@
+mod config;
+mod life;
+mod node;
+mod random;

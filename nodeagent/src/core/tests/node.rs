@@ -1,0 +1,313 @@
+//! A node of paper: it does what the core asks, in any order, and knows what a kernel would know.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gantry_nodeagent_api::*;
+use gantry_topology::CpuSet;
+
+use super::super::*;
+
+pub(super) struct Node {
+    pub(super) state: State,
+    pub(super) disk: Ledger,
+    pub(super) now_ms: u64,
+    pub(super) shims: BTreeSet<PodUid>,
+    pub(super) cgroups: BTreeMap<(PodUid, String), Limits>,
+    pub(super) runs: BTreeMap<(PodUid, String), Run>,
+    pub(super) pending: Vec<Action>,
+    pub(super) refused: Vec<Refused>,
+    pub(super) statuses: Vec<NodeStatus>,
+    /// Bytes that each container uses.
+    pub(super) memory_used: u64,
+    /// The next operations that fail.
+    pub(super) fail: usize,
+    pub(super) starts: usize,
+}
+
+impl Node {
+    pub(super) fn new() -> Self {
+        let mut node = Self {
+            state: State::new(Ledger::default()),
+            disk: Ledger::default(),
+            now_ms: 1_000_000,
+            shims: BTreeSet::new(),
+            cgroups: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            pending: Vec::new(),
+            refused: Vec::new(),
+            statuses: Vec::new(),
+            memory_used: 0,
+            fail: 0,
+            starts: 0,
+        };
+        node.event(Event::Start(Observed::default()));
+        node
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        for action in step(&mut self.state, self.now_ms, event) {
+            match action {
+                Action::Status(status) => self.statuses.push(*status),
+                Action::Refuse(refused) => self.refused.push(refused),
+                other => self.pending.push(other),
+            }
+        }
+        self.check_core();
+    }
+
+    pub(super) fn config(&mut self, config: &NodeConfig) {
+        self.event(Event::Config(Box::new(config.clone())));
+    }
+
+    pub(super) fn status(&self) -> NodeStatus {
+        self.state.status()
+    }
+
+    pub(super) fn pod(&self, uid: &str) -> PodStatus {
+        self.status()
+            .pods
+            .get(uid)
+            .cloned()
+            .unwrap_or_else(|| panic!("no pod {uid}"))
+    }
+
+    /// Does all that is asked, until nothing is.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..10_000 {
+            if self.pending.is_empty() {
+                return;
+            }
+            self.perform(0);
+        }
+        panic!("never ends: {:?}", self.pending);
+    }
+
+    /// Lets time pass, doing all that is asked.
+    pub(super) fn pass(&mut self, ms: u64) {
+        let end_ms = self.now_ms + ms;
+        self.settle();
+        while let Some(wake_ms) = self.state.wake_ms().filter(|w| *w <= end_ms) {
+            self.now_ms = self.now_ms.max(wake_ms);
+            self.event(Event::Tick);
+            self.settle();
+        }
+        self.now_ms = end_ms;
+        self.event(Event::Tick);
+        self.settle();
+    }
+
+    pub(super) fn perform(&mut self, index: usize) {
+        let action = self.pending.remove(index);
+        let fails = self.fail > 0;
+        self.fail = self.fail.saturating_sub(1);
+        let broken = || "broken on purpose".to_owned();
+        let event = match action {
+            Action::Persist { id, ledger } => {
+                if !fails {
+                    self.disk = *ledger;
+                }
+                Event::Persisted {
+                    id,
+                    result: if fails { Err(broken()) } else { Ok(()) },
+                }
+            }
+            Action::SyncNetwork { id, .. } => Event::NetworkSynced {
+                id,
+                result: if fails { Err(broken()) } else { Ok(()) },
+            },
+            Action::Pod { id, uid, op } => {
+                let result = if fails {
+                    Err(PodFailure {
+                        message: broken(),
+                        memory_in_use: false,
+                    })
+                } else {
+                    self.operate(&uid, op)
+                };
+                self.check_kernel();
+                Event::PodDone { id, uid, result }
+            }
+            Action::Probe {
+                id, uid, container, ..
+            } => Event::Probed {
+                id,
+                uid,
+                container,
+                result: Ok(()),
+            },
+            Action::ReadSessions { id, uid, .. } => Event::Sessions {
+                id,
+                uid,
+                result: Ok(7),
+            },
+            Action::Status(_) | Action::Refuse(_) => unreachable!("never pending"),
+        };
+        self.event(event);
+    }
+
+    fn operate(&mut self, uid: &str, op: PodOp) -> Result<PodDone, PodFailure> {
+        let key = |container: &str| (uid.to_owned(), container.to_owned());
+        Ok(match op {
+            PodOp::Prepare { pod, .. } => {
+                self.shims.insert(uid.to_owned());
+                PodDone::Prepared(
+                    pod.containers
+                        .iter()
+                        .map(|c| (c.name.clone(), "sha256:1".to_owned()))
+                        .collect(),
+                )
+            }
+            PodOp::Apply {
+                container, limits, ..
+            } => {
+                if limits.resources.memory_bytes < self.memory_used {
+                    return Err(PodFailure {
+                        message: "in use".to_owned(),
+                        memory_in_use: true,
+                    });
+                }
+                self.cgroups.insert(key(&container), limits);
+                PodDone::Applied
+            }
+            PodOp::Start {
+                container, attempt, ..
+            } => {
+                assert!(
+                    self.cgroups.contains_key(&key(&container)),
+                    "{uid}/{container} started without limits"
+                );
+                assert!(self.shims.contains(uid));
+                self.starts += 1;
+                let run = Run {
+                    attempt,
+                    pid: 1000 + attempt,
+                    started_at_ms: self.now_ms,
+                    exit: None,
+                };
+                let before = self.runs.insert(key(&container), run);
+                assert!(
+                    before.is_none_or(|b| b.attempt < attempt && b.exit.is_some()),
+                    "{before:?} -> {run:?}"
+                );
+                PodDone::Started(run)
+            }
+            PodOp::Signal { containers, .. } => {
+                for container in containers {
+                    self.exit(uid, &container, 143);
+                }
+                PodDone::Signalled
+            }
+            PodOp::Teardown => {
+                self.shims.remove(uid);
+                self.cgroups.retain(|(pod, _), _| pod != uid);
+                self.runs.retain(|(pod, _), _| pod != uid);
+                PodDone::TornDown
+            }
+        })
+    }
+
+    /// A container ends, and the shim tells.
+    pub(super) fn exit(&mut self, uid: &str, container: &str, code: i32) {
+        let Some(run) = self.runs.get_mut(&(uid.to_owned(), container.to_owned())) else {
+            return;
+        };
+        run.exit.get_or_insert(Exit {
+            code,
+            at_ms: self.now_ms,
+        });
+        let event = Event::Container {
+            uid: uid.to_owned(),
+            container: container.to_owned(),
+            run: *run,
+        };
+        self.event(event);
+    }
+
+    /// The agent dies and comes back with what is on the disk and in the kernel.
+    pub(super) fn crash(&mut self, ledger: Ledger) {
+        self.pending.clear();
+        let mut observed = Observed::default();
+        for uid in &self.shims {
+            observed.pods.entry(uid.clone()).or_default().shim = true;
+        }
+        for ((uid, name), limits) in &self.cgroups {
+            let pod = observed.pods.entry(uid.clone()).or_default();
+            let mut resources = limits.resources.clone();
+            resources.cpus = CpuSet::new();
+            pod.containers.entry(name.clone()).or_default().limits =
+                Some((resources, limits.effective_cpus().clone()));
+        }
+        for ((uid, name), run) in &self.runs {
+            let pod = observed.pods.entry(uid.clone()).or_default();
+            pod.containers.entry(name.clone()).or_default().run = Some(*run);
+        }
+        self.disk = ledger.clone();
+        self.state = State::new(ledger);
+        self.event(Event::Start(observed));
+    }
+
+    /// No CPU of the kernel's sets has two owners.
+    fn check_kernel(&self) {
+        let all: Vec<_> = self.cgroups.iter().collect();
+        for (i, (a, left)) in all.iter().enumerate() {
+            for (b, right) in &all[i + 1..] {
+                let both_shared = left.resources.cpus.is_empty() && right.resources.cpus.is_empty();
+                let disjoint = left.effective_cpus().is_disjoint(right.effective_cpus());
+                assert!(both_shared || disjoint, "{a:?} {left:?} and {b:?} {right:?}");
+            }
+        }
+    }
+
+    /// What the core believes covers what the kernel has, and has no CPU twice.
+    fn check_core(&self) {
+        let owners: Vec<_> = self.state.cpu_owners().collect();
+        for (i, (ua, ca, own, _)) in owners.iter().enumerate() {
+            for (j, (ub, cb, other, shared)) in owners.iter().enumerate() {
+                let fine = i == j || (own.is_disjoint(other) && own.is_disjoint(shared));
+                assert!(fine, "{ua}/{ca} {own} against {ub}/{cb} {other} and {shared}");
+            }
+        }
+    }
+}
+
+/// A configuration with one container per pod; CPUs empty means the shared pool.
+pub(super) fn config(generation: u64, shared: &str, pods: &[(&str, &str)]) -> NodeConfig {
+    let mut config = NodeConfig {
+        generation: Generation(generation),
+        network: Some(NodeNetwork {
+            pod_cidr: "10.85.0.0/24".parse().unwrap(),
+            service_cidr: "10.86.0.0/16".parse().unwrap(),
+            gateway: "10.85.0.1".parse().unwrap(),
+            cluster_domain: "cluster.local".to_owned(),
+        }),
+        shared_cpus: shared.parse().unwrap(),
+        ..NodeConfig::default()
+    };
+    for (index, (uid, cpus)) in pods.iter().enumerate() {
+        let resources = ContainerResources {
+            cpus: cpus.parse().unwrap(),
+            memory_bytes: 100 << 20,
+            ..ContainerResources::default()
+        };
+        let container = ContainerConfig {
+            name: "c".to_owned(),
+            resources,
+            ..ContainerConfig::default()
+        };
+        let pod = PodConfig {
+            namespace: "default".to_owned(),
+            name: (*uid).to_owned(),
+            address: Some(std::net::Ipv4Addr::new(
+                10,
+                85,
+                0,
+                u8::try_from(index).unwrap() + 2,
+            )),
+            termination_grace_s: 5,
+            containers: vec![container],
+            ..PodConfig::default()
+        };
+        config.pods.insert((*uid).to_owned(), pod);
+    }
+    config
+}

@@ -1,0 +1,4 @@
+//! What the agent reads from and writes to the host itself.
+
+pub mod cgroup;
+pub mod topology;

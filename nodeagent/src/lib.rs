@@ -1,0 +1,9 @@
+//! Makes one node match its configuration. `runtime`, `shim`, `host` and `exec` know containers; they know nothing of the
+//! orchestrator, of services or of the network beyond the path of a network namespace.
+
+pub mod agent;
+pub mod core;
+pub mod exec;
+pub mod host;
+pub mod runtime;
+pub mod shim;

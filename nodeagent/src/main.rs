@@ -1,0 +1,48 @@
+//! `gantry-nodeagent`: the agent of a node, and the small processes that it makes of itself.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "gantry-nodeagent",
+    version,
+    about = "Makes one node match its configuration"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// `shim` and `exec` run before any thread exists: they fork.
+#[derive(Subcommand)]
+enum Command {
+    /// Be the parent of one pod's containers (started by the agent)
+    Shim(gantry_nodeagent::shim::Args),
+    /// Run a command in a running container
+    Exec(gantry_nodeagent::exec::Args),
+    /// Make this node match what the orchestrator wants
+    Agent(Box<gantry_nodeagent::agent::Args>),
+    /// Take everything of one Gantry off this node
+    Purge(gantry_nodeagent::agent::PurgeArgs),
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Shim(args) => gantry_nodeagent::shim::main(&args),
+        Command::Exec(args) => gantry_nodeagent::exec::main(&args),
+        Command::Agent(args) => report(gantry_nodeagent::agent::main(&args)),
+        Command::Purge(args) => report(gantry_nodeagent::agent::purge(&args)),
+    }
+}
+
+fn report(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gantry-nodeagent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Where pods live on disk.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use super::{ContainerState, RuntimeError};
+
+/// The agent's directory, as far as pods are concerned.
+#[derive(Clone, Debug)]
+pub struct RuntimeDir {
+    pods: PathBuf,
+}
+
+impl RuntimeDir {
+    /// `agent_dir` is an absolute path, for example `/var/lib/gantry/agent`.
+    pub fn new(agent_dir: &Path) -> Self {
+        Self {
+            pods: agent_dir.join("pods"),
+        }
+    }
+
+    /// The directory of a pod, whether it exists or not.
+    pub fn pod(&self, uid: &str) -> PodDir {
+        PodDir::new(self.pods.join(uid))
+    }
+
+    /// Makes a pod's directory (0700); it may exist.
+    pub fn create_pod(&self, uid: &str) -> Result<PodDir, RuntimeError> {
+        let pod = self.pod(uid);
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&pod.path)
+            .map_err(|e| RuntimeError::io("create directory", &pod.path, e))?;
+        Ok(pod)
+    }
+
+    /// Uids of the pods that have a directory, sorted.
+    pub fn pods(&self) -> Result<Vec<String>, RuntimeError> {
+        names(&self.pods)
+    }
+}
+
+/// One pod's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodDir {
+    path: PathBuf,
+}
+
+impl PodDir {
+    /// Of an absolute path.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is on record about each container: its last attempt. A container that was running when its shim was killed
+    /// is still recorded as running.
+    pub fn states(&self) -> Result<Vec<ContainerState>, RuntimeError> {
+        let mut states = Vec::new();
+        for name in names(&self.containers())? {
+            let path = self.state_file(&name);
+            match fs::read(&path) {
+                Ok(bytes) => states.push(
+                    serde_json::from_slice(&bytes).map_err(|e| RuntimeError::io("read", &path, e.into()))?,
+                ),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(RuntimeError::io("read", &path, e)),
+            }
+        }
+        Ok(states)
+    }
+
+    /// Removes the directory with everything in it; no mount may be left below. It may be gone already.
+    pub fn remove(&self) -> Result<(), RuntimeError> {
+        match fs::remove_dir_all(&self.path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(RuntimeError::io("remove directory", &self.path, e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn socket_name() -> &'static str {
+        "shim.sock"
+    }
+
+    pub(crate) fn pid_file(&self) -> PathBuf {
+        self.path.join("shim.pid")
+    }
+
+    pub(crate) fn log_file(&self) -> PathBuf {
+        self.path.join("shim.log")
+    }
+
+    pub(crate) fn containers(&self) -> PathBuf {
+        self.path.join("c")
+    }
+
+    pub(crate) fn container(&self, name: &str) -> PathBuf {
+        self.containers().join(name)
+    }
+
+    pub(crate) fn state_file(&self, name: &str) -> PathBuf {
+        self.container(name).join("state.json")
+    }
+
+    /// libcontainer's own state, one directory a container id.
+    pub(crate) fn libcontainer_root(&self) -> PathBuf {
+        self.path.join("rc")
+    }
+}
+
+fn names(dir: &Path) -> Result<Vec<String>, RuntimeError> {
+    let fail = |e| RuntimeError::io("list", dir, e);
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(fail(e)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(fail)?;
+        if entry.file_type().map_err(fail)?.is_dir()
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}

@@ -1,0 +1,199 @@
+//! Pods on this node as the agent sees them: one shim process a pod, reached by a socket in the pod's directory.
+//!
+//! Everything here blocks: call it from `spawn_blocking`. What is where, under the agent's directory:
+//! `pods/<uid>/` is a [`PodDir`]; in it `shim.sock` (0600), `shim.pid`, `shim.log`, `c/<name>/` (state of the last
+//! attempt of a container, its bundle) and what [`volumes`] writes and mounts (`files/`, `volumes/`, `subpaths/`).
+//!
+//! Life of a pod, in calls:
+//! 1. [`RuntimeDir::create_pod`], [`volumes::prepare`], [`volumes::write_network_files`]
+//! 2. [`crate::host::cgroup::Cgroups::create`] for each container
+//! 3. [`ShimHandle::spawn`], [`ShimHandle::events`], [`ShimHandle::start_container`] for each container
+//! 4. restart: the same `start_container` with `attempt + 1`; resize: [`crate::host::cgroup::Cgroups::apply_resources`]
+//! 5. stop: [`ShimHandle::signal`], wait for the event, [`ShimHandle::shutdown`], [`volumes::unmount`],
+//!    [`crate::host::cgroup::Cgroups::remove_pod`], [`PodDir::remove`]
+//!
+//! A new agent finds pods by [`RuntimeDir::pods`] and calls [`ShimHandle::connect`]. [`RuntimeError::ShimGone`] means that the
+//! shim is dead; its containers died with it (their first process gets SIGKILL when the shim ends), so the agent makes sure
+//! with [`crate::host::cgroup::Cgroups::kill_pod`] and treats what [`PodDir::states`] calls running as exited.
+
+mod client;
+mod dir;
+mod identity;
+mod mounts;
+mod protocol;
+mod purge;
+mod subpath;
+pub mod volumes;
+
+use std::path::PathBuf;
+
+use gantry_nodeagent_api::Security;
+use serde::{Deserialize, Serialize};
+
+pub use client::{Events, EventsCloser, ShimHandle, own_executable};
+pub use dir::{PodDir, RuntimeDir};
+pub use identity::{UserError, merge_argv, resolve_user};
+pub(crate) use protocol::{Reply, Request, read_line, write_line};
+pub(crate) use purge::identity_of_self;
+pub use purge::{PurgeError, PurgeReport, purge};
+
+/// Default size in bytes at which a container's log is rotated (one older file, `<log>.1`, is kept).
+pub const LOG_MAX_BYTES: u64 = 10 << 20;
+
+/// Everything that a container needs to run, resolved: no image, no volume name, no variable is left to look up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ContainerStart {
+    /// Name within the pod (lower-case DNS label).
+    pub name: String,
+    /// 0 for the first start, then one more each time; must be above the attempt before.
+    pub attempt: u32,
+    /// The mounted root file system.
+    pub rootfs: PathBuf,
+    /// Network namespace to join (a bind-mounted nsfs file); `None` means the host's.
+    pub netns: Option<PathBuf>,
+    /// Host name of the UTS namespace.
+    pub hostname: String,
+    /// Program and arguments; a program without `/` is looked up in `PATH` of `env`.
+    pub argv: Vec<String>,
+    /// Environment. Where a name occurs twice the last one counts. `PATH` and `HOSTNAME` have defaults.
+    pub env: Vec<(String, String)>,
+    /// Absolute working directory; empty means `/`.
+    pub cwd: String,
+    /// Who the process is.
+    pub user: ContainerUser,
+    /// Bind mounts in order, after proc, sys, dev and so on.
+    pub mounts: Vec<BindMount>,
+    /// Capabilities and so on; `user` and `group` in it are not read (see [`resolve_user`]).
+    pub security: Security,
+    /// Path of the container's cgroup below each controller's mount (see [`crate::host::cgroup::Cgroups::container_path`]).
+    pub cgroup: String,
+    /// Log file in CRI format; its directory must exist.
+    pub log_path: PathBuf,
+    /// Size in bytes at which the log is rotated.
+    pub log_max_bytes: u64,
+}
+
+/// Numeric identity of a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerUser {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Supplementary group ids.
+    pub additional_gids: Vec<u32>,
+}
+
+/// A file or directory of the host that a container sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BindMount {
+    /// Existing absolute path of the host.
+    pub source: PathBuf,
+    /// Absolute path in the container.
+    pub target: PathBuf,
+    /// No writes.
+    pub read_only: bool,
+}
+
+/// One container as its shim knows it: the last attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerState {
+    /// Name within the pod.
+    pub name: String,
+    /// The attempt this is about.
+    pub attempt: u32,
+    /// Host pid of its first process (also after its end, when it means nothing any more).
+    pub pid: u32,
+    /// Start, in milliseconds since the Unix epoch.
+    pub started_at_ms: u64,
+    /// How it ended; `None` while it runs.
+    pub exit: Option<ContainerExit>,
+}
+
+impl ContainerState {
+    /// True while it runs.
+    pub fn running(&self) -> bool {
+        self.exit.is_none()
+    }
+}
+
+/// How a container ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerExit {
+    /// Exit code; 128 + signal when killed by one.
+    pub code: i32,
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+}
+
+/// A shim and its containers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShimStatus {
+    /// Host pid of the shim.
+    pub pid: u32,
+    /// Version of the agent binary that it runs.
+    pub version: String,
+    /// The last attempt of each container.
+    pub containers: Vec<ContainerState>,
+}
+
+/// What can go wrong between agent and shim.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// No process listens on the pod's socket.
+    #[error("the shim of pod directory {} is gone", dir.display())]
+    ShimGone {
+        /// The pod's directory.
+        dir: PathBuf,
+        /// What the socket said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The shim process could not be started.
+    #[error("cannot start the shim of pod directory {}: {reason}", dir.display())]
+    Spawn {
+        /// The pod's directory.
+        dir: PathBuf,
+        /// What it said before it ended.
+        reason: String,
+    },
+    /// The shim answered, and the answer is no.
+    #[error("{0}")]
+    Refused(String),
+    /// The shim does not answer in time, or not in its language.
+    #[error("the shim of pod directory {} gave no proper answer", dir.display())]
+    Protocol {
+        /// The pod's directory.
+        dir: PathBuf,
+        /// What was wrong.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file or directory of the pod.
+    #[error("cannot {operation} {}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl RuntimeError {
+    pub(crate) fn io(operation: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        Self::Io {
+            operation,
+            path: path.into(),
+            source,
+        }
+    }
+}

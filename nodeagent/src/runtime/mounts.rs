@@ -1,0 +1,64 @@
+//! Mounts on the host below a directory.
+
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, umount2};
+
+/// Mount points at or below `dir`, innermost first (`proc_pid_mountinfo(5)` lists parents before children).
+pub(crate) fn below(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let table = fs::read("/proc/self/mountinfo")?;
+    let points = table
+        .split(|b| *b == b'\n')
+        .filter_map(|line| line.split(|b| *b == b' ').nth(4))
+        .map(unescape);
+    let mut found: Vec<PathBuf> = points.filter(|point| point.starts_with(dir)).collect();
+    found.reverse();
+    Ok(found)
+}
+
+/// Unmounts everything at or below `dir`, innermost first; what is busy is detached. Returns how many.
+pub(crate) fn unmount_below(dir: &Path) -> Result<usize, (PathBuf, io::Error)> {
+    let points = below(dir).map_err(|e| (dir.to_owned(), e))?;
+    for point in &points {
+        let unmounted = umount2(point, MntFlags::UMOUNT_NOFOLLOW)
+            .or_else(|_| umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW));
+        match unmounted {
+            // EINVAL: no mount point any more, somebody else was quicker.
+            Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
+            Err(e) => return Err((point.clone(), e.into())),
+        }
+    }
+    Ok(points.len())
+}
+
+/// The kernel writes space, tab, newline and backslash as `\ooo`.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, tail)) = rest.split_first() {
+        let octal = (*first == b'\\' && tail.len() >= 3)
+            .then(|| {
+                std::str::from_utf8(&tail[..3])
+                    .ok()
+                    .and_then(|s| u8::from_str_radix(s, 8).ok())
+            })
+            .flatten();
+        bytes.push(octal.unwrap_or(*first));
+        rest = if octal.is_some() { &tail[3..] } else { tail };
+    }
+    std::ffi::OsString::from_vec(bytes).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_escaped_names() {
+        assert_eq!(unescape(br"/a\040b\134c"), Path::new(r"/a b\c"));
+        assert_eq!(unescape(br"/plain\"), Path::new(r"/plain\"));
+    }
+}

@@ -1,0 +1,349 @@
+//! The shim's loop: requests, ends of children, output.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufReader, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::sys::signalfd::SignalFd;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::launch::{self, Launched};
+use super::log::{LogFile, Stream};
+use crate::runtime::{
+    ContainerExit, ContainerStart, ContainerState, PodDir, Reply, Request, ShimStatus, read_line, write_line,
+};
+
+/// A client that connects but says nothing, or does not listen, may hold up the shim this long.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(1);
+
+pub(super) struct Server {
+    dir: PodDir,
+    listener: UnixListener,
+    signals: SignalFd,
+    containers: BTreeMap<String, Container>,
+    subscribers: Vec<UnixStream>,
+    done: bool,
+}
+
+/// The last attempt of a container; what it has open is there while it runs.
+struct Container {
+    state: ContainerState,
+    open: Option<Open>,
+}
+
+struct Open {
+    start: ContainerStart,
+    log: LogFile,
+    streams: Vec<Stream>,
+}
+
+impl Server {
+    pub(super) fn new(dir: PodDir, listener: UnixListener, signals: SignalFd) -> io::Result<Self> {
+        // Exits that a former shim of this pod recorded stay known. What ran then runs no more.
+        let known = dir.states().map_err(io::Error::other)?;
+        let mut server = Self {
+            dir,
+            listener,
+            signals,
+            containers: BTreeMap::new(),
+            subscribers: Vec::new(),
+            done: false,
+        };
+        for mut state in known {
+            if state.exit.is_none() {
+                state.exit = Some(ContainerExit {
+                    code: 128 + nix::libc::SIGKILL,
+                    at_ms: now_ms(),
+                });
+                server.record(&state)?;
+            }
+            server
+                .containers
+                .insert(state.name.clone(), Container { state, open: None });
+        }
+        Ok(server)
+    }
+
+    pub(super) fn run(mut self) -> io::Result<()> {
+        while !self.done {
+            self.wait()?;
+            // Output before ends: the last words of a container come before its exit.
+            self.copy_output();
+            self.reap()?;
+            self.subscribers.retain(still_there);
+            self.serve();
+        }
+        // Nobody connects to a socket that nobody serves.
+        let _ = fs::remove_file(self.dir.path().join(PodDir::socket_name()));
+        let _ = fs::remove_file(self.dir.pid_file());
+        Ok(())
+    }
+
+    fn wait(&self) -> io::Result<()> {
+        let mut fds = vec![
+            PollFd::new(&self.listener, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
+        ];
+        let streams = self
+            .containers
+            .values()
+            .filter_map(|c| c.open.as_ref())
+            .flat_map(|open| &open.streams);
+        fds.extend(streams.map(|stream| PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::IN)));
+        fds.extend(
+            self.subscribers
+                .iter()
+                .map(|client| PollFd::new(client, PollFlags::empty())),
+        );
+        match poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn copy_output(&mut self) {
+        for open in self.containers.values_mut().filter_map(|c| c.open.as_mut()) {
+            let Open { log, streams, .. } = open;
+            streams.retain_mut(|stream| stream.copy(log));
+        }
+    }
+
+    fn reap(&mut self) -> io::Result<()> {
+        while let Ok(Some(_)) = self.signals.read_signal() {}
+        loop {
+            let (pid, code) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, code),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, 128 + signal as i32),
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(()),
+                Ok(_) | Err(Errno::EINTR) => continue,
+                Err(e) => return Err(e.into()),
+            };
+            self.ended(pid, code);
+        }
+    }
+
+    /// Children that are no container's first process (steps of a start, orphans) are only reaped.
+    fn ended(&mut self, pid: Pid, code: i32) {
+        let pid = pid.as_raw().unsigned_abs();
+        let Some(container) = self
+            .containers
+            .values_mut()
+            .find(|c| c.open.is_some() && c.state.pid == pid)
+        else {
+            return;
+        };
+        if let Some(mut open) = container.open.take() {
+            for mut stream in open.streams {
+                if stream.copy(&mut open.log) {
+                    stream.finish(&mut open.log);
+                }
+            }
+            launch::forget(&self.dir, &open.start);
+        }
+        container.state.exit = Some(ContainerExit {
+            code,
+            at_ms: now_ms(),
+        });
+        let state = container.state.clone();
+        if let Err(e) = self.record(&state) {
+            // A full disk must not end the pod's other containers; who listens hears of it, and `status` knows.
+            let _ = writeln!(
+                io::stderr(),
+                "cannot record the exit of container `{}`: {e}",
+                state.name
+            );
+        }
+        self.tell(&state);
+    }
+
+    fn serve(&mut self) {
+        while let Ok((mut client, _)) = self.listener.accept() {
+            let limited = client
+                .set_nonblocking(false)
+                .and_then(|()| client.set_read_timeout(Some(CLIENT_TIMEOUT)))
+                .and_then(|()| client.set_write_timeout(Some(CLIENT_TIMEOUT)));
+            if limited.is_err() {
+                continue;
+            }
+            let reply = match read_line(&mut BufReader::new(&client)) {
+                Ok(Some(Request::Subscribe)) => {
+                    self.subscribe(client);
+                    continue;
+                }
+                Ok(Some(request)) => self.answer(request),
+                Ok(None) => continue,
+                Err(e) => Reply::Error {
+                    message: format!("not understood: {e}"),
+                },
+            };
+            // A client that is gone does not need its answer.
+            let _ = write_line(&mut client, &reply);
+        }
+    }
+
+    fn answer(&mut self, request: Request) -> Reply {
+        let outcome = match request {
+            Request::Start(start) => self.start(*start).map(Reply::Container),
+            Request::Signal { name, signal } => self.signal(&name, signal).map(|()| Reply::Done),
+            Request::Status => Ok(Reply::Status(ShimStatus {
+                pid: std::process::id(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                containers: self.containers.values().map(|c| c.state.clone()).collect(),
+            })),
+            Request::Shutdown => self.shut_down().map(|()| Reply::Done),
+            Request::Subscribe => Err("a subscription is no question".to_owned()),
+        };
+        outcome.unwrap_or_else(|message| Reply::Error { message })
+    }
+
+    fn start(&mut self, start: ContainerStart) -> Result<ContainerState, String> {
+        let name = start.name.clone();
+        // It becomes a part of paths.
+        if name.is_empty()
+            || !name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        {
+            return Err(format!(
+                "`{name}` is no container name: use lower-case letters, digits and `-`"
+            ));
+        }
+        if let Some(former) = self.containers.get(&name) {
+            if former.open.is_some() {
+                return Err(format!(
+                    "container `{name}` is running (attempt {})",
+                    former.state.attempt
+                ));
+            }
+            if start.attempt <= former.state.attempt {
+                return Err(format!(
+                    "attempt {} of container `{name}` is over",
+                    former.state.attempt
+                ));
+            }
+        }
+        let failed = |reason: String| format!("cannot start container `{name}`: {reason}");
+        let log = LogFile::open(start.log_path.clone(), start.log_max_bytes)
+            .map_err(|e| failed(format!("cannot open its log {}: {e}", start.log_path.display())))?;
+        let Launched { pid, stdout, stderr } = launch::launch(&self.dir, &start)
+            .inspect_err(|_| self.kill_strays())
+            .map_err(failed)?;
+        let state = ContainerState {
+            name: name.clone(),
+            attempt: start.attempt,
+            pid,
+            started_at_ms: now_ms(),
+            exit: None,
+        };
+        let streams = vec![Stream::new("stdout", stdout), Stream::new("stderr", stderr)];
+        let open = Some(Open { start, log, streams });
+        self.containers.insert(
+            name.clone(),
+            Container {
+                state: state.clone(),
+                open,
+            },
+        );
+        if let Err(e) = self.record(&state) {
+            // Without a record a later agent would not know of it. Its end is recorded like any other, if that works.
+            let _ = kill(
+                Pid::from_raw(pid.cast_signed()),
+                nix::sys::signal::Signal::SIGKILL,
+            );
+            return Err(format!("cannot record the start of container `{name}`: {e}"));
+        }
+        self.tell(&state);
+        Ok(state)
+    }
+
+    /// Ends what a failed start may have left: children that are no container's first process (`proc_tid_children(5)`).
+    fn kill_strays(&self) {
+        let children = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+        for pid in children
+            .split_whitespace()
+            .filter_map(|pid| pid.parse::<u32>().ok())
+        {
+            if !self
+                .containers
+                .values()
+                .any(|c| c.open.is_some() && c.state.pid == pid)
+            {
+                // ESRCH: it has just ended by itself.
+                let _ = kill(
+                    Pid::from_raw(pid.cast_signed()),
+                    nix::sys::signal::Signal::SIGKILL,
+                );
+            }
+        }
+    }
+
+    fn signal(&self, name: &str, signal: i32) -> Result<(), String> {
+        let running = self.containers.get(name).filter(|c| c.open.is_some());
+        let container = running.ok_or_else(|| format!("container `{name}` does not run"))?;
+        let signal =
+            nix::sys::signal::Signal::try_from(signal).map_err(|_| format!("{signal} is no signal"))?;
+        // The pid cannot have been given to another process: the shim has not reaped it.
+        kill(Pid::from_raw(container.state.pid.cast_signed()), signal)
+            .map_err(|e| format!("cannot signal container `{name}`: {e}"))
+    }
+
+    fn shut_down(&mut self) -> Result<(), String> {
+        match self.containers.values().find(|c| c.open.is_some()) {
+            Some(container) => Err(format!(
+                "container `{}` is running; stop it first",
+                container.state.name
+            )),
+            None => {
+                self.done = true;
+                Ok(())
+            }
+        }
+    }
+
+    fn subscribe(&mut self, mut client: UnixStream) {
+        for container in self.containers.values() {
+            if write_line(&mut client, &container.state).is_err() {
+                return;
+            }
+        }
+        self.subscribers.push(client);
+    }
+
+    fn tell(&mut self, state: &ContainerState) {
+        self.subscribers
+            .retain_mut(|client| write_line(client, state).is_ok());
+    }
+
+    /// On disk before anybody is told: written beside, synced, renamed.
+    fn record(&self, state: &ContainerState) -> io::Result<()> {
+        let path = self.dir.state_file(&state.name);
+        let beside = path.with_extension("new");
+        let mut file = File::create(&beside)?;
+        file.write_all(&serde_json::to_vec(state)?)?;
+        file.sync_all()?;
+        fs::rename(&beside, &path)
+    }
+}
+
+/// False when the other end has closed.
+fn still_there(client: &UnixStream) -> bool {
+    let mut fds = [PollFd::new(client, PollFlags::empty())];
+    let now = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut fds, Some(&now)).is_ok() && !fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,542 @@
+//! Containers for real: shim, libcontainer, cgroups, exec. Needs root, a static busybox and cgroups.
+
+mod runtime_support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use gantry_nodeagent::runtime::{
+    BindMount, ContainerUser, PodDir, RuntimeDir, RuntimeError, ShimHandle, purge,
+};
+use gantry_nodeagent_api::{ContainerResources, Security};
+use runtime_support::{AGENT, PATIENCE, alive, cpus, exit_on_record, logged, node, until};
+
+#[test]
+fn an_exit_is_told_and_recorded_and_the_next_attempt_starts() {
+    let Some(node) = node() else { return };
+    let pod = node.pod("a");
+    let shim = node.shim(&pod);
+    let mut events = shim.events().unwrap();
+    let mut start = node.sh(&pod, "a", "web", "echo out; echo err >&2; hostname; exit 7");
+    let started = shim.start_container(&start).unwrap();
+    assert!(started.running());
+    assert_eq!(events.wait().unwrap(), started);
+    let ended = events.wait().unwrap();
+    assert_eq!(ended.exit.unwrap().code, 7);
+    assert_eq!(exit_on_record(&pod, "web"), ended);
+    let mut lines: Vec<String> = logged(&start).lines().map(str::to_owned).collect();
+    lines.sort();
+    assert_eq!(lines, ["a-pod", "err", "out"]);
+
+    let again = shim.start_container(&start).unwrap_err();
+    assert!(again.to_string().contains("attempt 0"), "{again}");
+    start.attempt = 1;
+    start.argv[2] = "kill -9 $$; sleep 100".to_owned();
+    assert_eq!(shim.start_container(&start).unwrap().attempt, 1);
+    // A first process of a pid namespace is immune to its own signals.
+    shim.signal("web", nix::libc::SIGKILL).unwrap();
+    assert_eq!(events.wait().unwrap().attempt, 1);
+    assert_eq!(events.wait().unwrap().exit.unwrap().code, 137);
+    shim.shutdown().unwrap();
+    assert!(matches!(events.wait(), Err(RuntimeError::ShimGone { .. })));
+}
+
+#[test]
+fn a_start_that_fails_says_why_and_leaves_nothing() {
+    let Some(node) = node() else { return };
+    let pod = node.pod("f");
+    let shim = node.shim(&pod);
+    let mut start = node.sh(&pod, "f", "web", "true");
+    start.argv = vec!["/bin/not-there".to_owned()];
+    let error = shim.start_container(&start).unwrap_err().to_string();
+    assert!(
+        error.contains("/bin/not-there") && error.contains("web"),
+        "{error}"
+    );
+    assert_eq!(shim.status().unwrap().containers, []);
+    until("nothing runs", || {
+        node.cgroups.pids_of_pod("f").unwrap().is_empty().then_some(())
+    });
+
+    let mut start = node.sh(&pod, "f", "web", "true");
+    start.security.capabilities = vec!["FLY".to_owned()];
+    let error = shim.start_container(&start).unwrap_err().to_string();
+    assert!(error.contains("`FLY`"), "{error}");
+
+    let mut start = node.sh(&pod, "f", "web", "true");
+    fs::write(start.rootfs.join("bin/text"), "#!/bin/no-shell").unwrap();
+    Command::new("chmod")
+        .args(["+x"])
+        .arg(start.rootfs.join("bin/text"))
+        .status()
+        .unwrap();
+    start.argv = vec!["/bin/text".to_owned()];
+    let error = shim.start_container(&start).unwrap_err().to_string();
+    assert!(error.contains("cannot run `/bin/text`: No such file"), "{error}");
+    shim.shutdown().unwrap();
+}
+
+#[test]
+fn the_container_sees_what_it_was_given_and_no_more() {
+    let Some(node) = node() else { return };
+    let pod = node.pod("s");
+    let shim = node.shim(&pod);
+    let given = pod.path().join("given");
+    fs::write(&given, "content\n").unwrap();
+    let script = "id; cat /etc/given; echo X=$X; pwd; grep -E 'CapEff|CapAmb|NoNewPrivs' /proc/self/status; \
+                  echo no > /etc/given; echo no > /etc/new; ls /sys/fs/cgroup /proc/kcore -l; echo /dev/*; exit 0";
+    let mut start = node.sh(&pod, "s", "web", script);
+    start.user = ContainerUser {
+        uid: 1000,
+        gid: 1001,
+        additional_gids: vec![7],
+    };
+    start.env = vec![("X".to_owned(), "1".to_owned()), ("X".to_owned(), "2".to_owned())];
+    start.cwd = "/tmp".to_owned();
+    start.security = Security {
+        capabilities: vec!["NET_BIND_SERVICE".to_owned()],
+        read_only_root: true,
+        ..Security::default()
+    };
+    start.mounts = vec![BindMount {
+        source: given,
+        target: "/etc/given".into(),
+        read_only: true,
+    }];
+    shim.start_container(&start).unwrap();
+    exit_on_record(&pod, "web");
+    let said = logged(&start);
+    for wanted in [
+        "uid=1000 gid=1001 groups=7",
+        "content",
+        "X=2",
+        "/tmp",
+        "CapEff:\t0000000000000400",
+    ] {
+        assert!(said.contains(wanted), "{wanted}: {said}");
+    }
+    assert!(
+        said.contains("CapAmb:\t0000000000000400") && said.contains("NoNewPrivs:\t1"),
+        "{said}"
+    );
+    assert_eq!(
+        said.matches("Read-only file system").count() + said.matches("Permission denied").count(),
+        2,
+        "{said}"
+    );
+    assert!(said.contains("/dev/null") && !said.contains("/dev/vda"), "{said}");
+    shim.shutdown().unwrap();
+}
+
+#[test]
+fn a_user_plane_gets_its_tunnel_and_a_privileged_container_what_its_shim_has() {
+    let Some(node) = node() else { return };
+    let pod = node.pod("c");
+    let shim = node.shim(&pod);
+    let script = "grep CapEff /proc/self/status; ls -l /dev/net/tun; echo x > /dev/net/tun";
+    let mut plane = node.sh(&pod, "c", "plane", script);
+    plane.security.capabilities = vec!["NET_ADMIN".to_owned()];
+    let mut plain = node.sh(&pod, "c", "plain", script);
+    plain.security.capabilities = vec!["MKNOD".to_owned()];
+    let mut all = node.sh(&pod, "c", "all", script);
+    all.security.privileged = true;
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let own = own
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:\t"))
+        .unwrap();
+    for (start, capabilities, device) in [
+        (&plane, "0000000000001000", true),
+        (&plain, "0000000008000000", false),
+        (&all, own, true),
+    ] {
+        shim.start_container(start).unwrap();
+        exit_on_record(&pod, &start.name);
+        let said = logged(start);
+        assert!(
+            said.contains(&format!("CapEff:\t{capabilities}")),
+            "{}: {said}",
+            start.name
+        );
+        if fs::exists("/dev/net/tun").unwrap() {
+            assert_eq!(said.contains("10, 200"), device, "{}: {said}", start.name);
+            // The device opens; what is written to it is no packet.
+            assert!(
+                !device || !said.contains("Operation not permitted"),
+                "{}: {said}",
+                start.name
+            );
+        }
+    }
+}
+
+#[test]
+fn nothing_happens_to_a_container_when_its_maker_goes() {
+    let Some(node) = node() else { return };
+    let pod = node.pod("g");
+    // The maker is a process of its own that ends; this one connects later, like a new agent.
+    let make = || {
+        let mut maker = Command::new(AGENT);
+        maker
+            .arg("shim")
+            .arg("--dir")
+            .arg(pod.path())
+            .stdout(Stdio::null())
+            .output()
+            .unwrap()
+    };
+    let made = make();
+    assert!(made.status.success(), "{made:?}");
+    let second = make();
+    assert!(!second.status.success() && String::from_utf8_lossy(&second.stderr).contains("another shim"));
+    let shim = ShimHandle::connect(&pod).unwrap();
+    let start = node.sh(&pod, "g", "web", "sleep 0.2; exit 3");
+    let state = shim.start_container(&start).unwrap();
+    let shim_pid = shim.status().unwrap().pid;
+    drop(shim);
+    assert_eq!(exit_on_record(&pod, "web").exit.unwrap().code, 3);
+    assert!(!alive(state.pid));
+    let shim = ShimHandle::connect(&pod).unwrap();
+    assert_eq!(shim.status().unwrap().pid, shim_pid);
+    shim.shutdown().unwrap();
+    until("the shim is gone, and no zombie", || {
+        (!fs::exists(format!("/proc/{shim_pid}")).unwrap()).then_some(())
+    });
+    assert!(matches!(
+        ShimHandle::connect(&pod),
+        Err(RuntimeError::ShimGone { .. })
+    ));
+}
+
+#[test]
+fn a_disk_that_takes_nothing_ends_no_container() {
+    let Some(node) = node() else { return };
+    let pod = node.pod("d");
+    let shim = node.shim(&pod);
+    let other = node.sh(&pod, "d", "other", "sleep 1000");
+    let other = shim.start_container(&other).unwrap();
+    shim.start_container(&node.sh(&pod, "d", "web", "sleep 1000"))
+        .unwrap();
+    let mut events = shim.events().unwrap();
+    // Where the record should go there is nothing any more.
+    fs::remove_dir_all(pod.path().join("c/web")).unwrap();
+    shim.signal("web", nix::libc::SIGKILL).unwrap();
+    let ended = loop {
+        let state = events.wait().unwrap();
+        if !state.running() {
+            break state;
+        }
+    };
+    assert_eq!((ended.name.as_str(), ended.exit.unwrap().code), ("web", 137));
+    assert_eq!(shim.status().unwrap().containers, [other, ended]);
+    let mut evil = node.sh(&pod, "d", "web", "true");
+    evil.name = "../web".to_owned();
+    assert!(
+        shim.start_container(&evil)
+            .unwrap_err()
+            .to_string()
+            .contains("no container name")
+    );
+}
+
+#[test]
+fn containers_die_with_a_killed_shim() {
+    let Some(node) = node() else { return };
+    let pod = node.pod("k");
+    let shim = node.shim(&pod);
+    let start = node.sh(&pod, "k", "web", "sleep 1000 & sleep 1000");
+    let state = shim.start_container(&start).unwrap();
+    let mut events = shim.events().unwrap();
+    assert_eq!(events.wait().unwrap(), state);
+    let pid = shim.status().unwrap().pid;
+    Command::new("kill")
+        .args(["-9", &pid.to_string()])
+        .status()
+        .unwrap();
+    assert!(matches!(events.wait(), Err(RuntimeError::ShimGone { .. })));
+    until("the container is dead", || {
+        node.cgroups.pids_of_pod("k").unwrap().is_empty().then_some(())
+    });
+    assert!(
+        pod.states().unwrap()[0].running(),
+        "nobody was there to record the end"
+    );
+    // A new shim starts in the same place, and the record says what happened.
+    let shim = node.shim(&pod);
+    assert_eq!(shim.status().unwrap().containers[0].exit.unwrap().code, 137);
+    let mut start = node.sh(&pod, "k", "web", "exit 0");
+    start.attempt = 1;
+    shim.start_container(&start).unwrap();
+    assert_eq!(until("exit", || pod.states().unwrap()[0].exit).code, 0);
+}
+
+#[test]
+fn resources_change_under_a_running_container() {
+    let Some(node) = node() else { return };
+    let pod = node.pod("r");
+    let shim = node.shim(&pod);
+    // What is in a tmpfs counts as the container's memory, and cannot be dropped like a cache.
+    let start = node.sh(
+        &pod,
+        "r",
+        "web",
+        "dd if=/dev/zero of=/dev/shm/x bs=1M count=16; sleep 1000",
+    );
+    shim.start_container(&start).unwrap();
+    let want = |list: &str, limit, memory_bytes| ContainerResources {
+        cpus: cpus(list),
+        cpu_request_milli: 500,
+        cpu_limit_milli: limit,
+        memory_bytes,
+        ..ContainerResources::default()
+    };
+    let shared = cpus("0-1");
+    for wanted in [
+        want("1", Some(1500), 256 << 20),
+        want("0-1", None, 512 << 20),
+        want("0", Some(250), 128 << 20),
+    ] {
+        node.cgroups
+            .apply_resources("r", "web", &wanted, &shared, &[0])
+            .unwrap();
+        let now = node.cgroups.in_force("r", "web").unwrap();
+        assert_eq!(
+            (&now.cpus, now.cpu_limit_milli, now.memory_bytes),
+            (&wanted.cpus, wanted.cpu_limit_milli, wanted.memory_bytes)
+        );
+        assert_eq!(now.cpu_request_milli, 500);
+        let said = node.exec(&pod, "web", "grep Cpus_allowed_list /proc/1/status");
+        assert_eq!(
+            String::from_utf8_lossy(&said.stdout).trim(),
+            format!("Cpus_allowed_list:\t{}", wanted.cpus)
+        );
+    }
+    let turns = [want("1", Some(1500), 256 << 20), want("0-1", None, 512 << 20)];
+    let before = Instant::now();
+    for turn in turns.iter().cycle().take(200) {
+        node.cgroups
+            .apply_resources("r", "web", turn, &shared, &[0])
+            .unwrap();
+    }
+    eprintln!(
+        "resize of CPUs, quota and memory: {:?} (mean)",
+        before.elapsed() / 200
+    );
+    until("it uses memory", || {
+        (node.cgroups.memory_used_bytes("r", "web").unwrap() > 8 << 20).then_some(())
+    });
+    let before = node.cgroups.in_force("r", "web").unwrap();
+    let error = node
+        .cgroups
+        .apply_resources("r", "web", &want("1", None, 1 << 20), &shared, &[])
+        .unwrap_err();
+    assert!(error.to_string().contains("nothing was changed"), "{error}");
+    assert_eq!(node.cgroups.in_force("r", "web").unwrap(), before);
+    assert!(
+        node.cgroups
+            .apply_resources("r", "web", &want("", None, 0), &cpus(""), &[])
+            .is_err()
+    );
+}
+
+#[test]
+fn commands_run_inside_and_their_exit_codes_come_out() {
+    let Some(node) = node() else { return };
+    let pod = node.pod("x");
+    let shim = node.shim(&pod);
+    let mut start = node.sh(&pod, "x", "web", "sleep 1000");
+    start.env = vec![("GREETING".to_owned(), "hello".to_owned())];
+    start.user = ContainerUser {
+        uid: 5,
+        gid: 6,
+        additional_gids: Vec::new(),
+    };
+    shim.start_container(&start).unwrap();
+    let said = node.exec(
+        &pod,
+        "web",
+        "echo $GREETING; hostname; id -u; cat /proc/1/comm; exit 42",
+    );
+    assert_eq!(said.status.code(), Some(42), "{said:?}");
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "hello\na-pod\n5\nsleep\n");
+    assert_eq!(
+        node.exec(&pod, "web", "kill -15 $$; sleep 5").status.code(),
+        Some(143)
+    );
+    let none = node.exec(&pod, "other", "true");
+    assert_eq!(none.status.code(), Some(125));
+    assert!(
+        String::from_utf8_lossy(&none.stderr).contains("`other` does not run"),
+        "{none:?}"
+    );
+    let bad = Command::new(AGENT)
+        .args(["exec", "--container", "web", "--pod-dir"])
+        .arg(pod.path())
+        .args(["--", "nothing"])
+        .output()
+        .unwrap();
+    assert_eq!(bad.status.code(), Some(125));
+    assert!(
+        String::from_utf8_lossy(&bad.stderr).contains("nothing"),
+        "{bad:?}"
+    );
+    // A command dies with the process that carries it, at whatever step that is killed: probes that time out leave nothing.
+    for delay_ms in 0..20 {
+        let mut slow = Command::new(AGENT)
+            .args(["exec", "--container", "web", "--pod-dir"])
+            .arg(pod.path())
+            .args(["--", "/bin/sleep", "1000"])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        slow.kill().unwrap();
+        slow.wait().unwrap();
+    }
+    until("they are gone", || {
+        (node.cgroups.pids_of_pod("x").unwrap().len() == 1).then_some(())
+    });
+}
+
+#[test]
+fn a_command_may_have_a_terminal() {
+    let Some(node) = node() else { return };
+    let pod = node.pod("t");
+    node.shim(&pod)
+        .start_container(&node.sh(&pod, "t", "web", "sleep 1000"))
+        .unwrap();
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let side = || Stdio::from(pty.slave.try_clone().unwrap());
+    let mut command = Command::new(AGENT)
+        .args(["exec", "--tty", "--container", "web", "--pod-dir"])
+        .arg(pod.path())
+        .args([
+            "--",
+            "/bin/sh",
+            "-c",
+            "echo $TERM > /dev/tty; cat /dev/tty; exit 9",
+        ])
+        .stdin(side())
+        .stdout(side())
+        .stderr(side())
+        .spawn()
+        .unwrap();
+    let mut screen = fs::File::from(pty.master.try_clone().unwrap());
+    let mut shown = String::new();
+    // Typed text comes back twice: as echo of the terminal, and from cat. ^D ends cat.
+    while !shown.contains("xterm-256color") {
+        read_some(&mut screen, &mut shown);
+    }
+    screen.write_all(b"typed\n\x04").unwrap();
+    while shown.matches("typed").count() < 2 {
+        read_some(&mut screen, &mut shown);
+    }
+    assert_eq!(command.wait().unwrap().code(), Some(9));
+}
+
+fn read_some(from: &mut fs::File, into: &mut String) {
+    let mut buffer = [0; 256];
+    let count = from.read(&mut buffer).unwrap();
+    into.push_str(&String::from_utf8_lossy(&buffer[..count]));
+}
+
+#[test]
+fn many_pods_come_and_go_without_a_trace() {
+    let Some(node) = node() else { return };
+    let mut shims = Vec::new();
+    let mut starting = Duration::ZERO;
+    for number in 0..20 {
+        let uid = format!("m{number}");
+        let pod = node.pod(&uid);
+        let shim = node.shim(&pod);
+        let start = node.sh(&pod, &uid, "web", "echo up; exec sleep 1000");
+        let before = Instant::now();
+        let pid = shim.start_container(&start).unwrap().pid;
+        starting += before.elapsed();
+        shims.push((uid, pod, shim, pid));
+    }
+    let before = Instant::now();
+    assert!(node.exec(&shims[0].1, "web", "true").status.success());
+    eprintln!(
+        "container start {:?} (mean), exec {:?}",
+        starting / 20,
+        before.elapsed()
+    );
+    eprintln!(
+        "memory of one of 20 shims: {}",
+        memory(shims[10].2.status().unwrap().pid)
+    );
+    let pids: Vec<u32> = shims
+        .iter()
+        .flat_map(|(_, _, shim, pid)| [shim.status().unwrap().pid, *pid])
+        .collect();
+    for (uid, pod, shim, _) in shims {
+        shim.signal("web", nix::libc::SIGKILL).unwrap();
+        assert_eq!(exit_on_record(&pod, "web").exit.unwrap().code, 137);
+        shim.shutdown().unwrap();
+        node.cgroups.remove_pod(&uid, PATIENCE).unwrap();
+        pod.remove().unwrap();
+    }
+    until("no process", || {
+        pids.iter()
+            .all(|pid| !fs::exists(format!("/proc/{pid}")).unwrap())
+            .then_some(())
+    });
+    nothing_left(&node);
+}
+
+#[test]
+fn a_purge_leaves_nothing_and_may_be_repeated() {
+    let Some(node) = node() else { return };
+    let mut pids = Vec::new();
+    for uid in ["p1", "p2"] {
+        let pod = node.pod(uid);
+        let start = node.sh(&pod, uid, "web", "sleep 1000 & sleep 1000");
+        pids.push(node.shim(&pod).start_container(&start).unwrap().pid);
+    }
+    // A mount in a mount, as a volume below a root file system is.
+    let pod: PodDir = RuntimeDir::new(node.dir.path()).pod("p1");
+    for dir in ["rootfs/tmp", "rootfs/tmp/inner"] {
+        let path = pod.path().join(dir);
+        fs::create_dir_all(&path).unwrap();
+        nix::mount::mount(
+            Some("tmpfs"),
+            &path,
+            Some("tmpfs"),
+            nix::mount::MsFlags::empty(),
+            None::<&str>,
+        )
+        .unwrap();
+    }
+    let report = purge(node.dir.path(), &node.cgroups, PATIENCE).unwrap();
+    assert_eq!((report.shims, report.pods, report.mounts), (2, 2, 2));
+    assert!(pids.iter().all(|pid| !alive(*pid)));
+    nothing_left(&node);
+    let report = purge(node.dir.path(), &node.cgroups, PATIENCE).unwrap();
+    assert_eq!((report.shims, report.pods, report.mounts), (0, 0, 0));
+}
+
+fn nothing_left(node: &runtime_support::Node) {
+    assert_eq!(
+        RuntimeDir::new(node.dir.path()).pods().unwrap(),
+        Vec::<String>::new()
+    );
+    assert_eq!(node.cgroups.pods().unwrap(), Vec::<String>::new());
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(node.dir.path().to_str().unwrap()), "{mounts}");
+}
+
+/// Proportional and private memory (`proc_pid_smaps(5)`).
+fn memory(pid: u32) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let rows = text.lines().filter(|l| {
+        ["Pss:", "Pss_Anon:", "Private_Dirty:"]
+            .iter()
+            .any(|n| l.starts_with(n))
+    });
+    rows.map(|row| row.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect::<Vec<_>>()
+        .join(", ")
+}

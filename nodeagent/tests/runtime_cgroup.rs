@@ -1,0 +1,197 @@
+//! Cgroups: the real ones of this host (v1 here), and the writes for v2 on a tree that looks like one.
+//!
+//! Of the kernel's v2 rules the tree states: files exist before they are written (the code must create none), and a group
+//! has only the controllers that its parent's `cgroup.subtree_control` names.
+
+mod runtime_support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use gantry_nodeagent::host::cgroup::{CgroupError, Cgroups, Hierarchy};
+use gantry_nodeagent_api::ContainerResources;
+use runtime_support::{PATIENCE, cpus, node, until};
+
+fn resources(list: &str, milli: u32) -> ContainerResources {
+    ContainerResources {
+        cpus: cpus(list),
+        cpu_request_milli: milli,
+        ..ContainerResources::default()
+    }
+}
+
+#[test]
+fn the_pods_group_is_the_union_of_its_containers() {
+    let Some(node) = node() else { return };
+    let Hierarchy::V1(mounts) = node.cgroups.hierarchy() else {
+        eprintln!("SKIPPED: this host has cgroup v2");
+        return;
+    };
+    let pod = mounts["cpuset"].join("gantry").join(&node.instance).join("podu");
+    let weight = mounts["cpu"]
+        .join("gantry")
+        .join(&node.instance)
+        .join("podu/cpu.shares");
+    let shared = cpus("0");
+    let now = || {
+        fs::read_to_string(pod.join("cpuset.cpus"))
+            .unwrap()
+            .trim()
+            .to_owned()
+    };
+    node.cgroups
+        .create("u", "a", &resources("1", 1000), &shared, &[])
+        .unwrap();
+    assert_eq!(now(), "1");
+    node.cgroups
+        .create("u", "b", &resources("", 500), &shared, &[])
+        .unwrap();
+    assert_eq!(now(), "0-1");
+    assert_eq!(fs::read_to_string(&weight).unwrap().trim(), "1536");
+    node.cgroups
+        .apply_resources("u", "a", &resources("", 1000), &shared, &[0])
+        .unwrap();
+    assert_eq!(now(), "0");
+    assert_eq!(
+        node.cgroups.in_force("u", "a").unwrap().resources(&shared).cpus,
+        cpus("")
+    );
+    assert_eq!(node.cgroups.pods().unwrap(), ["u"]);
+    assert_eq!(node.cgroups.containers("u").unwrap(), ["a", "b"]);
+    node.cgroups.remove_pod("u", PATIENCE).unwrap();
+    node.cgroups.remove_pod("u", PATIENCE).unwrap();
+    assert!(!pod.exists() && node.cgroups.pods().unwrap().is_empty());
+}
+
+#[test]
+fn everything_in_a_pod_is_killed_and_nothing_else() {
+    let Some(node) = node() else { return };
+    let Hierarchy::V1(mounts) = node.cgroups.hierarchy() else {
+        eprintln!("SKIPPED: this host has cgroup v2");
+        return;
+    };
+    let mut children: Vec<_> = (0..3)
+        .map(|_| Command::new("sleep").arg("1000").spawn().unwrap())
+        .collect();
+    for (child, pod) in children.iter().zip(["x", "x", "y"]) {
+        node.cgroups
+            .create(pod, "c", &resources("0", 0), &cpus(""), &[])
+            .unwrap();
+        let group = node.cgroups.container_path(pod, "c");
+        fs::write(
+            mounts["memory"].join(&group[1..]).join("cgroup.procs"),
+            child.id().to_string(),
+        )
+        .unwrap();
+    }
+    assert_eq!(node.cgroups.pids_of_pod("x").unwrap().len(), 2);
+    node.cgroups.kill_pod("x", PATIENCE).unwrap();
+    let codes: Vec<bool> = children
+        .iter_mut()
+        .map(|c| c.try_wait().unwrap().is_some())
+        .collect();
+    assert_eq!(codes, [true, true, false]);
+    node.cgroups.remove_all(PATIENCE).unwrap();
+    until("the last one has ended", || children[2].try_wait().unwrap());
+    assert!(node.cgroups.pods().unwrap().is_empty());
+}
+
+/// A tree with one pod's groups and the files that a v2 kernel would show.
+fn v2_tree(root: &Path) -> PathBuf {
+    let pod = root.join("gantry/i/podu");
+    fs::create_dir_all(pod.join("c")).unwrap();
+    let files = BTreeMap::from([
+        ("cgroup.controllers", "cpuset cpu io memory hugetlb pids"),
+        ("cgroup.subtree_control", "cpu"),
+        ("cgroup.procs", ""),
+        ("cpuset.cpus", ""),
+        ("cpuset.cpus.effective", "0-7"),
+        ("cpuset.mems", ""),
+        ("cpuset.mems.effective", "0-1"),
+        ("cpu.weight", "100"),
+        ("cpu.max", "max 100000"),
+        ("memory.max", "max"),
+        ("memory.current", "1048576"),
+        ("memory.reclaim", ""),
+        ("memory.events", "low 0\noom 3\noom_kill 2"),
+        ("pids.max", "max"),
+        ("hugetlb.2MB.max", "max"),
+        ("hugetlb.2MB.rsvd.max", "max"),
+    ]);
+    let groups = ["", "gantry", "gantry/i", "gantry/i/podu", "gantry/i/podu/c"];
+    for (group, (file, content)) in groups.iter().flat_map(|g| files.iter().map(move |f| (g, f))) {
+        fs::write(root.join(group).join(file), format!("{content}\n")).unwrap();
+    }
+    pod
+}
+
+#[test]
+fn v2_gets_its_own_files_and_values() {
+    let dir = tempfile::tempdir().unwrap();
+    let pod = v2_tree(dir.path());
+    let cgroups = Cgroups::new(Hierarchy::V2(dir.path().to_owned()), "i");
+    let wanted = ContainerResources {
+        cpus: cpus("2-3"),
+        cpu_request_milli: 2000,
+        cpu_limit_milli: Some(2500),
+        memory_bytes: 64 << 20,
+        hugepages: BTreeMap::from([(2 << 20, 8 << 20)]),
+    };
+    cgroups.create("u", "c", &wanted, &cpus("0"), &[1]).unwrap();
+    let now = |file: &str| fs::read_to_string(pod.join(file)).unwrap().trim().to_owned();
+    for (file, value) in [
+        ("cgroup.subtree_control", "+cpuset +memory +pids +hugetlb"),
+        ("cpuset.cpus", "2-3"),
+        ("cpu.weight", "200"),
+        ("c/cpuset.cpus", "2-3"),
+        ("c/cpuset.mems", "1"),
+        ("c/cpu.weight", "200"),
+        ("c/cpu.max", "250000 100000"),
+        ("c/memory.max", "67108864"),
+        ("c/pids.max", "16384"),
+        ("c/hugetlb.2MB.max", "8388608"),
+        ("c/hugetlb.2MB.rsvd.max", "8388608"),
+    ] {
+        assert_eq!(now(file), value, "{file}");
+    }
+    let applied = cgroups.in_force("u", "c").unwrap();
+    assert_eq!(
+        (applied.cpus, applied.cpu_request_milli),
+        (cpus("0-7"), 2000),
+        "what is effective counts"
+    );
+    assert_eq!(applied.hugepages, wanted.hugepages);
+    assert_eq!(cgroups.oom_kills("u", "c").unwrap(), 2);
+
+    // v2 would kill what does not fit: it has to be asked, and asked for nothing else.
+    let less = ContainerResources {
+        memory_bytes: 1 << 19,
+        ..resources("4", 10)
+    };
+    let error = cgroups
+        .apply_resources("u", "c", &less, &cpus("0"), &[])
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            CgroupError::MemoryInUse {
+                used_bytes: 1_048_576,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert_eq!(
+        (now("c/memory.max"), now("c/cpuset.cpus")),
+        ("67108864".to_owned(), "2-3".to_owned())
+    );
+    cgroups
+        .apply_resources("u", "c", &resources("", 10), &cpus("0"), &[])
+        .unwrap();
+    assert_eq!(
+        (now("c/memory.max"), now("c/cpuset.mems"), now("c/cpu.max")),
+        ("max".into(), String::new(), "max 100000".into())
+    );
+}
