@@ -1,0 +1,29 @@
+//! The kinds of the API: Gantry's own (group `gantry.dev`), and shorthands over Kubernetes' own types.
+
+mod kinds;
+mod operation;
+
+pub use kinds::*;
+pub use operation::*;
+
+pub use gantry_catalog::{NetworkFunctionSpec, NetworkServiceSpec, NfPackageSpec};
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+
+/// API group of Gantry's own kinds.
+pub const GROUP: &str = "gantry.dev";
+/// Version of that group.
+pub const VERSION: &str = "v1";
+
+/// Labels and annotations with a meaning.
+pub mod labels {
+    /// On every object of a NetworkFunction: its name.
+    pub const NF: &str = "gantry.dev/network-function";
+    /// On every object of a NetworkService: its name.
+    pub const SERVICE: &str = "gantry.dev/network-service";
+    /// On pods and config maps of a NetworkFunction: the revision (hash of package, values, peers).
+    pub const REVISION: &str = "gantry.dev/revision";
+    /// Annotation on a pod: JSON `PodExtras` (what a Kubernetes PodSpec cannot say: exclusive CPUs, SMT, NUMA policy, group, drain).
+    pub const EXTRAS: &str = "gantry.dev/extras";
+    /// Annotation on a pod: JSON of the drain's state (`DrainState`), while it drains.
+    pub const DRAIN: &str = "gantry.dev/drain";
+}

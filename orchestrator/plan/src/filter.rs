@@ -1,0 +1,45 @@
+//! What rules a node out before any counting.
+
+use crate::board::Board;
+use crate::reason::Reason;
+use crate::{PodRequest, PodUid};
+
+/// Whether a pod without a place may go to the node at all.
+pub(crate) fn filter(
+    board: &Board<'_>,
+    node: &str,
+    uid: &PodUid,
+    request: &PodRequest,
+) -> Result<(), Reason> {
+    if let Some(wanted) = request.node_name.as_ref().filter(|wanted| *wanted != node) {
+        return Err(Reason::OtherNode {
+            wanted: wanted.clone(),
+        });
+    }
+    if let Some(holder) = board.holder(uid).filter(|holder| *holder != node) {
+        return Err(Reason::RunsOn { node: holder.clone() });
+    }
+    let Some(book) = board.books.get(node) else {
+        return Err(Reason::NodeGone);
+    };
+    if !book.state.schedulable {
+        return Err(Reason::NotSchedulable);
+    }
+    for (key, value) in &request.node_selector {
+        if book.state.labels.get(key) != Some(value) {
+            return Err(Reason::Selector {
+                key: key.clone(),
+                value: value.clone(),
+            });
+        }
+    }
+    for rule in &request.anti_affinity {
+        let there = board.with_key(node, &rule.key);
+        if there.required > 0 || (rule.required && there.pods > 0) {
+            return Err(Reason::AntiAffinity {
+                key: rule.key.clone(),
+            });
+        }
+    }
+    Ok(())
+}
