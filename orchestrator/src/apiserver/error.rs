@@ -1,0 +1,181 @@
+//! Errors as Kubernetes' Status objects.
+
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::kinds::{FieldError, Kind};
+use crate::store::StoreError;
+
+/// A request that was not done; becomes a `Status`.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// HTTP status.
+    pub code: StatusCode,
+    /// Kubernetes' reason, one CamelCase word.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+    /// Kubernetes' details.
+    pub details: Value,
+}
+
+fn qualified(kind: &Kind) -> String {
+    match kind.group {
+        "" => kind.plural.to_owned(),
+        group => format!("{}.{group}", kind.plural),
+    }
+}
+
+impl ApiError {
+    fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            details: Value::Null,
+        }
+    }
+
+    fn of(mut self, kind: &Kind, name: &str) -> Self {
+        self.details = json!({"name": name, "group": kind.group, "kind": kind.plural});
+        self
+    }
+
+    /// 400.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
+    }
+
+    /// 403.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "Forbidden", message)
+    }
+
+    /// 404, an object.
+    pub fn not_found(kind: &Kind, name: &str) -> Self {
+        let message = format!("{} {name:?} not found", qualified(kind));
+        Self::new(StatusCode::NOT_FOUND, "NotFound", message).of(kind, name)
+    }
+
+    /// 404, a path.
+    pub fn no_such_path() -> Self {
+        let message = "the server could not find the requested resource";
+        Self {
+            details: json!({}),
+            ..Self::new(StatusCode::NOT_FOUND, "NotFound", message)
+        }
+    }
+
+    /// 405.
+    pub fn method() -> Self {
+        let message = "the server does not allow this method on the requested resource";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+    }
+
+    /// 409, the name is taken.
+    pub fn already_exists(kind: &Kind, name: &str) -> Self {
+        let message = format!("{} {name:?} already exists", qualified(kind));
+        Self::new(StatusCode::CONFLICT, "AlreadyExists", message).of(kind, name)
+    }
+
+    /// 409, somebody else was faster, or a precondition does not hold.
+    pub fn conflict(kind: &Kind, name: &str, why: &str) -> Self {
+        let message = format!(
+            "Operation cannot be fulfilled on {} {name:?}: {why}",
+            qualified(kind)
+        );
+        Self::new(StatusCode::CONFLICT, "Conflict", message).of(kind, name)
+    }
+
+    /// 410.
+    pub fn expired(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::GONE, "Expired", message)
+    }
+
+    /// 413.
+    pub fn too_large(limit_bytes: usize) -> Self {
+        let message = format!("the request body is larger than {limit_bytes} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
+    }
+
+    /// 415.
+    pub fn media_type(message: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "UnsupportedMediaType",
+            message,
+        )
+    }
+
+    /// 422.
+    pub fn invalid(kind: &Kind, name: &str, errors: &[FieldError]) -> Self {
+        let causes: Vec<_> = errors
+            .iter()
+            .map(|e| json!({"reason": e.reason, "field": e.field, "message": e.message}))
+            .collect();
+        let words: Vec<_> = errors
+            .iter()
+            .map(|e| format!("{}: {}", e.field, e.message))
+            .collect();
+        let words = if words.len() == 1 {
+            words.concat()
+        } else {
+            format!("[{}]", words.join(", "))
+        };
+        let message = format!("{} {name:?} is invalid: {words}", kind.kind);
+        let details = json!({"name": name, "group": kind.group, "kind": kind.kind, "causes": causes});
+        Self {
+            details,
+            ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
+        }
+    }
+
+    /// 500.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
+    }
+
+    /// 503.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
+    }
+
+    /// The Status object.
+    pub fn status(&self) -> Value {
+        json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": self.message, "reason": self.reason, "details": self.details, "code": self.code.as_u16(),
+        })
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Compacted { .. } => {
+                Self::expired("the provided resource version is too old: list again without one")
+            }
+            StoreError::Future { asked, newest } => {
+                let message = format!("Too large resource version: {asked}, current: {newest}");
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
+            }
+            StoreError::Conflict { key, .. } => Self::new(
+                StatusCode::CONFLICT,
+                "Conflict",
+                format!("{key} was changed meanwhile"),
+            ),
+            error => {
+                tracing::error!(error = &error as &dyn std::error::Error, "store");
+                Self::internal(format!("{error}: see the orchestrator's log"))
+            }
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        (self.code, axum::Json(self.status())).into_response()
+    }
+}

@@ -1,0 +1,81 @@
+//! The API: Kubernetes' conventions over the table of kinds.
+
+mod accept;
+mod auth;
+mod discovery;
+mod error;
+mod list;
+mod listener;
+mod objects;
+mod openapi;
+mod patch;
+mod path;
+mod planning;
+mod protobuf;
+mod query;
+mod rest;
+mod selector;
+mod sub;
+mod table;
+mod watch;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn;
+use axum::routing::{any, get, post};
+use tokio_util::sync::CancellationToken;
+
+pub use auth::{Identity, MASTERS, NODE_PREFIX, NODES};
+pub use error::ApiError;
+pub use listener::{ListenError, Listener};
+pub use objects::{DeleteOptions, Deleted, FieldValidation, Objects, Target, WriteOptions, Written};
+pub use planning::Planning;
+pub use selector::Selector;
+
+use crate::link::{LinkHandle, NodeLink};
+
+/// Largest request body, as in Kubernetes.
+pub const MAX_BODY_BYTES: usize = 3 << 20;
+
+/// What the handlers share. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiServer {
+    /// Objects by the rules.
+    pub objects: Objects,
+    /// The agents, for logs and commands.
+    pub link: LinkHandle,
+    /// The planner, for what-ifs.
+    pub planning: Arc<dyn Planning>,
+    /// Ends watches, logs and commands.
+    pub shutdown: CancellationToken,
+}
+
+impl ApiServer {
+    /// All routes: the API for administrators, the gRPC service for agents.
+    pub fn router(self) -> Router {
+        let grpc = tonic::service::Routes::new(NodeLink::new(self.link.clone()).into_service());
+        Router::new()
+            .route("/version", get(discovery::version))
+            .route("/healthz", get(|| async { "ok" }))
+            .route("/livez", get(|| async { "ok" }))
+            .route("/readyz", get(|| async { "ok" }))
+            .route("/api", get(discovery::api))
+            .route("/api/v1", get(discovery::resource_list))
+            .route("/apis", get(discovery::apis))
+            .route("/apis/{group}", get(discovery::api_group))
+            .route("/apis/{group}/{version}", get(discovery::resource_list))
+            .route("/openapi/v3", get(openapi::index))
+            .route("/openapi/v3/api/{version}", get(openapi::document))
+            .route("/openapi/v3/apis/{group}/{version}", get(openapi::document))
+            .route("/gantry/v1/plan", post(planning::plan))
+            .route("/gantry/v1/explain/{namespace}/{pod}", get(planning::explain))
+            .route("/api/v1/{*rest}", any(rest::resource))
+            .route("/apis/{group}/{version}/{*rest}", any(rest::resource))
+            .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES))
+            .with_state(self)
+            .fallback(|| async { ApiError::no_such_path() })
+            .merge(grpc.prepare().into_axum_router().reset_fallback())
+            .layer(from_fn(auth::authorize))
+    }
+}

@@ -1,0 +1,138 @@
+//! The metadata that the server owns.
+
+use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::kinds::{FieldError, Kind, at, is_dns_label, is_dns_subdomain, is_label_value, is_qualified_name};
+
+/// Now, RFC 3339 with whole seconds.
+pub(super) fn now() -> String {
+    let now = OffsetDateTime::now_utc();
+    now.replace_nanosecond(0)
+        .unwrap_or(now)
+        .format(&Rfc3339)
+        .expect("a current time formats as RFC 3339")
+}
+
+/// The metadata, made if missing.
+pub(super) fn metadata(object: &mut Value) -> &mut Map<String, Value> {
+    if !object.is_object() {
+        *object = json!({});
+    }
+    let slot = &mut object["metadata"];
+    if !slot.is_object() {
+        *slot = json!({});
+    }
+    slot.as_object_mut().expect("it was made an object above")
+}
+
+/// Text of a metadata field, empty if missing.
+pub(super) fn text<'a>(object: &'a Value, field: &str) -> &'a str {
+    object
+        .get("metadata")
+        .and_then(|m| m.get(field))
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
+
+/// Deletion has begun.
+pub(super) fn is_going(object: &Value) -> bool {
+    !text(object, "deletionTimestamp").is_empty()
+}
+
+/// Somebody still has to clean up after the object.
+pub(super) fn has_finalizers(object: &Value) -> bool {
+    at(object, "/metadata/finalizers")
+        .as_array()
+        .is_some_and(|f| !f.is_empty())
+}
+
+/// Fields of a new object.
+pub(super) fn on_create(object: &mut Value) {
+    let has_spec = object.get("spec").is_some();
+    let metadata = metadata(object);
+    for field in [
+        "resourceVersion",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "managedFields",
+        "selfLink",
+    ] {
+        metadata.remove(field);
+    }
+    metadata.insert("uid".to_owned(), json!(uuid::Uuid::new_v4().to_string()));
+    metadata.insert("creationTimestamp".to_owned(), json!(now()));
+    if has_spec {
+        metadata.insert("generation".to_owned(), json!(1));
+    }
+}
+
+/// Fields that an update cannot change; the generation rises with the spec.
+pub(super) fn on_update(object: &mut Value, old: &Value) {
+    let changed = object.get("spec") != old.get("spec");
+    let generation = at(old, "/metadata/generation").as_i64();
+    let metadata = metadata(object);
+    metadata.remove("managedFields");
+    metadata.remove("selfLink");
+    let kept = [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generateName",
+        "generation",
+        "resourceVersion",
+    ];
+    for field in kept {
+        match old["metadata"].get(field) {
+            Some(value) => metadata.insert(field.to_owned(), value.clone()),
+            None => metadata.remove(field),
+        };
+    }
+    if changed {
+        metadata.insert("generation".to_owned(), json!(generation.unwrap_or(1) + 1));
+    }
+}
+
+/// Rules on names, labels, annotations.
+pub(super) fn validate(kind: &Kind, object: &Value, errors: &mut Vec<FieldError>) {
+    let name = text(object, "name");
+    let good = if kind.label_name {
+        is_dns_label(name)
+    } else {
+        is_dns_subdomain(name)
+    };
+    if !good {
+        let wanted = if kind.label_name {
+            "a DNS label"
+        } else {
+            "a DNS name"
+        };
+        let message =
+            format!("{name:?} is not {wanted} (RFC 1123): a-z, 0-9 and -, alphanumeric at both ends");
+        errors.push(FieldError::invalid("metadata.name", message));
+    }
+    for (key, value) in at(object, "/metadata/labels").as_object().into_iter().flatten() {
+        if !is_qualified_name(key) || !value.as_str().is_some_and(is_label_value) {
+            errors.push(FieldError::invalid(
+                "metadata.labels",
+                format!("{key}={value} is not a valid label"),
+            ));
+        }
+    }
+    for (key, _) in at(object, "/metadata/annotations")
+        .as_object()
+        .into_iter()
+        .flatten()
+    {
+        if !is_qualified_name(key) {
+            errors.push(FieldError::invalid(
+                "metadata.annotations",
+                format!("{key:?} is not a valid key"),
+            ));
+        }
+    }
+}

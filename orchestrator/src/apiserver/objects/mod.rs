@@ -1,0 +1,110 @@
+//! Objects over the store, by the rules of the table: the one way in for the API and for the orchestrator's own shell.
+
+mod create;
+mod delete;
+mod meta;
+mod prepare;
+mod service_ip;
+mod update;
+
+use std::sync::Arc;
+
+use ipnet::Ipv4Net;
+use serde_json::Value;
+
+use super::error::ApiError;
+use super::selector::Selector;
+use crate::kinds::{Kind, codec};
+use crate::store::{Range, Revision, Store};
+
+pub use delete::{DeleteOptions, Deleted};
+pub use update::Target;
+
+/// What happens to fields that a type does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    /// The request fails.
+    Strict,
+    /// They are dropped with a warning.
+    #[default]
+    Warn,
+    /// They are dropped.
+    Ignore,
+}
+
+/// How a write is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// Everything but the write.
+    pub dry_run: bool,
+    /// Unknown fields.
+    pub validation: FieldValidation,
+    /// The orchestrator itself writes: pods' specs may change.
+    pub system: bool,
+}
+
+impl WriteOptions {
+    /// For the orchestrator's own writes.
+    pub const SYSTEM: Self = Self {
+        dry_run: false,
+        validation: FieldValidation::Strict,
+        system: true,
+    };
+}
+
+/// A write that was done.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The object as it is now.
+    pub object: Value,
+    /// For the client's Warning headers.
+    pub warnings: Vec<String>,
+}
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub struct Objects {
+    store: Arc<dyn Store>,
+    service_cidr: Ipv4Net,
+}
+
+impl Objects {
+    /// Over a store; Services get addresses of the range.
+    pub fn new(store: Arc<dyn Store>, service_cidr: Ipv4Net) -> Self {
+        Self { store, service_cidr }
+    }
+
+    /// The store below.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// One object, with its resourceVersion. 404 if absent.
+    pub async fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Value, ApiError> {
+        let found = self.store.get(&kind.key(namespace, name)).await?;
+        found
+            .as_ref()
+            .map(codec::decode)
+            .ok_or_else(|| ApiError::not_found(kind, name))
+    }
+
+    /// All objects of a kind that a selector takes, and the revision that the list shows.
+    pub async fn list(
+        &self,
+        kind: &Kind,
+        namespace: Option<&str>,
+        selector: &Selector,
+    ) -> Result<(Vec<Value>, Revision), ApiError> {
+        let listing = self.store.list(Range::prefix(kind.prefix(namespace))).await?;
+        let objects = listing
+            .items
+            .iter()
+            .map(codec::decode)
+            .filter(|o| selector.matches(o))
+            .collect();
+        Ok((objects, listing.revision))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! Addresses of Services. Whoever takes one also writes the key [`LAST`], so that no two take the same at the same time.
+
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+
+use rand::Rng;
+use serde_json::{Value, json};
+
+use super::super::error::ApiError;
+use super::super::selector::Selector;
+use super::Objects;
+use crate::kinds::{FieldError, Kind, at};
+use crate::store::{Compare, Txn};
+
+/// Holds the address taken last.
+const LAST: &str = "/gantry/service-address";
+
+/// An address that was chosen; taken with the transaction that writes its Service.
+pub(super) struct Choice {
+    compare: Compare,
+    address: String,
+}
+
+impl Choice {
+    /// The transaction, if nobody chose meanwhile.
+    pub fn join(self, txn: Txn) -> Txn {
+        txn.when(LAST, self.compare).put(LAST, self.address.into())
+    }
+}
+
+impl Objects {
+    /// Gives a new Service an address, unless it wants none; checks the one that it names.
+    pub(super) async fn assign_address(
+        &self,
+        kind: &Kind,
+        object: &mut Value,
+    ) -> Result<Option<Choice>, ApiError> {
+        if kind.kind != "Service" || at(object, "/spec/clusterIP") == "None" {
+            return Ok(None);
+        }
+        // In this order: a Service that is missing in the list below changes the key after this.
+        let last = self.store.get(LAST).await?;
+        let compare = last.map_or(Compare::Absent, |version| Compare::At(version.mod_revision));
+        let (services, _) = self.list(kind, None, &Selector::default()).await?;
+        let taken: HashSet<&str> = services
+            .iter()
+            .filter_map(|s| at(s, "/spec/clusterIP").as_str())
+            .collect();
+        let address = match at(object, "/spec/clusterIP").as_str().filter(|a| !a.is_empty()) {
+            Some(wanted) => {
+                if taken.contains(wanted)
+                    || !wanted
+                        .parse()
+                        .is_ok_and(|a: Ipv4Addr| self.service_cidr.contains(&a))
+                {
+                    let message = format!("{wanted} is in use, or outside the range {}", self.service_cidr);
+                    return Err(ApiError::invalid(
+                        kind,
+                        "",
+                        &[FieldError::invalid("spec.clusterIP", message)],
+                    ));
+                }
+                wanted.to_owned()
+            }
+            None => self
+                .free_address(&taken)
+                .ok_or_else(|| {
+                    ApiError::internal(format!(
+                        "no free service address in {}: delete a Service",
+                        self.service_cidr
+                    ))
+                })?
+                .to_string(),
+        };
+        object["spec"]["clusterIP"] = json!(address);
+        object["spec"]["clusterIPs"] = json!([address]);
+        Ok(Some(Choice { compare, address }))
+    }
+
+    /// The first free one from a random place on: an address is not taken up again right after its Service went.
+    fn free_address(&self, taken: &HashSet<&str>) -> Option<Ipv4Addr> {
+        let first = u64::from(u32::from(self.service_cidr.network()));
+        // Neither the network address, nor the first (a gateway, by custom), nor the broadcast address.
+        let count = (1u64 << (32 - self.service_cidr.prefix_len())).saturating_sub(3);
+        let start = if count == 0 {
+            0
+        } else {
+            rand::rng().random_range(0..count)
+        };
+        (0..count)
+            .map(|i| first + 2 + (start + i) % count)
+            .filter_map(|n| u32::try_from(n).ok().map(Ipv4Addr::from))
+            .find(|address| !taken.contains(address.to_string().as_str()))
+    }
+}

@@ -1,0 +1,171 @@
+//! `exec`: a command in a container over a WebSocket, protocols `v5.channel.k8s.io` and `v4.channel.k8s.io`.
+//!
+//! The first byte of a message is the channel: 0 stdin, 1 stdout, 2 stderr, 3 error (a Status), 4 resize, 255 close (v5).
+
+use std::collections::HashMap;
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::{FromRequestParts, Query};
+use axum::response::{IntoResponse, Response};
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::{Sink, SinkExt, Stream, StreamExt};
+use gantry_nodeagent_api::{SessionFrame, SessionKind};
+use http::request::Parts;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::super::ApiServer;
+use super::super::error::ApiError;
+use super::super::path::Resource;
+use super::log::{open, place};
+use crate::link::Session;
+
+const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const ERROR: u8 = 3;
+const RESIZE: u8 = 4;
+const CLOSE: u8 = 255;
+
+/// Upgrades the request; the command runs when the WebSocket is open.
+pub(in super::super) async fn exec(
+    server: ApiServer,
+    resource: &Resource<'_>,
+    mut parts: Parts,
+) -> Result<Response, ApiError> {
+    let name = resource.name.ok_or_else(ApiError::no_such_path)?;
+    let pairs = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
+        .map_err(|e| ApiError::bad_request(format!("query: {e}")))?
+        .0;
+    let argv: Vec<String> = pairs
+        .iter()
+        .filter(|(k, _)| k == "command")
+        .map(|(_, v)| v.clone())
+        .collect();
+    let single: HashMap<&str, &str> = pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let flag = |key: &str| matches!(single.get(key), Some(&"true" | &"1"));
+    if argv.is_empty() {
+        return Err(ApiError::bad_request(
+            "you must specify at least one command for the container",
+        ));
+    }
+    let container = single.get("container").copied().unwrap_or_default();
+    let place = place(&server, resource, name, container).await?;
+    let kind = SessionKind::Exec {
+        pod: place.uid,
+        container: place.container,
+        argv,
+        tty: flag("tty"),
+        stdin: flag("stdin"),
+    };
+    let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &())
+        .await
+        .map_err(|_| ApiError::bad_request("exec needs a WebSocket upgrade (kubectl 1.31 or later)"))?;
+    let session = open(&server, &place.node, kind).await?;
+    let upgraded = upgrade
+        .protocols(PROTOCOLS)
+        .on_upgrade(move |socket| relay(socket, session, server));
+    Ok(upgraded.into_response())
+}
+
+fn frame(channel: u8, bytes: &[u8]) -> Message {
+    let mut out = BytesMut::with_capacity(bytes.len() + 1);
+    out.put_u8(channel);
+    out.extend_from_slice(bytes);
+    Message::Binary(out.freeze())
+}
+
+async fn relay(socket: WebSocket, session: Session, server: ApiServer) {
+    let (mut sink, stream) = socket.split();
+    let Session { input, output } = session;
+    // Both directions go on at once: a command that waits for its output to be taken takes no input meanwhile.
+    // Cancel-safe: when one of them ends, nobody wants the rest of the other.
+    let over = tokio::select! {
+        over = show(output, &mut sink) => over,
+        () = feed(stream, input) => false,
+        () = server.shutdown.cancelled() => true,
+    };
+    if over {
+        let close = CloseFrame {
+            code: close_code::NORMAL,
+            reason: "".into(),
+        };
+        // The client may be gone already.
+        let _ = sink.send(Message::Close(Some(close))).await;
+    }
+}
+
+/// From the pod to the client; false if the client is gone.
+async fn show(
+    mut output: mpsc::Receiver<SessionFrame>,
+    sink: &mut (impl Sink<Message, Error = axum::Error> + Unpin),
+) -> bool {
+    loop {
+        let (message, last) = match output.recv().await {
+            Some(SessionFrame::Stdout(bytes)) => (frame(STDOUT, &bytes), false),
+            Some(SessionFrame::Stderr(bytes)) => (frame(STDERR, &bytes), false),
+            Some(SessionFrame::Exit(code)) => (frame(ERROR, exit_status(code).to_string().as_bytes()), true),
+            Some(SessionFrame::Error(text)) => (failure(text), true),
+            Some(_) => continue,
+            None => (failure("the agent ended the session".to_owned()), true),
+        };
+        if sink.send(message).await.is_err() {
+            return false;
+        }
+        if last {
+            return true;
+        }
+    }
+}
+
+/// From the client to the pod, until the client is gone. What a command that has ended does not take is dropped.
+async fn feed(
+    mut stream: impl Stream<Item = Result<Message, axum::Error>> + Unpin,
+    to: mpsc::Sender<SessionFrame>,
+) {
+    while let Some(Ok(message)) = stream.next().await {
+        match message {
+            Message::Binary(bytes) => {
+                if let Some(input) = input(&bytes) {
+                    let _ = to.send(input).await;
+                }
+            }
+            Message::Text(_) | Message::Ping(_) | Message::Pong(_) => {}
+            Message::Close(_) => return,
+        }
+    }
+}
+
+fn failure(text: String) -> Message {
+    frame(ERROR, ApiError::internal(text).status().to_string().as_bytes())
+}
+
+fn input(bytes: &Bytes) -> Option<SessionFrame> {
+    let (channel, rest) = (*bytes.first()?, bytes.slice(1..));
+    match channel {
+        STDIN => Some(SessionFrame::Stdin(rest)),
+        CLOSE if rest.first() == Some(&STDIN) => Some(SessionFrame::StdinEof),
+        RESIZE => {
+            let size: Value = serde_json::from_slice(&rest).ok()?;
+            let number = |key: &str| size[key].as_u64().and_then(|n| u16::try_from(n).ok());
+            Some(SessionFrame::Resize {
+                columns: number("Width")?,
+                rows: number("Height")?,
+            })
+        }
+        _ => None,
+    }
+}
+
+/// How kubectl learns the exit code.
+fn exit_status(code: i32) -> Value {
+    if code == 0 {
+        return json!({"metadata": {}, "status": "Success"});
+    }
+    json!({
+        "metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
+        "message": format!("command terminated with non-zero exit code: {code}"),
+        "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]},
+    })
+}

@@ -1,0 +1,140 @@
+//! `log`: a container's log from its node.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use gantry_nodeagent_api::{SessionFrame, SessionKind};
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use serde::Deserialize;
+
+use super::super::ApiServer;
+use super::super::error::ApiError;
+use super::super::path::Resource;
+use super::super::rest::Call;
+use crate::kinds::at;
+use crate::link::Session;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct LogQuery {
+    container: String,
+    follow: bool,
+    previous: bool,
+    timestamps: bool,
+    tail_lines: Option<u64>,
+    since_seconds: Option<u64>,
+    since_time: Option<String>,
+}
+
+/// Where a pod runs.
+pub(super) struct Place {
+    pub node: String,
+    pub uid: String,
+    pub container: String,
+}
+
+/// Node, uid and container of a pod; the container may be left out if there is one, or an annotation says which.
+pub(super) async fn place(
+    server: &ApiServer,
+    resource: &Resource<'_>,
+    name: &str,
+    container: &str,
+) -> Result<Place, ApiError> {
+    let pod = server
+        .objects
+        .get(resource.kind, resource.namespace(), name)
+        .await?;
+    let names: Vec<&str> = at(&pod, "/spec/containers")
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|c| c["name"].as_str())
+        .collect();
+    let default = pod["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"].as_str();
+    let container = match (container, default, names.as_slice()) {
+        ("", Some(default), _) => default.to_owned(),
+        ("", None, [only]) => (*only).to_owned(),
+        ("", None, _) => {
+            let message =
+                format!("a container name must be specified for pod {name}, choose one of: {names:?}");
+            return Err(ApiError::bad_request(message));
+        }
+        (named, _, _) => named.to_owned(),
+    };
+    if !names.contains(&container.as_str()) {
+        return Err(ApiError::bad_request(format!(
+            "container {container} is not valid for pod {name}"
+        )));
+    }
+    let node = at(&pod, "/spec/nodeName").as_str().unwrap_or_default().to_owned();
+    if node.is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "pod {name} does not have a node assigned"
+        )));
+    }
+    let uid = at(&pod, "/metadata/uid").as_str().unwrap_or_default().to_owned();
+    Ok(Place { node, uid, container })
+}
+
+/// Opens a session on the pod's node.
+pub(super) async fn open(server: &ApiServer, node: &str, kind: SessionKind) -> Result<Session, ApiError> {
+    server
+        .link
+        .open_session(node, kind)
+        .await
+        .map_err(|e| ApiError::unavailable(e.to_string()))
+}
+
+fn since_ms(query: &LogQuery) -> Option<u64> {
+    use time::OffsetDateTime;
+    use time::format_description::well_known::Rfc3339;
+    let ms = |t: OffsetDateTime| u64::try_from(t.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
+    match (query.since_seconds, &query.since_time) {
+        (Some(seconds), _) => {
+            Some(ms(OffsetDateTime::now_utc()).saturating_sub(seconds.saturating_mul(1000)))
+        }
+        (None, Some(time)) => OffsetDateTime::parse(time, &Rfc3339).ok().map(ms),
+        (None, None) => None,
+    }
+}
+
+/// Streams the log as plain text.
+pub(super) async fn log(call: &Call<'_>, parts: &Parts, name: &str) -> Result<Response, ApiError> {
+    let query = axum::extract::Query::<LogQuery>::try_from_uri(&parts.uri)
+        .map_err(|e| ApiError::bad_request(format!("query: {e}")))?
+        .0;
+    let place = place(call.server, &call.resource, name, &query.container).await?;
+    let kind = SessionKind::Logs {
+        pod: place.uid,
+        container: place.container,
+        follow: query.follow,
+        tail_lines: query.tail_lines,
+        previous: query.previous,
+        since_ms: since_ms(&query),
+        timestamps: query.timestamps,
+    };
+    let mut session = open(call.server, &place.node, kind).await?;
+    // An error before the first line is an error of the request.
+    let first = session.output.recv().await;
+    if let Some(SessionFrame::Error(message)) = first {
+        return Err(ApiError::bad_request(message));
+    }
+    let shutdown = call.server.shutdown.clone();
+    let lines = futures::stream::unfold((first, session), move |(next, mut session)| {
+        let shutdown = shutdown.clone();
+        async move {
+            let chunk = match next? {
+                SessionFrame::Stdout(bytes) | SessionFrame::Stderr(bytes) => bytes,
+                SessionFrame::Error(message) => format!("{message}\n").into(),
+                _ => return None,
+            };
+            // Cancel-safe: an mpsc receiver and a token.
+            let next = tokio::select! {
+                frame = session.output.recv() => frame,
+                () = shutdown.cancelled() => None,
+            };
+            Some((Ok::<_, std::convert::Infallible>(chunk), (next, session)))
+        }
+    });
+    Ok(([(CONTENT_TYPE, "text/plain")], Body::from_stream(lines)).into_response())
+}

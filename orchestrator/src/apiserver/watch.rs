@@ -1,0 +1,216 @@
+//! Watches: a stream of events, each encoded once for all its watchers.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::accept::Form;
+use super::error::ApiError;
+use super::path::Resource;
+use super::query::Query;
+use super::selector::Selector;
+use super::table;
+use crate::kinds::{Kind, codec};
+use crate::store::{Event, Range, Revision, Store, StoreError, Version, Watch};
+
+/// Time between bookmarks.
+const BOOKMARK: Duration = Duration::from_secs(30);
+/// Length of a watch that does not say: half an hour to an hour, as Kubernetes.
+const LENGTH_S: u64 = 1800;
+/// Longest watch: a day.
+const MAX_LENGTH_S: u64 = 86_400;
+
+/// One client's watch.
+struct Watcher {
+    kind: &'static Kind,
+    selector: Selector,
+    form: Form,
+    include: String,
+    bookmarks: bool,
+    source: Box<dyn Watch>,
+    seen: Revision,
+    /// Ready to be sent.
+    queue: VecDeque<Bytes>,
+    next_bookmark: Instant,
+    end: Instant,
+    shutdown: CancellationToken,
+    over: bool,
+}
+
+/// Answers a watch request.
+pub async fn watch(
+    store: &dyn Store,
+    resource: &Resource<'_>,
+    query: &Query,
+    form: Form,
+    shutdown: CancellationToken,
+) -> Result<Response, ApiError> {
+    let selector = query.selector()?;
+    let prefix = resource.kind.prefix(resource.namespace);
+    let from_start = matches!(query.resource_version.as_str(), "" | "0");
+    let mut initial = Vec::new();
+    let after = if from_start || query.initial_events() {
+        let listing = store.list(Range::prefix(prefix.clone())).await?;
+        initial = listing.items;
+        listing.revision
+    } else {
+        let given = query.resource_version.parse();
+        let after = Revision(given.map_err(|_| ApiError::bad_request("resourceVersion is not a number"))?);
+        let newest = store.revision();
+        if after > newest {
+            return Err(StoreError::Future { asked: after, newest }.into());
+        }
+        after
+    };
+    let now = Instant::now();
+    let mut watcher = Watcher {
+        kind: resource.kind,
+        selector,
+        form,
+        include: query.include_object.clone(),
+        bookmarks: query.bookmarks(),
+        source: store.watch(&prefix, after)?,
+        seen: after,
+        queue: VecDeque::new(),
+        next_bookmark: now + BOOKMARK,
+        end: now + Duration::from_secs(query.timeout_seconds.unwrap_or(LENGTH_S).min(MAX_LENGTH_S)),
+        shutdown,
+        over: false,
+    };
+    for version in &initial {
+        watcher.push_initial(version);
+    }
+    if query.initial_events() {
+        watcher.push_bookmark(true);
+    }
+    let body = Body::from_stream(futures::stream::unfold(watcher, |mut watcher| async move {
+        let chunk = watcher.next().await?;
+        Some((Ok::<_, std::convert::Infallible>(chunk), watcher))
+    }));
+    Ok(([(http::header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+impl Watcher {
+    fn push_initial(&mut self, version: &Version) {
+        if !self.selector.is_everything() || self.form != Form::Object {
+            let object = codec::decode(version);
+            if self.selector.matches(&object) {
+                self.push_value("ADDED", object);
+            }
+            return;
+        }
+        self.queue
+            .push_back(line("ADDED", &version.value, version.mod_revision));
+    }
+
+    fn push_value(&mut self, type_: &str, object: Value) {
+        let shaped = table::shape(self.kind, object, self.form, &self.include);
+        self.queue
+            .push_back(text(&json!({"type": type_, "object": shaped})));
+    }
+
+    fn push_bookmark(&mut self, initial: bool) {
+        let mut metadata = json!({"resourceVersion": self.seen.to_string(), "creationTimestamp": null});
+        if initial {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let object =
+            json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": metadata});
+        let object = match self.form {
+            Form::Table => table::table(
+                self.kind,
+                &[],
+                json!({"resourceVersion": self.seen.to_string()}),
+                "",
+            ),
+            Form::Object | Form::Metadata => object,
+        };
+        self.queue
+            .push_back(text(&json!({"type": "BOOKMARK", "object": object})));
+    }
+
+    /// The next piece of the body; `None` ends it.
+    async fn next(&mut self) -> Option<Bytes> {
+        while self.queue.is_empty() {
+            if self.over {
+                return None;
+            }
+            // All arms are cancel-safe: `Watch::next` promises it, the others are timers and a token.
+            tokio::select! {
+                batch = self.source.next() => match batch {
+                    Ok(batch) => {
+                        batch.events.iter().for_each(|event| self.push(event));
+                        self.seen = batch.through;
+                    }
+                    Err(error) => {
+                        self.over = true;
+                        let status = ApiError::from(error).status();
+                        self.queue.push_back(text(&json!({"type": "ERROR", "object": status})));
+                    }
+                },
+                () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
+                    self.next_bookmark = Instant::now() + BOOKMARK;
+                    self.push_bookmark(false);
+                }
+                () = tokio::time::sleep_until(self.end) => return None,
+                () = self.shutdown.cancelled() => return None,
+            }
+        }
+        if self.queue.len() == 1 {
+            return self.queue.pop_front();
+        }
+        let mut chunk = BytesMut::new();
+        self.queue
+            .drain(..)
+            .for_each(|line| chunk.extend_from_slice(&line));
+        Some(chunk.freeze())
+    }
+
+    fn push(&mut self, event: &Event) {
+        if self.selector.is_everything() && self.form == Form::Object {
+            self.queue
+                .push_back(event.wire.get_or_init(|| encode(event)).clone());
+            return;
+        }
+        let selected = |version: &Option<Version>| {
+            let object = version
+                .as_ref()
+                .map(|v| codec::decode_at(&v.value, event.revision))?;
+            self.selector.matches(&object).then_some(object)
+        };
+        match (selected(&event.before), selected(&event.after)) {
+            (None, None) => {}
+            (None, Some(object)) => self.push_value("ADDED", object),
+            (Some(_), Some(object)) => self.push_value("MODIFIED", object),
+            // It is gone, or no longer selected: as it was when it last matched, at the version of the change.
+            (Some(object), None) => self.push_value("DELETED", object),
+        }
+    }
+}
+
+fn encode(event: &Event) -> Bytes {
+    match (&event.before, &event.after) {
+        (None, Some(after)) => line("ADDED", &after.value, event.revision),
+        (Some(_), Some(after)) => line("MODIFIED", &after.value, event.revision),
+        (Some(before), None) => line("DELETED", &before.value, event.revision),
+        (None, None) => Bytes::new(),
+    }
+}
+
+fn line(type_: &str, value: &[u8], revision: Revision) -> Bytes {
+    let mut out = BytesMut::with_capacity(value.len() + 80);
+    out.extend_from_slice(format!("{{\"type\":\"{type_}\",\"object\":").as_bytes());
+    codec::splice(value, revision, &mut out);
+    out.extend_from_slice(b"}\n");
+    out.freeze()
+}
+
+fn text(event: &Value) -> Bytes {
+    Bytes::from(event.to_string() + "\n")
+}

@@ -1,0 +1,57 @@
+//! Starting the controllers beside the API server: the shell over the pure core, and its planner for what-if questions.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::apiserver::{ApiError, Planning};
+use crate::core::Settings;
+use crate::server::{self, Controllers, Parts, ServerConfig, ServerError};
+use crate::shell::{Planner, Shell};
+
+/// Plans of the same state come out the same on every machine.
+const SEED: u64 = 0;
+
+/// The whole orchestrator, until the token is cancelled.
+pub async fn run(config: ServerConfig, shutdown: CancellationToken) -> Result<(), ServerError> {
+    server::serve(config, shutdown, start).await
+}
+
+async fn start(parts: Parts) -> Result<Controllers, ServerError> {
+    let settings = Settings {
+        pod_cidr: parts.config.pod_cidr,
+        service_cidr: parts.config.service_cidr,
+        cluster_domain: parts.config.cluster_domain,
+        seed: SEED,
+    };
+    let shell = Shell::open(parts.objects.store().clone(), parts.link, parts.events, settings).await?;
+    let planning = Arc::new(WhatIf(shell.planner()));
+    let shutdown = parts.shutdown;
+    let task = tokio::spawn(async move {
+        // Without controllers nothing is decided any more: however they end, a panic included, the orchestrator ends, and
+        // whoever supervises it starts it again.
+        let _end = shutdown.clone().drop_guard();
+        if let Err(error) = shell.run(shutdown.clone()).await {
+            tracing::error!(%error, "the controllers cannot go on; the orchestrator stops");
+        }
+    });
+    Ok(Controllers { planning, task })
+}
+
+/// The shell's planner behind the API.
+struct WhatIf(Planner);
+
+#[async_trait]
+impl Planning for WhatIf {
+    async fn dry_run(&self, objects: Vec<Value>) -> Result<Value, ApiError> {
+        self.0
+            .dry_run(&objects)
+            .map_err(|error| ApiError::bad_request(error.to_string()))
+    }
+
+    async fn explain(&self, namespace: &str, name: &str) -> Option<Value> {
+        self.0.explain(namespace, name)
+    }
+}

@@ -1,0 +1,109 @@
+//! The pure core: looks at the whole world, says what to do next. No I/O, no clock, no memory between passes.
+//!
+//! One pass copies the world (objects are shared until changed), lets one controller after the other change the copy, and
+//! turns the difference into actions. A pass that finds everything as wanted returns nothing.
+
+mod action;
+mod agents;
+mod bootstrap;
+mod deployment;
+mod drain;
+mod endpoints;
+mod gc;
+pub mod meta;
+mod networkservice;
+mod nf;
+mod nodeconfig;
+mod nodes;
+mod operation;
+pub mod pods;
+mod podstatus;
+mod replicaset;
+mod resources;
+mod schedule;
+mod snapshot;
+mod vip;
+mod world;
+
+pub use action::{Action, EventNote};
+pub use agents::{Agent, Agents};
+pub use drain::{Facts as DrainFacts, SETTLE_MS, step as drain_step};
+pub use nf::{FINALIZER, UNDEPLOY};
+pub use nodeconfig::RESEND_AFTER_MS;
+pub use nodes::LOST_AFTER_MS;
+pub use snapshot::take as snapshot;
+pub use world::{KINDS, Key, Kinded, Object, Objects, Settings, Table, World};
+
+use world::Work;
+
+/// What has to be done to bring the world a step nearer to what is wanted. Deterministic.
+///
+/// The order of the actions is the order to carry them out in: first the plan (everything else follows from it), then the
+/// objects, then the nodes' configurations, last what people are told.
+pub fn reconcile(world: &World, now_ms: u64) -> Vec<Action> {
+    let mut work = Work::new(world, now_ms);
+    decide(&mut work);
+    let mut actions = Vec::new();
+    if work.plan != world.plan {
+        actions.push(Action::CommitPlan {
+            parent: world.plan.id,
+            plan: work.plan.clone(),
+        });
+    }
+    actions.extend(world.objects.diff(&work.objects));
+    let configs = nodeconfig::to_send(&work);
+    actions.extend(
+        configs
+            .into_iter()
+            .map(|(node, config)| Action::SendConfig { node, config }),
+    );
+    actions.extend(work.events.into_iter().map(Action::EmitEvent));
+    actions
+}
+
+/// The world as it would be after one pass, for a dry run: nothing is written.
+pub fn preview(world: &World, now_ms: u64) -> Preview {
+    let mut work = Work::new(world, now_ms);
+    decide(&mut work);
+    Preview {
+        objects: work.objects,
+        plan: work.plan,
+        unplaced: work.unplaced,
+        problems: work.problems,
+    }
+}
+
+/// The outcome of a dry run.
+pub struct Preview {
+    /// The objects as they would be.
+    pub objects: Objects,
+    /// The plan that would be committed.
+    pub plan: gantry_plan::Plan,
+    /// Why pods would have no place, or stay at their old size, by uid.
+    pub unplaced: std::collections::BTreeMap<String, gantry_plan::Explanation>,
+    /// What stands in the way of NetworkFunctions.
+    pub problems: std::collections::BTreeMap<Key, String>,
+}
+
+fn decide(work: &mut Work<'_>) {
+    bootstrap::run(work);
+    // What is.
+    nodes::run(work);
+    podstatus::run(work);
+    // What shall be.
+    networkservice::run(work);
+    operation::begin(work);
+    nf::run(work);
+    deployment::run(work);
+    replicaset::run(work);
+    gc::run(work);
+    vip::run(work);
+    drain::run(work);
+    // How.
+    schedule::run(work);
+    endpoints::run(work);
+    nodeconfig::run(work);
+    // How far it is.
+    nf::status(work);
+    operation::follow(work);
+}

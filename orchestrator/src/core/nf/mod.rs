@@ -1,0 +1,213 @@
+//! NetworkFunction -> Service, ConfigMap of the revision, Pods: made, scaled, resized, upgraded, taken down.
+
+mod render;
+mod scale;
+mod status;
+mod template;
+mod undeploy;
+
+use std::sync::Arc;
+
+use gantry_api::{NetworkFunction, NfPackage, NfPackageSpec, ObjectMeta, labels};
+use gantry_catalog::Transport;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServicePort, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::world::{Key, Work};
+use super::{meta, vip};
+pub use status::run as status;
+pub use undeploy::UNDEPLOY;
+
+/// Finalizer on every function: its pods go before it does.
+pub const FINALIZER: &str = "gantry.dev/drain";
+
+/// A function with all that its pods are made from.
+pub(super) struct Blueprint {
+    pub function: Arc<NetworkFunction>,
+    pub package: Arc<NfPackage>,
+    pub revision: String,
+    /// File key to text.
+    pub files: std::collections::BTreeMap<String, String>,
+}
+
+/// Brings every function a step nearer to what is asked.
+pub fn run(work: &mut Work<'_>) {
+    let keys = work.keys::<NetworkFunction>();
+    // All virtual addresses first: functions name each other's in their configuration.
+    for key in &keys {
+        ensure_service(work, key);
+    }
+    vip::run(work);
+    for key in &keys {
+        let Some(function) = work.get::<NetworkFunction>(key) else {
+            continue;
+        };
+        if function.metadata.deletion_timestamp.is_some() {
+            undeploy::run(work, key);
+            continue;
+        }
+        ensure_finalizer(work, key);
+        match render::blueprint(work, function) {
+            Ok(blueprint) => {
+                ensure_config_map(work, &blueprint);
+                scale::run(work, &blueprint);
+                drop_old_config_maps(work, &blueprint);
+            }
+            Err(problem) => {
+                work.problems.insert(key.clone(), problem);
+            }
+        }
+    }
+}
+
+/// Name of the package object of a function.
+pub fn package_key(function: &NetworkFunction) -> Key {
+    Key::new(
+        "",
+        &format!("{}-{}", function.spec.package, function.spec.version),
+    )
+}
+
+/// The pods of a function, those being stopped included.
+pub fn pods_of(work: &Work<'_>, function: &ObjectMeta) -> Vec<Arc<Pod>> {
+    let uid = meta::uid(function);
+    let pods = work.objects.pods.values();
+    pods.filter(|p| !uid.is_empty() && meta::controller_uid(&p.metadata) == Some(uid))
+        .cloned()
+        .collect()
+}
+
+/// Metadata of an object that belongs to a function.
+pub(super) fn child_meta(function: &ObjectMeta, name: String, revision: Option<&str>) -> ObjectMeta {
+    let mut labels = meta::pairs(&[(labels::NF, meta::name(function))]);
+    if let Some(service) = meta::label(function, labels::SERVICE) {
+        labels.insert(labels::SERVICE.to_owned(), service.to_owned());
+    }
+    if let Some(revision) = revision {
+        labels.insert(labels::REVISION.to_owned(), revision.to_owned());
+    }
+    ObjectMeta {
+        name: Some(name),
+        namespace: function.namespace.clone(),
+        labels: Some(labels),
+        owner_references: Some(vec![meta::owner(
+            "gantry.dev/v1",
+            NetworkFunction::KIND,
+            function,
+        )]),
+        ..Default::default()
+    }
+}
+
+fn ensure_finalizer(work: &mut Work<'_>, key: &Key) {
+    let has = |f: &NetworkFunction| f.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER);
+    if work.get::<NetworkFunction>(key).is_some_and(|f| !has(&f))
+        && let Some(function) = work.edit::<NetworkFunction>(key)
+    {
+        function
+            .metadata
+            .finalizers
+            .get_or_insert_default()
+            .push(FINALIZER.to_owned());
+    }
+}
+
+fn ensure_service(work: &mut Work<'_>, key: &Key) {
+    let Some(function) = work.get::<NetworkFunction>(key) else {
+        return;
+    };
+    let Some(package) = work.get::<NfPackage>(&package_key(&function)) else {
+        return;
+    };
+    let ports = ports(&package.spec);
+    if ports.is_empty() || function.metadata.deletion_timestamp.is_some() {
+        return;
+    }
+    match work.get::<Service>(key) {
+        None => {
+            let spec = ServiceSpec {
+                selector: Some(meta::pairs(&[(labels::NF, &key.name)])),
+                ports: Some(ports),
+                type_: Some("ClusterIP".to_owned()),
+                ..Default::default()
+            };
+            let metadata = child_meta(&function.metadata, key.name.clone(), None);
+            work.create(Service {
+                metadata,
+                spec: Some(spec),
+                status: None,
+            });
+        }
+        Some(old) if meta::controller_uid(&old.metadata) != function.metadata.uid.as_deref() => {
+            let problem = format!(
+                "a Service `{}` exists and is not part of this function: delete it or choose another name",
+                key.name
+            );
+            work.problems.insert(key.clone(), problem);
+        }
+        Some(_) => {
+            if let Some(spec) = work.edit::<Service>(key).and_then(|s| s.spec.as_mut()) {
+                spec.ports = Some(ports);
+            }
+        }
+    }
+}
+
+fn ports(package: &NfPackageSpec) -> Vec<ServicePort> {
+    let served = package.interfaces.iter().filter(|i| i.service);
+    let port = |i: &gantry_catalog::Interface| ServicePort {
+        name: Some(i.name.clone()),
+        port: i32::from(i.port),
+        target_port: Some(IntOrString::Int(i32::from(i.port))),
+        protocol: Some(
+            match i.transport {
+                Transport::Tcp => "TCP",
+                Transport::Udp => "UDP",
+                Transport::Sctp => "SCTP",
+            }
+            .to_owned(),
+        ),
+        ..Default::default()
+    };
+    served.map(port).collect()
+}
+
+/// Name of the ConfigMap of a revision.
+pub(super) fn config_map_name(function: &ObjectMeta, revision: &str) -> String {
+    format!("{}-{revision}", meta::name(function))
+}
+
+fn ensure_config_map(work: &mut Work<'_>, blueprint: &Blueprint) {
+    let function = &blueprint.function.metadata;
+    let name = config_map_name(function, &blueprint.revision);
+    let key = Key::new(meta::namespace(function), &name);
+    if !blueprint.files.is_empty() && !work.objects.config_maps.contains_key(&key) {
+        let metadata = child_meta(function, name, Some(&blueprint.revision));
+        work.create(ConfigMap {
+            metadata,
+            data: Some(blueprint.files.clone()),
+            immutable: Some(true),
+            ..Default::default()
+        });
+    }
+}
+
+/// ConfigMaps of revisions that no pod runs any more.
+fn drop_old_config_maps(work: &mut Work<'_>, blueprint: &Blueprint) {
+    let uid = blueprint.function.metadata.uid.as_deref();
+    let pods = pods_of(work, &blueprint.function.metadata);
+    let in_use = |revision: Option<&str>| {
+        revision == Some(&blueprint.revision)
+            || pods
+                .iter()
+                .any(|p| meta::label(&p.metadata, labels::REVISION) == revision)
+    };
+    let maps = work.objects.config_maps.iter();
+    let stale: Vec<Key> = maps
+        .filter(|(_, m)| {
+            meta::controller_uid(&m.metadata) == uid && !in_use(meta::label(&m.metadata, labels::REVISION))
+        })
+        .map(|(key, _)| key.clone())
+        .collect();
+    stale.iter().for_each(|key| work.remove::<ConfigMap>(key));
+}

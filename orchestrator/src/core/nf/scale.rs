@@ -1,0 +1,235 @@
+//! How many pods, of which revision and size; who goes first.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use gantry_api::{DrainPhase, labels};
+use gantry_catalog::{ResizeClass, UpgradeStrategy};
+use k8s_openapi::api::core::v1::Pod;
+
+use super::super::world::{Key, Work};
+use super::super::{meta, pods};
+use super::{Blueprint, pods_of, template};
+
+/// The pods of a function by what they are good for.
+#[derive(Default)]
+struct Crew {
+    /// Current revision and size, taking work.
+    current: Vec<Arc<Pod>>,
+    /// Other revision (or a size that cannot be changed in place), taking work.
+    outdated: Vec<Arc<Pod>>,
+    /// Current, could be called back from their drain.
+    recallable: Vec<Arc<Pod>>,
+    /// Draining or stopping, those that could be called back included.
+    leaving: usize,
+}
+
+/// One step towards the number, revision and size of pods that is asked.
+pub(super) fn run(work: &mut Work<'_>, blueprint: &Blueprint) {
+    let wanted = template::pod(blueprint, String::new());
+    resize_in_place(work, blueprint, &wanted);
+    let crew = muster(work, blueprint, &wanted);
+    let want = blueprint.function.spec.replicas as usize;
+    let total = crew.current.len() + crew.outdated.len();
+    if crew.outdated.is_empty() {
+        if total < want {
+            add(work, blueprint, &crew, want - total);
+        } else {
+            let mut victims = crew.current.clone();
+            victims.sort_by_key(|p| drain_cost(work, p, false));
+            victims.iter().take(total - want).for_each(|p| leave(work, p));
+        }
+        return;
+    }
+    match blueprint.package.spec.upgrade.strategy {
+        UpgradeStrategy::Surge => surge(work, blueprint, &crew, want),
+        UpgradeStrategy::Replace => replace(work, blueprint, &crew, want),
+    }
+}
+
+fn muster(work: &Work<'_>, blueprint: &Blueprint, wanted: &Pod) -> Crew {
+    let mut crew = Crew::default();
+    for pod in pods_of(work, &blueprint.function.metadata) {
+        let current = is_current(blueprint, &pod, wanted);
+        match pods::drain(&pod) {
+            _ if pods::is_stopping(&pod) => crew.leaving += 1,
+            Some(state) => {
+                crew.leaving += 1;
+                if current && state.phase == DrainPhase::Draining {
+                    crew.recallable.push(pod);
+                }
+            }
+            None if current => crew.current.push(pod),
+            None => crew.outdated.push(pod),
+        }
+    }
+    crew
+}
+
+/// Of the current revision, and of the size that the function asks for: or resized by itself since it was given that.
+fn is_current(blueprint: &Blueprint, pod: &Pod, wanted: &Pod) -> bool {
+    meta::label(&pod.metadata, labels::REVISION) == Some(&blueprint.revision) && was_sized_as(pod, wanted)
+}
+
+/// Whether the size that the function last gave the pod is the one that it asks for now.
+fn was_sized_as(pod: &Pod, wanted: &Pod) -> bool {
+    meta::annotation(&pod.metadata, pods::SIZED_BY) == meta::annotation(&wanted.metadata, pods::SIZED_BY)
+}
+
+/// New pods before old ones: never fewer ready than asked, never more than one above.
+fn surge(work: &mut Work<'_>, blueprint: &Blueprint, crew: &Crew, want: usize) {
+    let mut total = crew.current.len() + crew.outdated.len();
+    let mut ready = crew
+        .current
+        .iter()
+        .chain(&crew.outdated)
+        .filter(|p| pods::is_ready(p))
+        .count();
+    let mut victims = crew.outdated.clone();
+    victims.sort_by_key(|p| drain_cost(work, p, true));
+    for victim in victims {
+        let spare = !pods::is_ready(&victim) || ready > want;
+        if total <= want || !spare {
+            break;
+        }
+        ready -= usize::from(pods::is_ready(&victim));
+        total -= 1;
+        leave(work, &victim);
+    }
+    let room = (want + 1).saturating_sub(total);
+    add(
+        work,
+        blueprint,
+        crew,
+        room.min(want.saturating_sub(crew.current.len())),
+    );
+}
+
+/// Old pods before new ones: never more than asked, one at a time.
+fn replace(work: &mut Work<'_>, blueprint: &Blueprint, crew: &Crew, want: usize) {
+    let total = crew.current.len() + crew.outdated.len();
+    let room = want.saturating_sub(total + crew.leaving);
+    if room > 0 {
+        add(
+            work,
+            blueprint,
+            crew,
+            room.min(want.saturating_sub(crew.current.len())),
+        );
+    } else if total > want || (crew.leaving == 0 && crew.current.iter().all(|p| pods::is_ready(p))) {
+        let victim = crew.outdated.iter().min_by_key(|p| drain_cost(work, p, true));
+        if let Some(victim) = victim.cloned() {
+            leave(work, &victim);
+        }
+    }
+}
+
+/// Calls pods back from their drain, then makes new ones.
+fn add(work: &mut Work<'_>, blueprint: &Blueprint, crew: &Crew, count: usize) {
+    for pod in crew.recallable.iter().take(count) {
+        if let Some(pod) = work.edit::<Pod>(&Key::of(&pod.metadata)) {
+            pods::set_drain(pod, None);
+        }
+    }
+    let function = &blueprint.function.metadata;
+    let mut attempt = 0u64;
+    for _ in crew.recallable.len()..count {
+        let key = loop {
+            let parts = [
+                meta::uid(function),
+                &work.now_ms.to_string(),
+                &attempt.to_string(),
+            ];
+            let name = format!("{}-{}", meta::name(function), &meta::hash(&parts)[..5]);
+            attempt += 1;
+            let key = Key::new(meta::namespace(function), &name);
+            if !work.objects.pods.contains_key(&key) {
+                break key;
+            }
+        };
+        work.create(template::pod(blueprint, key.name));
+    }
+}
+
+fn leave(work: &mut Work<'_>, pod: &Pod) {
+    let (agents, now_ms) = (work.agents, work.now_ms);
+    if let Some(pod) = work.edit::<Pod>(&Key::of(&pod.metadata)) {
+        pods::begin_drain(pod, agents, now_ms);
+    }
+}
+
+/// Less goes first: not ready, of an old revision, few sessions, young.
+fn drain_cost(
+    work: &Work<'_>,
+    pod: &Pod,
+    outdated: bool,
+) -> (bool, bool, u64, Reverse<u64>, Reverse<String>) {
+    let born = pod.metadata.creation_timestamp.as_ref().map_or(0, meta::millis);
+    // Unknown is not none: who counts no sessions is equal in this to its like.
+    let sessions = pods::sessions(pod, work.agents).unwrap_or(u64::MAX);
+    (
+        pods::is_ready(pod),
+        !outdated,
+        sessions,
+        Reverse(born),
+        Reverse(meta::name(&pod.metadata).to_owned()),
+    )
+}
+
+/// Gives pods of the current revision the size that is asked, live, as far as the package can take it.
+fn resize_in_place(work: &mut Work<'_>, blueprint: &Blueprint, wanted: &Pod) {
+    let classes = blueprint.package.spec.resize;
+    let extras = template::extras(blueprint);
+    for pod in pods_of(work, &blueprint.function.metadata) {
+        let same_revision = meta::label(&pod.metadata, labels::REVISION) == Some(&blueprint.revision);
+        if !same_revision || pods::is_stopping(&pod) || pods::drain(&pod).is_some() {
+            continue;
+        }
+        if was_sized_as(&pod, wanted) {
+            continue;
+        }
+        let key = Key::of(&pod.metadata);
+        let (cpu, memory) = changes(&pod, wanted);
+        let by_hand = |class: ResizeClass, changes: bool| changes && class != ResizeClass::Elastic;
+        if by_hand(classes.cpu, cpu) || by_hand(classes.memory, memory) {
+            if [classes.cpu, classes.memory].contains(&ResizeClass::Cooperative) {
+                let hint = "its package asks to be told before a resize, which is not supported yet: instances are replaced and drained instead";
+                work.hints
+                    .insert(Key::of(&blueprint.function.metadata), hint.to_owned());
+            }
+            continue;
+        }
+        let Some(pod) = work.edit::<Pod>(&key) else {
+            continue;
+        };
+        let sizes = template::sizes(wanted);
+        for container in pod.spec.iter_mut().flat_map(|s| &mut s.containers) {
+            if let Some(size) = sizes.get(&container.name) {
+                container.resources.clone_from(size);
+            }
+        }
+        meta::annotate(&mut pod.metadata, labels::EXTRAS, Some(extras.clone()));
+        let sized_by = meta::annotation(&wanted.metadata, pods::SIZED_BY).map(str::to_owned);
+        meta::annotate(&mut pod.metadata, pods::SIZED_BY, sized_by);
+    }
+}
+
+/// Whether CPU and whether memory differ.
+fn changes(pod: &Pod, wanted: &Pod) -> (bool, bool) {
+    let pick = |pod: &Pod, cpu: bool| -> Vec<_> {
+        let sizes = template::sizes(pod).into_values().flatten();
+        let quantities = sizes.flat_map(|r| [r.requests, r.limits]).flatten();
+        quantities
+            .map(|q| {
+                q.into_iter()
+                    .filter(|(k, _)| (k == "cpu") == cpu)
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    };
+    let exclusive = pods::extras(pod).exclusive != pods::extras(wanted).exclusive;
+    (
+        exclusive || pick(pod, true) != pick(wanted, true),
+        pick(pod, false) != pick(wanted, false),
+    )
+}

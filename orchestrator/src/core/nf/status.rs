@@ -1,0 +1,68 @@
+//! What a function is at the moment, in its status.
+
+use gantry_api::{NetworkFunction, labels};
+use k8s_openapi::api::core::v1::Service;
+
+use super::super::world::{Key, Work};
+use super::super::{meta, pods, vip};
+use super::{pods_of, render};
+
+/// Brings the status of every function up to date; tells people when something new stands in its way.
+pub fn run(work: &mut Work<'_>) {
+    for key in work.keys::<NetworkFunction>() {
+        one(work, &key);
+    }
+}
+
+fn one(work: &mut Work<'_>, key: &Key) {
+    let Some(function) = work.get::<NetworkFunction>(key) else {
+        return;
+    };
+    let instances = pods_of(work, &function.metadata);
+    let mut status = function.status.clone();
+    if function.metadata.deletion_timestamp.is_none()
+        && let Ok(blueprint) = render::blueprint(work, function.clone())
+    {
+        status.revision = blueprint.revision;
+    }
+    let count = |keep: &dyn Fn(&k8s_openapi::api::core::v1::Pod) -> bool| {
+        u32::try_from(instances.iter().filter(|p| keep(p)).count()).unwrap_or(u32::MAX)
+    };
+    let leaving = |p: &k8s_openapi::api::core::v1::Pod| pods::is_stopping(p) || pods::drain(p).is_some();
+    status.replicas = count(&|_| true);
+    status.ready_replicas = count(&|p| !leaving(p) && pods::is_ready(p));
+    status.draining_replicas = count(&leaving);
+    status.updated_replicas = count(&|p| {
+        !leaving(p) && meta::label(&p.metadata, labels::REVISION) == Some(status.revision.as_str())
+    });
+    status.vip = work
+        .get::<Service>(key)
+        .and_then(|s| vip::of(&s))
+        .map(|v| v.to_string())
+        .unwrap_or_default();
+    status.selector = format!("{}={}", labels::NF, key.name);
+    let told: Vec<u64> = instances
+        .iter()
+        .filter_map(|p| pods::sessions(p, work.agents))
+        .collect();
+    status.sessions = (!told.is_empty()).then(|| told.iter().sum());
+    let unplaced = instances.iter().find_map(|p| {
+        let reason = &work.unplaced.get(meta::uid(&p.metadata))?.reason;
+        Some(format!("{}: {reason}", meta::name(&p.metadata)))
+    });
+    status.message = work
+        .problems
+        .get(key)
+        .cloned()
+        .or(unplaced)
+        .or(work.hints.get(key).cloned())
+        .unwrap_or_default();
+    if status.message != function.status.message && !status.message.is_empty() {
+        work.tell(&*function, true, "NotAsWanted", &status.message);
+    }
+    if status != function.status
+        && let Some(function) = work.edit::<NetworkFunction>(key)
+    {
+        function.status = status;
+    }
+}

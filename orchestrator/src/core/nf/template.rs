@@ -1,0 +1,213 @@
+//! The Pod of a function, as Kubernetes spells it.
+
+use std::collections::BTreeMap;
+
+use gantry_api::{ExclusiveCpus, PodExtras, labels};
+use gantry_catalog::{Cpu, NfContainer, NfProbe, NfSecurity};
+use k8s_openapi::api::core::v1 as k8s;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::super::{meta, pods, resources};
+use super::render::file_key;
+use super::{Blueprint, child_meta, config_map_name};
+
+const CONFIG_VOLUME: &str = "config";
+
+/// A pod of the blueprint's revision and size.
+pub(super) fn pod(blueprint: &Blueprint, name: String) -> k8s::Pod {
+    let function = &blueprint.function;
+    let package = &blueprint.package.spec;
+    let mut volumes = Vec::new();
+    if !package.config.is_empty() {
+        let config_map = k8s::ConfigMapVolumeSource {
+            name: config_map_name(&function.metadata, &blueprint.revision),
+            ..Default::default()
+        };
+        volumes.push(k8s::Volume {
+            name: CONFIG_VOLUME.to_owned(),
+            config_map: Some(config_map),
+            ..Default::default()
+        });
+    }
+    let containers = package
+        .containers
+        .iter()
+        .map(|c| container(blueprint, c, &mut volumes))
+        .collect();
+    let mut metadata = child_meta(&function.metadata, name, Some(&blueprint.revision));
+    meta::annotate(&mut metadata, labels::EXTRAS, Some(extras(blueprint)));
+    let generation = function.metadata.generation.unwrap_or(0);
+    meta::annotate(
+        &mut metadata,
+        pods::MADE_BY_GENERATION,
+        Some(generation.to_string()),
+    );
+    let size = serde_json::to_string(&blueprint.function.spec.resources).expect("plain data has a JSON form");
+    meta::annotate(
+        &mut metadata,
+        pods::SIZED_BY,
+        Some(meta::hash(&[&size])[..10].to_owned()),
+    );
+    let spec = k8s::PodSpec {
+        containers,
+        volumes: (!volumes.is_empty()).then_some(volumes),
+        restart_policy: Some("Always".to_owned()),
+        ..Default::default()
+    };
+    k8s::Pod {
+        metadata,
+        spec: Some(spec),
+        ..Default::default()
+    }
+}
+
+/// What the PodSpec cannot say, as the annotation's text.
+pub(super) fn extras(blueprint: &Blueprint) -> String {
+    let spec = &blueprint.function.spec;
+    let package = &blueprint.package.spec;
+    let exclusive = package
+        .containers
+        .iter()
+        .filter_map(|c| match resources::cpu_of(c, spec) {
+            Cpu::Exclusive { count, smt } => Some((
+                c.name.clone(),
+                ExclusiveCpus {
+                    count: *count,
+                    smt: *smt,
+                },
+            )),
+            Cpu::Shared { .. } => None,
+        });
+    let extras = PodExtras {
+        exclusive: exclusive.collect(),
+        group: spec.group.clone(),
+        drain: package.drain.clone(),
+    };
+    serde_json::to_string(&extras).expect("plain data has a JSON form")
+}
+
+fn container(blueprint: &Blueprint, from: &NfContainer, volumes: &mut Vec<k8s::Volume>) -> k8s::Container {
+    let config = blueprint.package.spec.config.iter().map(|file| k8s::VolumeMount {
+        name: CONFIG_VOLUME.to_owned(),
+        mount_path: file.path.clone(),
+        sub_path: Some(file_key(&file.path)),
+        read_only: Some(true),
+        ..Default::default()
+    });
+    let mut mounts: Vec<_> = config.collect();
+    for (index, path) in from.scratch.iter().enumerate() {
+        let name = format!("{}-scratch-{index}", from.name);
+        let empty_dir = k8s::EmptyDirVolumeSource {
+            medium: Some("Memory".to_owned()),
+            ..Default::default()
+        };
+        volumes.push(k8s::Volume {
+            name: name.clone(),
+            empty_dir: Some(empty_dir),
+            ..Default::default()
+        });
+        mounts.push(k8s::VolumeMount {
+            name,
+            mount_path: path.clone(),
+            ..Default::default()
+        });
+    }
+    let some = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
+    k8s::Container {
+        name: from.name.clone(),
+        image: Some(from.image.clone()),
+        command: some(&from.command),
+        args: some(&from.args),
+        env: Some(environment(from)),
+        resources: Some(resources::requirements(from, &blueprint.function.spec)),
+        readiness_probe: from.readiness_probe.as_ref().map(probe),
+        liveness_probe: from.liveness_probe.as_ref().map(probe),
+        security_context: Some(security(&from.security)),
+        volume_mounts: (!mounts.is_empty()).then_some(mounts),
+        ports: ports(blueprint),
+        ..Default::default()
+    }
+}
+
+fn ports(blueprint: &Blueprint) -> Option<Vec<k8s::ContainerPort>> {
+    let interfaces = &blueprint.package.spec.interfaces;
+    let port = |i: &gantry_catalog::Interface| k8s::ContainerPort {
+        name: Some(i.name.clone()),
+        container_port: i32::from(i.port),
+        protocol: Some(format!("{:?}", i.transport).to_uppercase()),
+        ..Default::default()
+    };
+    (!interfaces.is_empty()).then(|| interfaces.iter().map(port).collect())
+}
+
+/// The pod's own address and names first, so that the container's variables can refer to them.
+fn environment(from: &NfContainer) -> Vec<k8s::EnvVar> {
+    let field = |name: &str, path: &str| k8s::EnvVar {
+        name: name.to_owned(),
+        value_from: Some(k8s::EnvVarSource {
+            field_ref: Some(k8s::ObjectFieldSelector {
+                field_path: path.to_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let own = [
+        field("POD_IP", "status.podIP"),
+        field("POD_NAME", "metadata.name"),
+        field("POD_NAMESPACE", "metadata.namespace"),
+    ];
+    let given = from.env.iter().map(|e| k8s::EnvVar {
+        name: e.name.clone(),
+        value: Some(e.value.clone()),
+        ..Default::default()
+    });
+    own.into_iter().chain(given).collect()
+}
+
+fn probe(from: &NfProbe) -> k8s::Probe {
+    let port = |port: u16| IntOrString::Int(i32::from(port));
+    let number = |n: u32| Some(i32::try_from(n).unwrap_or(i32::MAX));
+    k8s::Probe {
+        http_get: from.http_get.as_ref().map(|h| k8s::HTTPGetAction {
+            path: Some(h.path.clone()),
+            port: port(h.port),
+            ..Default::default()
+        }),
+        tcp_socket: from.tcp_socket.as_ref().map(|t| k8s::TCPSocketAction {
+            port: port(t.port),
+            ..Default::default()
+        }),
+        exec: from.exec.as_ref().map(|e| k8s::ExecAction {
+            command: Some(e.command.clone()),
+        }),
+        initial_delay_seconds: number(from.initial_delay_seconds),
+        period_seconds: number(from.period_seconds),
+        timeout_seconds: number(from.timeout_seconds),
+        failure_threshold: number(from.failure_threshold),
+        ..Default::default()
+    }
+}
+
+fn security(from: &NfSecurity) -> k8s::SecurityContext {
+    let capabilities = k8s::Capabilities {
+        add: (!from.capabilities.is_empty()).then(|| from.capabilities.clone()),
+        drop: Some(vec!["ALL".to_owned()]),
+    };
+    k8s::SecurityContext {
+        run_as_user: from.user.map(i64::from),
+        run_as_group: from.group.map(i64::from),
+        capabilities: Some(capabilities),
+        read_only_root_filesystem: Some(from.read_only_root_filesystem),
+        ..Default::default()
+    }
+}
+
+/// Requests and limits by container name.
+pub(super) fn sizes(pod: &k8s::Pod) -> BTreeMap<String, Option<k8s::ResourceRequirements>> {
+    let containers = pod.spec.iter().flat_map(|s| &s.containers);
+    containers
+        .map(|c| (c.name.clone(), c.resources.clone()))
+        .collect()
+}

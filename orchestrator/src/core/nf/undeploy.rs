@@ -1,0 +1,59 @@
+//! A function that is deleted: its pods first, then all else that it owns, then itself.
+
+use gantry_api::NetworkFunction;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+
+use super::super::world::{Key, Work};
+use super::super::{meta, pods};
+use super::{FINALIZER, pods_of};
+
+/// Annotation on a function: `drain` lets its sessions end before its pods stop; anything else stops them at once.
+pub const UNDEPLOY: &str = "gantry.dev/undeploy";
+
+/// One step towards nothing.
+pub(super) fn run(work: &mut Work<'_>, key: &Key) {
+    let Some(function) = work.get::<NetworkFunction>(key) else {
+        return;
+    };
+    let drains = meta::annotation(&function.metadata, UNDEPLOY) == Some("drain");
+    let instances = pods_of(work, &function.metadata);
+    let (agents, now_ms) = (work.agents, work.now_ms);
+    for pod in &instances {
+        let key = Key::of(&pod.metadata);
+        if !drains {
+            work.retire::<Pod>(&key);
+        } else if pods::drain(pod).is_none()
+            && let Some(pod) = work.edit::<Pod>(&key)
+        {
+            pods::begin_drain(pod, agents, now_ms);
+        }
+    }
+    if !instances.is_empty() {
+        return;
+    }
+    let ours = |m: &gantry_api::ObjectMeta| meta::controller_uid(m) == function.metadata.uid.as_deref();
+    let services: Vec<Key> = work
+        .objects
+        .services
+        .iter()
+        .filter(|(_, s)| ours(&s.metadata))
+        .map(|(k, _)| k.clone())
+        .collect();
+    let maps: Vec<Key> = work
+        .objects
+        .config_maps
+        .iter()
+        .filter(|(_, m)| ours(&m.metadata))
+        .map(|(k, _)| k.clone())
+        .collect();
+    services.iter().for_each(|key| work.remove::<Service>(key));
+    maps.iter().for_each(|key| work.remove::<ConfigMap>(key));
+    let Some(function) = work.edit::<NetworkFunction>(key) else {
+        return;
+    };
+    let left = function.metadata.finalizers.get_or_insert_default();
+    left.retain(|f| f != FINALIZER);
+    if left.is_empty() {
+        work.remove::<NetworkFunction>(key);
+    }
+}

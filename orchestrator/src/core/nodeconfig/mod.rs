@@ -1,0 +1,171 @@
+//! Per node, everything it has to be: the plan, the pods, the services, the names. A generation rises only with the content.
+
+mod env;
+mod pod;
+mod probe;
+mod service;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use gantry_nodeagent_api::{Generation, NodeConfig, NodeNetwork, PodConfig};
+use k8s_openapi::api::core::v1::{Node, Pod};
+
+use super::world::{Key, Work};
+use super::{meta, nodes, pods};
+
+/// A configuration that an agent has not accepted is sent again after this long.
+pub const RESEND_AFTER_MS: u64 = 2_000;
+
+/// Writes the configuration of every node that has spoken at least once.
+pub fn run(work: &mut Work<'_>) {
+    let services = service::configs(work);
+    let dns = service::names(work);
+    for key in work.keys::<Node>() {
+        let Some(node) = work.get::<Node>(&key) else {
+            continue;
+        };
+        let Some(network) = network(work, &node) else {
+            continue;
+        };
+        let Some(shared_cpus) = work.plan.shared_pools.get(&key.name).cloned() else {
+            continue;
+        };
+        let content = NodeConfig {
+            generation: Generation(0),
+            pods: pods_on(work, &key.name, &network),
+            network: Some(network),
+            shared_cpus,
+            services: services.clone(),
+            dns: dns.clone(),
+        };
+        advance(work, &key.name, content);
+    }
+}
+
+fn network(work: &Work<'_>, node: &Node) -> Option<NodeNetwork> {
+    let pod_cidr = nodes::cidr(node)?;
+    Some(NodeNetwork {
+        pod_cidr,
+        service_cidr: work.settings.service_cidr,
+        gateway: pod_cidr.hosts().next()?,
+        cluster_domain: work.settings.cluster_domain.clone(),
+    })
+}
+
+fn pods_on(work: &mut Work<'_>, node: &str, network: &NodeNetwork) -> BTreeMap<String, PodConfig> {
+    let mut configs = BTreeMap::new();
+    let mut started = Vec::new();
+    let last = work.sent.get(node);
+    for (key, pod) in work
+        .objects
+        .pods
+        .iter()
+        .filter(|(_, p)| pods::node(p) == Some(node))
+    {
+        let uid = meta::uid(&pod.metadata);
+        let config = match last.and_then(|c| c.pods.get(uid)) {
+            Some(running) => update(work, network, pod, running),
+            None if pods::is_stopping(pod) => continue,
+            None => {
+                // A pod enters the configuration when everything that it refers to is there.
+                let first = pod::config(work, pod).and_then(|config| takes(network, uid, config));
+                started.push((key.clone(), first.as_ref().err().cloned()));
+                let Ok(config) = first else { continue };
+                config
+            }
+        };
+        configs.insert(uid.to_owned(), config);
+    }
+    for (key, problem) in started {
+        explain(work, &key, problem.as_deref());
+    }
+    configs
+}
+
+/// A pod that its node has; files that the node would not take stay as they were.
+fn update(work: &Work<'_>, network: &NodeNetwork, pod: &Pod, running: &PodConfig) -> PodConfig {
+    let mut config = pod::update(work, pod, running);
+    if config.volumes != running.volumes
+        && let Err(problem) = takes(network, meta::uid(&pod.metadata), config.clone())
+    {
+        tracing::debug!(pod = %Key::of(&pod.metadata), problem, "the pod's files stay as they were");
+        config.volumes.clone_from(&running.volumes);
+    }
+    config
+}
+
+/// The pod, if its node takes it. For one bad pod a node refuses a configuration as a whole, so none may be in one.
+fn takes(network: &NodeNetwork, uid: &str, config: PodConfig) -> Result<PodConfig, String> {
+    let mut alone = NodeConfig {
+        network: Some(network.clone()),
+        pods: BTreeMap::from([(uid.to_owned(), config)]),
+        ..NodeConfig::default()
+    };
+    alone.check().map_err(|e| e.to_string())?;
+    alone.pods.remove(uid).ok_or_else(|| "it is not there".to_owned())
+}
+
+/// Why a pod does not get to its node, in its status; an event when that is new.
+fn explain(work: &mut Work<'_>, key: &Key, problem: Option<&str>) {
+    const CONDITION: &str = "PodReadyToStartContainers";
+    const REASON: &str = "CreateContainerConfigError";
+    let now_ms = work.now_ms;
+    let Some(pod) = work.get::<Pod>(key) else { return };
+    let waited = pods::find(&pod, CONDITION).is_some();
+    if problem.is_none() && !waited {
+        return;
+    }
+    let Some(edited) = work.edit::<Pod>(key) else {
+        return;
+    };
+    let reason = if problem.is_some() { REASON } else { "" };
+    let text = problem.unwrap_or_default();
+    if pods::set_condition(edited, CONDITION, problem.is_none(), reason, text, now_ms)
+        && let Some(problem) = problem
+    {
+        tracing::warn!(pod = %key, problem, "the pod cannot start yet");
+        work.tell(&*pod, true, REASON, problem);
+    }
+}
+
+fn advance(work: &mut Work<'_>, node: &str, mut content: NodeConfig) {
+    let known = work.agents.get(node).map(|a| a.accepted()).unwrap_or_default();
+    let last = work.sent.get(node).map(|c| c.generation).unwrap_or_default();
+    content.generation = last;
+    // An agent that is ahead of the store, or has other content under this number (the store was restored), follows only
+    // a generation that is newer still.
+    let refused = known == last && work.agents.get(node).is_some_and(|a| a.refused == Some(last));
+    let same = work.sent.get(node).is_some_and(|old| **old == content) && known <= last && !refused;
+    if !same {
+        content.generation = Generation(last.max(known).0 + 1);
+        work.configs.insert(node.to_owned(), Arc::new(content));
+    }
+}
+
+/// The configurations to write and send: new ones, and those that a connected agent has not accepted.
+pub fn to_send(work: &Work<'_>) -> Vec<(String, Arc<NodeConfig>)> {
+    let due = |node: &str, config: &NodeConfig| {
+        if work
+            .sent
+            .get(node)
+            .is_none_or(|old| old.generation != config.generation)
+        {
+            return true;
+        }
+        let Some(agent) = work
+            .agents
+            .get(node)
+            .filter(|a| a.connected && a.accepted() < config.generation)
+        else {
+            return false;
+        };
+        agent.sent.is_none_or(|(generation, at_ms)| {
+            generation < config.generation || work.now_ms.saturating_sub(at_ms) >= RESEND_AFTER_MS
+        })
+    };
+    let all = work.configs.iter().filter(|(node, config)| due(node, config));
+    all.map(|(node, config)| (node.clone(), config.clone())).collect()
+}

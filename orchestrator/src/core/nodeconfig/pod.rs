@@ -1,0 +1,253 @@
+//! One pod, exactly, as its node is told.
+
+use std::collections::BTreeMap;
+
+use gantry_nodeagent_api::{
+    ContainerConfig, ContainerResources, Mount, PodConfig, PodDesired, RestartPolicy, Security, SessionProbe,
+    Volume,
+};
+use gantry_plan::{ContainerPlacement, CpuRequest, Placement};
+use k8s_openapi::api::core::v1::{self as k8s, Container, KeyToPath, Pod};
+
+use super::super::world::Work;
+use super::super::{meta, pods, resources};
+use super::{env, probe};
+
+/// The configuration of a pod that its node does not know yet; in words what is missing.
+pub(super) fn config(work: &Work<'_>, pod: &Pod) -> Result<PodConfig, String> {
+    let placement = work
+        .plan
+        .placements
+        .get(meta::uid(&pod.metadata))
+        .ok_or("it has no place in the plan yet")?;
+    let spec = pod.spec.as_ref().ok_or("it has no spec")?;
+    let extras = pods::extras(pod);
+    let mut containers = Vec::new();
+    for container in &spec.containers {
+        containers.push(container_config(work, pod, container, placement)?);
+    }
+    Ok(PodConfig {
+        namespace: meta::namespace(&pod.metadata).to_owned(),
+        name: meta::name(&pod.metadata).to_owned(),
+        labels: pod.metadata.labels.clone().unwrap_or_default(),
+        desired: desired(pod),
+        address: pods::address(pod),
+        host_network: spec.host_network.unwrap_or(false),
+        restart_policy: match spec.restart_policy.as_deref() {
+            Some("Never") => RestartPolicy::Never,
+            Some("OnFailure") => RestartPolicy::OnFailure,
+            _ => RestartPolicy::Always,
+        },
+        termination_grace_s: grace(pod),
+        numa_nodes: placement.numa_nodes.iter().copied().collect(),
+        containers,
+        volumes: volumes(work, pod)?,
+        sessions: extras.drain.sessions.map(|s| SessionProbe {
+            port: s.port,
+            path: s.path,
+            metric: s.metric,
+        }),
+    })
+}
+
+/// The configuration of a pod that its node has: only what may change on a live pod changes.
+pub(super) fn update(work: &Work<'_>, pod: &Pod, running: &PodConfig) -> PodConfig {
+    let mut config = running.clone();
+    config.desired = desired(pod);
+    config.termination_grace_s = grace(pod);
+    if config.desired == PodDesired::Stop {
+        return config;
+    }
+    config.labels = pod.metadata.labels.clone().unwrap_or_default();
+    // Files follow their ConfigMap or Secret while it exists.
+    if let Ok(volumes) = volumes(work, pod) {
+        config.volumes = volumes;
+    }
+    let Some(placement) = work.plan.placements.get(meta::uid(&pod.metadata)) else {
+        return config;
+    };
+    config.numa_nodes = placement.numa_nodes.iter().copied().collect();
+    let containers = pod
+        .spec
+        .as_ref()
+        .map(|s| s.containers.as_slice())
+        .unwrap_or_default();
+    for target in &mut config.containers {
+        let found = containers
+            .iter()
+            .find(|c| c.name == target.name)
+            .zip(of(placement, &target.name));
+        if let Some((container, granted)) = found {
+            target.resources = sizes(container, granted, placement.resize_pending);
+        }
+    }
+    config
+}
+
+fn desired(pod: &Pod) -> PodDesired {
+    if pods::is_stopping(pod) {
+        PodDesired::Stop
+    } else {
+        PodDesired::Run
+    }
+}
+
+fn grace(pod: &Pod) -> u32 {
+    let asked = pod.metadata.deletion_grace_period_seconds;
+    let seconds = asked
+        .or(pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds))
+        .unwrap_or(30);
+    u32::try_from(seconds).unwrap_or(0)
+}
+
+fn of<'a>(placement: &'a Placement, container: &str) -> Option<&'a ContainerPlacement> {
+    placement.containers.iter().find(|c| c.name == container)
+}
+
+fn sizes(container: &Container, granted: &ContainerPlacement, pending: bool) -> ContainerResources {
+    let (cpu_request_milli, cpu_limit_milli) = match granted.cpu {
+        CpuRequest::Shared {
+            request_milli,
+            limit_milli,
+        } => (request_milli, limit_milli),
+        CpuRequest::Exclusive { count, .. } => (count.saturating_mul(1000), None),
+    };
+    let granted_bytes: u64 = granted.memory_bytes.values().sum();
+    // Without a limit there is none; a limit above the request is the limit; while a resize waits, the old grant is.
+    let memory_bytes = match resources::memory_limit(container) {
+        None => 0,
+        Some(_) if pending => granted_bytes,
+        Some(limit) => limit,
+    };
+    let mut hugepages = BTreeMap::new();
+    for (size, amount) in granted.hugepages.values().flatten() {
+        *hugepages.entry(*size).or_default() += amount;
+    }
+    ContainerResources {
+        cpus: granted.cpus.clone(),
+        cpu_request_milli,
+        cpu_limit_milli,
+        memory_bytes,
+        hugepages,
+    }
+}
+
+fn container_config(
+    work: &Work<'_>,
+    pod: &Pod,
+    from: &Container,
+    placement: &Placement,
+) -> Result<ContainerConfig, String> {
+    let granted =
+        of(placement, &from.name).ok_or_else(|| format!("the plan has no container `{}`", from.name))?;
+    let env = env::resolve(work, pod, from)?;
+    let expand = |list: &Option<Vec<String>>| -> Vec<String> {
+        list.iter().flatten().map(|t| env::expand(t, &env)).collect()
+    };
+    let mounts = from.volume_mounts.iter().flatten().map(|m| Mount {
+        volume: m.name.clone(),
+        path: m.mount_path.clone(),
+        sub_path: m.sub_path.clone().filter(|s| !s.is_empty()),
+        read_only: m.read_only.unwrap_or(false),
+    });
+    let readers = |p: &Option<k8s::Probe>| p.as_ref().and_then(|p| probe::convert(p, from));
+    Ok(ContainerConfig {
+        name: from.name.clone(),
+        image: from.image.clone().unwrap_or_default(),
+        command: expand(&from.command),
+        args: expand(&from.args),
+        working_dir: from.working_dir.clone().unwrap_or_default(),
+        resources: sizes(from, granted, placement.resize_pending),
+        mounts: mounts.collect(),
+        security: security(pod, from),
+        readiness: readers(&from.readiness_probe),
+        liveness: readers(&from.liveness_probe),
+        startup: readers(&from.startup_probe),
+        env,
+    })
+}
+
+fn security(pod: &Pod, container: &Container) -> Security {
+    let own = container.security_context.clone().unwrap_or_default();
+    let shared = pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.security_context.clone())
+        .unwrap_or_default();
+    let id = |own: Option<i64>, shared: Option<i64>| own.or(shared).and_then(|id| u32::try_from(id).ok());
+    Security {
+        user: id(own.run_as_user, shared.run_as_user),
+        group: id(own.run_as_group, shared.run_as_group),
+        capabilities: own.capabilities.and_then(|c| c.add).unwrap_or_default(),
+        privileged: own.privileged.unwrap_or(false),
+        read_only_root: own.read_only_root_filesystem.unwrap_or(false),
+    }
+}
+
+fn volumes(work: &Work<'_>, pod: &Pod) -> Result<BTreeMap<String, Volume>, String> {
+    let all = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+    all.map(|v| volume(work, pod, v).map(|volume| (v.name.clone(), volume)))
+        .collect()
+}
+
+fn volume(work: &Work<'_>, pod: &Pod, from: &k8s::Volume) -> Result<Volume, String> {
+    let files = |data: Option<BTreeMap<String, String>>,
+                 what: &str,
+                 name: &str,
+                 items: &Option<Vec<KeyToPath>>,
+                 optional: Option<bool>| {
+        match data {
+            Some(data) => Ok(Volume::Files(pick(data, items))),
+            None if optional == Some(true) => Ok(Volume::Files(BTreeMap::new())),
+            None => Err(format!(
+                "volume `{}` refers to {what} `{name}`, which does not exist",
+                from.name
+            )),
+        }
+    };
+    if let Some(source) = &from.config_map {
+        files(
+            env::config_map(work, pod, &source.name),
+            "ConfigMap",
+            &source.name,
+            &source.items,
+            source.optional,
+        )
+    } else if let Some(source) = &from.secret {
+        let name = source.secret_name.clone().unwrap_or_default();
+        files(
+            env::secret(work, pod, &name),
+            "Secret",
+            &name,
+            &source.items,
+            source.optional,
+        )
+    } else if let Some(source) = &from.empty_dir {
+        let limit = source
+            .size_limit
+            .as_ref()
+            .and_then(|q| resources::parse_bytes(&q.0));
+        Ok(Volume::Scratch {
+            size_bytes: limit.unwrap_or(0),
+        })
+    } else if let Some(source) = &from.host_path {
+        Ok(Volume::HostPath {
+            path: source.path.clone(),
+        })
+    } else {
+        Err(format!(
+            "volume `{}` is of a type that is not supported: use configMap, secret, emptyDir or hostPath",
+            from.name
+        ))
+    }
+}
+
+fn pick(mut data: BTreeMap<String, String>, items: &Option<Vec<KeyToPath>>) -> BTreeMap<String, String> {
+    match items {
+        None => data,
+        Some(items) => items
+            .iter()
+            .filter_map(|i| Some((i.path.clone(), data.remove(&i.key)?)))
+            .collect(),
+    }
+}

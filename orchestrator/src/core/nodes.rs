@@ -1,0 +1,233 @@
+//! What agents report about their nodes -> Node and NodeTopology.
+
+use std::collections::BTreeMap;
+
+use gantry_api::{NodeTopology, NodeTopologySpec, NodeTopologyStatus, ObjectMeta};
+use gantry_nodeagent_api::Hello;
+use ipnet::Ipv4Net;
+use k8s_openapi::api::core::v1::{
+    Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo, Pod, PodSpec,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use super::agents::Agent;
+use super::world::{Key, Work};
+use super::{meta, pods};
+
+/// A node without a stream for this long is `Ready=Unknown` (Kubernetes' node-monitor-grace-period).
+pub const LOST_AFTER_MS: u64 = 40_000;
+
+/// Brings Node and NodeTopology of every agent up to date.
+pub fn run(work: &mut Work<'_>) {
+    let agents = work.agents;
+    for (name, agent) in agents.iter() {
+        let Some(hello) = &agent.hello else { continue };
+        let key = Key::new("", name);
+        if !work.objects.nodes.contains_key(&key) {
+            create_node(work, name);
+        }
+        node_status(work, &key, agent, hello);
+        topology(work, &key, agent, hello);
+    }
+    // Nodes that no agent has spoken for since the orchestrator started keep what was last known of them.
+}
+
+fn create_node(work: &mut Work<'_>, name: &str) {
+    let Some(cidr) = free_cidr(work) else {
+        tracing::error!(
+            node = name,
+            "no addresses left for the pods of this node: start with a larger pod range"
+        );
+        return;
+    };
+    let labels = meta::pairs(&[
+        ("kubernetes.io/hostname", name),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", "amd64"),
+    ]);
+    let metadata = ObjectMeta {
+        name: Some(name.to_owned()),
+        labels: Some(labels),
+        ..Default::default()
+    };
+    let text = cidr.to_string();
+    let spec = NodeSpec {
+        pod_cidr: Some(text.clone()),
+        pod_cidrs: Some(vec![text]),
+        ..Default::default()
+    };
+    work.create(Node {
+        metadata,
+        spec: Some(spec),
+        status: None,
+    });
+}
+
+/// The first part of the pod range that no node has.
+fn free_cidr(work: &Work<'_>) -> Option<Ipv4Net> {
+    let all = work.settings.pod_cidr;
+    let taken: Vec<Ipv4Net> = work.objects.nodes.values().filter_map(|n| cidr(n)).collect();
+    let length = all.prefix_len().max(24);
+    all.subnets(length)
+        .ok()?
+        .find(|net| !taken.iter().any(|t| t.contains(net) || net.contains(t)))
+}
+
+/// Addresses of a node's pods.
+pub fn cidr(node: &Node) -> Option<Ipv4Net> {
+    node.spec.as_ref()?.pod_cidr.as_deref()?.parse().ok()
+}
+
+/// Whether a node takes new pods: connected, and not cordoned.
+pub fn is_schedulable(node: &Node, agent: Option<&Agent>) -> bool {
+    let cordoned = node.spec.as_ref().and_then(|s| s.unschedulable).unwrap_or(false);
+    !cordoned && agent.is_some_and(|a| a.connected && a.status.is_some())
+}
+
+fn node_status(work: &mut Work<'_>, key: &Key, agent: &Agent, hello: &Hello) {
+    let now_ms = work.now_ms;
+    let Some(node) = work.edit::<Node>(key) else {
+        return;
+    };
+    let before = node.status.take().unwrap_or_default();
+    let (capacity, allocatable) = sizes(hello);
+    let address = |kind: &str, address: String| NodeAddress {
+        type_: kind.to_owned(),
+        address,
+    };
+    let (ready, reason, message) = if agent.connected {
+        ("True", "AgentReady", "the node agent is connected")
+    } else if now_ms.saturating_sub(agent.since_ms) > LOST_AFTER_MS {
+        (
+            "Unknown",
+            "AgentLost",
+            "the node agent has lost its connection; pods and their traffic go on",
+        )
+    } else {
+        let old = before
+            .conditions
+            .as_ref()
+            .and_then(|c| c.iter().find(|c| c.type_ == "Ready"));
+        (
+            if old.is_some_and(|c| c.status == "True") {
+                "True"
+            } else {
+                "Unknown"
+            },
+            "AgentReconnecting",
+            "the node agent is reconnecting",
+        )
+    };
+    let old = before
+        .conditions
+        .as_ref()
+        .and_then(|c| c.iter().find(|c| c.type_ == "Ready" && c.status == ready));
+    let since = old
+        .and_then(|c| c.last_transition_time.clone())
+        .unwrap_or_else(|| meta::time(now_ms));
+    let condition = NodeCondition {
+        type_: "Ready".to_owned(),
+        status: ready.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        last_transition_time: Some(since),
+        last_heartbeat_time: None,
+    };
+    node.status = Some(NodeStatus {
+        addresses: Some(vec![
+            address("InternalIP", hello.address.to_string()),
+            address("Hostname", hello.node.clone()),
+        ]),
+        capacity: Some(capacity),
+        allocatable: Some(allocatable),
+        conditions: Some(vec![condition]),
+        node_info: Some(NodeSystemInfo {
+            architecture: "amd64".to_owned(),
+            boot_id: hello.boot_id.clone(),
+            container_runtime_version: format!("gantry://{}", hello.agent_version),
+            kernel_version: hello.kernel_version.clone(),
+            kubelet_version: format!("gantry-{}", hello.agent_version),
+            operating_system: "linux".to_owned(),
+            ..Default::default()
+        }),
+        ..before
+    });
+}
+
+type Quantities = BTreeMap<String, Quantity>;
+
+fn sizes(hello: &Hello) -> (Quantities, Quantities) {
+    let cpus = hello.topology.cpus.len();
+    let memory: u64 = hello.topology.numa_nodes.iter().map(|n| n.memory_bytes).sum();
+    let free_cpus = hello.topology.all_cpus().difference(&hello.reserved).len();
+    let table = |cpus: usize, memory: u64| {
+        let entry = |k: &str, v: String| (k.to_owned(), Quantity(v));
+        BTreeMap::from([
+            entry("cpu", cpus.to_string()),
+            entry("memory", format!("{}Ki", memory / 1024)),
+            entry("pods", "250".to_owned()),
+        ])
+    };
+    (
+        table(cpus, memory),
+        table(free_cpus, memory.saturating_sub(hello.reserved_memory_bytes)),
+    )
+}
+
+fn topology(work: &mut Work<'_>, key: &Key, agent: &Agent, hello: &Hello) {
+    let spec = NodeTopologySpec {
+        topology: hello.topology.clone(),
+        reserved: hello.reserved.clone(),
+        reserved_memory_bytes: hello.reserved_memory_bytes,
+    };
+    if !work.objects.topologies.contains_key(key) {
+        let metadata = ObjectMeta {
+            name: Some(key.name.clone()),
+            ..Default::default()
+        };
+        work.create(NodeTopology::new(metadata, spec.clone()));
+    }
+    let status = agent.status.as_ref().map(|report| {
+        let config = work.sent.get(&key.name);
+        let mut exclusive = BTreeMap::new();
+        for (uid, pod) in &report.pods {
+            let Some(config) = config.and_then(|c| c.pods.get(uid)) else {
+                continue;
+            };
+            for container in pod
+                .containers
+                .iter()
+                .filter(|c| c.running && !c.resources.cpus.is_empty())
+            {
+                let name = format!("{}/{}/{}", config.namespace, config.name, container.name);
+                exclusive.insert(name, container.resources.cpus.clone());
+            }
+        }
+        let shared_cpus = config.map(|c| c.shared_cpus.clone()).unwrap_or_default();
+        NodeTopologyStatus {
+            shared_cpus,
+            exclusive,
+            generation: report.applied.0,
+        }
+    });
+    let Some(topology) = work.edit::<NodeTopology>(key) else {
+        return;
+    };
+    topology.spec = spec;
+    if let Some(status) = status {
+        topology.status = status;
+    }
+}
+
+/// Gives a pod its node and its address.
+pub fn bind(pod: &mut Pod, node: &str, address: Option<std::net::Ipv4Addr>, now_ms: u64) {
+    pod.spec.get_or_insert_with(PodSpec::default).node_name = Some(node.to_owned());
+    let status = pods::status_mut(pod);
+    if let Some(address) = address {
+        let text = address.to_string();
+        status.pod_ips = Some(vec![k8s_openapi::api::core::v1::PodIP { ip: text.clone() }]);
+        status.pod_ip = Some(text);
+    }
+    status.start_time.get_or_insert_with(|| meta::time(now_ms));
+    pods::set_condition(pod, "PodScheduled", true, "", "", now_ms);
+}

@@ -1,0 +1,146 @@
+//! Helpers over Pods: what Gantry's annotations and conditions say.
+
+use gantry_api::{DrainPhase, DrainState, PodExtras, labels};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
+
+use super::agents::Agents;
+use super::meta;
+
+/// Annotation: the generation of the NetworkFunction that made the pod.
+pub const MADE_BY_GENERATION: &str = "gantry.dev/generation";
+
+/// Annotation: fingerprint of the size that the NetworkFunction last gave the pod. A pod that was resized by itself since
+/// then keeps its size, as in Kubernetes, until the function's size changes.
+pub const SIZED_BY: &str = "gantry.dev/sized-by";
+
+/// What a PodSpec cannot say.
+pub fn extras(pod: &Pod) -> PodExtras {
+    let text = meta::annotation(&pod.metadata, labels::EXTRAS);
+    text.and_then(|t| serde_json::from_str(t).ok())
+        .unwrap_or_default()
+}
+
+/// How far its drain is, if it drains.
+pub fn drain(pod: &Pod) -> Option<DrainState> {
+    let text = meta::annotation(&pod.metadata, labels::DRAIN)?;
+    Some(serde_json::from_str(text).unwrap_or_default())
+}
+
+/// Sets how far its drain is; `None` ends the drain.
+pub fn set_drain(pod: &mut Pod, state: Option<&DrainState>) {
+    let text = state.map(|s| serde_json::to_string(s).expect("plain data has a JSON form"));
+    meta::annotate(&mut pod.metadata, labels::DRAIN, text);
+}
+
+/// Marks a pod to be drained.
+pub fn begin_drain(pod: &mut Pod, agents: &Agents, now_ms: u64) {
+    let sessions_before = sessions(pod, agents).unwrap_or(0);
+    set_drain(
+        pod,
+        Some(&DrainState {
+            phase: DrainPhase::Draining,
+            sessions_before,
+            since_ms: now_ms,
+        }),
+    );
+}
+
+/// It is to be stopped, or being stopped.
+pub fn is_stopping(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
+}
+
+/// It ended by itself and does not start again.
+pub fn is_over(pod: &Pod) -> bool {
+    matches!(phase(pod), "Succeeded" | "Failed")
+}
+
+/// Phase, `Pending` if none is set.
+pub fn phase(pod: &Pod) -> &str {
+    pod.status
+        .as_ref()
+        .and_then(|s| s.phase.as_deref())
+        .unwrap_or("Pending")
+}
+
+/// The node, once it has one.
+pub fn node(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref().filter(|n| !n.is_empty())
+}
+
+/// Its address, once it has one.
+pub fn address(pod: &Pod) -> Option<std::net::Ipv4Addr> {
+    pod.status.as_ref()?.pod_ip.as_deref()?.parse().ok()
+}
+
+/// Whether a condition holds.
+pub fn is_true(pod: &Pod, condition: &str) -> bool {
+    find(pod, condition).is_some_and(|c| c.status == "True")
+}
+
+/// A condition.
+pub fn find<'a>(pod: &'a Pod, condition: &str) -> Option<&'a PodCondition> {
+    pod.status
+        .as_ref()?
+        .conditions
+        .as_ref()?
+        .iter()
+        .find(|c| c.type_ == condition)
+}
+
+/// All containers are ready, as last reported.
+pub fn is_ready(pod: &Pod) -> bool {
+    is_true(pod, "Ready")
+}
+
+/// The status, to change.
+pub fn status_mut(pod: &mut Pod) -> &mut PodStatus {
+    pod.status.get_or_insert_default()
+}
+
+/// Sets a condition; its time moves only when its status does. True if anything but the time changed.
+pub fn set_condition(
+    pod: &mut Pod,
+    condition: &str,
+    state: bool,
+    reason: &str,
+    message: &str,
+    now_ms: u64,
+) -> bool {
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let status = if state { "True" } else { "False" };
+    let conditions = status_mut(pod).conditions.get_or_insert_default();
+    let mut new = PodCondition {
+        type_: condition.to_owned(),
+        status: status.to_owned(),
+        reason: some(reason),
+        message: some(message),
+        last_transition_time: Some(meta::time(now_ms)),
+        ..Default::default()
+    };
+    let Some(old) = conditions.iter_mut().find(|c| c.type_ == condition) else {
+        conditions.push(new);
+        return true;
+    };
+    if old.status == new.status {
+        new.last_transition_time.clone_from(&old.last_transition_time);
+    }
+    let changed = *old != new;
+    *old = new;
+    changed
+}
+
+/// Live sessions as last reported.
+pub fn sessions(pod: &Pod, agents: &Agents) -> Option<u64> {
+    agents.pod(node(pod)?, meta::uid(&pod.metadata))?.sessions
+}
+
+/// Restarts of all its containers, as last reported.
+pub fn restarts(pod: &Pod) -> u32 {
+    let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref());
+    statuses
+        .into_iter()
+        .flatten()
+        .map(|c| u32::try_from(c.restart_count).unwrap_or(0))
+        .sum()
+}

@@ -1,0 +1,183 @@
+//! CPU, memory and hugepages of containers: from Kubernetes' quantities to numbers and back.
+
+use std::collections::BTreeMap;
+
+use gantry_api::PodExtras;
+use gantry_catalog::{Cpu, MilliCpu, NetworkFunctionSpec, NfContainer, Smt};
+use gantry_plan::{ContainerRequest, CpuRequest, SmtPolicy};
+use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+type Quantities = BTreeMap<String, Quantity>;
+
+/// Thousandths of a CPU; what cannot be read counts as none.
+fn milli(quantities: Option<&Quantities>) -> Option<u32> {
+    quantities?.get("cpu")?.0.parse::<MilliCpu>().ok().map(|m| m.0)
+}
+
+/// Bytes; what cannot be read counts as none.
+fn bytes(quantities: Option<&Quantities>, key: &str) -> Option<u64> {
+    parse_bytes(&quantities?.get(key)?.0)
+}
+
+/// Bytes of a text such as `128Mi`.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    text.parse::<gantry_catalog::Quantity>().ok().map(|q| q.0)
+}
+
+/// The memory limit of a container in bytes, if it has one.
+pub fn memory_limit(container: &Container) -> Option<u64> {
+    bytes(container.resources.as_ref()?.limits.as_ref(), "memory")
+}
+
+/// What the planner is asked for a container. As in Kubernetes, a limit without a request is the request.
+pub fn request(container: &Container, extras: &PodExtras) -> ContainerRequest {
+    let resources = container.resources.as_ref();
+    let requests = resources.and_then(|r| r.requests.as_ref());
+    let limits = resources.and_then(|r| r.limits.as_ref());
+    let cpu = match extras.exclusive.get(&container.name) {
+        Some(wish) => CpuRequest::Exclusive {
+            count: wish.count,
+            smt: match wish.smt {
+                Smt::Full => SmtPolicy::Full,
+                Smt::Any => SmtPolicy::Any,
+            },
+        },
+        None => {
+            let limit_milli = milli(limits);
+            CpuRequest::Shared {
+                request_milli: milli(requests).or(limit_milli).unwrap_or(0),
+                limit_milli,
+            }
+        }
+    };
+    let memory_bytes = bytes(requests, "memory")
+        .or_else(|| bytes(limits, "memory"))
+        .unwrap_or(0);
+    ContainerRequest {
+        name: container.name.clone(),
+        cpu,
+        memory_bytes,
+        hugepages: hugepages(limits.or(requests)),
+    }
+}
+
+fn hugepages(quantities: Option<&Quantities>) -> BTreeMap<u64, u64> {
+    let pages = quantities.into_iter().flatten().filter_map(|(key, amount)| {
+        Some((
+            parse_bytes(key.strip_prefix("hugepages-")?)?,
+            parse_bytes(&amount.0)?,
+        ))
+    });
+    pages.filter(|(_, amount)| *amount > 0).collect()
+}
+
+/// CPU of a container of a function: the package's default, or what the function overrides.
+pub fn cpu_of<'a>(container: &'a NfContainer, spec: &'a NetworkFunctionSpec) -> &'a Cpu {
+    spec.resources
+        .get(&container.name)
+        .and_then(|o| o.cpu.as_ref())
+        .unwrap_or(&container.cpu)
+}
+
+/// Requests and limits of a container of a function.
+pub fn requirements(container: &NfContainer, spec: &NetworkFunctionSpec) -> ResourceRequirements {
+    let memory = spec
+        .resources
+        .get(&container.name)
+        .and_then(|o| o.memory)
+        .unwrap_or(container.memory);
+    let mut requests = Quantities::new();
+    let mut limits = Quantities::new();
+    let mut both = |key: String, value: String| {
+        requests.insert(key.clone(), Quantity(value.clone()));
+        limits.insert(key, Quantity(value));
+    };
+    if memory.0 > 0 {
+        both("memory".to_owned(), memory.to_string());
+    }
+    for (size, amount) in &container.hugepages {
+        both(format!("hugepages-{size}"), amount.to_string());
+    }
+    match cpu_of(container, spec) {
+        Cpu::Exclusive { count, .. } => both("cpu".to_owned(), count.to_string()),
+        Cpu::Shared { request, limit } => {
+            requests.insert("cpu".to_owned(), Quantity(request.to_string()));
+            if let Some(limit) = limit {
+                limits.insert("cpu".to_owned(), Quantity(limit.to_string()));
+            }
+        }
+    }
+    let some = |q: Quantities| (!q.is_empty()).then_some(q);
+    ResourceRequirements {
+        requests: some(requests),
+        limits: some(limits),
+        ..Default::default()
+    }
+}
+
+/// CPU size of a pod in thousandths, for load-balancer weights; at least 1.
+pub fn weight(pod: &k8s_openapi::api::core::v1::Pod) -> u32 {
+    let extras = super::pods::extras(pod);
+    let containers = pod
+        .spec
+        .as_ref()
+        .map(|s| s.containers.as_slice())
+        .unwrap_or_default();
+    let sizes = containers.iter().map(|c| match request(c, &extras).cpu {
+        CpuRequest::Exclusive { count, .. } => count.saturating_mul(1000),
+        CpuRequest::Shared { request_milli, .. } => request_milli,
+    });
+    sizes.fold(0u32, u32::saturating_add).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container(requests: &[(&str, &str)], limits: &[(&str, &str)]) -> Container {
+        let map = |pairs: &[(&str, &str)]| {
+            Some(
+                pairs
+                    .iter()
+                    .map(|(k, v)| ((*k).to_owned(), Quantity((*v).to_owned())))
+                    .collect(),
+            )
+        };
+        let resources = Some(ResourceRequirements {
+            requests: map(requests),
+            limits: map(limits),
+            ..Default::default()
+        });
+        Container {
+            name: "c".into(),
+            resources,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_limit_without_a_request_is_the_request() {
+        let request = request(
+            &container(&[], &[("cpu", "500m"), ("memory", "1Mi")]),
+            &PodExtras::default(),
+        );
+        assert_eq!(
+            request.cpu,
+            CpuRequest::Shared {
+                request_milli: 500,
+                limit_milli: Some(500)
+            }
+        );
+        assert_eq!(request.memory_bytes, 1 << 20);
+    }
+
+    #[test]
+    fn hugepages_are_read_by_page_size() {
+        let request = request(
+            &container(&[], &[("hugepages-2Mi", "4Mi")]),
+            &PodExtras::default(),
+        );
+        assert_eq!(request.hugepages, BTreeMap::from([(2 << 20, 4 << 20)]));
+    }
+}

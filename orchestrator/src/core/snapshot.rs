@@ -1,0 +1,123 @@
+//! What the planner is shown.
+
+use std::collections::BTreeMap;
+
+use gantry_api::{NodeTopology, labels};
+use gantry_plan::{
+    AntiAffinity, ContainerRequest, Held, NodeState, NumaPolicy, Placement, Plan, PodRequest, Snapshot,
+};
+use k8s_openapi::api::core::v1::{Node, Pod};
+
+use super::agents::Agents;
+use super::world::Objects;
+use super::{meta, nodes, pods, resources};
+
+/// The snapshot of what is in the store and of what the agents report.
+pub fn take(objects: &Objects, agents: &Agents, plan: &Plan) -> Snapshot {
+    let topologies = objects.topologies.values();
+    let nodes = topologies.filter_map(|t| {
+        let name = meta::name(&t.metadata);
+        let node = objects.nodes.get(&super::world::Key::new("", name))?;
+        Some((name.to_owned(), node_state(node, t, agents)))
+    });
+    let wanting = objects.pods.values().filter(|p| wants_place(p));
+    let pods = wanting.map(|pod| {
+        let uid = meta::uid(&pod.metadata).to_owned();
+        let request = request(pod, plan.placements.get(&uid), agents);
+        (uid, request)
+    });
+    Snapshot {
+        nodes: nodes.collect(),
+        pods: pods.collect(),
+    }
+}
+
+/// A pod keeps its place until it has left the store; one that ended by itself or never ran and is to stop wants none.
+fn wants_place(pod: &Pod) -> bool {
+    !(pods::is_over(pod) || pods::is_stopping(pod) && pods::node(pod).is_none())
+}
+
+fn node_state(node: &Node, topology: &NodeTopology, agents: &Agents) -> NodeState {
+    let agent = agents.get(meta::name(&node.metadata));
+    let report = agent.and_then(|a| a.status.as_ref());
+    let reported = report.into_iter().flat_map(|r| &r.pods).map(|(uid, pod)| {
+        (
+            uid.clone(),
+            Held {
+                cpus: pod.cpus.clone(),
+                memory_bytes: pod.memory_bytes,
+            },
+        )
+    });
+    let mut held: BTreeMap<String, Held> = reported.collect();
+    for (uid, cpus) in agent.into_iter().flat_map(|a| a.told()) {
+        let held = held.entry(uid.clone()).or_default();
+        held.cpus = held.cpus.union(cpus);
+    }
+    NodeState {
+        topology: topology.spec.topology.clone(),
+        reserved: topology.spec.reserved.clone(),
+        reserved_memory_bytes: topology.spec.reserved_memory_bytes,
+        labels: node.metadata.labels.clone().unwrap_or_default(),
+        schedulable: nodes::is_schedulable(node, agent),
+        held,
+    }
+}
+
+/// What a pod asks. On a node that has not reported yet (what it holds is not known), or while it stops, it asks for what it has.
+fn request(pod: &Pod, placement: Option<&Placement>, agents: &Agents) -> PodRequest {
+    let extras = pods::extras(pod);
+    let spec = pod.spec.clone().unwrap_or_default();
+    let unknown = |node: &str| agents.get(node).is_none_or(|a| a.status.is_none());
+    let frozen = placement.filter(|p| pods::is_stopping(pod) || unknown(&p.node));
+    let containers = match frozen {
+        Some(placement) => granted(placement),
+        None => spec
+            .containers
+            .iter()
+            .map(|c| resources::request(c, &extras))
+            .collect(),
+    };
+    PodRequest {
+        namespace: meta::namespace(&pod.metadata).to_owned(),
+        name: meta::name(&pod.metadata).to_owned(),
+        group: extras
+            .group
+            .map(|g| format!("{}/{g}", meta::namespace(&pod.metadata))),
+        containers,
+        numa: NumaPolicy::Prefer,
+        node_selector: spec.node_selector.unwrap_or_default(),
+        node_name: spec.node_name.filter(|n| !n.is_empty()),
+        anti_affinity: spread_key(pod)
+            .into_iter()
+            .map(|key| AntiAffinity { key, required: false })
+            .collect(),
+        priority: spec.priority.unwrap_or(0),
+    }
+}
+
+/// What a placement holds, as a request.
+fn granted(placement: &Placement) -> Vec<ContainerRequest> {
+    let container = |c: &gantry_plan::ContainerPlacement| {
+        let mut hugepages = BTreeMap::new();
+        for (size, amount) in c.hugepages.values().flatten() {
+            *hugepages.entry(*size).or_default() += amount;
+        }
+        ContainerRequest {
+            name: c.name.clone(),
+            cpu: c.cpu,
+            memory_bytes: c.memory_bytes.values().sum(),
+            hugepages,
+        }
+    };
+    placement.containers.iter().map(container).collect()
+}
+
+/// Instances of one function, or of one ReplicaSet, spread over nodes.
+fn spread_key(pod: &Pod) -> Option<String> {
+    let namespace = meta::namespace(&pod.metadata);
+    if let Some(function) = meta::label(&pod.metadata, labels::NF) {
+        return Some(format!("nf={namespace}/{function}"));
+    }
+    meta::controller_uid(&pod.metadata).map(|uid| format!("controller={uid}"))
+}

@@ -1,0 +1,181 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::store::{Revision, Version};
+
+#[test]
+fn rows_are_distinct_and_findable() {
+    for kind in KINDS {
+        assert!(std::ptr::eq(
+            by_plural(kind.group, kind.version, kind.plural).unwrap(),
+            kind
+        ));
+        assert!(std::ptr::eq(
+            by_kind(&kind.api_version(), kind.kind).unwrap(),
+            kind
+        ));
+        assert!(std::ptr::eq(named(kind.kind).unwrap(), kind));
+        assert_eq!(kind.singular, kind.kind.to_lowercase());
+        assert!(!kind.columns.is_empty(), "{} has no columns", kind.kind);
+        let same = |k: &&Kind| k.short.iter().any(|s| kind.short.contains(s));
+        assert!(
+            KINDS.iter().filter(same).count() <= 1,
+            "{} shares a short name",
+            kind.kind
+        );
+    }
+}
+
+#[test]
+fn keys_do_not_overlap() {
+    let pods = named("Pod").unwrap();
+    assert_eq!(pods.key("default", "a"), "/registry/core/pods/default/a");
+    assert_eq!(
+        named("Node").unwrap().key("ignored", "n1"),
+        "/registry/core/nodes/n1"
+    );
+    assert_eq!(
+        named("Operation").unwrap().prefix(Some("x")),
+        "/registry/gantry.dev/operations/x/"
+    );
+}
+
+fn sample(kind: &Kind) -> Value {
+    let spec = match kind.kind {
+        "NfPackage" => {
+            json!({"package":"p","version":"1.0.0","family":"ims","role":"P-CSCF","plane":"signalling",
+            "containers":[{"name":"c","image":"i","cpu":{"mode":"shared","request":"500m"},"memory":"64Mi"}]})
+        }
+        "NetworkFunction" => json!({"package":"p","version":"1.0.0"}),
+        "NetworkService" => json!({"functions":[]}),
+        "Network" => json!({"type":"pod","cidr":"10.0.0.0/16","serviceCidr":"10.1.0.0/16"}),
+        "NodeTopology" => return Value::Null,
+        "Operation" => {
+            json!({"function":"f","generation":1,"kinds":["Scale"],"asked":"x","to":{"package":"p","version":"1.0.0"}})
+        }
+        "Pod" => json!({"containers":[{"name":"c","image":"i"}]}),
+        "ReplicaSet" | "Deployment" => json!({"selector":{"matchLabels":{"a":"b"}},
+            "template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"i"}]}}}),
+        "Service" => json!({"ports":[{"port":80}]}),
+        "Node" | "Namespace" | "Lease" => json!({}),
+        _ => Value::Null,
+    };
+    let mut object = json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": {"name": "x"}});
+    if kind.kind == "Event" {
+        object["involvedObject"] = json!({"kind":"Pod","name":"x"});
+    }
+    if kind.kind == "EndpointSlice" {
+        object["addressType"] = json!("IPv4");
+        object["endpoints"] = json!([]);
+    }
+    if !spec.is_null() {
+        object["spec"] = spec;
+    }
+    object
+}
+
+#[test]
+fn every_kind_decodes_defaults_and_stays_the_same() {
+    for kind in KINDS {
+        let input = sample(kind);
+        if input.is_null() {
+            continue;
+        }
+        let mut known = (kind.decode)(&input).unwrap_or_else(|e| panic!("{}: {e}", kind.kind));
+        assert_eq!(
+            unknown_fields(&input, &known),
+            Vec::<String>::new(),
+            "{}",
+            kind.kind
+        );
+        (kind.default)(&mut known);
+        let again = (kind.decode)(&known).unwrap_or_else(|e| panic!("{}: {e}", kind.kind));
+        assert_eq!(again, known, "{} is stable after defaulting", kind.kind);
+        for column in kind.columns {
+            column.value(&known, time::OffsetDateTime::now_utc());
+        }
+    }
+}
+
+#[test]
+fn unknown_fields_are_named() {
+    let pod = named("Pod").unwrap();
+    let mut input = sample(pod);
+    input["spec"]["containers"][0]["imagee"] = json!("x");
+    input["bogus"] = json!(1);
+    let known = (pod.decode)(&input).unwrap();
+    assert_eq!(
+        unknown_fields(&input, &known),
+        ["bogus", "spec.containers[0].imagee"]
+    );
+}
+
+#[test]
+fn a_wrong_type_is_located() {
+    let pod = named("Pod").unwrap();
+    let mut input = sample(pod);
+    input["spec"]["containers"][0]["ports"] = json!([{"containerPort": "eighty"}]);
+    let error = (pod.decode)(&input).unwrap_err();
+    assert!(error.field.contains("containers"), "{error}");
+}
+
+#[test]
+fn names() {
+    assert!(is_dns_label("a-1") && !is_dns_label("-a") && !is_dns_label("A") && !is_dns_label(""));
+    assert!(is_dns_subdomain("pcscf-1.0.0") && !is_dns_subdomain("a..b"));
+    assert!(is_qualified_name("gantry.dev/x") && is_qualified_name("app") && !is_qualified_name("/x"));
+}
+
+#[test]
+fn ages_as_kubectl_prints_them() {
+    let cases = [
+        (5, "5s"),
+        (119, "119s"),
+        (125, "2m5s"),
+        (600, "10m"),
+        (3 * 3600 + 60, "3h1m"),
+        (3 * 86400, "3d"),
+    ];
+    for (seconds, text) in cases {
+        assert_eq!(human_age(seconds), text);
+    }
+}
+
+fn json_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from)
+    ];
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map("[a-z\"]{1,5}", inner, 0..4)
+                .prop_map(|m| Value::Object(m.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn stored_form_is_the_object_with_its_version(
+        metadata in prop::collection::btree_map("[a-z]{1,6}", json_value(), 0..4),
+        rest in prop::collection::btree_map("[b-l]{1,6}", json_value(), 0..4),
+        revision in 1u64..1_000_000,
+    ) {
+        let mut object = Value::Object(rest.into_iter().collect());
+        object["metadata"] = Value::Object(metadata.into_iter().collect());
+        let version = Version {
+            key: "/k".into(),
+            value: codec::encode(&object),
+            create_revision: Revision(1),
+            mod_revision: Revision(revision),
+            version: 1,
+        };
+        object["metadata"]["resourceVersion"] = json!(revision.to_string());
+        prop_assert_eq!(&codec::decode(&version), &object);
+        prop_assert_eq!(&serde_json::from_slice::<Value>(&codec::wire(&version)).unwrap(), &object);
+    }
+}

@@ -1,0 +1,12 @@
+//! The orchestrator: API server, store, controllers, planner loop, link to the node agents.
+
+pub mod apiserver;
+mod cleaner;
+pub mod controllers;
+pub mod core;
+pub mod kinds;
+pub mod link;
+pub mod pki;
+pub mod server;
+pub mod shell;
+pub mod store;

@@ -1,0 +1,37 @@
+//! What can go wrong.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// A certificate cannot be had.
+#[derive(Debug, Error)]
+pub enum PkiError {
+    /// A file.
+    #[error("{action} {}", path.display())]
+    File {
+        /// `read`, `write`, `make the directory`.
+        action: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A key or certificate.
+    #[error("issue the certificate {name}: if its files in the pki directory are damaged, remove them")]
+    Issue {
+        /// Which.
+        name: String,
+        /// Why.
+        #[source]
+        source: rcgen::Error,
+    },
+    /// Rustls refuses them.
+    #[error("set up TLS")]
+    Tls(#[source] Box<rustls::Error>),
+    /// Not a node name.
+    #[error("node name {0:?} is not a DNS name (RFC 1123): use a-z, 0-9, - and .")]
+    NodeName(String),
+}

@@ -1,0 +1,60 @@
+//! Files that only their owner reads, replaced as a whole.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::PkiError;
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PkiError {
+    let path = path.to_owned();
+    move |source| PkiError::File { action, path, source }
+}
+
+/// Path of a certificate.
+pub(super) fn certificate(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.crt"))
+}
+
+/// Path of a private key.
+pub(super) fn key(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.key"))
+}
+
+/// Makes a directory with mode 0700.
+pub(super) fn private_dir(dir: &Path) -> Result<(), PkiError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(failed("make the directory", dir))?;
+    fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(failed("make the directory", dir))
+}
+
+/// The text, `None` if there is no such file.
+pub(super) fn read(path: &Path) -> Result<Option<String>, PkiError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("read", path)(error)),
+    }
+}
+
+/// Writes a file with mode 0600: a new one beside it, then renamed over it.
+pub(super) fn write(path: &Path, text: &str) -> Result<(), PkiError> {
+    let new = path.with_extension(format!("new-{}", std::process::id()));
+    let written = || -> io::Result<()> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    };
+    written().map_err(failed("write", path))
+}

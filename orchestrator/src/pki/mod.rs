@@ -1,0 +1,137 @@
+//! Certificates: one authority a data directory, a server certificate, an administrator's, one a node. ECDSA P-256.
+
+mod error;
+mod files;
+mod issue;
+mod kubeconfig;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+pub use error::PkiError;
+use issue::{Authority, Leaf, Pair};
+
+use crate::apiserver::{MASTERS, NODE_PREFIX, NODES};
+
+/// The authority and what it has issued to the server and to the administrator.
+pub struct Pki {
+    dir: PathBuf,
+    authority: Authority,
+    server: Pair,
+    kubeconfig: PathBuf,
+}
+
+/// Files that an agent needs to dial in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeCredentials {
+    /// The authority's certificate (PEM).
+    pub ca: PathBuf,
+    /// The node's certificate (PEM): CN `system:node:<name>`, O `system:nodes`.
+    pub certificate: PathBuf,
+    /// Its private key (PEM, PKCS #8).
+    pub key: PathBuf,
+}
+
+/// Makes what is missing or near its end below `<data dir>/pki`, and writes `<data dir>/kubeconfig`.
+/// `names` are further DNS names or addresses of the server.
+pub fn ensure(data_dir: &Path, listen: SocketAddr, names: &[String]) -> Result<Pki, PkiError> {
+    let dir = data_dir.join("pki");
+    files::private_dir(&dir)?;
+    let authority = Authority::ensure(&dir)?;
+    let server = authority.leaf(&dir, "server", &Leaf::server(server_names(listen, names)))?;
+    let admin = authority.leaf(&dir, "admin", &Leaf::client("gantry-admin", MASTERS))?;
+    let kubeconfig = data_dir.join("kubeconfig");
+    let text = kubeconfig::render(&dial_address(listen), &authority.certificate, &admin);
+    files::write(&kubeconfig, &text)?;
+    Ok(Pki {
+        dir,
+        authority,
+        server,
+        kubeconfig,
+    })
+}
+
+impl Pki {
+    /// A certificate for a node's agent; the one there is if it still lasts. Names are DNS names (RFC 1123).
+    pub fn issue_node(&self, name: &str) -> Result<NodeCredentials, PkiError> {
+        if !crate::kinds::is_dns_subdomain(name) {
+            return Err(PkiError::NodeName(name.to_owned()));
+        }
+        let file = format!("node-{name}");
+        self.authority.leaf(
+            &self.dir,
+            &file,
+            &Leaf::client(&format!("{NODE_PREFIX}{name}"), NODES),
+        )?;
+        Ok(NodeCredentials {
+            ca: files::certificate(&self.dir, "ca"),
+            certificate: files::certificate(&self.dir, &file),
+            key: files::key(&self.dir, &file),
+        })
+    }
+
+    /// Where the kubeconfig is.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// TLS 1.2 and 1.3 with the server's certificate; clients must show one of our authority.
+    pub fn server_config(&self) -> Result<ServerConfig, PkiError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = |source| PkiError::Tls(Box::new(source));
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(parse(&self.authority.certificate)?).map_err(tls)?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+            .build()
+            .map_err(|e| tls(rustls::Error::General(e.to_string())))?;
+        let key = PrivateKeyDer::from_pem_slice(self.server.key.as_bytes())
+            .map_err(|e| tls(rustls::Error::General(e.to_string())))?;
+        ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(tls)?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(vec![parse(&self.server.certificate)?], key)
+            .map_err(tls)
+    }
+}
+
+fn parse(pem: &str) -> Result<CertificateDer<'static>, PkiError> {
+    CertificateDer::from_pem_slice(pem.as_bytes())
+        .map_err(|e| PkiError::Tls(Box::new(rustls::Error::General(e.to_string()))))
+}
+
+/// An address that clients on this machine reach the listener at.
+fn dial_address(listen: SocketAddr) -> String {
+    let ip = if listen.ip().is_unspecified() {
+        IpAddr::V4(Ipv4Addr::LOCALHOST)
+    } else {
+        listen.ip()
+    };
+    SocketAddr::new(ip, listen.port()).to_string()
+}
+
+fn server_names(listen: SocketAddr, names: &[String]) -> Vec<String> {
+    let mut all = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    if !listen.ip().is_unspecified() {
+        all.push(listen.ip().to_string());
+    }
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .unwrap_or_default()
+        .trim()
+        .to_lowercase();
+    if crate::kinds::is_dns_subdomain(&host) {
+        all.push(host);
+    }
+    all.extend_from_slice(names);
+    all.sort();
+    all.dedup();
+    all
+}

@@ -1,0 +1,164 @@
+//! One pass: ask the core, write in one transaction, then send.
+
+use std::sync::Arc;
+
+use gantry_nodeagent_api::NodeConfig;
+use serde::Serialize;
+
+use super::cache::Cache;
+use super::{Shared, events, keys};
+use crate::core::{Action, Key, Object, World, reconcile};
+use crate::link::LinkHandle;
+use crate::store::{Compare, Revision, Store, StoreError, Txn};
+
+/// What a pass comes down to.
+#[derive(Default)]
+struct Batch {
+    txn: Txn,
+    /// Keys in the order of the operations.
+    written: Vec<String>,
+    plan: Option<gantry_plan::Plan>,
+    configs: Vec<(String, Arc<NodeConfig>)>,
+}
+
+/// Runs one pass; true if it changed something, so that another one should follow.
+pub(super) async fn run(
+    store: &dyn Store,
+    link: &LinkHandle,
+    cache: &mut Cache,
+    world: &Shared,
+    now_ms: u64,
+) -> bool {
+    let batch = {
+        let world = world.lock();
+        let actions = reconcile(&world, now_ms);
+        Batch::of(actions, &world, cache, now_ms)
+    };
+    let wrote = !batch.written.is_empty();
+    if wrote {
+        match store.txn(batch.txn).await {
+            Ok(commit) => {
+                let mut world = world.lock();
+                cache.committed(&batch.written, &commit, &mut world);
+                if let Some(plan) = batch.plan {
+                    tracing::info!(
+                        plan = plan.id,
+                        placements = plan.placements.len(),
+                        "plan committed"
+                    );
+                    world.plan = plan;
+                }
+            }
+            Err(StoreError::Conflict { key, .. }) => {
+                // Somebody else was quicker; the watch brings what they wrote, and the next pass starts from that.
+                tracing::debug!(key, "conflict, the pass is dropped");
+                return false;
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot write the store; trying again"
+                );
+                return false;
+            }
+        }
+    }
+    let mut world = world.lock();
+    for (node, config) in batch.configs {
+        tracing::debug!(node, generation = config.generation.0, "configuration sent");
+        world.agents.sent(&node, &config, now_ms);
+        link.send_config(&node, (*config).clone());
+        world.configs.insert(node, config);
+    }
+    wrote
+}
+
+impl Batch {
+    fn of(actions: Vec<Action>, world: &World, cache: &Cache, now_ms: u64) -> Self {
+        let mut batch = Self::default();
+        for (number, action) in actions.into_iter().enumerate() {
+            match action {
+                Action::CommitPlan { plan, .. } => {
+                    batch.put_own(keys::PLAN.to_owned(), &plan, cache);
+                    batch.plan = Some(plan);
+                }
+                Action::Create(object) => batch.put(&object, Compare::Absent),
+                Action::Update(object) | Action::UpdateStatus(object) => {
+                    let version = revision(object.meta().resource_version.as_deref());
+                    batch.put(&object, Compare::At(version));
+                }
+                Action::Delete {
+                    kind,
+                    key,
+                    resource_version,
+                } => {
+                    batch.delete(kind, &key, Compare::At(revision(Some(&resource_version))));
+                }
+                Action::SendConfig { node, config } => {
+                    if world
+                        .configs
+                        .get(&node)
+                        .is_none_or(|old| old.generation != config.generation)
+                    {
+                        batch.put_own(format!("{}{node}", keys::CONFIGS), &*config, cache);
+                    }
+                    batch.configs.push((node, config));
+                }
+                Action::EmitEvent(note) => {
+                    let (key, value) = events::object(&note, now_ms, number);
+                    if let Some(store_key) = keys::object("Event", &key) {
+                        batch.write(store_key, Compare::Any, crate::kinds::codec::encode(&value));
+                    }
+                }
+            }
+        }
+        batch
+    }
+
+    fn put(&mut self, object: &Object, compare: Compare) {
+        let key = Key::of(object.meta());
+        let Some(store_key) = keys::object(object.kind(), &key) else {
+            return;
+        };
+        match object.to_value() {
+            Ok(mut value) => {
+                typed(object.kind(), &mut value);
+                self.write(store_key, compare, crate::kinds::codec::encode(&value));
+            }
+            Err(error) => tracing::error!(%key, %error, "an object has no JSON form"),
+        }
+    }
+
+    fn delete(&mut self, kind: &str, key: &Key, compare: Compare) {
+        if let Some(store_key) = keys::object(kind, key) {
+            let txn = std::mem::take(&mut self.txn).when(&store_key, compare);
+            self.txn = txn.delete(&store_key);
+            self.written.push(store_key);
+        }
+    }
+
+    /// A key that only the shell writes: it must be as the shell left it.
+    fn put_own(&mut self, key: String, value: &impl Serialize, cache: &Cache) {
+        let compare = cache.revision(&key).map_or(Compare::Absent, Compare::At);
+        let bytes = serde_json::to_vec(value).expect("plain data with string keys has a JSON form");
+        self.write(key, compare, bytes.into());
+    }
+
+    fn write(&mut self, key: String, compare: Compare, value: bytes::Bytes) {
+        self.txn = std::mem::take(&mut self.txn).when(&key, compare).put(&key, value);
+        self.written.push(key);
+    }
+}
+
+fn revision(resource_version: Option<&str>) -> Revision {
+    Revision(resource_version.and_then(|v| v.parse().ok()).unwrap_or(0))
+}
+
+/// Objects that the core made have their type written out, as clients' have.
+fn typed(kind: &str, value: &mut serde_json::Value) {
+    if let (Some(row), Some(object)) = (crate::kinds::named(kind), value.as_object_mut()) {
+        object.insert("apiVersion".to_owned(), row.api_version().into());
+        object.insert("kind".to_owned(), kind.into());
+        (row.default)(value);
+    }
+}

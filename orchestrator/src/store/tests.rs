@@ -1,0 +1,296 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+
+fn store() -> LocalStore {
+    LocalStore::in_memory(Limits::default()).unwrap()
+}
+
+fn text(value: &str) -> Bytes {
+    Bytes::copy_from_slice(value.as_bytes())
+}
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), future)
+        .await
+        .expect("in time")
+}
+
+#[tokio::test]
+async fn compare_and_swap() {
+    let s = store();
+    let first = s.put("/a", text("1"), Compare::Absent).await.unwrap();
+    assert!(matches!(
+        s.put("/a", text("2"), Compare::Absent).await,
+        Err(StoreError::Conflict { found: Some(_), .. })
+    ));
+    let second = s.put("/a", text("2"), Compare::At(first.revision)).await.unwrap();
+    assert!(matches!(
+        s.put("/a", text("3"), Compare::At(first.revision)).await,
+        Err(StoreError::Conflict { .. })
+    ));
+    let v = s.get("/a").await.unwrap().unwrap();
+    assert_eq!(
+        (v.version, v.mod_revision, v.create_revision),
+        (2, second.revision, first.revision)
+    );
+    assert_eq!(
+        s.get_at("/a", first.revision).await.unwrap().unwrap().value,
+        text("1")
+    );
+    s.delete("/a", Compare::Exists).await.unwrap();
+    assert_eq!(s.get("/a").await.unwrap(), None);
+    assert!(matches!(
+        s.delete("/a", Compare::Exists).await,
+        Err(StoreError::Conflict { found: None, .. })
+    ));
+}
+
+#[tokio::test]
+async fn transaction_is_all_or_nothing() {
+    let s = store();
+    let txn = Txn::default()
+        .when("/b", Compare::Exists)
+        .put("/a", text("1"))
+        .put("/b", text("2"));
+    assert!(s.txn(txn).await.is_err());
+    assert_eq!(s.get("/a").await.unwrap(), None);
+    let commit = s
+        .txn(Txn::default().put("/a", text("1")).put("/b", text("2")))
+        .await
+        .unwrap();
+    assert!(
+        commit
+            .after
+            .iter()
+            .flatten()
+            .all(|v| v.mod_revision == commit.revision)
+    );
+    let twice = Txn::default().put("/a", text("1")).delete("/a");
+    assert!(matches!(s.txn(twice).await, Err(StoreError::Twice { .. })));
+}
+
+#[tokio::test]
+async fn survives_a_restart_with_its_history() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.redb");
+    let s = LocalStore::open(&path, Limits::default()).unwrap();
+    let first = s.put("/a", text("1"), Compare::Any).await.unwrap();
+    let writes = (0..100).map(|i| {
+        let s = s.clone();
+        async move {
+            s.put(&format!("/n/{i:03}"), text("x"), Compare::Absent)
+                .await
+                .unwrap()
+        }
+    });
+    futures::future::join_all(writes).await;
+    s.delete("/a", Compare::Any).await.unwrap();
+    s.put("/a", text("2"), Compare::Any).await.unwrap();
+    let before = s.list(Range::default()).await.unwrap();
+    assert!(
+        matches!(
+            LocalStore::open(&path, Limits::default()),
+            Err(OpenError::Disk { .. })
+        ),
+        "one at a time"
+    );
+    drop(s);
+    let s = soon(async {
+        loop {
+            match LocalStore::open(&path, Limits::default()) {
+                Ok(s) => return s,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    })
+    .await;
+    assert_eq!(s.list(Range::default()).await.unwrap(), before);
+    assert_eq!(
+        s.get_at("/a", first.revision).await.unwrap().unwrap().value,
+        text("1")
+    );
+    let batch = soon(s.watch("/a", first.revision).unwrap().next()).await.unwrap();
+    assert_eq!(batch.events.len(), 2);
+    assert!(batch.events[0].after.is_none() && batch.events[0].before.is_some());
+    s.compact(s.revision()).await.unwrap();
+    assert_eq!(s.list(Range::default()).await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_slow_watcher_blocks_nobody_and_is_told() {
+    let s = LocalStore::in_memory(Limits {
+        events: 100,
+        bytes: 1 << 20,
+    })
+    .unwrap();
+    let mut slow = s.watch("/", s.revision()).unwrap();
+    let mut fast = s.watch("/", s.revision()).unwrap();
+    let mut seen = 0;
+    for i in 0..500 {
+        s.put("/k", text(&i.to_string()), Compare::Any).await.unwrap();
+        let batch = soon(fast.next()).await.unwrap();
+        seen += batch.events.len();
+    }
+    assert_eq!(seen, 500);
+    assert!(matches!(
+        soon(slow.next()).await,
+        Err(StoreError::Compacted { .. })
+    ));
+}
+
+#[tokio::test]
+async fn lists_in_pages_of_one_revision() {
+    let s = store();
+    for i in 0..10 {
+        s.put(&format!("/p/{i}"), text("x"), Compare::Any).await.unwrap();
+    }
+    s.put("/q", text("x"), Compare::Any).await.unwrap();
+    let first = s
+        .list(Range {
+            limit: 4,
+            ..Range::prefix("/p/")
+        })
+        .await
+        .unwrap();
+    assert_eq!((first.items.len(), first.remaining), (4, 6));
+    s.delete("/p/7", Compare::Any).await.unwrap();
+    let range = Range {
+        at: Some(first.revision),
+        after: Some(first.items[3].key.to_string()),
+        ..Range::prefix("/p/")
+    };
+    assert_eq!(s.list(range).await.unwrap().items.len(), 6);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put(u8, u8),
+    PutAt(u8, u8, u64),
+    Create(u8),
+    Delete(u8),
+    Compact(u64),
+    Reopen,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (0..6u8, any::<u8>()).prop_map(|(k, v)| Step::Put(k, v)),
+        2 => (0..6u8, any::<u8>(), 1..30u64).prop_map(|(k, v, r)| Step::PutAt(k, v, r)),
+        1 => (0..6u8).prop_map(Step::Create),
+        3 => (0..6u8).prop_map(Step::Delete),
+        1 => (1..30u64).prop_map(Step::Compact),
+        1 => Just(Step::Reopen),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+type Model = BTreeMap<String, (u8, u64)>;
+
+async fn check(s: &LocalStore, states: &BTreeMap<u64, Model>, compacted: u64) {
+    for (revision, model) in states {
+        let listing = s
+            .list(Range {
+                at: Some(Revision(*revision)),
+                ..Range::default()
+            })
+            .await;
+        if *revision < compacted {
+            assert!(matches!(listing, Err(StoreError::Compacted { .. })));
+            continue;
+        }
+        let seen: Model = listing
+            .unwrap()
+            .items
+            .iter()
+            .map(|v| (v.key.to_string(), (v.value[0], v.mod_revision.0)))
+            .collect();
+        assert_eq!(&seen, model, "at revision {revision}");
+    }
+    // Replaying the watch from the oldest state gives the newest.
+    let (_, newest) = states.last_key_value().unwrap();
+    let mut replayed = states[&compacted.max(1)].clone();
+    let mut watch = s.watch("/", Revision(compacted.max(1))).unwrap();
+    let mut through = compacted.max(1);
+    while through < s.revision().0 {
+        let batch = soon(watch.next()).await.unwrap();
+        through = batch.through.0;
+        for event in batch.events {
+            let before = replayed.get(&*event.key).map(|(_, r)| *r);
+            assert_eq!(before, event.before.as_ref().map(|v| v.mod_revision.0));
+            match &event.after {
+                Some(v) => replayed.insert(event.key.to_string(), (v.value[0], event.revision.0)),
+                None => replayed.remove(&*event.key),
+            };
+        }
+    }
+    assert_eq!(&replayed, newest);
+}
+
+async fn run(steps: Vec<Step>) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.redb");
+    let mut s = LocalStore::open(&path, Limits::default()).unwrap();
+    let mut model = Model::new();
+    let mut states = BTreeMap::from([(1, model.clone())]);
+    let mut compacted = 0;
+    for step in steps {
+        let key = |k: u8| format!("/{k}");
+        let (k, done) = match &step {
+            Step::Put(k, v) => (*k, s.put(&key(*k), Bytes::from(vec![*v]), Compare::Any).await),
+            Step::PutAt(k, v, r) => (
+                *k,
+                s.put(&key(*k), Bytes::from(vec![*v]), Compare::At(Revision(*r)))
+                    .await,
+            ),
+            Step::Create(k) => (*k, s.put(&key(*k), Bytes::from(vec![0]), Compare::Absent).await),
+            Step::Delete(k) => (*k, s.delete(&key(*k), Compare::Any).await),
+            Step::Compact(r) => {
+                let newest = s.revision().0;
+                let done = s.compact(Revision(*r)).await.is_ok();
+                assert_eq!(done, *r >= compacted.max(1) && *r <= newest);
+                compacted = if done { *r } else { compacted };
+                continue;
+            }
+            Step::Reopen => {
+                drop(s);
+                s = soon(async {
+                    loop {
+                        match LocalStore::open(&path, Limits::default()) {
+                            Ok(s) => return s,
+                            Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+                        }
+                    }
+                })
+                .await;
+                continue;
+            }
+        };
+        let held = model.get(&key(k)).copied();
+        match (&step, &done) {
+            (Step::PutAt(_, _, r), done) => assert_eq!(done.is_ok(), held.is_some_and(|(_, at)| at == *r)),
+            (Step::Create(_), done) => assert_eq!(done.is_ok(), held.is_none()),
+            (_, done) => assert!(done.is_ok()),
+        }
+        if let Ok(commit) = done {
+            match commit.after[0].as_ref() {
+                Some(v) => model.insert(key(k), (v.value[0], commit.revision.0)),
+                None => model.remove(&key(k)),
+            };
+            states.insert(commit.revision.0, model.clone());
+        }
+    }
+    check(&s, &states, compacted).await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn behaves_as_a_map_with_a_past(steps in steps()) {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run(steps));
+    }
+}

@@ -1,0 +1,118 @@
+//! The one thread that writes: concurrent transactions share an fsync.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::disk::{Disk, DiskError};
+use super::history::{History, Limits, Pending};
+use super::types::{Commit, Revision, StoreError, Txn};
+
+/// Transactions that share one fsync, at most.
+const GROUP: usize = 512;
+
+/// What the thread is asked.
+pub(super) enum Request {
+    Txn(Txn, oneshot::Sender<Result<Commit, StoreError>>),
+    Compact(Revision, oneshot::Sender<Result<(), StoreError>>),
+}
+
+/// The thread's own things. It ends when every sender of requests is gone.
+pub(super) struct Writer {
+    pub requests: mpsc::Receiver<Request>,
+    pub history: Arc<RwLock<History>>,
+    pub disk: Option<Disk>,
+    pub moved: watch::Sender<Revision>,
+    pub limits: Limits,
+}
+
+type Answer = (
+    oneshot::Sender<Result<Commit, StoreError>>,
+    Result<Commit, StoreError>,
+);
+
+impl Writer {
+    pub fn run(mut self) {
+        let mut group = Vec::with_capacity(GROUP);
+        while self.requests.blocking_recv_many(&mut group, GROUP) > 0 {
+            self.serve(&mut group);
+        }
+    }
+
+    fn serve(&mut self, group: &mut Vec<Request>) {
+        let mut pending = Pending::default();
+        let mut answers: Vec<Answer> = Vec::with_capacity(group.len());
+        let mut compactions = Vec::new();
+        {
+            let history = self.history.read().unwrap_or_else(PoisonError::into_inner);
+            for request in group.drain(..) {
+                match request {
+                    Request::Txn(txn, answer) => {
+                        let decided = history.decide(&mut pending, txn);
+                        answers.push((
+                            answer,
+                            decided.map(|(revision, after)| Commit { revision, after }),
+                        ));
+                    }
+                    Request::Compact(through, answer) => compactions.push((through, answer)),
+                }
+            }
+        }
+        let written = self.commit(pending);
+        for (answer, decided) in answers {
+            // A dropped receiver gave up waiting; the write stands.
+            let _ = answer.send(match &written {
+                Err(error) if decided.is_ok() => Err(StoreError::Disk(error.clone())),
+                _ => decided,
+            });
+        }
+        for (through, answer) in compactions {
+            let _ = answer.send(self.compact(through));
+        }
+        let over = self
+            .history
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .over(self.limits);
+        if let Some(through) = over
+            && let Err(error) = self.compact(through)
+        {
+            tracing::error!(%error, %through, "compact the store");
+        }
+    }
+
+    fn commit(&mut self, pending: Pending) -> Result<(), Arc<DiskError>> {
+        if pending.records.is_empty() {
+            return Ok(());
+        }
+        if let Some(disk) = &self.disk {
+            disk.write(&pending.records, &[], None).map_err(|error| {
+                tracing::error!(error = &error as &dyn std::error::Error, "write the store");
+                Arc::new(error)
+            })?;
+        }
+        let mut history = self.history.write().unwrap_or_else(PoisonError::into_inner);
+        pending
+            .records
+            .into_iter()
+            .for_each(|record| history.apply(record));
+        let revision = history.revision;
+        drop(history);
+        self.moved.send_replace(revision);
+        Ok(())
+    }
+
+    fn compact(&mut self, through: Revision) -> Result<(), StoreError> {
+        let dropped = self
+            .history
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .compact(through)?;
+        match &self.disk {
+            Some(disk) => disk
+                .write(&[], &dropped, Some(through))
+                .map_err(|error| StoreError::Disk(Arc::new(error))),
+            None => Ok(()),
+        }
+    }
+}

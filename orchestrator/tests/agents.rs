@@ -1,0 +1,242 @@
+//! Agents over the real listener: identity, configurations, logs, commands.
+
+mod common;
+
+use std::time::Duration;
+
+use common::agent::{Agent, channel, hello, tls};
+use common::{Server, has_kubectl};
+use futures::StreamExt;
+use gantry_nodeagent_api::proto::node_service_client::NodeServiceClient;
+use gantry_nodeagent_api::{
+    AgentMessage, Generation, NodeConfig, NodeStatus, OrchestratorMessage, SessionFrame, SessionKind, proto,
+};
+use gantry_orchestrator::apiserver::WriteOptions;
+use gantry_orchestrator::kinds::named;
+use gantry_orchestrator::link::{LinkError, LinkEvent};
+use gantry_orchestrator::pki;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future)
+        .await
+        .expect("in time")
+}
+
+fn server_with_node(node: &str) -> Server {
+    let server = Server::start();
+    pki::ensure(server.dir.path(), server.address, &[])
+        .unwrap()
+        .issue_node(node)
+        .unwrap();
+    server
+}
+
+fn config(generation: u64) -> NodeConfig {
+    NodeConfig {
+        generation: Generation(generation),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn configurations_go_down_newest_only_and_status_comes_up() {
+    let mut server = server_with_node("n1");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        for generation in 1..=1000 {
+            server.link.send_config("n1", config(generation));
+        }
+        let mut agent = soon(Agent::attach(&server, "node-n1", "n1")).await.unwrap();
+        assert_eq!(
+            soon(agent.next()).await,
+            OrchestratorMessage::Config(config(1000))
+        );
+        assert!(
+            matches!(soon(server.events.recv()).await, Some(LinkEvent::Connected(h)) if *h == hello("n1"))
+        );
+        let status = NodeStatus {
+            applied: Generation(1000),
+            ..Default::default()
+        };
+        agent
+            .up
+            .send(proto::AgentMessage::from(&AgentMessage::Status(status.clone())))
+            .await
+            .unwrap();
+        match soon(server.events.recv()).await {
+            Some(LinkEvent::Status(node, found)) => assert_eq!((node.as_str(), *found), ("n1", status)),
+            other => panic!("{other:?}"),
+        }
+        // A second stream of the node takes over; the first ends without a `Disconnected`.
+        let mut again = soon(Agent::attach(&server, "node-n1", "n1")).await.unwrap();
+        assert!(matches!(
+            soon(server.events.recv()).await,
+            Some(LinkEvent::Connected(_))
+        ));
+        assert!(soon(agent.down.message()).await.unwrap().is_none());
+        assert_eq!(
+            soon(again.next()).await,
+            OrchestratorMessage::Config(config(1000))
+        );
+        drop((agent, again));
+        assert!(matches!(soon(server.events.recv()).await, Some(LinkEvent::Disconnected(n)) if n == "n1"));
+        assert!(matches!(
+            server
+                .link
+                .open_session(
+                    "n1",
+                    SessionKind::PortForward {
+                        pod: "u".into(),
+                        port: 1
+                    }
+                )
+                .await,
+            Err(LinkError::NotConnected(_))
+        ));
+    });
+}
+
+/// The status line of an HTTP/1.1 request with a certificate; empty if the handshake fails.
+async fn status_line(server: &Server, certificate: &str, path: &str) -> String {
+    let tcp = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
+    let Ok(mut stream) = tls(server.dir.path(), certificate, b"http/1.1")
+        .connect(name, tcp)
+        .await
+    else {
+        return String::new();
+    };
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let mut answer = String::new();
+    if stream.write_all(request.as_bytes()).await.is_ok() {
+        // A refused certificate shows as an error of the first read in TLS 1.3.
+        let _ = stream.read_to_string(&mut answer).await;
+    }
+    answer.lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn each_certificate_opens_its_own_door_only() {
+    let server = server_with_node("n1");
+    let stranger = tempfile::tempdir().unwrap();
+    pki::ensure(stranger.path(), server.address, &[]).unwrap();
+    for suffix in ["crt", "key"] {
+        let from = stranger.path().join(format!("pki/admin.{suffix}"));
+        std::fs::copy(from, server.dir.path().join(format!("pki/stranger.{suffix}"))).unwrap();
+    }
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let refused = soon(Agent::attach(&server, "node-n1", "n2"))
+            .await
+            .err()
+            .expect("another node's name");
+        assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+        let mut admin = NodeServiceClient::new(channel(&server, "admin").await);
+        let refused = soon(admin.attach(tokio_stream::empty()))
+            .await
+            .expect_err("an administrator is no node");
+        assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+        assert_eq!(
+            soon(status_line(&server, "admin", "/api/v1/pods")).await,
+            "HTTP/1.1 200 OK"
+        );
+        for path in ["/api/v1/pods", "/healthz", "/nothing"] {
+            assert_eq!(
+                soon(status_line(&server, "node-n1", path)).await,
+                "HTTP/1.1 403 Forbidden",
+                "{path}"
+            );
+        }
+        assert_eq!(soon(status_line(&server, "stranger", "/healthz")).await, "");
+    });
+}
+
+fn pod_on_node(server: &Server) {
+    let pods = named("Pod").unwrap();
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}});
+    server
+        .block_on(server.objects.create(pods, "default", pod, WriteOptions::SYSTEM))
+        .unwrap();
+}
+
+#[test]
+fn kubectl_reads_logs() {
+    if !has_kubectl() {
+        return;
+    }
+    let server = server_with_node("n1");
+    pod_on_node(&server);
+    assert!(
+        server
+            .fails(&["logs", "p"], "")
+            .contains("the agent of node n1 is not connected")
+    );
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut agent = runtime
+        .block_on(soon(Agent::attach(&server, "node-n1", "n1")))
+        .unwrap();
+    let answers = runtime.spawn(async move {
+        let session = soon(agent.next_session()).await;
+        let (up, _down) = agent.open(&session.id).await;
+        for frame in [
+            SessionFrame::Stdout("one\n".into()),
+            SessionFrame::Stdout("two\n".into()),
+            SessionFrame::Exit(0),
+        ] {
+            up.send(frame.into()).await.unwrap();
+        }
+        up.closed().await;
+        session.kind
+    });
+    assert_eq!(
+        server.ok(&["logs", "p", "--tail=2", "--timestamps"]),
+        "one\ntwo\n"
+    );
+    let kind = runtime.block_on(soon(answers)).unwrap();
+    assert!(
+        matches!(kind, SessionKind::Logs { container, tail_lines: Some(2), timestamps: true, follow: false, .. } if container == "c")
+    );
+}
+
+#[test]
+fn kubectl_runs_commands() {
+    if !has_kubectl() {
+        return;
+    }
+    let server = server_with_node("n1");
+    pod_on_node(&server);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut agent = runtime
+        .block_on(soon(Agent::attach(&server, "node-n1", "n1")))
+        .unwrap();
+    let answers = runtime.spawn(async move {
+        let session = soon(agent.next_session()).await;
+        let (up, mut down) = agent.open(&session.id).await;
+        let mut input = Vec::new();
+        loop {
+            match soon(down.next()).await {
+                Some(SessionFrame::Stdin(bytes)) => input.extend_from_slice(&bytes),
+                Some(SessionFrame::StdinEof) | None => break,
+                Some(_) => {}
+            }
+        }
+        up.send(SessionFrame::Stdout(input.into()).into()).await.unwrap();
+        up.send(SessionFrame::Stderr("warned\n".into()).into())
+            .await
+            .unwrap();
+        up.send(SessionFrame::Exit(3).into()).await.unwrap();
+        up.closed().await;
+        session.kind
+    });
+    let output = server.kubectl_in(&["exec", "-i", "p", "--", "cat", "-n"], "hello\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "hello\n");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("warned"),
+        "{output:?}"
+    );
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let kind = runtime.block_on(soon(answers)).unwrap();
+    assert!(matches!(kind, SessionKind::Exec { argv, stdin: true, tty: false, .. } if argv == ["cat", "-n"]));
+}

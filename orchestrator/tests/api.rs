@@ -1,0 +1,283 @@
+//! The API over HTTP: watches, pages, limits, errors, start and stop.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::agent::channel;
+use common::{Server, config};
+use futures::StreamExt;
+use gantry_orchestrator::apiserver::WriteOptions;
+use gantry_orchestrator::kinds::named;
+use gantry_orchestrator::server::{Controllers, Parts, ServerError, serve};
+use http_body_util::{BodyExt, Full};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+type Reply = http::Response<tonic::body::Body>;
+
+async fn send(server: &Server, method: &str, path: &str, kind: &str, body: String) -> Reply {
+    let request = http::Request::builder()
+        .method(method)
+        .uri(format!("http://localhost{path}"))
+        .header("content-type", kind)
+        .body(tonic::body::Body::new(Full::from(body)))
+        .unwrap();
+    channel(server, "admin").await.oneshot(request).await.unwrap()
+}
+
+async fn get(server: &Server, path: &str) -> (u16, Value) {
+    let reply = send(server, "GET", path, "", String::new()).await;
+    let code = reply.status().as_u16();
+    let bytes = reply.into_body().collect().await.unwrap().to_bytes();
+    (
+        code,
+        serde_json::from_slice(&bytes).unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes))),
+    )
+}
+
+async fn config_maps(server: &Server, names: std::ops::Range<usize>) {
+    for i in names {
+        let input = json!({"metadata": {"name": format!("c{i:04}"), "labels": {"n": i.to_string()}}, "data": {"x": "y".repeat(2000)}});
+        server
+            .objects
+            .create(
+                named("ConfigMap").unwrap(),
+                "default",
+                input,
+                WriteOptions::SYSTEM,
+            )
+            .await
+            .unwrap();
+    }
+}
+
+/// Reads lines of a watch until one matches; returns all of them.
+async fn events(reply: Reply, until: impl Fn(&Value) -> bool) -> Vec<Value> {
+    let mut body = reply.into_body().into_data_stream();
+    let (mut text, mut seen) = (Vec::new(), Vec::new());
+    loop {
+        let chunk = tokio::time::timeout(Duration::from_secs(20), body.next())
+            .await
+            .expect("in time");
+        text.extend_from_slice(&chunk.expect("more of the stream").unwrap());
+        while let Some(end) = text.iter().position(|b| *b == b'\n') {
+            let event: Value = serde_json::from_slice(&text[..end]).unwrap();
+            text.drain(..=end);
+            seen.push(event);
+            if until(seen.last().unwrap()) {
+                return seen;
+            }
+        }
+    }
+}
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+#[test]
+fn a_watcher_that_does_not_read_holds_nobody_up() {
+    let server = Server::start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let path = format!("{MAPS}?watch=1");
+        let slow = send(&server, "GET", &path, "", String::new()).await;
+        let fast = send(&server, "GET", &path, "", String::new()).await;
+        let writes = config_maps(&server, 0..500);
+        let last = |e: &Value| e["object"]["metadata"]["name"] == "c0499";
+        let (_, seen) = tokio::join!(writes, events(fast, last));
+        assert_eq!(seen.len(), 500);
+        assert!(
+            seen.iter()
+                .all(|e| e["type"] == "ADDED" && e["object"]["metadata"]["resourceVersion"].is_string())
+        );
+        assert_eq!(
+            events(slow, last).await,
+            seen,
+            "the slow one gets all of it, later"
+        );
+    });
+}
+
+#[test]
+fn watches_resume_select_and_mark() {
+    let server = Server::start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        config_maps(&server, 0..3).await;
+        let (_, list) = get(&server, MAPS).await;
+        let version = list["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+        config_maps(&server, 3..5).await;
+        let reply = send(
+            &server,
+            "GET",
+            &format!("{MAPS}?watch=1&resourceVersion={version}"),
+            "",
+            String::new(),
+        )
+        .await;
+        let seen = events(reply, |e| e["object"]["metadata"]["name"] == "c0004").await;
+        assert_eq!(seen.len(), 2);
+        // An object that stops to match is gone for the watcher.
+        let path = format!("{MAPS}?watch=1&labelSelector=n%3D1");
+        let reply = send(&server, "GET", &path, "", String::new()).await;
+        let patch = r#"{"metadata":{"labels":{"n":"other"}}}"#;
+        send(
+            &server,
+            "PATCH",
+            &format!("{MAPS}/c0001"),
+            "application/merge-patch+json",
+            patch.into(),
+        )
+        .await;
+        let seen = events(reply, |e| e["type"] == "DELETED").await;
+        assert_eq!(
+            seen.iter()
+                .map(|e| e["type"].as_str().unwrap())
+                .collect::<Vec<_>>(),
+            ["ADDED", "DELETED"]
+        );
+        let path = format!(
+            "{MAPS}?watch=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan"
+        );
+        let seen = events(send(&server, "GET", &path, "", String::new()).await, |e| {
+            e["type"] == "BOOKMARK"
+        })
+        .await;
+        assert_eq!(seen.len(), 6);
+        assert_eq!(
+            seen[5]["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"],
+            "true"
+        );
+        server
+            .objects
+            .store()
+            .compact(server.objects.store().revision())
+            .await
+            .unwrap();
+        let path = format!("{MAPS}?watch=1&resourceVersion={version}");
+        let (code, status) = get(&server, &path).await;
+        assert_eq!((code, &status["reason"]), (410, &json!("Expired")));
+    });
+}
+
+#[test]
+fn lists_in_pages_and_streamed() {
+    let server = Server::start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let (_, empty) = get(&server, MAPS).await;
+        assert_eq!(empty["items"], json!([]));
+        config_maps(&server, 0..120).await;
+        let (_, all) = get(&server, MAPS).await;
+        assert_eq!(all["items"].as_array().unwrap().len(), 120);
+        let (_, first) = get(&server, &format!("{MAPS}?limit=100")).await;
+        assert_eq!(first["metadata"]["remainingItemCount"], 20);
+        let token = first["metadata"]["continue"].as_str().unwrap();
+        let (_, second) = get(&server, &format!("{MAPS}?limit=100&continue={token}")).await;
+        assert_eq!(second["items"].as_array().unwrap().len(), 20);
+        assert_eq!(
+            second["metadata"]["resourceVersion"],
+            first["metadata"]["resourceVersion"]
+        );
+        let (code, _) = get(&server, &format!("{MAPS}?continue=nonsense")).await;
+        assert_eq!(code, 400);
+    });
+}
+
+#[test]
+fn errors_are_status_objects() {
+    let server = Server::start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        for (path, code, reason) in [
+            ("/api/v1/nothings", 404, "NotFound"),
+            ("/api/v1/namespaces/default/pods/none", 404, "NotFound"),
+            ("/api/v1/pods?fieldSelector=spec.foo%3D1", 400, "BadRequest"),
+            ("/nothing", 404, "NotFound"),
+            ("/gantry/v1/explain/default/none", 404, "NotFound"),
+        ] {
+            let (found, status) = get(&server, path).await;
+            assert_eq!(
+                (found, &status["reason"], &status["kind"]),
+                (code, &json!(reason), &json!("Status")),
+                "{path}"
+            );
+        }
+        let large = json!({"metadata": {"name": "l"}, "data": {"x": "y".repeat(4 << 20)}}).to_string();
+        assert_eq!(
+            send(&server, "POST", MAPS, "application/json", large)
+                .await
+                .status(),
+            413
+        );
+        assert_eq!(
+            send(&server, "POST", MAPS, "application/yaml", "a: b".into())
+                .await
+                .status(),
+            415
+        );
+        assert_eq!(
+            send(&server, "POST", MAPS, "application/json", "{".into())
+                .await
+                .status(),
+            400
+        );
+        assert_eq!(
+            send(
+                &server,
+                "PATCH",
+                &format!("{MAPS}/c"),
+                "application/apply-patch+yaml",
+                "{}".into()
+            )
+            .await
+            .status(),
+            415
+        );
+        assert_eq!(
+            send(&server, "PUT", MAPS, "application/json", "{}".into())
+                .await
+                .status(),
+            405
+        );
+        let reply = send(
+            &server,
+            "POST",
+            "/gantry/v1/plan",
+            "application/json",
+            "[{}, {}]".into(),
+        )
+        .await;
+        assert_eq!(reply.status(), 200);
+    });
+}
+
+async fn never(_: Parts) -> Result<Controllers, ServerError> {
+    panic!("it must not come this far")
+}
+
+#[test]
+fn a_taken_port_is_one_clear_error_and_stop_is_quick() {
+    let server = Server::start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let error = runtime
+        .block_on(serve(
+            config(other.path().to_owned(), server.address),
+            CancellationToken::new(),
+            never,
+        ))
+        .unwrap_err();
+    assert!(error.to_string().contains("the address is in use"), "{error}");
+    let _watch = runtime.block_on(send(
+        &server,
+        "GET",
+        &format!("{MAPS}?watch=1"),
+        "",
+        String::new(),
+    ));
+    let begun = Instant::now();
+    drop(server);
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
