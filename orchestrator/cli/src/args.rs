@@ -1,0 +1,342 @@
+//! The command line, as people see it in `--help`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Where everything of one Gantry lives unless said otherwise.
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/gantry";
+
+const EXAMPLES: &str = "\
+Examples:
+  gantry up --detach                     start the control plane and this machine's node agent
+  gantry image build kamailio sipp       build the images of the catalog's recipes
+  gantry deploy sip-core                 run a network service from the catalog
+  gantry scale pcscf --replicas 4        more instances, under load
+  gantry resize pcscf --cpu 400m         bigger instances, without a restart
+  gantry upgrade pcscf --set configVersion=2
+  gantry rollback pcscf
+  gantry receipt                         what each change did, and what it lost
+  gantry down --purge                    leave nothing behind";
+
+/// Runs telecom network functions and resizes them while they carry calls.
+#[derive(Debug, Parser)]
+#[command(name = "gantry", version, after_help = EXAMPLES, max_term_width = 110)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Kubeconfig of the control plane [default: the data directory's]
+    #[arg(long, env = "KUBECONFIG", global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Directory of this Gantry's state, images and logs
+    #[arg(long, env = "GANTRY_DATA_DIR", default_value = DEFAULT_DATA_DIR, global = true, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Namespace
+    #[arg(long, short, default_value = "default", global = true)]
+    pub namespace: String,
+    /// Output format
+    #[arg(long, short, value_enum, default_value_t = Output::Text, global = true)]
+    pub output: Output,
+}
+
+/// Output format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Text,
+    Wide,
+    Json,
+    Yaml,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the control plane and this machine's node agent (again: starts only what does not run)
+    Up(UpArgs),
+    /// Stop all pods, the agent and the control plane; keeps images and objects
+    Down(DownArgs),
+    /// What runs: processes, nodes, network functions, operations
+    Status,
+    /// Run a catalog package, a catalog service, or the manifests of a file
+    Deploy(DeployArgs),
+    /// Remove network services or functions with all they have
+    Undeploy(UndeployArgs),
+    /// Change the number of instances; scale-in drains
+    Scale(ScaleArgs),
+    /// Change CPU and memory of running instances
+    Resize(ResizeArgs),
+    /// Change version or values, one instance at a time
+    Upgrade(UpgradeArgs),
+    /// Go back to an earlier revision
+    Rollback(RollbackArgs),
+    /// Dry run: where would the pods of these manifests go
+    Plan(PlanArgs),
+    /// Why a pod has (or has not) a place
+    Explain { pod: String },
+    /// What operations did and what they lost
+    Receipt { operation: Option<String> },
+    /// The catalog of network functions
+    #[command(subcommand)]
+    Catalog(CatalogCommand),
+    /// Images: build, list, import, remove
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Logs of a pod
+    Logs(LogsArgs),
+    /// Run a command in a container
+    Exec(ExecArgs),
+    /// Print the kubeconfig for kubectl, k9s, helm
+    Kubeconfig,
+    /// Print the completion script of a shell
+    Completion { shell: Shell },
+    /// Versions of client and server
+    Version,
+    /// The control plane itself, in the foreground
+    #[command(hide = true)]
+    Server(ServerArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// Address of the API server
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Come back to the shell when all is ready; logs are in the data directory
+    #[arg(long)]
+    pub detach: bool,
+    /// CPUs for the host's own work, never given out exclusively: a list such as 0-1, or `none` [default: 0]
+    #[arg(long, value_name = "LIST")]
+    pub reserved_cpus: Option<String>,
+    /// Addresses of pods
+    #[arg(long, value_name = "CIDR")]
+    pub pod_cidr: Option<ipnet::Ipv4Net>,
+    /// Virtual addresses of services
+    #[arg(long, value_name = "CIDR")]
+    pub service_cidr: Option<ipnet::Ipv4Net>,
+}
+
+#[derive(Debug, Args)]
+pub struct DownArgs {
+    /// Remove the data directory too: objects, images, certificates, logs
+    #[arg(long)]
+    pub purge: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Wait {
+    /// Do not wait for the operation to finish
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Stop waiting after so many seconds (the operation goes on); 0 waits for ever
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    pub timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct DeployArgs {
+    /// Package or service of the catalog, or a file of manifests (`-` reads standard input)
+    pub what: String,
+    /// Version of the package [default: the newest]
+    #[arg(long)]
+    pub version: Option<String>,
+    /// Name of the network function [default: the package's name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Instances of a package
+    #[arg(long)]
+    pub replicas: Option<u32>,
+    /// Override a value of the package
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// Wire a need of the package to a network function
+    #[arg(long = "peer", value_name = "NEED=FUNCTION")]
+    pub peers: Vec<String>,
+    /// Catalog directory [default: the built-in catalog]
+    #[arg(long, value_name = "DIR")]
+    pub catalog: Option<PathBuf>,
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+#[derive(Debug, Args)]
+pub struct UndeployArgs {
+    /// Network services or functions
+    #[arg(required = true)]
+    pub names: Vec<String>,
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+#[derive(Debug, Args)]
+pub struct ScaleArgs {
+    /// Network function
+    pub function: String,
+    /// Instances
+    #[arg(long)]
+    pub replicas: u32,
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("size").required(true).multiple(true))]
+pub struct ResizeArgs {
+    /// Network function, or a single pod
+    pub name: String,
+    /// CPU: `400m` for shared CPU, a number of CPUs for exclusive ones
+    #[arg(long, group = "size")]
+    pub cpu: Option<String>,
+    /// Ceiling of shared CPU [default: as before, at least the request]
+    #[arg(long, requires = "cpu")]
+    pub cpu_limit: Option<gantry_catalog::MilliCpu>,
+    /// Memory, for example 256Mi
+    #[arg(long, group = "size")]
+    pub memory: Option<gantry_catalog::Quantity>,
+    /// Container [default: the only one]
+    #[arg(long, short)]
+    pub container: Option<String>,
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+#[derive(Debug, Args)]
+pub struct UpgradeArgs {
+    /// Network function
+    pub function: String,
+    /// Version of the package
+    #[arg(long)]
+    pub version: Option<String>,
+    /// Override a value of the package
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// Catalog directory [default: the built-in catalog]
+    #[arg(long, value_name = "DIR")]
+    pub catalog: Option<PathBuf>,
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// Network function
+    pub function: String,
+    /// Revision to go back to [default: the one before the current]
+    #[arg(long)]
+    pub to: Option<String>,
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// File of manifests (`-` reads standard input)
+    #[arg(long, short)]
+    pub file: String,
+    /// Catalog directory [default: the built-in catalog]
+    #[arg(long, value_name = "DIR")]
+    pub catalog: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CatalogCommand {
+    /// Packages and services
+    Ls {
+        /// Catalog directory [default: the built-in catalog]
+        #[arg(long, value_name = "DIR")]
+        catalog: Option<PathBuf>,
+    },
+    /// One package or service
+    Show {
+        name: String,
+        /// Catalog directory [default: the built-in catalog]
+        #[arg(long, value_name = "DIR")]
+        catalog: Option<PathBuf>,
+    },
+    /// Check a catalog directory
+    Verify {
+        /// Directory with packages/ and services/
+        directory: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Build images from recipes: files, or names of the catalog's recipes
+    Build {
+        #[arg(required = true, value_name = "RECIPE")]
+        recipes: Vec<String>,
+        /// Build again even if the recipe did not change (newer Debian packages)
+        #[arg(long)]
+        no_cache: bool,
+    },
+    /// List images
+    Ls,
+    /// Import an OCI image layout (directory or tar)
+    Import {
+        path: PathBuf,
+        /// Name to give it
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Remove images
+    Rm {
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+    /// Show an image's manifest digest and configuration
+    Inspect { image: String },
+}
+
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// Pod
+    pub pod: String,
+    /// Container [default: the only one]
+    #[arg(long, short)]
+    pub container: Option<String>,
+    /// Keep printing
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Only the last lines
+    #[arg(long)]
+    pub tail: Option<i64>,
+    /// The run before the last restart
+    #[arg(long, short)]
+    pub previous: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// Pod
+    pub pod: String,
+    /// Container [default: the only one]
+    #[arg(long, short)]
+    pub container: Option<String>,
+    /// Pass standard input on
+    #[arg(long = "stdin", short = 'i')]
+    pub stdin: bool,
+    /// With a terminal
+    #[arg(long, short)]
+    pub tty: bool,
+    /// Command and its arguments
+    #[arg(required = true, last = true)]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct ServerArgs {
+    #[arg(long)]
+    pub listen: SocketAddr,
+    #[arg(long)]
+    pub pod_cidr: ipnet::Ipv4Net,
+    #[arg(long)]
+    pub service_cidr: ipnet::Ipv4Net,
+}

@@ -1,0 +1,167 @@
+//! The catalog: built in, or a directory.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use gantry_catalog::{Catalog, DescriptorError};
+use rust_embed::RustEmbed;
+
+use crate::args::{CatalogCommand, Output};
+use crate::output;
+
+#[derive(RustEmbed)]
+#[folder = "../../nf-catalog"]
+#[include = "packages/*"]
+#[include = "services/*"]
+#[include = "images/*"]
+#[exclude = "*.md"]
+struct BuiltIn;
+
+/// The files of a catalog by path below its directory.
+type Files = BTreeMap<String, String>;
+
+/// Loads and checks a catalog directory, or the built-in catalog.
+pub fn load(directory: Option<&Path>) -> Result<Catalog> {
+    let files = files(directory)?;
+    Catalog::from_files(files.iter().map(|(p, t)| (p.as_str(), t.as_str()))).map_err(|errors| broken(&errors))
+}
+
+/// Writes the built-in recipes and the files they use into a directory.
+pub fn write_recipes(directory: &Path) -> Result<()> {
+    for path in BuiltIn::iter().filter(|path| path.starts_with("images/")) {
+        let file = BuiltIn::get(&path).with_context(|| format!("{path} is not built in"))?;
+        let target = directory.join(&path["images/".len()..]);
+        fs::write(&target, file.data).with_context(|| format!("cannot write {}", target.display()))?;
+    }
+    Ok(())
+}
+
+/// Names of the built-in recipes.
+pub fn recipe_names() -> Vec<String> {
+    BuiltIn::iter()
+        .filter_map(|p| Some(p.strip_prefix("images/")?.strip_suffix(".yaml")?.to_owned()))
+        .collect()
+}
+
+fn broken(errors: &[DescriptorError]) -> anyhow::Error {
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    anyhow::anyhow!("{}", lines.join("\n"))
+}
+
+fn files(directory: Option<&Path>) -> Result<Files> {
+    let Some(directory) = directory else {
+        return Ok(BuiltIn::iter()
+            .filter_map(|path| Some((path.to_string(), text(&path)?)))
+            .collect());
+    };
+    let mut files = Files::new();
+    let packages = directory.join("packages");
+    for package in entries(&packages)? {
+        if package.is_dir() {
+            add_files(&mut files, directory, &package)?;
+        }
+    }
+    let services = directory.join("services");
+    if services.is_dir() {
+        add_files(&mut files, directory, &services)?;
+    }
+    Ok(files)
+}
+
+fn text(path: &str) -> Option<String> {
+    String::from_utf8(BuiltIn::get(path)?.data.into_owned()).ok()
+}
+
+fn entries(directory: &Path) -> Result<Vec<std::path::PathBuf>> {
+    let read = fs::read_dir(directory)
+        .with_context(|| format!("cannot read the catalog directory {}", directory.display()))?;
+    read.map(|entry| Ok(entry?.path())).collect()
+}
+
+fn add_files(files: &mut Files, root: &Path, directory: &Path) -> Result<()> {
+    for path in entries(directory)?.into_iter().filter(|p| p.is_file()) {
+        let name = path
+            .strip_prefix(root)
+            .unwrap_or(&path)
+            .to_string_lossy()
+            .into_owned();
+        if name.ends_with(".md") {
+            continue;
+        }
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {} as text", path.display()))?;
+        files.insert(name, text);
+    }
+    Ok(())
+}
+
+/// `gantry catalog ...`.
+pub fn run(command: &CatalogCommand, output: Output) -> Result<()> {
+    match command {
+        CatalogCommand::Ls { catalog } => list(&load(catalog.as_deref())?, output),
+        CatalogCommand::Show { name, catalog } => show(&load(catalog.as_deref())?, name, output),
+        CatalogCommand::Verify { directory } => {
+            let catalog = load(Some(directory))?;
+            let (packages, services) = (catalog.packages.len(), catalog.services.len());
+            output::write_out(&format!(
+                "{}: {packages} packages and {services} services are good\n",
+                directory.display()
+            ))
+        }
+    }
+}
+
+fn list(catalog: &Catalog, output: Output) -> Result<()> {
+    let value = serde_json::json!({
+        "packages": catalog.packages.values().map(|p| serde_json::json!({
+            "name": p.package, "version": p.version, "role": p.role, "family": p.family, "description": p.description,
+        })).collect::<Vec<_>>(),
+        "services": catalog.services.iter().map(|(name, s)| serde_json::json!({
+            "name": name, "description": s.description, "functions": s.functions,
+        })).collect::<Vec<_>>(),
+    });
+    output::print(output, &value, || {
+        let packages = catalog.packages.values().map(|p| {
+            [
+                p.package.clone(),
+                "package".to_owned(),
+                p.version.clone(),
+                p.role.clone(),
+                p.description.clone(),
+            ]
+        });
+        let services = catalog.services.iter().map(|(name, s)| {
+            let functions: Vec<&str> = s.functions.iter().map(|f| f.name.as_str()).collect();
+            [
+                name.clone(),
+                "service".to_owned(),
+                String::new(),
+                functions.join(" + "),
+                s.description.clone(),
+            ]
+        });
+        output::table(
+            ["NAME", "TYPE", "VERSION", "ROLE", "DESCRIPTION"],
+            packages.chain(services),
+        )
+    })
+}
+
+fn show(catalog: &Catalog, name: &str, output: Output) -> Result<()> {
+    let as_yaml = if output == Output::Json {
+        Output::Json
+    } else {
+        Output::Yaml
+    };
+    if let Some(service) = catalog.services.get(name) {
+        return output::print(as_yaml, service, String::new);
+    }
+    let Some(package) = catalog.package(name, None) else {
+        bail!("the catalog has no `{name}`; `gantry catalog ls` lists what it has");
+    };
+    let mut package = package.clone();
+    package.templates.clear();
+    output::print(as_yaml, &package, String::new)
+}

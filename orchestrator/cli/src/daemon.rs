@@ -1,0 +1,103 @@
+//! Processes that outlive the command: started detached, found again by pid and start time, so that a reused pid is
+//! never taken for ours.
+
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// One of Gantry's processes: `<name>.pid` and `<name>.log` in the data directory.
+pub struct Daemon {
+    name: &'static str,
+    pid_file: PathBuf,
+    log_file: PathBuf,
+}
+
+impl Daemon {
+    pub fn new(name: &'static str, data_dir: &Path) -> Self {
+        Self {
+            name,
+            pid_file: data_dir.join(format!("{name}.pid")),
+            log_file: data_dir.join(format!("{name}.log")),
+        }
+    }
+
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub fn log_file(&self) -> &Path {
+        &self.log_file
+    }
+
+    /// The pid, if the process that was started still runs.
+    pub fn running(&self) -> Option<i32> {
+        let text = fs::read_to_string(&self.pid_file).ok()?;
+        let (pid, start) = text.trim().split_once(' ')?;
+        let pid: i32 = pid.parse().ok()?;
+        (start_time(pid).as_deref() == Some(start)).then_some(pid)
+    }
+
+    /// Starts the command in a session of its own, its output appended to the log.
+    pub fn start(&self, command: &mut Command) -> Result<i32> {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&self.log_file)
+            .with_context(|| format!("cannot open {}", self.log_file.display()))?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        // SAFETY: setsid is async-signal-safe and touches no memory of the parent.
+        unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(Into::into)) };
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.name))?;
+        let pid = i32::try_from(child.id()).context("pid out of range")?;
+        let start = start_time(pid)
+            .with_context(|| format!("{} ended at once; see {}", self.name, self.log_file.display()))?;
+        fs::write(&self.pid_file, format!("{pid} {start}\n"))
+            .with_context(|| format!("cannot write {}", self.pid_file.display()))?;
+        Ok(pid)
+    }
+
+    /// SIGTERM, and SIGKILL when it does not help in time. True if it ran.
+    pub fn stop(&self, patience: Duration) -> Result<bool> {
+        let Some(pid) = self.running() else {
+            let _ = fs::remove_file(&self.pid_file);
+            return Ok(false);
+        };
+        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+            let _ = kill(Pid::from_raw(pid), signal);
+            let deadline = Instant::now() + patience;
+            while Instant::now() < deadline {
+                if self.running().is_none() {
+                    let _ = fs::remove_file(&self.pid_file);
+                    return Ok(true);
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+        bail!("{} (pid {pid}) does not end, not even by SIGKILL", self.name)
+    }
+
+    /// The last lines of the log, for an error message.
+    pub fn log_tail(&self) -> String {
+        let text = fs::read(&self.log_file).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().rev().take(5).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Field 22 of /proc/PID/stat (proc(5)); `None` for a process that is gone or a zombie.
+fn start_time(pid: i32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    (fields.first() != Some(&"Z")).then(|| fields.get(19).map(|f| (*f).to_owned()))?
+}

@@ -1,0 +1,173 @@
+//! `gantry image`: the image store of this machine.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use anyhow::{Context, Result, bail};
+use gantry_images::{BuildEvent, BuildOptions, BuildOutcome, ImageStore, ImageSummary};
+use serde_json::json;
+
+use crate::args::{Global, ImageCommand, Output};
+use crate::catalog;
+use crate::data_dir::DataDir;
+use crate::output::{self, Progress};
+
+/// `gantry image ...`.
+pub fn run(command: &ImageCommand, global: &Global) -> Result<()> {
+    let store = open(global)?;
+    match command {
+        ImageCommand::Build { recipes, no_cache } => build(&store, recipes, *no_cache),
+        ImageCommand::Ls => list(&store, global.output),
+        ImageCommand::Import { path, name } => {
+            for image in store.import_layout(path, name.as_deref())? {
+                output::write_out(&format!("imported {}\n", describe(&image)))?;
+            }
+            Ok(())
+        }
+        ImageCommand::Rm { images } => {
+            for image in images {
+                store.remove(image)?;
+                output::write_out(&format!("removed {image}\n"))?;
+            }
+            Ok(())
+        }
+        ImageCommand::Inspect { image } => inspect(&store, image, global.output),
+    }
+}
+
+fn open(global: &Global) -> Result<ImageStore> {
+    let data_dir = DataDir::new(&global.data_dir);
+    data_dir.create()?;
+    Ok(ImageStore::open(&data_dir.images())?)
+}
+
+fn build(store: &ImageStore, recipes: &[String], no_cache: bool) -> Result<()> {
+    for recipe in recipes {
+        let source = RecipeSource::find(recipe)?;
+        let mut progress = Progress::new(&format!("{recipe}: reading the recipe"));
+        let outcome = gantry_images::build(source.path(), store, &BuildOptions { no_cache }, &mut |event| {
+            if let BuildEvent::Step(step) = event {
+                progress.set(&format!("{recipe}: {step}"));
+            }
+        })?;
+        drop(progress);
+        let verb = if matches!(outcome, BuildOutcome::Built(_)) {
+            "built"
+        } else {
+            "up to date:"
+        };
+        output::write_out(&format!("{verb} {}\n", describe(outcome.summary())))?;
+    }
+    Ok(())
+}
+
+/// A recipe file, or one of the built-in recipes in a directory of its own.
+enum RecipeSource {
+    File(PathBuf),
+    BuiltIn { directory: PathBuf, file: PathBuf },
+}
+
+impl RecipeSource {
+    fn find(recipe: &str) -> Result<Self> {
+        if Path::new(recipe).is_file() {
+            return Ok(Self::File(recipe.into()));
+        }
+        let known = catalog::recipe_names();
+        if !known.iter().any(|name| name == recipe) {
+            bail!(
+                "`{recipe}` is neither a file nor a recipe of the catalog; there are: {}",
+                known.join(", ")
+            );
+        }
+        let directory = env::temp_dir().join(format!("gantry-recipe-{}-{recipe}", std::process::id()));
+        let file = directory.join(format!("{recipe}.yaml"));
+        fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+        catalog::write_recipes(&directory)?;
+        Ok(Self::BuiltIn { directory, file })
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::File(file) | Self::BuiltIn { file, .. } => file,
+        }
+    }
+}
+
+impl Drop for RecipeSource {
+    fn drop(&mut self) {
+        if let Self::BuiltIn { directory, .. } = self {
+            let _ = fs::remove_dir_all(directory);
+        }
+    }
+}
+
+fn list(store: &ImageStore, output: Output) -> Result<()> {
+    let images = store.list()?;
+    let value: Vec<_> = images
+        .iter()
+        .map(|i| json!({"name": i.name, "digest": i.digest.to_string(), "sizeBytes": i.size_bytes, "layers": i.layers}))
+        .collect();
+    output::print(output, &value, || {
+        output::table(
+            ["NAME", "DIGEST", "SIZE", "LAYERS"],
+            images.iter().map(|i| {
+                let digest = i.digest.to_string();
+                let digest = if output == Output::Wide {
+                    digest
+                } else {
+                    digest.chars().take(19).collect()
+                };
+                [
+                    i.name.clone().unwrap_or_else(|| "<none>".to_owned()),
+                    digest,
+                    megabytes(i.size_bytes),
+                    i.layers.to_string(),
+                ]
+            }),
+        )
+    })
+}
+
+fn inspect(store: &ImageStore, name: &str, output: Output) -> Result<()> {
+    let image = store.resolve(name)?;
+    let output = if output == Output::Text {
+        Output::Json
+    } else {
+        output
+    };
+    let value = json!({"name": image.name, "digest": image.digest.to_string(), "config": image.oci_config});
+    output::print(output, &value, String::new)
+}
+
+/// Every image must be in the store of this machine (if there is one here) before anything is deployed.
+pub fn ensure_present<'a>(global: &Global, images: impl Iterator<Item = &'a str>) -> Result<()> {
+    if !DataDir::new(&global.data_dir).images().is_dir() {
+        return Ok(());
+    }
+    let store = open(global)?;
+    let mut missing: Vec<&str> = images.filter(|image| store.resolve(image).is_err()).collect();
+    missing.sort_unstable();
+    missing.dedup();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let recipes: Vec<&str> = missing
+        .iter()
+        .map(|image| image.split(':').next().unwrap_or(image))
+        .collect();
+    bail!(
+        "{} not in the image store {}; build with `gantry image build {}`, or `gantry image import` a layout",
+        missing.join(" and "),
+        store.dir().display(),
+        recipes.join(" ")
+    )
+}
+
+fn describe(image: &ImageSummary) -> String {
+    let name = image.name.as_deref().unwrap_or("<none>");
+    format!("{name} {} ({})", image.digest, megabytes(image.size_bytes))
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}

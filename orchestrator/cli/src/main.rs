@@ -1,0 +1,125 @@
+//! The `gantry` command: one front door to the control plane, the catalog, the images and this machine.
+
+mod args;
+mod catalog;
+mod client;
+mod daemon;
+mod data_dir;
+mod deploy;
+mod image;
+mod manifest;
+mod operate;
+mod operation;
+mod output;
+mod plan;
+mod pod;
+mod preflight;
+mod server;
+mod status;
+mod terminal;
+mod up;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Command};
+use client::Client;
+use data_dir::DataDir;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match start(&cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("gantry: {}", chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error with its causes, none of them twice.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text += &format!(": {cause}");
+        }
+    }
+    text
+}
+
+fn start(cli: &Cli) -> Result<u8> {
+    match &cli.command {
+        Command::Server(args) => return server::run(args, &cli.global).map(|()| 0),
+        Command::Completion { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "gantry", &mut std::io::stdout());
+            return Ok(0);
+        }
+        Command::Catalog(command) => return catalog::run(command, cli.global.output).map(|()| 0),
+        Command::Image(command) => return image::run(command, &cli.global).map(|()| 0),
+        Command::Down(args) => return up::down(args, &cli.global).map(|()| 0),
+        _ => {}
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let result = runtime.block_on(run(cli));
+    // A read of standard input may still wait for a key: nobody else waits for it.
+    runtime.shutdown_background();
+    result
+}
+
+async fn run(cli: &Cli) -> Result<u8> {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Up(args) => return up::up(args, global).await.map(|()| 0),
+        Command::Status => return status::status(global).await,
+        Command::Version => return version(global).await.map(|()| 0),
+        Command::Kubeconfig => {
+            let path = global
+                .kubeconfig
+                .clone()
+                .unwrap_or_else(|| DataDir::new(&global.data_dir).kubeconfig());
+            let text = std::fs::read_to_string(&path)
+                .with_context(|| format!("cannot read {}; `gantry up` writes it", path.display()))?;
+            return output::write_out(&text).map(|()| 0);
+        }
+        _ => {}
+    }
+    let client = Client::connect(global).await?;
+    let done = match &cli.command {
+        Command::Deploy(args) => deploy::deploy(&client, args, global).await,
+        Command::Undeploy(args) => deploy::undeploy(&client, args).await,
+        Command::Scale(args) => operate::scale(&client, args, global.output).await,
+        Command::Resize(args) => operate::resize(&client, args, global.output).await,
+        Command::Upgrade(args) => operate::upgrade(&client, args, global.output).await,
+        Command::Rollback(args) => operate::rollback(&client, args, global.output).await,
+        Command::Plan(args) => return plan::plan(&client, args, global.output).await,
+        Command::Explain { pod } => plan::explain(&client, pod, global.output).await,
+        Command::Receipt { operation } => {
+            operation::receipt(&client, operation.as_deref(), global.output).await
+        }
+        Command::Logs(args) => pod::logs(&client, args).await,
+        Command::Exec(args) => return pod::exec(&client, args).await,
+        _ => unreachable!("handled before a client was needed"),
+    };
+    done.map(|()| 0)
+}
+
+async fn version(global: &args::Global) -> Result<()> {
+    let server: Option<serde_json::Value> = match Client::connect(global).await {
+        Ok(client) => client.get("/version").await.ok(),
+        Err(_) => None,
+    };
+    let value = serde_json::json!({"client": env!("CARGO_PKG_VERSION"), "server": server});
+    output::print(global.output, &value, || {
+        let server = server
+            .as_ref()
+            .and_then(|s| s["gitVersion"].as_str())
+            .unwrap_or("not reachable");
+        format!("client {}\nserver {server}\n", env!("CARGO_PKG_VERSION"))
+    })
+}

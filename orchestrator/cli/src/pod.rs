@@ -1,0 +1,132 @@
+//! Single pods: logs, exec, resize.
+
+use anyhow::{Context, Result, bail};
+use futures::{AsyncBufReadExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::{AttachParams, LogParams};
+use serde_json::Value;
+use tokio::io::{copy, stderr, stdin, stdout};
+
+use crate::args::{ExecArgs, LogsArgs, ResizeArgs};
+use crate::client::Client;
+use crate::terminal::{self, Raw};
+use crate::{operate, output};
+
+/// `gantry logs`.
+pub async fn logs(client: &Client, args: &LogsArgs) -> Result<()> {
+    let pods: Api<Pod> = Api::namespaced(client.kube(), &client.namespace);
+    let params = LogParams {
+        container: args.container.clone(),
+        follow: args.follow,
+        previous: args.previous,
+        tail_lines: args.tail,
+        ..LogParams::default()
+    };
+    let stream = pods
+        .log_stream(&args.pod, &params)
+        .await
+        .with_context(|| format!("no logs of pod {}", args.pod))?;
+    let mut lines = stream.lines();
+    while let Some(line) = lines.try_next().await.context("the log stream broke off")? {
+        output::write_out(&(line + "\n"))?;
+    }
+    Ok(())
+}
+
+/// `gantry exec`: returns the command's exit code.
+pub async fn exec(client: &Client, args: &ExecArgs) -> Result<u8> {
+    let pods: Api<Pod> = Api::namespaced(client.kube(), &client.namespace);
+    let params = AttachParams {
+        container: args.container.clone(),
+        ..AttachParams::default()
+    }
+    .stdin(args.stdin)
+    .tty(args.tty)
+    .stdout(true)
+    .stderr(!args.tty);
+    let mut process = pods
+        .exec(&args.pod, &args.command, &params)
+        .await
+        .with_context(|| format!("cannot run `{}` in pod {}", args.command.join(" "), args.pod))?;
+    let _raw = if args.tty { Some(Raw::enter()?) } else { None };
+    if args.tty {
+        terminal::follow_size(&mut process)?;
+    }
+    let out = process.stdout();
+    let err = process.stderr();
+    let input = process.stdin();
+    let feed = tokio::spawn(async move {
+        if let Some(mut input) = input {
+            let _ = copy(&mut stdin(), &mut input).await;
+        }
+    });
+    let print = async {
+        if let Some(mut out) = out {
+            let _ = copy(&mut out, &mut stdout()).await;
+        }
+    };
+    let complain = async {
+        if let Some(mut err) = err {
+            let _ = copy(&mut err, &mut stderr()).await;
+        }
+    };
+    let status = process
+        .take_status()
+        .context("the API server gives no exit status")?;
+    tokio::join!(print, complain);
+    feed.abort();
+    let status = status.await;
+    Ok(exit_code(
+        status.map(|s| serde_json::to_value(s).unwrap_or_default()),
+    ))
+}
+
+/// The exit code in a Kubernetes exec status: cause `ExitCode`.
+fn exit_code(status: Option<Value>) -> u8 {
+    let Some(status) = status else { return 1 };
+    if status["status"] == "Success" {
+        return 0;
+    }
+    let causes = status["details"]["causes"].as_array().into_iter().flatten();
+    let code = causes
+        .filter(|c| c["reason"] == "ExitCode")
+        .find_map(|c| c["message"].as_str()?.parse().ok());
+    code.unwrap_or(1)
+}
+
+/// `gantry resize POD`: Kubernetes' in-place resize of one pod.
+pub async fn resize(client: &Client, args: &ResizeArgs) -> Result<()> {
+    let path = format!("/api/v1/namespaces/{}/pods/{}", client.namespace, args.name);
+    let Some(pod) = client.find::<Pod>(&path).await? else {
+        bail!(
+            "no network function and no pod `{}` in namespace {}; see `gantry status`",
+            args.name,
+            client.namespace
+        );
+    };
+    let containers: Vec<&str> = pod
+        .spec
+        .iter()
+        .flat_map(|s| &s.containers)
+        .map(|c| c.name.as_str())
+        .collect();
+    let container = match (args.container.as_deref(), containers.as_slice()) {
+        (Some(name), all) if all.contains(&name) => name,
+        (None, [only]) => only,
+        _ => bail!(
+            "name one of the pod's containers with --container: {}",
+            containers.join(", ")
+        ),
+    };
+    client
+        .merge_strategic(
+            &format!("{path}/resize"),
+            &operate::pod_resize_patch(container, args),
+        )
+        .await?;
+    output::write_out(&format!(
+        "pod {} resized; `gantry explain {}` shows what it has\n",
+        args.name, args.name
+    ))
+}

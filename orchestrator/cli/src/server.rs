@@ -1,0 +1,54 @@
+//! `gantry server`: the control plane in the foreground; `gantry up` starts it.
+
+use anyhow::{Context, Result};
+use gantry_orchestrator::server::ServerConfig;
+use tokio_util::sync::CancellationToken;
+
+use crate::args::{Global, ServerArgs};
+use crate::data_dir::DataDir;
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(args: &ServerArgs, global: &Global) -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let data_dir = DataDir::new(&global.data_dir);
+    data_dir.create()?;
+    let config = ServerConfig {
+        data_dir: data_dir.path().to_owned(),
+        listen: args.listen,
+        names: Vec::new(),
+        pod_cidr: args.pod_cidr,
+        service_cidr: args.service_cidr,
+        cluster_domain: "cluster.local".to_owned(),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        tokio::spawn(cancel_on_signal(stop.clone()));
+        gantry_orchestrator::controllers::run(config, stop)
+            .await
+            .context("the control plane stopped")
+    })
+}
+
+async fn cancel_on_signal(stop: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return;
+    };
+    // Cancel-safe: both wait for a signal and hold nothing else.
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    stop.cancel();
+}

@@ -1,0 +1,116 @@
+//! `gantry status`: everything at a glance.
+
+use anyhow::Result;
+use gantry_api::{NetworkFunction, Operation, OperationPhase};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use serde_json::json;
+
+use crate::args::Global;
+use crate::client::Client;
+use crate::data_dir::DataDir;
+use crate::operation;
+use crate::output::{self, colour, table};
+use crate::up::daemons;
+
+/// `gantry status`. Exit code 0 when the control plane answers.
+pub async fn status(global: &Global) -> Result<u8> {
+    let data_dir = DataDir::new(&global.data_dir);
+    let processes: Vec<(&str, Option<i32>)> = daemons(&data_dir)
+        .iter()
+        .map(|d| (d.name(), d.running()))
+        .collect();
+    let view = match Client::connect(global).await {
+        Ok(client) => View::load(&client).await,
+        Err(error) => Err(error),
+    };
+    let (view, error) = match view {
+        Ok(view) => (view, None),
+        Err(error) => (View::default(), Some(format!("{error:#}"))),
+    };
+    let value = json!({
+        "processes": processes.iter().map(|(name, pid)| json!({"name": name, "pid": pid})).collect::<Vec<_>>(),
+        "error": error,
+        "nodes": view.nodes,
+        "networkFunctions": view.functions,
+        "pods": view.pods,
+        "operations": view.running,
+    });
+    output::print(global.output, &value, || {
+        let rows = processes.iter().map(|(name, pid)| match pid {
+            Some(pid) => [(*name).to_owned(), colour("running", true), pid.to_string()],
+            None => [(*name).to_owned(), colour("stopped", false), "-".to_owned()],
+        });
+        let mut text = table(["PROCESS", "STATE", "PID"], rows);
+        match &error {
+            Some(error) => text += &format!("\n{error}\n"),
+            None => text += &view.text(),
+        }
+        text
+    })?;
+    Ok(u8::from(error.is_some()))
+}
+
+#[derive(Default)]
+struct View {
+    nodes: Vec<Node>,
+    pods: Vec<Pod>,
+    functions: Vec<NetworkFunction>,
+    running: Vec<Operation>,
+}
+
+impl View {
+    async fn load(client: &Client) -> Result<Self> {
+        let mut running: Vec<Operation> = client.list(&client.own(Operation::PLURAL)).await?;
+        running.retain(|o| o.status.phase == OperationPhase::Running);
+        Ok(Self {
+            nodes: client.list("/api/v1/nodes").await?,
+            pods: client
+                .list(&format!("/api/v1/namespaces/{}/pods", client.namespace))
+                .await?,
+            functions: client.list(&client.own(NetworkFunction::PLURAL)).await?,
+            running,
+        })
+    }
+
+    fn text(&self) -> String {
+        let nodes = self.nodes.iter().map(|node| {
+            let ready = node
+                .status
+                .iter()
+                .flat_map(|s| s.conditions.iter().flatten())
+                .find(|c| c.type_ == "Ready");
+            let name = node.metadata.name.clone().unwrap_or_default();
+            let here = self.pods.iter().filter(|p| {
+                p.spec.as_ref().and_then(|s| s.node_name.as_ref()) == node.metadata.name.as_ref()
+            });
+            let state = ready.map_or(
+                "Unknown",
+                |c| if c.status == "True" { "Ready" } else { "NotReady" },
+            );
+            [name, colour(state, state == "Ready"), here.count().to_string()]
+        });
+        let functions = self.functions.iter().map(|nf| {
+            let status = &nf.status;
+            [
+                nf.metadata.name.clone().unwrap_or_default(),
+                format!("{}-{}", nf.spec.package, nf.spec.version),
+                format!("{}/{}", status.ready_replicas, nf.spec.replicas),
+                status.draining_replicas.to_string(),
+                status.vip.clone(),
+                status.sessions.map_or("-".to_owned(), |s| s.to_string()),
+                status.message.clone(),
+            ]
+        });
+        let mut text = format!("\n{}", table(["NODE", "STATE", "PODS"], nodes));
+        if !self.functions.is_empty() {
+            let headings = [
+                "FUNCTION", "PACKAGE", "READY", "DRAINING", "VIP", "SESSIONS", "MESSAGE",
+            ];
+            text += &format!("\n{}", table(headings, functions));
+        }
+        if !self.running.is_empty() {
+            text += &format!("\n{}", operation::operations_table(&self.running));
+        }
+        text
+    }
+}
