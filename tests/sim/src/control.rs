@@ -1,0 +1,134 @@
+//! The store, and the orchestrator (the real core) over it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use gantry_nodeagent_api::NodeConfig;
+use gantry_orchestrator::core::{Action, Agents, Key, Object, Objects, Settings, World, reconcile};
+use gantry_plan::Plan;
+
+/// The store: what an acknowledged write left.
+#[derive(Clone, Default)]
+pub(crate) struct Store {
+    pub objects: Objects,
+    pub plan: Plan,
+    pub configs: BTreeMap<String, Arc<NodeConfig>>,
+    revision: u64,
+}
+
+impl Store {
+    /// Writes an object without a look at its version, as a client that read it just now.
+    pub fn put(&mut self, mut object: Object) {
+        self.revision += 1;
+        let mut meta = object.meta().clone();
+        meta.resource_version = Some(self.revision.to_string());
+        object.set_meta(meta);
+        self.objects.put(object);
+    }
+
+    fn version(&self, kind: &str, key: &Key) -> Option<String> {
+        self.objects
+            .get(kind, key)
+            .map(|o| o.meta().resource_version.clone().unwrap_or_default())
+    }
+
+    /// Whether an action would be taken now.
+    fn accepts(&self, action: &Action) -> bool {
+        match action {
+            Action::CommitPlan { parent, .. } => self.plan.id == *parent,
+            Action::Create(object) => self.version(object.kind(), &Key::of(object.meta())).is_none(),
+            Action::Update(object) | Action::UpdateStatus(object) => {
+                let wanted = object.meta().resource_version.clone().unwrap_or_default();
+                self.version(object.kind(), &Key::of(object.meta())) == Some(wanted)
+            }
+            Action::Delete {
+                kind,
+                key,
+                resource_version,
+            } => self.version(kind, key).as_ref() == Some(resource_version),
+            Action::SendConfig { .. } | Action::EmitEvent(_) => true,
+        }
+    }
+
+    /// All of a pass or nothing; true if it was taken.
+    pub fn commit(&mut self, actions: &[Action]) -> bool {
+        if !actions.iter().all(|a| self.accepts(a)) {
+            return false;
+        }
+        for action in actions {
+            match action {
+                Action::CommitPlan { plan, .. } => self.plan = plan.clone(),
+                Action::Create(object) | Action::Update(object) | Action::UpdateStatus(object) => {
+                    self.put(object.clone())
+                }
+                Action::Delete { kind, key, .. } => self.objects.remove(kind, key),
+                Action::SendConfig { node, config } => {
+                    self.configs.insert(node.clone(), config.clone());
+                }
+                Action::EmitEvent(_) => {}
+            }
+        }
+        true
+    }
+}
+
+/// A pass that was thought out and is on its way to the store.
+pub(crate) struct Pass {
+    /// What was decided.
+    pub actions: Vec<Action>,
+    /// What the agents had said by then.
+    pub agents: Agents,
+}
+
+/// The orchestrator's process.
+pub(crate) struct Orchestrator {
+    /// It lives.
+    pub alive: bool,
+    /// Number of its life.
+    pub life: u64,
+    /// What it has in memory of the agents.
+    pub agents: Agents,
+    /// A pass is on its way.
+    pub pass: Option<Pass>,
+    /// Something happened since the last pass.
+    pub dirty: bool,
+    settings: Settings,
+}
+
+impl Orchestrator {
+    /// A process with nothing in memory.
+    pub fn new(seed: u64) -> Self {
+        let settings = Settings {
+            pod_cidr: "10.85.0.0/16".parse().expect("a network"),
+            service_cidr: "10.86.0.0/16".parse().expect("a network"),
+            cluster_domain: "cluster.local".to_owned(),
+            seed,
+        };
+        Self {
+            alive: true,
+            life: 0,
+            agents: Agents::default(),
+            pass: None,
+            dirty: false,
+            settings,
+        }
+    }
+
+    /// Thinks a pass out; true if it has to be written or sent.
+    pub fn think(&mut self, store: &Store, now_ms: u64) -> bool {
+        self.dirty = false;
+        let mut world = World::new(self.settings.clone());
+        world.objects = store.objects.clone();
+        world.plan = store.plan.clone();
+        world.configs = store.configs.clone();
+        world.agents = std::mem::take(&mut self.agents);
+        let actions = reconcile(&world, now_ms);
+        self.agents = world.agents;
+        let any = !actions.is_empty();
+        self.pass = any.then(|| Pass {
+            actions,
+            agents: self.agents.clone(),
+        });
+        any
+    }
+}

@@ -1,0 +1,422 @@
+//! The scheduler: one queue of happenings in virtual time, and everything that handles them.
+
+mod agents;
+mod faults;
+mod orchestrator;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+use gantry_nodeagent::core::Event;
+use gantry_nodeagent_api::{NodeConfig, NodeStatus, Refused};
+
+use crate::control::{Orchestrator, Store};
+use crate::node::Node;
+use crate::oracle::{self, Memory, Verdict};
+use crate::rng::Rng;
+use crate::traffic::Traffic;
+use crate::{Failure, Oracle, Report, Sabotage, topology, users};
+
+/// Users and faults act for so long.
+const CHAOS_MS: u64 = 60_000;
+/// Then everything has to come to rest within so long.
+const SETTLE_MS: u64 = 400_000;
+/// The virtual clock begins here (milliseconds since the Unix epoch), so that 0 still means never.
+const EPOCH_MS: u64 = 1_000_000;
+
+/// Lines of history in a failure.
+const HISTORY_LINES: usize = 60;
+
+/// Something that happens.
+pub(crate) enum Happening {
+    /// The orchestrator's clock.
+    Tick,
+    /// The orchestrator thinks.
+    Think { life: u64 },
+    /// What it thought reaches the store.
+    Commit { life: u64 },
+    /// A configuration reaches an agent.
+    ToAgent {
+        node: usize,
+        stream: u64,
+        config: Box<NodeConfig>,
+    },
+    /// A message reaches the orchestrator.
+    ToOrchestrator { node: usize, stream: u64, message: Up },
+    /// The agent's shell answers.
+    Answer {
+        node: usize,
+        life: u64,
+        event: Box<Event>,
+    },
+    /// Work on a pod is done.
+    Work { node: usize, life: u64, id: u64 },
+    /// Something is read at this moment.
+    Read {
+        node: usize,
+        life: u64,
+        id: u64,
+        uid: String,
+        container: Option<String>,
+    },
+    /// A ledger reaches the disk.
+    Persist {
+        node: usize,
+        life: u64,
+        id: u64,
+        ledger: Box<gantry_nodeagent::core::Ledger>,
+    },
+    /// The network is made so.
+    Network {
+        node: usize,
+        life: u64,
+        id: u64,
+        wanted: Box<gantry_nodeagent::core::NetworkWanted>,
+    },
+    /// The agent's timer.
+    Wake { node: usize, life: u64 },
+    /// An agent starts.
+    AgentStarts { node: usize },
+    /// The orchestrator starts.
+    OrchestratorStarts,
+    /// An agent dials in.
+    Dial { node: usize },
+    /// An operator does something.
+    User,
+    /// A fault.
+    Fault,
+    /// Clients call.
+    Calls,
+    /// Faults stop.
+    Heal,
+}
+
+/// What an agent sends.
+#[derive(Clone)]
+pub(crate) enum Up {
+    Status(Box<NodeStatus>),
+    Refused(Refused),
+}
+
+struct Entry {
+    at_ms: u64,
+    number: u64,
+    what: Happening,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at_ms, self.number).cmp(&(other.at_ms, other.number))
+    }
+}
+
+/// One simulated world.
+pub(crate) struct Sim {
+    pub(crate) rng: Rng,
+    pub(crate) now_ms: u64,
+    pub(crate) store: Store,
+    pub(crate) orchestrator: Orchestrator,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) traffic: Traffic,
+    pub(crate) report: Report,
+    pub(crate) healed: bool,
+    pub(crate) sabotage: Option<Sabotage>,
+    memory: Memory,
+    queue: BinaryHeap<Reverse<Entry>>,
+    numbers: u64,
+    streams: u64,
+    hosts_changed: bool,
+    history: Option<VecDeque<String>>,
+}
+
+impl Sim {
+    /// A world for a seed: 1 to 3 nodes, a catalog, nothing deployed.
+    pub fn new(seed: u64, sabotage: Option<Sabotage>, tells: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        let count = rng.between(1, 3);
+        let nodes = (0..count)
+            .map(|i| Node::new(format!("node-{i}"), topology::random(&mut rng)))
+            .collect();
+        let mut sim = Self {
+            rng,
+            now_ms: EPOCH_MS,
+            store: Store::default(),
+            orchestrator: Orchestrator::new(seed),
+            nodes,
+            traffic: Traffic::default(),
+            report: Report {
+                seed,
+                ..Report::default()
+            },
+            healed: false,
+            sabotage,
+            memory: Memory::default(),
+            queue: BinaryHeap::new(),
+            numbers: 0,
+            streams: 0,
+            hosts_changed: false,
+            history: tells.then(VecDeque::new),
+        };
+        users::publish(&mut sim.store);
+        for node in 0..sim.nodes.len() {
+            sim.after(0, 500, Happening::AgentStarts { node });
+        }
+        sim.after(0, 0, Happening::Tick);
+        sim.after(500, 500, Happening::User);
+        sim.after(3000, 9000, Happening::Fault);
+        sim.after(500, 500, Happening::Calls);
+        sim.after(CHAOS_MS, CHAOS_MS, Happening::Heal);
+        sim
+    }
+
+    /// Puts something into the queue, `low` to `high` milliseconds from now.
+    pub(crate) fn after(&mut self, low: u64, high: u64, what: Happening) {
+        let at_ms = self.now_ms + self.rng.between(low, high);
+        self.numbers += 1;
+        self.queue.push(Reverse(Entry {
+            at_ms,
+            number: self.numbers,
+            what,
+        }));
+    }
+
+    /// Runs to the end.
+    pub fn run(mut self) -> Result<Report, Failure> {
+        while let Some(Reverse(entry)) = self.queue.pop() {
+            self.now_ms = entry.at_ms;
+            self.report.steps += 1;
+            self.traffic.expire(self.now_ms);
+            let verdict = self.handle(entry.what).and_then(|()| self.look());
+            if let Err((oracle, what)) = verdict {
+                return Err(self.failure(oracle, what));
+            }
+            if self.healed && self.orchestrator.alive && self.orchestrator.pass.is_none() {
+                match oracle::at_rest(&self.store, &self.nodes, &self.orchestrator.agents) {
+                    Ok(()) if self.traffic.sessions.is_empty() && self.is_quiet() => return Ok(self.finish()),
+                    Err((oracle, what)) if self.now_ms > EPOCH_MS + CHAOS_MS + SETTLE_MS => {
+                        return Err(self.failure(oracle, what));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Err(self.failure(Oracle::Converges, "nothing happens any more".to_owned()))
+    }
+
+    /// The core has nothing left to do.
+    fn is_quiet(&mut self) -> bool {
+        let any = self.orchestrator.think(&self.store, self.now_ms);
+        self.orchestrator.pass = None;
+        if any {
+            self.wake_orchestrator();
+        }
+        !any
+    }
+
+    fn finish(self) -> Report {
+        let ended = self.store.objects.operations.values();
+        let operations = ended
+            .filter(|o| o.status.phase == gantry_api::OperationPhase::Succeeded)
+            .count() as u64;
+        Report {
+            virtual_ms: self.now_ms - EPOCH_MS,
+            plans: self.store.plan.id,
+            operations,
+            sessions: self.traffic.established,
+            sessions_cut_by_faults: self.traffic.cut_by_faults,
+            ..self.report
+        }
+    }
+
+    fn failure(&self, oracle: Oracle, what: String) -> Failure {
+        let history = self.history.iter().flatten().cloned().collect();
+        Failure {
+            seed: self.report.seed,
+            at_ms: self.now_ms - EPOCH_MS,
+            step: self.report.steps,
+            oracle,
+            what,
+            history,
+        }
+    }
+
+    /// Remembers something for whoever reads a failure.
+    pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
+        let Some(history) = &mut self.history else { return };
+        if history.len() == HISTORY_LINES {
+            history.pop_front();
+        }
+        history.push_back(format!("{} {}", self.now_ms - EPOCH_MS, line()));
+    }
+
+    /// The oracles that look at hosts and sessions.
+    fn look(&mut self) -> Verdict {
+        if !std::mem::take(&mut self.hosts_changed) {
+            return Ok(());
+        }
+        self.memory.hosts(&self.nodes)?;
+        for session in self.traffic.cut(&self.nodes) {
+            let rebooted = self.nodes[session.client.0].host.boots != session.client.1;
+            if rebooted
+                || self.traffic.hit.contains(&session.pod)
+                || self.undeployed(&session.service, &session.pod)
+            {
+                self.traffic.cut_by_faults += 1;
+                continue;
+            }
+            let what = format!(
+                "a session on pod {} of {} was cut, {} ms before its end",
+                session.pod,
+                session.service,
+                session.ends_ms - self.now_ms
+            );
+            return Err((Oracle::Sessions, what));
+        }
+        Ok(())
+    }
+
+    /// The function behind a service was deleted.
+    fn undeployed(&self, service: &str, pod: &str) -> bool {
+        let found = self
+            .store
+            .objects
+            .functions
+            .iter()
+            .find(|(key, _)| key.to_string() == service);
+        let Some((_, function)) = found else { return true };
+        let mut pods = self.store.objects.pods.values();
+        let owner = pods
+            .find(|p| p.metadata.uid.as_deref() == Some(pod))
+            .and_then(|p| gantry_orchestrator::core::meta::controller_uid(&p.metadata).map(str::to_owned));
+        function.metadata.deletion_timestamp.is_some() || owner != function.metadata.uid
+    }
+
+    fn handle(&mut self, what: Happening) -> Verdict {
+        match what {
+            Happening::Tick => {
+                self.wake_orchestrator();
+                self.after(1000, 1000, Happening::Tick);
+            }
+            Happening::Think { life } => self.think(life),
+            Happening::Commit { life } => return self.commit(life),
+            Happening::ToAgent { node, stream, config } => {
+                if self.nodes[node].stream == Some(stream) {
+                    self.tell(node, Event::Config(config));
+                }
+            }
+            Happening::ToOrchestrator {
+                node,
+                stream,
+                message,
+            } => self.arrive(node, stream, message),
+            Happening::Answer { node, life, event } => {
+                if self.nodes[node].life == life {
+                    self.tell(node, *event);
+                }
+            }
+            Happening::Work { node, life, id } => self.work(node, life, id),
+            Happening::Read {
+                node,
+                life,
+                id,
+                uid,
+                container,
+            } => self.read(node, life, id, uid, container),
+            Happening::Persist {
+                node,
+                life,
+                id,
+                ledger,
+            } => {
+                if self.nodes[node].life == life {
+                    self.nodes[node].disk = *ledger;
+                    self.hosts_changed = true;
+                    self.tell(node, Event::Persisted { id, result: Ok(()) });
+                }
+            }
+            Happening::Network {
+                node,
+                life,
+                id,
+                wanted,
+            } => {
+                if self.nodes[node].life == life {
+                    self.note(|| {
+                        format!(
+                            "node-{node} network of generation {} in force",
+                            wanted.generation.0
+                        )
+                    });
+                    self.nodes[node].host.network = *wanted;
+                    self.hosts_changed = true;
+                    self.tell(node, Event::NetworkSynced { id, result: Ok(()) });
+                }
+            }
+            Happening::Wake { node, life } => {
+                if self.nodes[node].life == life {
+                    self.nodes[node].wake_ms = u64::MAX;
+                    self.tell(node, Event::Tick);
+                }
+            }
+            Happening::AgentStarts { node } => self.start_agent(node),
+            Happening::OrchestratorStarts => self.start_orchestrator(),
+            Happening::Dial { node } => self.dial(node),
+            Happening::User => {
+                if !self.healed {
+                    users::act(&mut self.store, &mut self.rng, self.now_ms);
+                    self.wake_orchestrator();
+                    self.after(200, 8000, Happening::User);
+                }
+            }
+            Happening::Fault => {
+                if !self.healed {
+                    self.fault();
+                    self.after(2000, 12_000, Happening::Fault);
+                }
+            }
+            Happening::Calls => {
+                if !self.healed {
+                    self.traffic.call(&self.nodes, &mut self.rng, self.now_ms);
+                    self.after(200, 1000, Happening::Calls);
+                }
+            }
+            Happening::Heal => {
+                self.healed = true;
+                users::calm_down(&mut self.store);
+                self.wake_orchestrator();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A report in one line: generations accepted and applied, and each pod's phase, readiness and sessions.
+fn told(name: &str, status: &NodeStatus) -> String {
+    let pods = status.pods.iter().map(|(uid, pod)| {
+        let sessions = pod.sessions.map(|s| s.to_string()).unwrap_or_default();
+        format!(
+            "{}:{:?}{}{sessions}",
+            &uid[..4],
+            pod.phase,
+            if pod.ready { "+" } else { "-" }
+        )
+    });
+    let pods: Vec<String> = pods.collect();
+    format!(
+        "{name} reports {}/{} {}",
+        status.accepted.0,
+        status.applied.0,
+        pods.join(" ")
+    )
+}

@@ -1,0 +1,77 @@
+//! Seeds run clean; a seed is a history; and for each oracle a core that was broken on purpose is caught.
+
+use gantry_sim::{Oracle, Sabotage, run, run_broken};
+
+/// Seeds that a broken core gets to show itself.
+const TRIES: u64 = 40;
+
+fn is_caught(sabotage: Sabotage, oracle: Oracle) {
+    for seed in 0..TRIES {
+        if let Err(failure) = run_broken(seed, sabotage) {
+            assert_eq!(
+                failure.oracle, oracle,
+                "{sabotage:?} is caught by another oracle: {failure}"
+            );
+            return;
+        }
+    }
+    panic!("{sabotage:?} is not caught in {TRIES} seeds");
+}
+
+#[test]
+fn some_seeds_run_clean() {
+    for seed in 0..25 {
+        let report = run(seed).unwrap_or_else(|failure| panic!("{failure}"));
+        assert!(report.steps > 0);
+    }
+}
+
+#[test]
+fn a_seed_is_a_history() {
+    assert_eq!(run(3), run(3));
+}
+
+#[test]
+fn the_histories_are_worth_something() {
+    let reports: Vec<_> = (0..10).filter_map(|seed| run(seed).ok()).collect();
+    let sum = |pick: fn(&gantry_sim::Report) -> u64| reports.iter().map(pick).sum::<u64>();
+    assert!(
+        sum(|r| r.sessions) > 500 && sum(|r| r.operations) > 50 && sum(|r| r.faults) > 30,
+        "{reports:?}"
+    );
+}
+
+#[test]
+fn a_cpu_with_two_owners_is_caught() {
+    is_caught(Sabotage::SharedPoolEverywhere, Oracle::OneOwner);
+}
+
+#[test]
+fn a_generation_that_stands_is_caught() {
+    is_caught(Sabotage::GenerationStands, Oracle::Generations);
+}
+
+#[test]
+fn an_invalid_plan_is_caught() {
+    is_caught(Sabotage::PlanInventsCpu, Oracle::PlanIsValid);
+}
+
+#[test]
+fn a_plan_of_other_parents_is_caught() {
+    is_caught(Sabotage::PlanForgetsParent, Oracle::PlanLineage);
+}
+
+#[test]
+fn a_cut_session_is_caught() {
+    is_caught(Sabotage::DrainDoesNotWait, Oracle::Sessions);
+}
+
+#[test]
+fn a_world_that_does_not_converge_is_caught() {
+    is_caught(Sabotage::ConfigsAreLost, Oracle::Converges);
+}
+
+#[test]
+fn an_operation_without_end_is_caught() {
+    is_caught(Sabotage::OperationsGoOn, Oracle::OperationsEnd);
+}

@@ -1,0 +1,186 @@
+//! A Gantry of one's own, driven as a person would: by its command line.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::{image_cache, poll, target_dir};
+
+/// A Gantry in a directory of its own, on a free port.
+pub struct Gantry {
+    data_dir: PathBuf,
+    keep: bool,
+}
+
+impl Gantry {
+    /// One in a directory of its own; unless `keep`, dropping it takes everything down.
+    pub fn new(name: &str, keep: bool) -> Self {
+        // Short, since Unix socket paths below it are limited to 107 bytes.
+        let data_dir = std::env::temp_dir().join(format!("gantry-{name}-{}", std::process::id()));
+        Self { data_dir, keep }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(target_dir().join("gantry"));
+        command
+            .args(args)
+            .arg("--data-dir")
+            .arg(&self.data_dir)
+            .env_remove("KUBECONFIG")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// One in a given directory that is never taken down.
+    pub fn at(data_dir: PathBuf) -> Self {
+        Self { data_dir, keep: true }
+    }
+
+    /// Starts what does not run.
+    pub fn up(&self) -> Result<()> {
+        self.run(&["up", "--detach"])
+    }
+
+    /// Starts everything for the first time, on a free port.
+    pub fn first_up(&self, options: &[&str]) -> Result<()> {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        self.run(
+            &[
+                &["up", "--detach", "--listen", &format!("127.0.0.1:{port}")],
+                options,
+            ]
+            .concat(),
+        )
+    }
+
+    /// Builds the catalog's images once for all, and takes them over.
+    pub fn import_images(&self) -> Result<()> {
+        Self::at(image_cache()).run(&["image", "build", "kamailio", "sipp"])?;
+        self.run(&["image", "import", &image_cache().join("images").to_string_lossy()])
+    }
+
+    /// Ends one of the processes (`orchestrator`, `nodeagent`) by a signal and waits until it is gone.
+    pub fn end_process(&self, process: &str, signal: Signal) -> Result<()> {
+        let pid = self.pid(process)?;
+        kill(Pid::from_raw(pid), signal).with_context(|| format!("cannot signal {process}"))?;
+        poll(Duration::from_secs(10), || is_gone(pid).then_some(()))
+            .with_context(|| format!("{process} does not end"))
+    }
+
+    /// Runs a command, its output shown.
+    pub fn run(&self, args: &[&str]) -> Result<()> {
+        eprintln!("$ gantry {}", args.join(" "));
+        let status = self.command(args).status().context("cannot run gantry")?;
+        if !status.success() {
+            bail!("`gantry {}` failed", args.join(" "));
+        }
+        Ok(())
+    }
+
+    /// Runs a command and reads its JSON.
+    pub fn json(&self, args: &[&str]) -> Result<Value> {
+        let text = self.text(&[args, &["-o", "json"]].concat())?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("`gantry {}` printed no JSON: {text}", args.join(" ")))
+    }
+
+    /// Runs a command and returns what it prints.
+    pub fn text(&self, args: &[&str]) -> Result<String> {
+        let output = self.output(args)?;
+        if !output.status.success() {
+            bail!(
+                "`gantry {}` failed: {}",
+                args.join(" "),
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+        String::from_utf8(output.stdout).context("gantry printed no text")
+    }
+
+    /// Runs a command that may fail.
+    pub fn output(&self, args: &[&str]) -> Result<Output> {
+        // Options come before `--`, which ends them.
+        let split = args.iter().position(|a| *a == "--").unwrap_or(args.len());
+        let mut command = self.command(&args[..split]);
+        command.args(&args[split..]);
+        command.output().context("cannot run gantry")
+    }
+
+    /// A file of a pod's container.
+    pub fn read_file(&self, pod: &str, path: &str) -> Result<String> {
+        self.text(&["exec", pod, "--", "cat", path])
+    }
+
+    /// The pid of one of the processes, from `gantry status`.
+    pub fn pid(&self, process: &str) -> Result<i32> {
+        let status = self.json(&["status"])?;
+        let found = status["processes"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|p| p["name"] == process);
+        let pid = found
+            .and_then(|p| p["pid"].as_i64())
+            .with_context(|| format!("{process} does not run"))?;
+        Ok(i32::try_from(pid)?)
+    }
+
+    /// The pods of a network function.
+    pub fn pods(&self, function: &str) -> Result<Vec<Value>> {
+        let mut status = self.json(&["status"])?;
+        let Value::Array(mut pods) = status["pods"].take() else {
+            bail!("`gantry status` lists no pods")
+        };
+        pods.retain(|pod| pod["metadata"]["labels"]["gantry.dev/network-function"] == function);
+        Ok(pods)
+    }
+
+    /// Name and metrics address of each pod of a network function that has an address.
+    pub fn instances(&self, function: &str) -> Result<Vec<(String, SocketAddr)>> {
+        Ok(self.pods(function)?.iter().filter_map(instance).collect())
+    }
+
+    /// Its data directory.
+    pub fn path(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// A handle that only looks: dropping it stops nothing.
+    pub fn viewer(&self) -> Self {
+        Self::at(self.data_dir.clone())
+    }
+}
+
+/// The port on which the catalog's SIP functions show their metrics.
+const METRICS_PORT: u16 = 9090;
+
+fn instance(pod: &Value) -> Option<(String, SocketAddr)> {
+    let ip = pod["status"]["podIP"].as_str()?.parse().ok()?;
+    Some((
+        pod["metadata"]["name"].as_str()?.to_owned(),
+        SocketAddr::new(ip, METRICS_PORT),
+    ))
+}
+
+/// Gone, or only waiting to be reaped.
+fn is_gone(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')')
+        .is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))
+}
+
+impl Drop for Gantry {
+    fn drop(&mut self) {
+        if !self.keep
+            && let Err(error) = self.run(&["down", "--purge"])
+        {
+            eprintln!("cleaning up failed: {error:#}");
+        }
+    }
+}

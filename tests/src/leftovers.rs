@@ -1,0 +1,107 @@
+//! What a machine shows of Gantry: to see that nothing is left.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::poll;
+
+/// How long what is being torn down may still be seen.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Everything that Gantry could have left, as lines of text.
+pub struct Leftovers(BTreeSet<String>);
+
+impl Leftovers {
+    /// What is there now.
+    pub fn now() -> Result<Self> {
+        let mut found = BTreeSet::new();
+        for link in fs::read_dir("/sys/class/net")?.flatten() {
+            found.insert(format!("link {}", link.file_name().to_string_lossy()));
+        }
+        for line in fs::read_to_string("/proc/self/mounts")?
+            .lines()
+            .filter(|l| l.contains("gantry"))
+        {
+            found.insert(format!("mount {line}"));
+        }
+        for line in command("nft", &["list", "tables"]).lines() {
+            found.insert(format!("nft {line}"));
+        }
+        for line in command("ip", &["-o", "address"])
+            .lines()
+            .chain(command("ip", &["route"]).lines())
+        {
+            found.insert(format!(
+                "address or route {}",
+                line.split("valid_lft").next().unwrap_or(line).trim()
+            ));
+        }
+        cgroups("/sys/fs/cgroup".as_ref(), 0, &mut found);
+        for process in fs::read_dir("/proc")?.flatten() {
+            let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+            let (name, state) = name_and_state(&stat).unwrap_or_default();
+            // A zombie holds nothing; pid 1 reaps it in its own time.
+            if state == "Z" {
+                continue;
+            }
+            if name.starts_with("gantry") || name.starts_with("kamailio") || name.starts_with("sipp") {
+                found.insert(format!(
+                    "process {} {}",
+                    process.file_name().to_string_lossy(),
+                    name
+                ));
+            }
+        }
+        for file in fs::read_dir(std::env::temp_dir())?.flatten() {
+            let name = file.file_name().to_string_lossy().into_owned();
+            if name.starts_with("gantry") {
+                found.insert(format!("file {name}"));
+            }
+        }
+        Ok(Self(found))
+    }
+
+    /// Fails with what is there now and was not before. The kernel gets a moment for its own tidying.
+    pub fn ensure_nothing_new(&self) -> Result<()> {
+        let mut new = Vec::new();
+        let clean = poll(PATIENCE, || {
+            new = Self::now().ok()?.0.difference(&self.0).cloned().collect();
+            new.is_empty().then_some(())
+        });
+        match clean {
+            Some(()) => Ok(()),
+            None => bail!("left behind:\n  {}", new.join("\n  ")),
+        }
+    }
+}
+
+/// Name and state of `/proc/PID/stat` (proc(5)).
+fn name_and_state(stat: &str) -> Option<(&str, &str)> {
+    let (head, rest) = stat.rsplit_once(')')?;
+    Some((head.split_once('(')?.1, rest.split_whitespace().next()?))
+}
+
+/// Groups named `gantry`, in any hierarchy, and those below them.
+fn cgroups(directory: &std::path::Path, depth: u32, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if !entry.file_type().is_ok_and(|t| t.is_dir()) || depth > 6 {
+            continue;
+        }
+        if path.to_string_lossy().contains("/gantry/") {
+            found.insert(format!("cgroup {}", path.display()));
+        }
+        cgroups(&path, depth + 1, found);
+    }
+}
+
+fn command(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output();
+    output
+        .map(|o| String::from_utf8_lossy(&o.stdout).into_owned())
+        .unwrap_or_default()
+}

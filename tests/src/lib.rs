@@ -1,0 +1,37 @@
+//! The harness of system tests and of the demo: a real Gantry driven by its command line, what the machine shows of it,
+//! and the records of load generator and proxies. The tests themselves are in `tests/`.
+
+pub mod gantry;
+pub mod leftovers;
+pub mod scraper;
+pub mod sipp;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Where cargo puts the binaries of the dev profile.
+pub fn target_dir() -> PathBuf {
+    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| root.join("target"), PathBuf::from)
+        .join("debug")
+}
+
+/// Where the demo's and the tests' images are kept between runs: a data directory with nothing but an image store.
+pub fn image_cache() -> PathBuf {
+    target_dir().with_file_name("demo-images")
+}
+
+/// Polls until `found` has something, or the deadline has passed.
+pub fn poll<T>(patience: Duration, mut found: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(value) = found() {
+            return Some(value);
+        }
+        if Instant::now() > deadline {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

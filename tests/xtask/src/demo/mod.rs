@@ -1,0 +1,267 @@
+//! The main job, end to end: a SIP core from the catalog, placed, pinned, wired, and changed in every way while it
+//! carries calls; then the same length undisturbed; then a report that compares the two.
+
+mod report;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use gantry_catalog::MilliCpu;
+use gantry_tests::gantry::Gantry;
+use gantry_tests::leftovers::Leftovers;
+use gantry_tests::scraper::{Counters, Scraper};
+use gantry_tests::sipp::Records;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::{prepare, shell};
+use report::{Report, Share, Spread, Step};
+
+const LOAD_FILES: &str = "/var/log/sipp";
+/// Calls must be up and going before the first change.
+const WARM_UP: Duration = Duration::from_secs(15);
+/// Between two changes, so that each has its own seconds in the records.
+const SETTLE: Duration = Duration::from_secs(3);
+/// How long the spread over instances is counted.
+const SPREAD: Duration = Duration::from_secs(20);
+/// How long the orchestrator stays dead.
+const OUTAGE: Duration = Duration::from_secs(60);
+/// The longest call lasts a minute, and its port is kept quiet for half a minute more.
+const LAST_CALLS: Duration = Duration::from_secs(150);
+
+/// Which bars make the demo fail.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Strictness {
+    /// All.
+    All,
+    /// Those that count; times of a noisy machine are only reported.
+    Counts,
+}
+
+/// Builds, runs, reports. Fails when a bar is missed.
+pub fn run(keep: bool, report_file: Option<&Path>, strictness: Strictness) -> Result<()> {
+    if !prepare::is_root() {
+        bail!(
+            "pods need root for cgroups, network and eBPF; run: sudo -E env \"PATH=$PATH\" cargo xtask demo"
+        );
+    }
+    prepare::ensure_programs()?;
+    shell::cargo(&[
+        "build",
+        "-p",
+        "gantry",
+        "-p",
+        "gantry-nodeagent",
+        "-p",
+        "gantry-cni",
+    ])?;
+    let before = Leftovers::now()?;
+    let gantry = Gantry::new("demo", keep);
+    let report = play(&gantry)?;
+    if let Some(file) = report_file {
+        std::fs::write(file, serde_json::to_vec_pretty(&report)?)
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    println!("{report}");
+    if keep {
+        println!(
+            "kept: export KUBECONFIG={}/kubeconfig; gantry --data-dir {}",
+            gantry.path().display(),
+            gantry.path().display()
+        );
+    } else {
+        gantry.run(&["undeploy", "load", "sip-core"])?;
+        drop(gantry);
+        before.ensure_nothing_new()?;
+        println!("undeploy and `down --purge` left nothing behind");
+    }
+    report.verdict(strictness)
+}
+
+fn play(gantry: &Gantry) -> Result<Report> {
+    gantry.first_up(&[])?;
+    gantry.import_images()?;
+    gantry.run(&["deploy", "sip-core"])?;
+    gantry.run(&["deploy", "sip-load", "--name", "load", "--peer", "pcscf=pcscf"])?;
+    let scraper = Scraper::start({
+        // While the orchestrator is down, the instances last seen go on.
+        let (viewer, mut known) = (gantry.viewer(), Vec::new());
+        move || {
+            known = viewer.instances("pcscf").unwrap_or_else(|_| known.clone());
+            known.clone()
+        }
+    });
+    sleep(WARM_UP);
+
+    let mut script = Script {
+        gantry,
+        steps: Vec::new(),
+    };
+    let started_ms = now_ms();
+    let spreads = operations(&mut script, &scraper)?;
+    let disturbed_ms = now_ms() - started_ms;
+    eprintln!("undisturbed for the same {} s", disturbed_ms / 1000);
+    let calm_from_ms = now_ms();
+    sleep(Duration::from_millis(disturbed_ms));
+    let calm_to_ms = now_ms();
+
+    let (records, exit_code) = finish_load(gantry)?;
+    sleep(Duration::from_secs(1));
+    let counters = scraper.counters();
+    drop(scraper);
+    let facts = report::Facts {
+        restarts: restarts(gantry)?,
+        receipts: gantry.json(&["receipt"])?,
+        exit_code,
+        counters,
+        spreads,
+    };
+    Ok(Report::new(
+        &script.steps,
+        (started_ms, started_ms + disturbed_ms),
+        (calm_from_ms, calm_to_ms),
+        &records,
+        facts,
+    ))
+}
+
+struct Script<'a> {
+    gantry: &'a Gantry,
+    steps: Vec<Step>,
+}
+
+impl Script<'_> {
+    fn step(&mut self, name: &str, act: impl FnOnce(&Gantry) -> Result<()>) -> Result<()> {
+        let from_ms = now_ms();
+        act(self.gantry).with_context(|| format!("step `{name}`"))?;
+        self.steps.push(Step {
+            name: name.to_owned(),
+            from_ms,
+            to_ms: now_ms(),
+        });
+        sleep(SETTLE);
+        Ok(())
+    }
+}
+
+fn operations(script: &mut Script<'_>, scraper: &Scraper) -> Result<Vec<Spread>> {
+    script.step("scale out 1 -> 4", |g| {
+        g.run(&["scale", "pcscf", "--replicas", "4"])
+    })?;
+    let mut spreads = Vec::new();
+    let mut spread = |script: &mut Script<'_>, name: &str| {
+        script.step(name, |g| {
+            spreads.push(Spread {
+                name: name.to_owned(),
+                shares: count_spread(g, scraper)?,
+            });
+            Ok(())
+        })
+    };
+    spread(script, "(four instances of one size)")?;
+    let (biggest, _) = script
+        .gantry
+        .instances("pcscf")?
+        .into_iter()
+        .next()
+        .context("the proxies are gone")?;
+    script.step("resize one instance to twice the CPU", |g| {
+        g.run(&["resize", &biggest, "--cpu", "400m"])
+    })?;
+    spread(script, "(one instance twice as big)")?;
+    script.step("scale in 4 -> 2", |g| {
+        g.run(&["scale", "pcscf", "--replicas", "2"])
+    })?;
+    script.step("resize CPU and memory up", |g| {
+        g.run(&["resize", "pcscf", "--cpu", "300m", "--memory", "192Mi"])
+    })?;
+    script.step("resize CPU and memory down", |g| {
+        g.run(&["resize", "pcscf", "--cpu", "200m", "--memory", "128Mi"])
+    })?;
+    script.step("upgrade", |g| {
+        g.run(&["upgrade", "pcscf", "--set", "configVersion=\"2\""])
+    })?;
+    script.step("roll back", |g| g.run(&["rollback", "pcscf"]))?;
+    script.step("restart the node agent", |g| {
+        restart(g, "nodeagent", Signal::SIGTERM, Duration::ZERO)
+    })?;
+    script.step("kill -9 the orchestrator, a minute without it", |g| {
+        restart(g, "orchestrator", Signal::SIGKILL, OUTAGE)
+    })?;
+    Ok(spreads)
+}
+
+/// Ends one of the processes and starts it again after a while.
+fn restart(gantry: &Gantry, process: &str, signal: Signal, outage: Duration) -> Result<()> {
+    gantry.end_process(process, signal)?;
+    sleep(outage);
+    gantry.up()
+}
+
+/// How many new calls each instance takes over a while, beside its size.
+fn count_spread(gantry: &Gantry, scraper: &Scraper) -> Result<Vec<Share>> {
+    let calls =
+        |counters: &BTreeMap<String, Counters>, pod: &str| counters.get(pod).map_or(0.0, report::calls);
+    let before = scraper.counters();
+    sleep(SPREAD);
+    let after = scraper.counters();
+    let share = |pod: &Value| {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let request = pod["spec"]["containers"][0]["resources"]["requests"]["cpu"]
+            .as_str()
+            .unwrap_or_default();
+        let cpu_milli = request.parse::<MilliCpu>().unwrap_or_default().0;
+        Share {
+            calls: (calls(&after, &name) - calls(&before, &name)) as u64,
+            pod: name,
+            cpu_milli,
+        }
+    };
+    Ok(gantry.pods("pcscf")?.iter().map(share).collect())
+}
+
+/// Asks the generator for no more calls, waits for those that are up, and reads its records.
+fn finish_load(gantry: &Gantry) -> Result<(Records, Option<i32>)> {
+    let pods = gantry.instances("load")?;
+    let (pod, _) = pods.first().context("the load generator is gone")?;
+    gantry.text(&[
+        "exec",
+        pod,
+        "--",
+        "/bin/sh",
+        "-c",
+        &format!("kill -USR1 $(cat {LOAD_FILES}/pid)"),
+    ])?;
+    let deadline = Instant::now() + LAST_CALLS;
+    let exit_code = loop {
+        match gantry.read_file(pod, &format!("{LOAD_FILES}/exit")) {
+            Ok(code) => break code.trim().parse().ok(),
+            Err(error) if Instant::now() > deadline => return Err(error.context("the last calls do not end")),
+            Err(_) => sleep(Duration::from_secs(1)),
+        }
+    };
+    let read = |name: &str| gantry.read_file(pod, &format!("{LOAD_FILES}/{name}"));
+    Ok((
+        Records::parse(&read("stat.csv")?, &read("counts.csv")?, &read("rtt.csv")?)?,
+        exit_code,
+    ))
+}
+
+/// Restarts of containers over all pods.
+fn restarts(gantry: &Gantry) -> Result<u64> {
+    let status = gantry.json(&["status"])?;
+    let containers = status["pods"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|p| p["status"]["containerStatuses"].as_array().into_iter().flatten());
+    Ok(containers.filter_map(|c| c["restartCount"].as_u64()).sum())
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

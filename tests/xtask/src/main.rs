@@ -1,0 +1,84 @@
+//! `cargo xtask`: the project's chores. `demo` and `test` are README's two commands.
+
+mod bench;
+mod demo;
+mod prepare;
+mod shell;
+mod test;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's chores.
+#[derive(Parser)]
+#[command(name = "cargo xtask", max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// The main job, end to end: real network functions, scaled under real calls, ending in a report
+    Demo(DemoArgs),
+    /// Everything that CI checks
+    Test(TestArgs),
+    /// Runs the deterministic simulation
+    Sim(SimArgs),
+    /// Runs benchmarks; one table of figures, each with a peer or floor measured in the same run
+    Bench(BenchArgs),
+}
+
+#[derive(clap::Args)]
+struct DemoArgs {
+    /// Leave everything running at the end
+    #[arg(long)]
+    keep: bool,
+    /// Write the report as JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct TestArgs {
+    /// Without the end-to-end demo
+    #[arg(long)]
+    quick: bool,
+}
+
+#[derive(clap::Args)]
+struct SimArgs {
+    /// How many seeds
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// First seed
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+}
+
+#[derive(clap::Args)]
+struct BenchArgs {
+    /// Only this one
+    name: Option<String>,
+    /// Write the figures as JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().chore {
+        Chore::Demo(args) => demo::run(args.keep, args.report.as_deref(), demo::Strictness::All),
+        Chore::Test(args) => test::run(args.quick),
+        Chore::Sim(args) => shell::sim(args.from, args.seeds),
+        Chore::Bench(args) => bench::run(args.name.as_deref(), args.report.as_deref()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
