@@ -1,6 +1,8 @@
 //! A Gantry of one's own, driven as a person would: by its command line.
 
+use std::fs::DirBuilder;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -20,10 +22,15 @@ pub struct Gantry {
 
 impl Gantry {
     /// One in a directory of its own; unless `keep`, dropping it takes everything down.
-    pub fn new(name: &str, keep: bool) -> Self {
+    pub fn new(name: &str, keep: bool) -> Result<Self> {
         // Short, since Unix socket paths below it are limited to 107 bytes.
         let data_dir = std::env::temp_dir().join(format!("gantry-{name}-{}", std::process::id()));
-        Self { data_dir, keep }
+        // Nobody else's: a directory of this name that is there already is an error.
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&data_dir)
+            .with_context(|| format!("cannot create {}", data_dir.display()))?;
+        Ok(Self { data_dir, keep })
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -144,6 +151,20 @@ impl Gantry {
     /// Name and metrics address of each pod of a network function that has an address.
     pub fn instances(&self, function: &str) -> Result<Vec<(String, SocketAddr)>> {
         Ok(self.pods(function)?.iter().filter_map(instance).collect())
+    }
+
+    /// The virtual address of a network function.
+    pub fn vip(&self, function: &str) -> Result<String> {
+        let status = self.json(&["status"])?;
+        let all = status["networkFunctions"].as_array();
+        let found = all
+            .into_iter()
+            .flatten()
+            .find(|nf| nf["metadata"]["name"] == function);
+        let vip = found.and_then(|nf| nf["status"]["vip"].as_str());
+        Ok(vip
+            .with_context(|| format!("{function} has no virtual address"))?
+            .to_owned())
     }
 
     /// Its data directory.

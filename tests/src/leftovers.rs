@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::poll;
 
@@ -20,7 +20,10 @@ impl Leftovers {
     pub fn now() -> Result<Self> {
         let mut found = BTreeSet::new();
         for link in fs::read_dir("/sys/class/net")?.flatten() {
-            found.insert(format!("link {}", link.file_name().to_string_lossy()));
+            let name = link.file_name().to_string_lossy().into_owned();
+            if is_link(&name) {
+                found.insert(format!("link {name}"));
+            }
         }
         for line in fs::read_to_string("/proc/self/mounts")?
             .lines()
@@ -28,13 +31,14 @@ impl Leftovers {
         {
             found.insert(format!("mount {line}"));
         }
-        for line in command("nft", &["list", "tables"]).lines() {
+        for line in command("nft", &["list", "tables"])?
+            .lines()
+            .filter(|l| l.contains("gantry"))
+        {
             found.insert(format!("nft {line}"));
         }
-        for line in command("ip", &["-o", "address"])
-            .lines()
-            .chain(command("ip", &["route"]).lines())
-        {
+        let addresses = command("ip", &["-o", "address"])? + &command("ip", &["route"])?;
+        for line in addresses.lines().filter(|l| l.split([' ', '@']).any(is_link)) {
             found.insert(format!(
                 "address or route {}",
                 line.split("valid_lft").next().unwrap_or(line).trim()
@@ -99,9 +103,30 @@ fn cgroups(directory: &std::path::Path, depth: u32, found: &mut BTreeSet<String>
     }
 }
 
-fn command(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).output();
-    output
-        .map(|o| String::from_utf8_lossy(&o.stdout).into_owned())
-        .unwrap_or_default()
+/// Gantry's links: `g`, what it is for (`h`, `p`) or nothing, and the instance in hexadecimal digits.
+fn is_link(name: &str) -> bool {
+    let rest = name.strip_prefix('g').unwrap_or_default();
+    let digits = rest.strip_prefix(['h', 'p']).unwrap_or(rest);
+    digits.len() >= 6 && digits.chars().all(|c| c.is_ascii_hexdigit())
+}
+
+fn command(program: &str, args: &[&str]) -> Result<String> {
+    let output = Command::new(program)
+        .args(args)
+        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+        .output()
+        .with_context(|| format!("cannot run {program}"))?;
+    ensure!(output.status.success(), "{program} {} failed", args.join(" "));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_link;
+
+    #[test]
+    fn only_links_of_gantry_count() {
+        assert!(is_link("gh12ab34") && is_link("gp12ab34") && is_link("g12ab34c0ffee00"));
+        assert!(!is_link("eth0") && !is_link("veth12ab34") && !is_link("gre0"));
+    }
 }

@@ -3,7 +3,9 @@
 
 pub mod gantry;
 pub mod leftovers;
+pub mod processes;
 pub mod scraper;
+pub mod sip;
 pub mod sipp;
 
 use std::path::PathBuf;

@@ -62,7 +62,8 @@ impl Drop for Scraper {
     }
 }
 
-fn scrape(address: SocketAddr) -> Option<Counters> {
+/// The counters that an instance shows now.
+pub fn scrape(address: SocketAddr) -> Option<Counters> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
     write!(
@@ -80,7 +81,9 @@ fn scrape(address: SocketAddr) -> Option<Counters> {
     let mut length = None;
     while line != "\r\n" {
         line.clear();
-        reader.read_line(&mut line).ok()?;
+        if reader.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
         let (name, value) = line.split_once(':').unwrap_or_default();
         if name.eq_ignore_ascii_case("content-length") {
             length = value.trim().parse().ok();

@@ -1,6 +1,8 @@
 //! The load generator's own records, read from its files: `stat.csv` and `counts.csv` (a row a second), `rtt.csv` (a row a
 //! response). `nf-catalog/packages/README.md` says what they mean.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result};
 
 /// Cumulative counts at a moment.
@@ -16,12 +18,14 @@ pub struct Row {
     pub retransmissions: u64,
 }
 
-/// One answered INVITE.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// One answered request.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Response {
+    /// `invite`, `update` or `bye`.
+    pub request: String,
     /// When the 200 came, milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// From INVITE to 200.
+    /// From request to 200.
     pub took_ms: f64,
 }
 
@@ -48,7 +52,9 @@ pub struct Span {
     pub calls_up_before: u64,
     /// Calls up when it ended.
     pub calls_up_after: u64,
-    /// The longest INVITE to 200.
+    /// Answered requests by method.
+    pub responses: BTreeMap<String, u64>,
+    /// The longest from request to 200.
     pub longest_response_ms: f64,
 }
 
@@ -103,17 +109,24 @@ impl Records {
     /// What happened between two moments.
     pub fn span(&self, from_ms: u64, to_ms: u64) -> Span {
         let (before, after) = (self.at(from_ms), self.at(to_ms));
-        let responses = self
+        let mut responses = BTreeMap::new();
+        let mut longest_response_ms: f64 = 0.0;
+        for response in self
             .responses
             .iter()
-            .filter(|r| (from_ms..to_ms).contains(&r.at_ms));
+            .filter(|r| (from_ms..to_ms).contains(&r.at_ms))
+        {
+            *responses.entry(response.request.clone()).or_default() += 1;
+            longest_response_ms = longest_response_ms.max(response.took_ms);
+        }
         Span {
             calls: after.created - before.created,
             failed: after.failed - before.failed,
             retransmissions: after.retransmissions - before.retransmissions,
             calls_up_before: self.up_at(from_ms),
             calls_up_after: self.up_at(to_ms),
-            longest_response_ms: responses.map(|r| r.took_ms).fold(0.0, f64::max),
+            responses,
+            longest_response_ms,
         }
     }
 }
@@ -201,11 +214,11 @@ fn responses(csv: &str, start_ms: u64) -> Vec<Response> {
     let parse = |line: &str| -> Option<Response> {
         let [since_start_ms, took_ms, what] = line.split(';').collect::<Vec<_>>().try_into().ok()?;
         let since_start_ms: f64 = since_start_ms.trim().parse().ok()?;
-        let response = Response {
+        Some(Response {
+            request: what.trim().to_owned(),
             at_ms: start_ms + since_start_ms as u64,
             took_ms: took_ms.trim().parse().ok()?,
-        };
-        (what.trim() == "invite").then_some(response)
+        })
     };
     csv.lines().filter_map(parse).collect()
 }
@@ -222,7 +235,7 @@ mod tests {
     const COUNTS: &str =
         "CurrentTime;0_INVITE_Sent;1_200_Recv;3_200_Recv;\nd\tt\t1001.0;50;50;20;\nd\tt\t1002.0;100;99;75;\n";
     const RTT: &str =
-        "Date_ms;response_time_ms;rtd_no\n500;4.5;invite\n1500;9;invite\n1600;99;bye\n1.7e+03;8;invite\n";
+        "Date_ms;response_time_ms;rtd_no\n500;4.5;invite\n1500;7;invite\n1600;9;bye\n1.7e+03;8;invite\n";
 
     #[test]
     fn spans_are_differences_of_rows() {
@@ -231,6 +244,10 @@ mod tests {
         assert_eq!((span.calls, span.failed, span.retransmissions), (50, 1, 2));
         assert_eq!((span.calls_up_before, span.calls_up_after), (30, 25));
         assert_eq!(span.longest_response_ms, 9.0);
+        assert_eq!(
+            span.responses,
+            BTreeMap::from([("bye".to_owned(), 1), ("invite".to_owned(), 2)])
+        );
         assert_eq!(records.completed(), 75);
     }
 }

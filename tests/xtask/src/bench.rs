@@ -91,7 +91,7 @@ pub fn run(name: Option<&str>, report_file: Option<&Path>) -> Result<()> {
 /// Runs one criterion target (cargo builds the binaries that it needs) and reads the estimates that it leaves: none if it could
 /// not run here, which it says itself.
 fn measure(package: &str, target: &str) -> Result<Vec<Figure>> {
-    let results = shell::root().join("target/criterion");
+    let results = shell::target().join("criterion");
     if results.exists() {
         std::fs::remove_dir_all(&results).with_context(|| format!("cannot clear {}", results.display()))?;
     }

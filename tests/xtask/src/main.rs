@@ -5,6 +5,7 @@ mod demo;
 mod prepare;
 mod shell;
 mod test;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,6 +28,8 @@ enum Chore {
     Test(TestArgs),
     /// Runs the deterministic simulation
     Sim(SimArgs),
+    /// Runs tests that touch the kernel in a machine of two sockets with cgroup v2 alone (QEMU)
+    Vm(VmArgs),
     /// Runs benchmarks; one table of figures, each with a peer or floor measured in the same run
     Bench(BenchArgs),
 }
@@ -59,6 +62,12 @@ struct SimArgs {
 }
 
 #[derive(clap::Args)]
+struct VmArgs {
+    /// Only test targets with this in their name
+    only: Option<String>,
+}
+
+#[derive(clap::Args)]
 struct BenchArgs {
     /// Only this one
     name: Option<String>,
@@ -72,6 +81,7 @@ fn main() -> ExitCode {
         Chore::Demo(args) => demo::run(args.keep, args.report.as_deref(), demo::Strictness::All),
         Chore::Test(args) => test::run(args.quick),
         Chore::Sim(args) => shell::sim(args.from, args.seeds),
+        Chore::Vm(args) => vm::run(args.only.as_deref(), |line| println!("{line}")),
         Chore::Bench(args) => bench::run(args.name.as_deref(), args.report.as_deref()),
     };
     match result {

@@ -4,23 +4,27 @@ use anyhow::{Result, bail};
 
 use crate::shell;
 
-/// Programs and the Debian packages that have them.
+/// Programs and the Debian packages that have them. The compiler's own is README's business: without it this would not run.
 const PROGRAMS: [(&str, &str); 5] = [
-    ("cc", "build-essential"),
     ("mmdebstrap", "mmdebstrap"),
     ("nft", "nftables"),
     ("ip", "iproute2"),
     ("zstd", "zstd"),
+    ("busybox", "busybox-static"),
 ];
 
-/// Installs missing programs from Debian packages (as root, or through sudo), or says what to run.
+/// Installs what the demo and the tests need.
 pub fn ensure_programs() -> Result<()> {
-    let mut packages: Vec<&str> = PROGRAMS
+    ensure(&PROGRAMS)
+}
+
+/// Installs missing programs from Debian packages (as root, or through sudo), or says what to run.
+pub fn ensure(programs: &[(&str, &str)]) -> Result<()> {
+    let packages: Vec<&str> = programs
         .iter()
         .filter(|(program, _)| !shell::has(program))
         .map(|(_, package)| *package)
         .collect();
-    packages.dedup();
     if packages.is_empty() {
         return Ok(());
     }
@@ -30,22 +34,26 @@ pub fn ensure_programs() -> Result<()> {
             packages.join(" ")
         );
     }
-    let install: Vec<&str> = ["install", "-y", "--no-install-recommends"]
-        .into_iter()
-        .chain(packages.iter().copied())
-        .collect();
+    update_package_lists()?;
+    as_root(
+        "apt-get",
+        &[&["install", "-y", "--no-install-recommends"], packages.as_slice()].concat(),
+    )
+}
+
+/// `apt-get update`.
+pub fn update_package_lists() -> Result<()> {
+    as_root("apt-get", &["update", "-qq"])
+}
+
+fn as_root(program: &str, args: &[&str]) -> Result<()> {
     if is_root() {
-        shell::run("apt-get", &["update", "-qq"])?;
-        return shell::run("apt-get", &install);
+        shell::run(program, args)
+    } else if shell::has("sudo") {
+        shell::run("sudo", &[&[program], args].concat())
+    } else {
+        bail!("as root, run: {program} {}", args.join(" "))
     }
-    if !shell::has("sudo") {
-        bail!(
-            "missing programs; as root, run: apt-get update && apt-get install -y {}",
-            packages.join(" ")
-        );
-    }
-    shell::run("sudo", &["apt-get", "update", "-qq"])?;
-    shell::run("sudo", &[&["apt-get"], install.as_slice()].concat())
 }
 
 /// What rebuilds the committed kernel object, beside the toolchain; pinned as `ebpf/README.md` says.

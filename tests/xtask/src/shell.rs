@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use gantry_tests::target_dir;
 
 /// The workspace's root.
 pub fn root() -> PathBuf {
@@ -12,6 +13,12 @@ pub fn root() -> PathBuf {
         .nth(2)
         .expect("xtask is two levels below the root")
         .to_owned()
+}
+
+/// Cargo's target directory.
+pub fn target() -> PathBuf {
+    let profile = target_dir();
+    profile.parent().map_or_else(|| profile.clone(), Path::to_owned)
 }
 
 /// Runs a command in the workspace, its output shown; fails if it fails.
@@ -41,11 +48,31 @@ pub fn cargo(args: &[&str]) -> Result<()> {
 
 /// Cargo, with something more in its environment.
 pub fn cargo_with(args: &[&str], env: &[(&str, &Path)]) -> Result<()> {
-    run_with(
-        &std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()),
-        args,
-        env,
-    )
+    run_with(&cargo_program(), args, env)
+}
+
+/// Cargo, for what it prints on stdout.
+pub fn cargo_output(args: &[&str]) -> Result<Vec<u8>> {
+    eprintln!("$ cargo {}", args.join(" "));
+    let output = Command::new(cargo_program())
+        .args(args)
+        .current_dir(root())
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
+    ensure!(
+        output.status.success(),
+        "`cargo {}` failed: {}",
+        args.join(" "),
+        output.status
+    );
+    Ok(output.stdout)
+}
+
+/// The cargo that runs us.
+pub fn cargo_program() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
 }
 
 /// The simulation; a program of its own, so that the chores are there before the whole workspace is compiled.
@@ -66,8 +93,14 @@ pub fn sim(from: u64, seeds: u64) -> Result<()> {
 
 /// Whether a program is in PATH or a system directory.
 pub fn has(program: &str) -> bool {
+    find(program).is_some()
+}
+
+/// Where a program is, in PATH or a system directory.
+pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])
-        .any(|dir| dir.join(program).is_file())
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file())
 }

@@ -1,48 +1,37 @@
 //! `cargo xtask test`: everything that CI checks, from a clean clone, ending in one line of counts.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{demo, prepare, shell};
+use crate::{demo, prepare, shell, vm};
 
 /// Seeds of the simulation.
 const SEEDS: u64 = 1000;
 /// Areas whose tests must run, not skip, when we are root.
 const REQUIRED: &str = "netns,bpf,cgroup,images";
 
-#[derive(Default)]
-struct Tally {
-    passed: u64,
-    failed: u64,
-    skipped: u64,
-}
-
-/// Runs all; `quick` leaves the end-to-end demo out.
+/// Runs all; `quick` leaves out what takes minutes of waiting: the machine and the demo.
 pub fn run(quick: bool) -> Result<()> {
     prepare::ensure_programs()?;
+    let root = prepare::is_root();
     let mut tally = Tally::default();
     tally.check("format", || shell::cargo(&["fmt", "--all", "--check"]));
-    tally.check("clippy", || {
-        shell::cargo(&[
-            "clippy",
-            "--quiet",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ])
-    });
+    let clippy = [
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    tally.check("clippy", || shell::cargo(&clippy));
     // The binaries come first: tests run them.
     tally.check("build", || shell::cargo(&["build", "--quiet", "--workspace"]));
-    let mut required = if prepare::is_root() {
-        REQUIRED.to_owned()
-    } else {
-        String::new()
-    };
+    let mut required = if root { REQUIRED.to_owned() } else { String::new() };
     match prepare::ensure_bpf_tools() {
         Ok(()) => required += ",bpf-build",
         Err(error) => tally.skip("rebuild of the kernel object", &error.to_string()),
@@ -59,10 +48,13 @@ pub fn run(quick: bool) -> Result<()> {
             "cargo-deny is not installed: cargo install cargo-deny --locked",
         );
     }
-    match (quick, prepare::is_root()) {
-        (true, _) => tally.skip("demo", "--quick"),
-        (_, false) => tally.skip("demo", "not root"),
-        (false, true) => tally.check("demo", || demo::run(false, None, demo::Strictness::Counts)),
+    match (quick, root) {
+        (true, _) => tally.skip("machine and demo", "--quick"),
+        (_, false) => tally.skip("machine and demo", "not root"),
+        (false, true) => {
+            tally.machine();
+            tally.check("demo", || demo::run(false, None, demo::Strictness::Counts));
+        }
     }
     println!(
         "{} passed, {} failed, {} skipped",
@@ -72,6 +64,17 @@ pub fn run(quick: bool) -> Result<()> {
         bail!("{} failed", tally.failed);
     }
     Ok(())
+}
+
+#[derive(Default)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+    /// Within what tests that passed have printed.
+    in_successes: bool,
+    /// Tests of the program that runs now that said they skip.
+    skips: u64,
 }
 
 impl Tally {
@@ -98,10 +101,9 @@ impl Tally {
 
     /// Runs cargo's tests, shows their output, and counts them.
     fn cargo_test(&mut self, required: &str) -> Result<()> {
-        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-        let mut command = Command::new(cargo);
+        let mut command = Command::new(shell::cargo_program());
         command
-            .args(["test", "--workspace", "--no-fail-fast"])
+            .args(["test", "--workspace", "--no-fail-fast", "--", "--show-output"])
             .current_dir(shell::root())
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
@@ -110,9 +112,7 @@ impl Tally {
         let output = child.stdout.take().context("cargo test has no output")?;
         let failed_before = self.failed;
         for line in BufReader::new(output).lines() {
-            let line = line.context("cannot read cargo test's output")?;
-            self.count(&line);
-            writeln!(std::io::stdout(), "{line}")?;
+            self.line(&line.context("cannot read cargo test's output")?);
         }
         let status = child.wait().context("cargo test does not end")?;
         if !status.success() && self.failed == failed_before {
@@ -122,23 +122,52 @@ impl Tally {
         Ok(())
     }
 
-    /// `test result: ok. 3 passed; 0 failed; 1 ignored; ...`
-    fn count(&mut self, line: &str) {
-        let Some(counts) = line.strip_prefix("test result: ") else {
-            return;
-        };
-        let number = |what: &str| {
-            let words: Vec<&str> = counts.split([' ', ';', '.']).filter(|w| !w.is_empty()).collect();
-            words
-                .windows(2)
-                .find(|w| w[1] == what)
-                .and_then(|w| w[0].parse::<u64>().ok())
-                .unwrap_or(0)
-        };
-        self.passed += number("passed");
-        self.failed += number("failed");
-        self.skipped += number("ignored");
+    /// Runs tests in the machine, and counts them.
+    fn machine(&mut self) {
+        let started = Instant::now();
+        let failed_before = self.failed;
+        let result = vm::run(None, |line| self.line(line));
+        match result {
+            Err(error) if self.failed == failed_before => {
+                self.failed += 1;
+                println!("FAILED: machine: {error:#}");
+            }
+            _ => println!("machine: {} s", started.elapsed().as_secs()),
+        }
     }
+
+    /// One line of a test program. Of what tests print that pass only a skip is shown, and counted as one.
+    fn line(&mut self, line: &str) {
+        match line {
+            "successes:" => self.in_successes = true,
+            "failures:" => self.in_successes = false,
+            _ => {}
+        }
+        if let Some(counts) = line.strip_prefix("test result: ") {
+            self.in_successes = false;
+            // To the test program a test that skipped has passed.
+            let skips = std::mem::take(&mut self.skips);
+            self.passed += number(counts, "passed").saturating_sub(skips);
+            self.failed += number(counts, "failed");
+            self.skipped += number(counts, "ignored") + skips;
+        } else if line.starts_with("SKIPPED: ") {
+            self.skips += 1;
+            println!("{line}");
+        }
+        if !self.in_successes && !line.is_empty() && !line.starts_with("SKIPPED: ") {
+            println!("{line}");
+        }
+    }
+}
+
+/// The count in `ok. 3 passed; 0 failed; 1 ignored; ...`.
+fn number(counts: &str, what: &str) -> u64 {
+    let words: Vec<&str> = counts.split([' ', ';', '.']).filter(|w| !w.is_empty()).collect();
+    words
+        .windows(2)
+        .find(|w| w[1] == what)
+        .and_then(|w| w[0].parse().ok())
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -146,10 +175,17 @@ mod tests {
     use super::Tally;
 
     #[test]
-    fn counts_are_read_from_cargo_tests_lines() {
+    fn counts_are_read_from_the_lines_of_test_programs() {
         let mut tally = Tally::default();
-        tally.count("test result: FAILED. 3 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s");
-        tally.count("test a ... ok");
-        assert_eq!((tally.passed, tally.failed, tally.skipped), (3, 2, 1));
+        for line in [
+            "test a ... ok",
+            "successes:",
+            "---- a stdout ----",
+            "SKIPPED: needs root",
+            "test result: FAILED. 3 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s",
+        ] {
+            tally.line(line);
+        }
+        assert_eq!((tally.passed, tally.failed, tally.skipped), (2, 2, 2));
     }
 }

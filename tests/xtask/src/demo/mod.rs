@@ -1,6 +1,7 @@
 //! The main job, end to end: a SIP core from the catalog, placed, pinned, wired, and changed in every way while it
 //! carries calls; then the same length undisturbed; then a report that compares the two.
 
+mod bars;
 mod report;
 
 use std::collections::BTreeMap;
@@ -8,12 +9,13 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use gantry_catalog::MilliCpu;
 use gantry_tests::gantry::Gantry;
 use gantry_tests::leftovers::Leftovers;
 use gantry_tests::scraper::{Counters, Scraper};
 use gantry_tests::sipp::Records;
+use gantry_tests::{processes, sip};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -31,6 +33,11 @@ const SPREAD: Duration = Duration::from_secs(20);
 const OUTAGE: Duration = Duration::from_secs(60);
 /// The longest call lasts a minute, and its port is kept quiet for half a minute more.
 const LAST_CALLS: Duration = Duration::from_secs(150);
+
+/// Not the default ones: a Gantry that runs here already is left alone.
+const NETWORKS: [&str; 4] = ["--pod-cidr", "10.187.0.0/16", "--service-cidr", "10.188.0.0/16"];
+/// How long a service may stay away before we give up on it.
+const AWAY: Duration = Duration::from_secs(60);
 
 /// Which bars make the demo fail.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,8 +66,8 @@ pub fn run(keep: bool, report_file: Option<&Path>, strictness: Strictness) -> Re
         "gantry-cni",
     ])?;
     let before = Leftovers::now()?;
-    let gantry = Gantry::new("demo", keep);
-    let report = play(&gantry)?;
+    let gantry = Gantry::new("demo", keep)?;
+    let report = play(&gantry, keep)?;
     if let Some(file) = report_file {
         std::fs::write(file, serde_json::to_vec_pretty(&report)?)
             .with_context(|| format!("cannot write {}", file.display()))?;
@@ -73,17 +80,17 @@ pub fn run(keep: bool, report_file: Option<&Path>, strictness: Strictness) -> Re
             gantry.path().display()
         );
     } else {
-        gantry.run(&["undeploy", "load", "sip-core"])?;
         drop(gantry);
         before.ensure_nothing_new()?;
         println!("undeploy and `down --purge` left nothing behind");
     }
-    report.verdict(strictness)
+    bars::verdict(&report.bars, strictness)
 }
 
-fn play(gantry: &Gantry) -> Result<Report> {
-    gantry.first_up(&[])?;
+fn play(gantry: &Gantry, keep: bool) -> Result<Report> {
+    gantry.first_up(&NETWORKS)?;
     gantry.import_images()?;
+    let running = Leftovers::now()?;
     gantry.run(&["deploy", "sip-core"])?;
     gantry.run(&["deploy", "sip-load", "--name", "load", "--peer", "pcscf=pcscf"])?;
     let scraper = Scraper::start({
@@ -118,7 +125,12 @@ fn play(gantry: &Gantry) -> Result<Report> {
         exit_code,
         counters,
         spreads,
+        away_after_kill_ms: kill_an_instance(gantry)?,
     };
+    if !keep {
+        gantry.run(&["undeploy", "load", "sip-core"])?;
+        running.ensure_nothing_new().context("after undeploy")?;
+    }
     Ok(Report::new(
         &script.steps,
         (started_ms, started_ms + disturbed_ms),
@@ -182,9 +194,13 @@ fn operations(script: &mut Script<'_>, scraper: &Scraper) -> Result<Vec<Spread>>
         g.run(&["resize", "pcscf", "--cpu", "200m", "--memory", "128Mi"])
     })?;
     script.step("upgrade", |g| {
-        g.run(&["upgrade", "pcscf", "--set", "configVersion=\"2\""])
+        g.run(&["upgrade", "pcscf", "--set", "configVersion=\"2\""])?;
+        ensure_version(g, "2")
     })?;
-    script.step("roll back", |g| g.run(&["rollback", "pcscf"]))?;
+    script.step("roll back", |g| {
+        g.run(&["rollback", "pcscf"])?;
+        ensure_version(g, "1")
+    })?;
     script.step("restart the node agent", |g| {
         restart(g, "nodeagent", Signal::SIGTERM, Duration::ZERO)
     })?;
@@ -192,6 +208,18 @@ fn operations(script: &mut Script<'_>, scraper: &Scraper) -> Result<Vec<Spread>>
         restart(g, "orchestrator", Signal::SIGKILL, OUTAGE)
     })?;
     Ok(spreads)
+}
+
+/// Fails unless all instances, and only they, run with this version of the configuration.
+fn ensure_version(gantry: &Gantry, version: &str) -> Result<()> {
+    for (pod, _) in gantry.instances("pcscf")? {
+        let config = gantry.read_file(&pod, "/etc/kamailio/kamailio.cfg")?;
+        ensure!(
+            config.contains(&format!("config version {version}.")),
+            "{pod} does not run configuration version {version}"
+        );
+    }
+    Ok(())
 }
 
 /// Ends one of the processes and starts it again after a while.
@@ -248,6 +276,15 @@ fn finish_load(gantry: &Gantry) -> Result<(Records, Option<i32>)> {
         Records::parse(&read("stat.csv")?, &read("counts.csv")?, &read("rtt.csv")?)?,
         exit_code,
     ))
+}
+
+/// `kill -9` of an instance, once there are no more calls to lose: milliseconds until the service answers every source again.
+fn kill_an_instance(gantry: &Gantry) -> Result<u64> {
+    let vip = gantry.vip("pcscf")?;
+    let pods = gantry.pods("pcscf")?;
+    processes::kill_pod(pods.first().context("the proxies are gone")?)?;
+    let away = sip::back_after(&vip, AWAY)?.context("the service stays away after a kill -9")?;
+    Ok(u64::try_from(away.as_millis())?)
 }
 
 /// Restarts of containers over all pods.

@@ -1,0 +1,81 @@
+//! An instance that is killed under calls, and what is left when all is taken away.
+
+use anyhow::{Context, Result, ensure};
+use gantry_tests::gantry::Gantry;
+use gantry_tests::leftovers::Leftovers;
+use gantry_tests::scraper::{Counters, scrape};
+use gantry_tests::{poll, processes, sip};
+
+use crate::{PATIENCE, machine, up};
+
+/// Calls that the other instance completes after the kill, before we believe that it was not touched.
+const CALLS_AFTER: f64 = 50.0;
+
+#[test]
+fn a_killed_container_comes_back_and_nothing_is_left_in_the_end() -> Result<()> {
+    let Some(_machine) = machine() else { return Ok(()) };
+    let before = Leftovers::now()?;
+    let gantry = up("kill", 100, &[])?;
+    let running = Leftovers::now()?;
+    gantry.run(&["deploy", "sip-core"])?;
+    gantry.run(&["scale", "pcscf", "--replicas", "2"])?;
+    gantry.run(&[
+        "deploy",
+        "sip-load",
+        "--name",
+        "load",
+        "--peer",
+        "pcscf=pcscf",
+        "--set",
+        "rate=20",
+    ])?;
+    kill_one_of_two(&gantry)?;
+
+    gantry.run(&["undeploy", "load", "sip-core"])?;
+    let status = gantry.json(&["status"])?;
+    ensure!(
+        status["pods"].as_array().is_some_and(Vec::is_empty),
+        "undeploy left pods"
+    );
+    running.ensure_nothing_new().context("after undeploy")?;
+    drop(gantry);
+    before.ensure_nothing_new().context("after down --purge")
+}
+
+fn kill_one_of_two(gantry: &Gantry) -> Result<()> {
+    let pods = gantry.pods("pcscf")?;
+    let (victim, other) = (&pods[0], &pods[1]);
+    let (name, address) = gantry.instances("pcscf")?[1].clone();
+    ensure!(other["metadata"]["name"] == *name, "two lists of one order");
+    let others = processes::of_pod(other)?;
+    let at_least = |completed: f64| {
+        poll(PATIENCE, || {
+            let counters = scrape(address)?;
+            (completed_calls(&counters) >= completed).then_some(counters)
+        })
+        .context("the other instance completes no calls")
+    };
+    let counted = at_least(1.0)?;
+
+    processes::kill_pod(victim)?;
+    let away = sip::back_after(&gantry.vip("pcscf")?, PATIENCE)?.context("the service stays away")?;
+    println!("the service answered again {away:?} after the kill");
+
+    let counted = at_least(completed_calls(&counted) + CALLS_AFTER)?;
+    ensure!(
+        processes::of_pod(other)? == others,
+        "the other instance was touched"
+    );
+    for broken in ["misrouted", "calls_failed", "retransmissions_received"] {
+        let count = counted.get(&format!("kamailio_{broken}_total"));
+        ensure!(count == Some(&0.0), "{broken} on the other instance: {count:?}");
+    }
+    Ok(())
+}
+
+fn completed_calls(counters: &Counters) -> f64 {
+    counters
+        .get("kamailio_calls_completed_total")
+        .copied()
+        .unwrap_or_default()
+}

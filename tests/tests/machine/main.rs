@@ -1,0 +1,55 @@
+//! The real thing on this machine: binaries, containers, cgroups, eBPF, a SIP core. Needs root; says so loudly otherwise.
+
+mod bad_input;
+mod life;
+mod pinning;
+
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use gantry_tests::gantry::Gantry;
+
+/// These tests share the CPUs and look at what is left on the machine: one at a time.
+static MACHINE: Mutex<()> = Mutex::new(());
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The machine for one test, or `None` where it cannot run.
+fn machine() -> Option<MutexGuard<'static, ()>> {
+    if nix::unistd::geteuid().is_root() {
+        return Some(MACHINE.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+    skip("cgroup", "needs root for cgroups, network and eBPF");
+    None
+}
+
+/// Says loudly that something is not tested here; fails where it has to be.
+fn skip(area: &str, why: &str) {
+    let required = std::env::var("REQUIRE").unwrap_or_default();
+    assert!(
+        !required.split(',').any(|r| r == area),
+        "REQUIRE={required}, but: {why}"
+    );
+    println!("SKIPPED: {why}");
+}
+
+/// Networks of their own for each test, so that nothing meets the demo's.
+fn up(name: &str, net: u8, options: &[&str]) -> Result<Gantry> {
+    let gantry = Gantry::new(name, false)?;
+    let (pods, services) = (format!("10.{net}.0.0/16"), format!("10.{}.0.0/16", net + 1));
+    gantry.first_up(&[&["--pod-cidr", &pods, "--service-cidr", &services], options].concat())?;
+    gantry.import_images()?;
+    Ok(gantry)
+}
+
+/// Runs a command that must fail, and say these things.
+fn fails(command: &mut Command, expected: &[&str]) -> Result<()> {
+    let output = command.output()?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(!output.status.success(), "should fail: {command:?}");
+    for part in expected {
+        ensure!(text.contains(part), "`{part}` is missing in: {text}");
+    }
+    Ok(())
+}
