@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use aya::EbpfLoader;
 use aya::maps::MapError;
-use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
 use gantry_ebpf_common::LAYOUT_VERSION;
@@ -122,17 +122,16 @@ impl Datapath {
         })
     }
 
-    /// Removes programs, links, maps, the mount and the directory. Fine if nothing is there.
+    /// Removes programs, links, maps, the mount and the directory. Fine if nothing is there. Pins that are not
+    /// ours stay, and with them the mount.
     pub fn unload(dir: &Path) -> Result<(), DatapathError> {
         if !dir.parent().is_some_and(Path::exists) {
             return Ok(());
         }
         let lock = Lock::take(dir)?;
-        if bpffs::is_mounted(dir) {
-            remove_pins(&dir.join(LINKS))?;
-            remove_pins(dir)?;
+        if !bpffs::is_mounted(dir) || remove_pins(dir)? {
+            bpffs::remove(dir)?;
         }
-        bpffs::remove(dir)?;
         lock.remove()
     }
 
@@ -192,11 +191,7 @@ impl Datapath {
 
     /// Names of the links that are pinned.
     pub fn links(&self) -> Result<Vec<String>, DatapathError> {
-        let dir = self.dir.join(LINKS);
-        let entries = std::fs::read_dir(&dir).map_err(file_failed("read", &dir))?;
-        let mut names: Vec<String> = entries
-            .filter_map(|e| e.ok()?.file_name().into_string().ok())
-            .collect();
+        let mut names = entries(&self.dir.join(LINKS))?;
         names.sort();
         Ok(names)
     }
@@ -295,7 +290,13 @@ impl Datapath {
             interface: link_name.to_owned(),
             source,
         };
-        let link = PinnedLink::from_pin(self.link_path(link_name)).map_err(|e| failed(e.into()))?;
+        let link = match PinnedLink::from_pin(self.link_path(link_name)) {
+            // Its owner removed the pin a moment ago.
+            Err(LinkError::SyscallError(e)) if e.io_error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(());
+            }
+            other => other.map_err(|e| failed(e.into()))?,
+        };
         let link = SchedClassifierLink::try_from(FdLink::from(link)).map_err(|e| failed(e.into()))?;
         match program.attach_to_link(link) {
             // The interface is gone: its owner has yet to remove the pin.
@@ -339,27 +340,33 @@ fn remove_file(path: &Path) -> Result<(), DatapathError> {
     }
 }
 
-/// Removes the files of a directory of pins and, if it is not the mount itself, the directory.
-fn remove_pins(dir: &Path) -> Result<(), DatapathError> {
+/// Removes our pins; is nothing else there?
+fn remove_pins(dir: &Path) -> Result<bool, DatapathError> {
+    let links = dir.join(LINKS);
+    for pin in entries(&links)? {
+        remove_file(&links.join(pin))?;
+    }
+    match std::fs::remove_dir(&links) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(file_failed("remove", &links)(e)),
+        _ => Ok(()),
+    }?;
+    for pin in maps::ALL.iter().chain(&[PROGRAM, PROGRAM_NEXT]) {
+        remove_file(&dir.join(pin))?;
+    }
+    // The kernel's own files in a BPF file system (`maps.debug`) go with the mount.
+    Ok(entries(dir)?.iter().all(|name| name.contains('.')))
+}
+
+/// Names in a directory; none if it does not exist.
+fn entries(dir: &Path) -> Result<Vec<String>, DatapathError> {
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(file_failed("read", dir)(e)),
     };
-    for entry in entries.flatten() {
-        // The kernel's own files in a BPF file system (`maps.debug`): they go with the mount.
-        if entry.file_name().to_string_lossy().contains('.') {
-            continue;
-        }
-        if entry.file_type().is_ok_and(|t| t.is_dir()) {
-            remove_pins(&entry.path())?;
-        } else {
-            remove_file(&entry.path())?;
-        }
-    }
-    // The mount point itself cannot be removed from inside; whoever unmounts it removes it.
-    let _ = std::fs::remove_dir(dir);
-    Ok(())
+    Ok(entries
+        .filter_map(|e| e.ok()?.file_name().into_string().ok())
+        .collect())
 }
 
 #[cfg(test)]

@@ -17,8 +17,24 @@ pub const BACKENDS: &str = "BACKENDS";
 pub const BACKEND_STATS: &str = "BACKEND_STATS";
 pub const FLOWS: &str = "FLOWS";
 pub const REVERSE: &str = "REVERSE";
+pub const FRAGMENTS: &str = "FRAGMENTS";
 pub const DROPS: &str = "DROPS";
 pub const PATHS: &str = "PATHS";
+
+/// All of them.
+pub const ALL: [&str; 11] = [
+    CONFIG,
+    PODS,
+    SERVICES,
+    MAGLEV,
+    BACKENDS,
+    BACKEND_STATS,
+    FLOWS,
+    REVERSE,
+    FRAGMENTS,
+    DROPS,
+    PATHS,
+];
 
 /// Makes the error of an operation on a map.
 pub fn failed(operation: &'static str, map: &'static str) -> impl Fn(MapError) -> DatapathError {

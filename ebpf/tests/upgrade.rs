@@ -61,8 +61,10 @@ fn another_version_replaces_the_program_on_every_link_and_keeps_the_maps() {
         Datapath::ensure(&loaded.dir()).unwrap();
         assert_eq!(program_on("v0"), first, "the same object is not loaded again");
 
-        // One interface vanished with its pin left behind: no reason to fail.
+        // One interface vanished with its pin left behind, one pin vanishes while its owner removes it: no
+        // reason to fail.
         ip(&["link", "del", "w0"]);
+        std::os::unix::fs::symlink("nowhere", loaded.dir().join("links/gone")).unwrap();
         let pods = loaded.datapath.pods().unwrap();
         change_config(&loaded, |c| c.object_hash[0] ^= 1);
         let upgraded = Datapath::ensure(&loaded.dir()).unwrap();
@@ -105,6 +107,20 @@ fn unload_leaves_nothing_and_can_be_repeated() {
         std::fs::read_dir(loaded.dir().parent().unwrap()).unwrap().count(),
         0
     );
+}
+
+#[test]
+fn unload_leaves_what_others_pinned() {
+    if !can_run() {
+        return;
+    }
+    let loaded = Loaded::new();
+    let theirs = loaded.dir().join("theirs");
+    std::fs::create_dir(&theirs).unwrap();
+    Datapath::unload(&loaded.dir()).unwrap();
+    assert!(Datapath::open(&loaded.dir()).is_none());
+    assert!(theirs.exists());
+    std::fs::remove_dir(theirs).unwrap();
 }
 
 #[test]
