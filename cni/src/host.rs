@@ -44,7 +44,16 @@ impl HostConfig {
     }
 }
 
-/// Makes the host's side what it should be and returns the datapath. Quick if it is already.
+/// Makes the host's side, whatever is there of it, and returns the datapath.
+pub fn make(config: &Config, store: &Store, netlink: &mut Netlink) -> Result<Datapath, CniError> {
+    let datapath = Datapath::ensure(&config.bpf_dir)?;
+    let _lock = store.lock()?;
+    set_up(config, store, netlink, &datapath)?;
+    Ok(datapath)
+}
+
+/// Like [`make`], but quick if the host's side was made and its devices are there. What else can go missing
+/// (routes, masquerade, forwarding) concerns all pods and comes back with the next [`make`].
 pub fn ensure(config: &Config, store: &Store, netlink: &mut Netlink) -> Result<Datapath, CniError> {
     let datapath = Datapath::ensure(&config.bpf_dir)?;
     if is_ready(config, store, netlink, &datapath)? {
@@ -54,9 +63,7 @@ pub fn ensure(config: &Config, store: &Store, netlink: &mut Netlink) -> Result<D
     if is_ready(config, store, netlink, &datapath)? {
         return Ok(datapath);
     }
-    set_up(config, netlink, &datapath)?;
-    let bytes = serde_json::to_vec(&HostConfig::of(config)).expect("plain fields");
-    store::write(&store.host_path(), &bytes, false)?;
+    set_up(config, store, netlink, &datapath)?;
     Ok(datapath)
 }
 
@@ -88,7 +95,13 @@ fn entry_of(config: &Config, link: &Link) -> PodEntry {
     }
 }
 
-fn set_up(config: &Config, netlink: &mut Netlink, datapath: &Datapath) -> Result<(), CniError> {
+/// Each step leaves alone what is as it should be: packets flow on meanwhile.
+fn set_up(
+    config: &Config,
+    store: &Store,
+    netlink: &mut Netlink,
+    datapath: &Datapath,
+) -> Result<(), CniError> {
     let (name, peer) = (
         names::host_device(&config.instance),
         names::host_peer(&config.instance),
@@ -131,7 +144,8 @@ fn set_up(config: &Config, netlink: &mut Netlink, datapath: &Datapath) -> Result
     datapath.attach(&peer, &peer)?;
     crash::point(4);
     datapath.add_pod(&entry_of(config, &link))?;
-    Ok(())
+    let bytes = serde_json::to_vec(&HostConfig::of(config)).expect("plain fields");
+    store::write(&store.host_path(), &bytes, false)
 }
 
 /// Pods reach the outside under the host's address.

@@ -66,6 +66,7 @@ const VETH_INFO_PEER: u16 = 1;
 const ACK: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
 const CREATE: u16 = ACK | (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
 const REPLACE: u16 = ACK | (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
+const APPEND: u16 = ACK | (libc::NLM_F_CREATE | libc::NLM_F_APPEND) as u16;
 const DUMP: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
 
 impl Netlink {
@@ -199,21 +200,24 @@ impl Netlink {
             }
             m
         };
-        let add = message(self, libc::RTM_NEWROUTE, CREATE);
-        match self.exchange(add, |_| None::<()>) {
-            // Ours, or another's to the same place: this message can only remove ours.
-            Err(Errno::EEXIST) => {
-                let remove = message(self, libc::RTM_DELROUTE, ACK);
-                let _ = self.exchange(remove, |_| None::<()>);
+        let mut send = |kind, flags| {
+            let m = message(self, kind, flags);
+            self.exchange(m, |_| None::<()>)
+        };
+        let added = send(libc::RTM_NEWROUTE, CREATE);
+        if added == Err(Errno::EEXIST) {
+            // Ours, or another's to the same place. Behind the other's there is room for ours; none for its double.
+            if send(libc::RTM_NEWROUTE, APPEND) == Err(Errno::EEXIST) {
+                return Ok(());
             }
-            // Success, or an error that the second attempt will meet and tell.
-            Ok(_) => return Ok(()),
-            Err(_) => {}
+            let _ = send(libc::RTM_DELROUTE, ACK);
         }
-        let add = message(self, libc::RTM_NEWROUTE, CREATE);
-        self.acknowledged(add, || {
+        added.map(|_| ()).map_err(|source| {
             let (network, prefix) = route.destination;
-            format!("add a route to {network}/{prefix}: is that network in use elsewhere on this host?")
+            let operation = format!(
+                "add a route to {network}/{prefix}: is that network in use elsewhere in this network namespace?"
+            );
+            NetlinkError { operation, source }
         })
     }
 

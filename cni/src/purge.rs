@@ -11,13 +11,13 @@ use crate::names;
 use crate::netlink::Netlink;
 use crate::store::Store;
 
-/// Makes the host device, routes, masquerade and datapath.
+/// Makes the host device, routes, masquerade and datapath, or what was lost of them.
 pub fn host_up(config: &Config) -> Result<(), CniError> {
     let store = Store::create(&config.data_dir)?;
-    host::ensure(config, &store, &mut Netlink::open()?).map(|_| ())
+    host::make(config, &store, &mut Netlink::open()?).map(|_| ())
 }
 
-/// Removes all links, the nft table, the datapath and the data directory. Files go last: an interrupted
+/// Removes all links, the nft table, the datapath and our files. Files go last: an interrupted
 /// purge can be repeated.
 pub fn purge(config: &Config) -> Result<(), CniError> {
     let mut netlink = Netlink::open()?;

@@ -3,16 +3,29 @@
 
 pub mod netns;
 pub mod peers;
+pub mod services;
 
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use gantry_ebpf::Datapath;
 use serde_json::{Value, json};
 
 use netns::Netns;
+
+pub const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+
+/// Packets are on their way for a moment, on a busy machine for longer.
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !done() {
+        assert!(Instant::now() < deadline, "not within 10 s: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
 
 /// Tells loudly why a test does nothing; fails instead if REQUIRE names the area.
 pub fn can_run(area: &str) -> bool {
