@@ -20,7 +20,7 @@ pub struct Observed {
     pub next_backend: u32,
 }
 
-/// What to write, in this order.
+/// What to write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Writes {
     /// Lowest id not used after these writes.

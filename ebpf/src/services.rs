@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use gantry_ebpf_common::layout::{
-    Backend as KernelBackend, BackendStats, SCTP, Service as KernelService, ServiceKey, TCP, UDP,
+    ACTIVE, Backend as KernelBackend, BackendStats, DRAINING, SCTP, Service as KernelService, ServiceKey,
+    TCP, UDP,
 };
 use gantry_ebpf_common::verdict::maglev_index;
 
@@ -71,7 +72,7 @@ pub struct Backend {
     pub weight: u32,
     /// Active or draining.
     pub state: BackendState,
-    /// A UDP flow to it that was silent for longer, in seconds, is a new flow.
+    /// A UDP flow that was silent both ways for longer, in seconds, is a new flow.
     pub udp_idle_s: u32,
 }
 
@@ -142,10 +143,12 @@ impl Datapath {
         Ok(observed)
     }
 
-    /// Backends before tables before services; removals the other way round.
+    /// Active backends before tables before services, then what drains; removals the other way round. So a slot
+    /// names a backend that takes new flows at any time.
     fn apply(&mut self, observed: &Observed, writes: Writes) -> Result<SyncReport, DatapathError> {
         self.announce(&writes)?;
-        self.write_backends(&writes)?;
+        self.start_stats(&writes)?;
+        self.write_backends(&writes, ACTIVE)?;
         let slots_written = self.write_tables(&writes)?;
         let mut services = maps::hash::<ServiceKey, KernelService>(&self.dir, maps::SERVICES)?;
         for (key, index) in &writes.new_services {
@@ -154,6 +157,7 @@ impl Datapath {
                 .insert(key, value, 0)
                 .map_err(failed("write", maps::SERVICES))?;
         }
+        self.write_backends(&writes, DRAINING)?;
         for key in &writes.gone_services {
             maps::forget(&mut services, maps::SERVICES, key)?;
         }
@@ -199,9 +203,9 @@ impl Datapath {
         self.set_config(&config)
     }
 
-    fn write_backends(&self, writes: &Writes) -> Result<(), DatapathError> {
+    /// New backends start to count at zero.
+    fn start_stats(&self, writes: &Writes) -> Result<(), DatapathError> {
         let mut stats = maps::per_cpu_hash::<u32, BackendStats>(&self.dir, maps::BACKEND_STATS)?;
-        let mut backends = maps::hash::<u32, KernelBackend>(&self.dir, maps::BACKENDS)?;
         let cpus = aya::util::nr_cpus().map_err(|(_, source)| DatapathError::File {
             operation: "count the CPUs in",
             path: "/sys/devices/system/cpu/possible".into(),
@@ -214,7 +218,12 @@ impl Datapath {
                 .insert(*id, zero, 0)
                 .map_err(failed("write", maps::BACKEND_STATS))?;
         }
-        for (id, backend) in &writes.backends {
+        Ok(())
+    }
+
+    fn write_backends(&self, writes: &Writes, state: u8) -> Result<(), DatapathError> {
+        let mut backends = maps::hash::<u32, KernelBackend>(&self.dir, maps::BACKENDS)?;
+        for (id, backend) in writes.backends.iter().filter(|(_, b)| b.state == state) {
             backends
                 .insert(*id, *backend, 0)
                 .map_err(failed("write", maps::BACKENDS))?;
@@ -222,7 +231,7 @@ impl Datapath {
         Ok(())
     }
 
-    /// Writes the slots that differ, one by one: each slot names a good backend at any time.
+    /// Writes the slots that differ, one by one.
     fn write_tables(&mut self, writes: &Writes) -> Result<usize, DatapathError> {
         let mut map = maps::array::<u32>(&self.dir, maps::MAGLEV)?;
         let mut written = 0;
