@@ -85,7 +85,6 @@ fn wire(pod: &PodLink, netlink: &mut Netlink, datapath: &Datapath) -> Result<(),
     crash::point(9);
     // A link without any address fails even the loose reverse path filter.
     netlink.add_address(host_end.index, pod.gateway, 32)?;
-    netlink.set_up(host_end.index, false)?;
     let entry = PodEntry {
         ip: pod.address,
         ifindex: host_end.index,
@@ -93,6 +92,8 @@ fn wire(pod: &PodLink, netlink: &mut Netlink, datapath: &Datapath) -> Result<(),
         is_host: false,
     };
     datapath.add_pod(&entry)?;
+    // Only now can the pod send: its first packet has a known source.
+    netlink.set_up(host_end.index, false)?;
     crash::point(10);
     Ok(())
 }

@@ -140,6 +140,7 @@ fn set_up(
     datapath.configure(&NodeNet {
         pods: (config.pod_cidr.network(), config.pod_cidr.prefix_len()),
         services: (config.service_cidr.network(), config.service_cidr.prefix_len()),
+        host_peer: peer_link.index,
     })?;
     datapath.attach(&peer, &peer)?;
     crash::point(4);

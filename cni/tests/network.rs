@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use gantry_ebpf::DropReason;
 use serde_json::json;
+use support::netns::run_ip;
 use support::peers::{ask, connect, serve, talk, udp_client};
 use support::services::{VIP, backend, both};
 use support::{ANY, Node, can_run, success, wait_until};
@@ -167,4 +168,30 @@ fn an_address_that_comes_back_has_no_past() {
     sender.send_to(b"hello", (a.ip, 5060)).unwrap();
     let (_, from) = client.recv_from(&mut [0; 16]).unwrap();
     assert_eq!(from.ip(), next.ip);
+}
+
+#[test]
+fn a_pod_sends_as_itself_or_from_beyond_the_node() {
+    if !can_run("netns") {
+        return;
+    }
+    let node = Node::new("netk");
+    let (a, b, c) = (node.pod("a"), node.pod("b"), node.pod("c"));
+    let receiver = udp_client(&c.ns, SocketAddrV4::new(ANY, 7000));
+    let send_as = |source: Ipv4Addr| {
+        a.ns.run(|| run_ip(&["addr", "add", &format!("{source}/32"), "dev", "lo"]));
+        let socket = udp_client(&a.ns, SocketAddrV4::new(source, 4000));
+        socket.send_to(b"x", (c.ip, 7000)).unwrap();
+    };
+    for source in [b.ip, GATEWAY, VIP] {
+        send_as(source);
+    }
+    wait_until("the drops are counted", || {
+        node.datapath().counters().unwrap().drops[&DropReason::ForeignSource] == 3
+    });
+    // A user plane function sends what it carries.
+    let carried = Ipv4Addr::new(203, 0, 113, 5);
+    send_as(carried);
+    let (_, from) = receiver.recv_from(&mut [0; 16]).unwrap();
+    assert_eq!(from.ip(), carried);
 }

@@ -38,6 +38,9 @@ pub struct NodeNet {
     pub pods: (Ipv4Addr, u8),
     /// Addresses of services.
     pub services: (Ipv4Addr, u8),
+    /// Interface index of the gateway device's peer, where the program sees what the host sends. Pods may not
+    /// send from others' addresses in these networks; the host may.
+    pub host_peer: u32,
 }
 
 /// A local receiver of packets.
@@ -135,12 +138,13 @@ impl Datapath {
         lock.remove()
     }
 
-    /// Tells the program which networks are the node's.
+    /// Tells the program which networks are the node's, and where the host sends from.
     pub fn configure(&self, net: &NodeNet) -> Result<(), DatapathError> {
         let _lock = Lock::take(&self.dir)?;
         let mut config = self.config()?;
         (config.pod_net, config.pod_mask) = masked(net.pods);
         (config.service_net, config.service_mask) = masked(net.services);
+        config.host_peer = net.host_peer;
         self.set_config(&config)
     }
 

@@ -1,4 +1,4 @@
-//! The flow tables: who is active, and forgetting flows whose ends are gone.
+//! The flow tables: forgetting flows whose ends are gone.
 //!
 //! Addresses come back with other pods behind them. What an old flow says about them must not survive: it
 //! would make a new pod's own packets look like replies of a service.
@@ -7,33 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use gantry_ebpf_common::layout::{Backend, Flow, FlowKey, Reverse, ServiceKey};
-use nix::time::{ClockId, clock_gettime};
 
 use crate::datapath::Datapath;
 use crate::error::DatapathError;
 use crate::maps;
-use crate::stats::BackendKey;
 
 impl Datapath {
-    /// Flows on each backend that had a packet within the last `idle_s` seconds; a closed TCP connection
-    /// counts until then. Reads the whole flow table: for drains and tests, not for every packet's sake.
-    pub fn active_flows(&self, idle_s: u32) -> Result<BTreeMap<BackendKey, u64>, DatapathError> {
-        let keys = self.backend_keys()?;
-        let mut active: BTreeMap<BackendKey, u64> = keys.values().map(|(key, _)| (*key, 0)).collect();
-        let now_s = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |t| t.tv_sec() as u32);
-        let flows = maps::hash::<FlowKey, Flow>(&self.dir, maps::FLOWS)?;
-        let entries: BTreeMap<FlowKey, Flow> = maps::entries(&flows, maps::FLOWS)?.into_iter().collect();
-        for flow in entries
-            .values()
-            .filter(|f| now_s.saturating_sub(f.last_seen_s) <= idle_s)
-        {
-            if let Some((key, _)) = keys.get(&flow.backend) {
-                *active.entry(*key).or_default() += 1;
-            }
-        }
-        Ok(active)
-    }
-
     /// Forgets the flows of a pod that is gone, as client and as backend.
     pub(crate) fn forget_flows_of_pod(&self, ip: Ipv4Addr) -> Result<(), DatapathError> {
         let ip = u32::from(ip);

@@ -5,30 +5,17 @@ mod support;
 
 use std::net::Ipv4Addr;
 
-use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
-use gantry_ebpf::{Backend, BackendState, Counters, DropReason, PacketPath, Protocol, Service};
+use gantry_ebpf::{Counters, DropReason, PacketPath, Protocol};
 use gantry_ebpf_common::layout::{SCTP, TCP, UDP};
 use proptest::prelude::*;
-use support::{CLIENT, GATEWAY, Loaded, Packet, SERVER, SERVER_MAC, VIP, can_run, packet};
+use support::{
+    CLIENT, GATEWAY, Loaded, Packet, REDIRECT, SERVER, SERVER_MAC, VIP, can_run, networks, packet, pod, run,
+    service,
+};
 
-/// Verdicts of `linux/pkt_cls.h`.
+/// More verdicts of `linux/pkt_cls.h`.
 const PASS: u32 = 0;
 const DROP: u32 = 2;
-const REDIRECT: u32 = 7;
-
-fn run(loaded: &Loaded, frame: &[u8]) -> (u32, Vec<u8>) {
-    let program = SchedClassifier::from_pin(loaded.dir().join("from_pod")).unwrap();
-    let mut out = vec![0; frame.len() + 64];
-    let result = program
-        .test_run(TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut out),
-            ..TestRunOptions::new()
-        })
-        .unwrap();
-    out.truncate(result.data_size_out as usize);
-    (result.return_value, out)
-}
 
 /// Counters that moved, and by how much.
 type Moved = (Vec<(DropReason, u64)>, Vec<(PacketPath, u64)>);
@@ -67,22 +54,6 @@ fn check_drop(loaded: &Loaded, frame: &[u8], reason: DropReason) {
         (DROP, (vec![(reason, 1)], vec![])),
         "{reason:?}"
     );
-}
-
-fn service(protocol: Protocol, port: u16, backends: &[(Ipv4Addr, u16)]) -> Service {
-    let backend = |(address, port): &(Ipv4Addr, u16)| Backend {
-        address: *address,
-        port: *port,
-        weight: 1,
-        state: BackendState::Active,
-        udp_idle_s: 300,
-    };
-    Service {
-        vip: VIP,
-        port,
-        protocol,
-        backends: backends.iter().map(backend).collect(),
-    }
 }
 
 fn with_services() -> Loaded {
@@ -219,6 +190,43 @@ fn every_drop_has_its_reason() {
 }
 
 #[test]
+fn pods_send_from_their_own_address_the_host_and_routers_from_any() {
+    if !can_run() {
+        return;
+    }
+    let loaded = with_services();
+    // Test runs enter at interface 1.
+    let elsewhere = Ipv4Addr::new(10, 85, 0, 9);
+    loaded
+        .datapath
+        .add_pod(&pod(elsewhere, [2, 0, 0, 0, 0, 9], 2, false))
+        .unwrap();
+    let nobody = Ipv4Addr::new(10, 85, 0, 200);
+    let from = |source| packet(UDP, (source, 4000), (SERVER, 7));
+    let delivered = |source| {
+        let p = from(source);
+        let out = becomes(&p, p.src, p.dst, SERVER_MAC);
+        check(
+            &loaded,
+            &format!("from {source}"),
+            &p.bytes(),
+            REDIRECT,
+            &out,
+            &[PacketPath::Pod],
+        );
+    };
+    for source in [elsewhere, nobody, VIP] {
+        check_drop(&loaded, &from(source).bytes(), DropReason::ForeignSource);
+    }
+    // What a pod routes, a UPF for one, comes from outside of the node's networks.
+    delivered(Ipv4Addr::new(203, 0, 113, 5));
+    loaded.datapath.configure(&networks(1)).unwrap();
+    for source in [elsewhere, nobody, VIP] {
+        delivered(source);
+    }
+}
+
+#[test]
 fn fragments_follow_their_first() {
     if !can_run() {
         return;
@@ -238,6 +246,33 @@ fn fragments_follow_their_first() {
         ..first
     };
     let out = becomes(&later, later.src, (SERVER, 5080), SERVER_MAC);
+    check(&loaded, "later", &later.bytes(), REDIRECT, &out, &[Pod]);
+}
+
+#[test]
+fn a_datagram_with_the_identification_of_an_earlier_one_is_its_own() {
+    if !can_run() {
+        return;
+    }
+    let loaded = with_services();
+    use PacketPath::{Pod, Reply};
+    run(&loaded, &packet(UDP, (CLIENT, 4000), (VIP, 5060)).bytes());
+    let first = |sport, dport| Packet {
+        fragment: 0x2000,
+        no_checksum: true,
+        ..packet(UDP, (SERVER, sport), (CLIENT, dport))
+    };
+    let reply = first(5080, 4000);
+    let out = becomes(&reply, (VIP, 5060), reply.dst, CLIENT_MAC);
+    check(&loaded, "reply", &reply.bytes(), REDIRECT, &out, &[Pod, Reply]);
+    let direct = first(7, 7);
+    let out = becomes(&direct, direct.src, direct.dst, CLIENT_MAC);
+    check(&loaded, "direct", &direct.bytes(), REDIRECT, &out, &[Pod]);
+    let later = Packet {
+        fragment: 0x00b9,
+        ..direct
+    };
+    let out = becomes(&later, later.src, later.dst, CLIENT_MAC);
     check(&loaded, "later", &later.bytes(), REDIRECT, &out, &[Pod]);
 }
 

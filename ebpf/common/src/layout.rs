@@ -19,6 +19,8 @@ pub struct Config {
     pub service_net: u32,
     /// Its mask.
     pub service_mask: u32,
+    /// Interface index of the host device's peer: what the host sends enters there.
+    pub host_peer: u32,
     /// [`crate::LAYOUT_VERSION`] of whoever made the maps.
     pub layout: u32,
     /// Next backend id never used before (0: none given yet). Userspace only.
@@ -99,7 +101,7 @@ pub struct Backend {
     pub state: u8,
     /// Always 0.
     pub pad: u8,
-    /// A UDP flow to it that was silent for longer, in seconds, is a new flow.
+    /// A UDP flow that was silent both ways for longer, in seconds, is a new flow.
     pub udp_idle_s: u32,
 }
 
@@ -147,13 +149,13 @@ impl FlowKey {
     }
 }
 
-/// Value of map FLOWS: client to service address.
+/// Value of map FLOWS: between a client and a service address.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow {
     /// Backend id.
     pub backend: u32,
-    /// Monotonic clock of the last packet, in seconds.
+    /// Monotonic clock of the last packet in either direction, in seconds.
     pub last_seen_s: u32,
     /// 1 after a packet that did not open the flow: the next opening one is a new flow.
     pub established: u32,
@@ -226,7 +228,7 @@ mod tests {
 
     #[test]
     fn sizes() {
-        assert_eq!(size_of::<Config>(), 28 + 32);
+        assert_eq!(size_of::<Config>(), 32 + 32);
         assert_eq!(size_of::<Pod>(), 12);
         assert_eq!(size_of::<ServiceKey>(), 8);
         assert_eq!(size_of::<Service>(), 4);

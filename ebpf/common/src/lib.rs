@@ -22,5 +22,5 @@ pub const MAX_PODS: u32 = 4096;
 pub const MAX_FLOWS: u32 = 131_072;
 /// Fragmented datagrams tracked at one time.
 pub const MAX_FRAGMENTS: u32 = 4096;
-/// Raised with every change of a struct in [`layout`]: pinned maps are kept only if it is equal.
-pub const LAYOUT_VERSION: u32 = 2;
+/// Raised with every change of a struct in [`layout`] or of a map's size: pinned maps are kept only if it is equal.
+pub const LAYOUT_VERSION: u32 = 3;

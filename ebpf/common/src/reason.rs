@@ -37,6 +37,8 @@ counted! {
         RewriteFailed = 5 => "rewrite_failed",
         /// SCTP to a backend on another port: its checksum cannot be kept right in place.
         SctpPortChange = 6 => "sctp_port_change",
+        /// From a pod, with a source address of the pod or service network that is not that pod's.
+        ForeignSource = 7 => "foreign_source",
     }
 }
 

@@ -1,8 +1,16 @@
 //! The decisions: does a packet stay on its flow, which Maglev slot, what do the headers become.
 
 use crate::MAGLEV_SLOTS;
-use crate::layout::{ACTIVE, Backend, DRAINING, Flow, FlowKey, Reverse, UDP};
+use crate::layout::{ACTIVE, Backend, Config, DRAINING, Flow, FlowKey, Pod, Reverse, UDP};
 use crate::packet::{Ipv4, Ports};
+
+/// May a packet that entered at interface `ifindex` have the source `src`? `owner`: the pod whose
+/// address it is. Pods may route for addresses beyond the node's networks (a UPF does), the host for all.
+#[inline(always)]
+pub fn may_send_from(config: &Config, src: u32, ifindex: u32, owner: Option<&Pod>) -> bool {
+    let local = config.is_pod_net(src) || config.is_service_net(src);
+    !local || owner.is_some_and(|pod| pod.ifindex == ifindex) || ifindex == config.host_peer
+}
 
 /// What to do with a packet to a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +142,18 @@ impl Addresses {
     }
 }
 
+/// Key in map FLOWS of the flow that a reply with the key `reply` belongs to: undoes [`reverse_of`].
+#[inline(always)]
+pub fn flow_of(reply: &FlowKey, reverse: &Reverse) -> FlowKey {
+    FlowKey {
+        src: reverse.client,
+        dst: reverse.vip,
+        sport: reply.dport,
+        dport: reverse.vip_port,
+        ..*reply
+    }
+}
+
 /// Entry of map REVERSE for the flow `key`.
 #[inline(always)]
 pub fn reverse_of(key: &FlowKey) -> Reverse {
@@ -182,6 +202,30 @@ mod tests {
             dport: 5060,
             protocol: UDP,
             pad: [0; 3],
+        }
+    }
+
+    #[test]
+    fn local_addresses_are_sent_from_by_their_owner_and_the_host_only() {
+        let config = Config {
+            pod_net: 0x0a55_0000,
+            pod_mask: 0xffff_ff00,
+            service_net: 0x0a56_0000,
+            service_mask: 0xffff_0000,
+            host_peer: 3,
+            ..Config::default()
+        };
+        let pod = |ifindex| Pod {
+            ifindex,
+            ..Pod::default()
+        };
+        let (own, host, outside) = (7, 3, 0xc000_0201);
+        let (owner, other) = (pod(own), pod(8));
+        assert!(may_send_from(&config, POD, own, Some(&owner)));
+        assert!(may_send_from(&config, outside, own, None));
+        for (src, owner) in [(POD, Some(&other)), (POD, None), (VIP, None)] {
+            assert!(!may_send_from(&config, src, own, owner));
+            assert!(may_send_from(&config, src, host, owner));
         }
     }
 
@@ -294,6 +338,7 @@ mod tests {
             let home = Addresses::to_client(&there.reply_key(TCP), &reverse_of(&k));
             prop_assert_eq!((home.src, home.dst), (vip, client));
             prop_assert_eq!(home.ports, Ports { src: dport, dst: sport });
+            prop_assert_eq!(flow_of(&there.reply_key(TCP), &reverse_of(&k)), k);
         }
 
         #[test]

@@ -15,6 +15,7 @@ use aya_ebpf::programs::TcContext;
 use gantry_ebpf_common::layout::{Config, POD_IS_HOST};
 use gantry_ebpf_common::packet::Ipv4;
 use gantry_ebpf_common::reason::{DropReason, Path};
+use gantry_ebpf_common::verdict::may_send_from;
 
 use crate::maps::{CONFIG, PODS, count_drop, count_path};
 
@@ -49,6 +50,13 @@ fn handle(ctx: &TcContext) -> Result<i32, DropReason> {
         .ok()
         .and_then(|head| Ipv4::parse(&head))
         .ok_or(DropReason::Malformed)?;
+    // SAFETY: userspace replaces entries whole.
+    let owner = unsafe { PODS.get(&ip.src) };
+    // SAFETY: the kernel hands the program a valid context, and checks each access to it.
+    let entered = unsafe { (*ctx.skb.skb).ifindex };
+    if !may_send_from(config, ip.src, entered, owner) {
+        return Err(DropReason::ForeignSource);
+    }
     let addresses = service::translate(ctx, config, &ip)?;
     rewrite::rewrite(ctx, &ip, &addresses)?;
     deliver(ctx, config, addresses.dst)

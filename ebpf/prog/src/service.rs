@@ -6,7 +6,7 @@ use gantry_ebpf_common::layout::{Backend, BackendStats, Config, Flow, FlowKey, F
 use gantry_ebpf_common::packet::{Ipv4, Ports, opening_offset, opens};
 use gantry_ebpf_common::reason::{DropReason, Path};
 use gantry_ebpf_common::verdict::{
-    Addresses, FlowVerdict, flow_hash, flow_verdict, maglev_index, reverse_of, takes_new,
+    Addresses, FlowVerdict, flow_hash, flow_of, flow_verdict, maglev_index, reverse_of, takes_new,
 };
 
 use crate::maps::{BACKEND_STATS, BACKENDS, FLOWS, FRAGMENTS, MAGLEV, REVERSE, SERVICES, count_path};
@@ -33,12 +33,13 @@ pub fn translate(ctx: &TcContext, config: &Config, ip: &Ipv4) -> Result<Addresse
     let ports = Ports::parse(&l4);
     let key = ip.flow_key(ports);
     let addresses = with_ports(ctx, config, ip, &key)?;
-    if ip.more_fragments && (addresses.src != ip.src || addresses.dst != ip.dst) {
+    if ip.more_fragments {
         let fragment = Fragment {
             src: addresses.src,
             dst: addresses.dst,
         };
-        // A full table only costs the later fragments, which are then counted as drops.
+        // Also where nothing changed: an earlier datagram may have had the same identification. A full table
+        // only costs the later fragments to services, which are then counted as drops.
         let _ = FRAGMENTS.insert(&ip.fragment_key(), &fragment, 0);
     }
     Ok(addresses)
@@ -68,6 +69,7 @@ fn with_ports(ctx: &TcContext, config: &Config, ip: &Ipv4, key: &FlowKey) -> Res
         && reverse.direct == 0
     {
         count_path(Path::Reply);
+        mark_seen(&flow_of(key, reverse));
         return Ok(Addresses::to_client(key, reverse));
     }
     if config.is_pod_net(ip.dst) {
@@ -115,6 +117,22 @@ fn mark_direct(key: &FlowKey) {
     }
 }
 
+/// The clock that flows are timed by.
+#[inline(always)]
+fn now_s() -> u32 {
+    // SAFETY: the helper has no preconditions.
+    (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32
+}
+
+/// Media may run from the backend to the client only: that, too, is a flow in use.
+#[inline(always)]
+fn mark_seen(key: &FlowKey) {
+    if let Some(flow) = FLOWS.get_ptr_mut(key) {
+        // SAFETY: a whole aligned field of a live entry; racing packets write the same value.
+        unsafe { (*flow).last_seen_s = now_s() }
+    }
+}
+
 #[inline(always)]
 fn to_service(ctx: &TcContext, ip: &Ipv4, key: &FlowKey, service: u32) -> Result<Addresses, DropReason> {
     let opening = match opening_offset(ip.protocol) {
@@ -126,8 +144,7 @@ fn to_service(ctx: &TcContext, ip: &Ipv4, key: &FlowKey, service: u32) -> Result
         }
         None => false,
     };
-    // SAFETY: the helper has no preconditions.
-    let now_s = (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32;
+    let now_s = now_s();
     let (id, backend) = match known_flow(key, opening, now_s) {
         Some(found) => found,
         None => new_flow(key, service, now_s)?,

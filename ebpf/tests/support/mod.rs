@@ -4,7 +4,8 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use gantry_ebpf::{Datapath, NodeNet, PodEntry};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
+use gantry_ebpf::{Backend, BackendState, Datapath, NodeNet, PodEntry, Protocol, Service};
 use gantry_ebpf_common::checksum;
 
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 85, 0, 1);
@@ -12,6 +13,9 @@ pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 85, 0, 2);
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 85, 0, 3);
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 86, 0, 10);
 pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 3];
+
+/// Verdict of `linux/pkt_cls.h`: to another interface.
+pub const REDIRECT: u32 = 7;
 
 /// Tells loudly why a test does nothing; fails instead if REQUIRE holds `bpf`.
 pub fn can_run() -> bool {
@@ -27,6 +31,56 @@ pub fn can_run() -> bool {
     false
 }
 
+/// The node's networks, the host sending from this interface.
+pub fn networks(host_peer: u32) -> NodeNet {
+    NodeNet {
+        pods: (GATEWAY, 24),
+        services: (Ipv4Addr::new(10, 86, 0, 0), 16),
+        host_peer,
+    }
+}
+
+pub fn pod(ip: Ipv4Addr, mac: [u8; 6], ifindex: u32, is_host: bool) -> PodEntry {
+    PodEntry {
+        ip,
+        ifindex,
+        mac,
+        is_host,
+    }
+}
+
+/// Verdict on a packet and what became of it.
+pub fn run(loaded: &Loaded, frame: &[u8]) -> (u32, Vec<u8>) {
+    let program = SchedClassifier::from_pin(loaded.dir().join("from_pod")).unwrap();
+    let mut out = vec![0; frame.len() + 64];
+    let result = program
+        .test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ..TestRunOptions::new()
+        })
+        .unwrap();
+    out.truncate(result.data_size_out as usize);
+    (result.return_value, out)
+}
+
+/// A service at VIP.
+pub fn service(protocol: Protocol, port: u16, backends: &[(Ipv4Addr, u16)]) -> Service {
+    let backend = |(address, port): &(Ipv4Addr, u16)| Backend {
+        address: *address,
+        port: *port,
+        weight: 1,
+        state: BackendState::Active,
+        udp_idle_s: 300,
+    };
+    Service {
+        vip: VIP,
+        port,
+        protocol,
+        backends: backends.iter().map(backend).collect(),
+    }
+}
+
 pub struct Loaded {
     pub datapath: Datapath,
     dir: tempfile::TempDir,
@@ -37,27 +91,15 @@ impl Loaded {
         let dir = tempfile::tempdir().unwrap();
         let datapath = Datapath::ensure(&dir.path().join("bpf")).unwrap();
         let loaded = Loaded { datapath, dir };
-        let networks = NodeNet {
-            pods: (GATEWAY, 24),
-            services: (Ipv4Addr::new(10, 86, 0, 0), 16),
-        };
-        loaded.datapath.configure(&networks).unwrap();
-        // Interface 1 is loopback: test runs do not send, so any will do.
-        let pod = |ip, mac, is_host| PodEntry {
-            ip,
-            ifindex: 1,
-            mac,
-            is_host,
-        };
-        loaded.datapath.add_pod(&pod(SERVER, SERVER_MAC, false)).unwrap();
-        loaded
-            .datapath
-            .add_pod(&pod(CLIENT, [2, 0, 0, 0, 0, 2], false))
-            .unwrap();
-        loaded
-            .datapath
-            .add_pod(&pod(GATEWAY, [2, 0, 0, 0, 0, 1], true))
-            .unwrap();
+        loaded.datapath.configure(&networks(0)).unwrap();
+        // Test runs enter at interface 1, loopback, and do not send: there everybody is.
+        for pod in [
+            pod(SERVER, SERVER_MAC, 1, false),
+            pod(CLIENT, [2, 0, 0, 0, 0, 2], 1, false),
+            pod(GATEWAY, [2, 0, 0, 0, 0, 1], 1, true),
+        ] {
+            loaded.datapath.add_pod(&pod).unwrap();
+        }
         loaded
     }
 
