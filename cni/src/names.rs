@@ -10,8 +10,9 @@ use crate::environment::Target;
 /// Hardware address.
 pub type Mac = [u8; 6];
 
-/// Longest interface name (IFNAMSIZ - 1).
-const NAME_BYTES: usize = 15;
+/// Length of what tells an instance's pods apart. Fixed, so that no instance's names are another's; long enough
+/// that none is a host device's. The longest name has 15 bytes (IFNAMSIZ - 1).
+const POD_DIGITS: usize = 8;
 
 /// The device through which the host talks to pods.
 pub fn host_device(instance: &str) -> String {
@@ -28,18 +29,16 @@ pub fn pod_link_prefix(instance: &str) -> String {
     format!("g{instance}")
 }
 
-/// Host's end of a pod's link: always of full length, so never the name of the host device.
+/// Host's end of a pod's link.
 pub fn pod_link(instance: &str, target: &Target) -> String {
     let digest = digest(&[instance, &target.container, &target.ifname]);
-    let mut name = pod_link_prefix(instance) + &hex::encode(digest);
-    name.truncate(NAME_BYTES);
-    name
+    pod_link_prefix(instance) + &hex::encode(&digest[..POD_DIGITS / 2])
 }
 
 /// Is this the name of some pod's link of the instance?
 pub fn is_pod_link(instance: &str, name: &str) -> bool {
     let rest = name.strip_prefix(&pod_link_prefix(instance));
-    name.len() == NAME_BYTES && rest.is_some_and(|r| r.chars().all(|c| c.is_ascii_hexdigit()))
+    rest.is_some_and(|r| r.len() == POD_DIGITS && r.chars().all(|c| c.is_ascii_hexdigit()))
 }
 
 /// The nft table of an instance.
@@ -89,12 +88,18 @@ mod tests {
         };
         for instance in ["a", "ab12cd"] {
             let name = pod_link(instance, &a);
-            assert_eq!(name.len(), NAME_BYTES);
+            assert!(name.len() <= 15);
             assert!(is_pod_link(instance, &name));
             assert_ne!(name, pod_link(instance, &b));
             assert!(!is_pod_link(instance, &host_device(instance)));
         }
         assert!(!is_pod_link("ab12cd", &pod_link("xy", &a)));
+        // One instance's name begins with the other's, and what follows looks like digits.
+        for (short, long) in [("ab", "ab12cd"), ("a", "ab12cd"), ("h", "h12345")] {
+            assert!(!is_pod_link(short, &pod_link(long, &a)));
+            assert!(!is_pod_link(long, &pod_link(short, &a)));
+            assert!(!is_pod_link(short, &host_device(long)));
+        }
     }
 
     #[test]
