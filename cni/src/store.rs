@@ -4,9 +4,11 @@
 //! `intents/<container>@<ifname>.json`  written and synced before the first change to the node
 //! `addresses/<address>`               holds the owner, `<container> <ifname>`
 //! `host.json`                         the configuration that the host device was made for
+//! `boot`                              the boot of the node that all this is about
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
@@ -43,19 +45,49 @@ impl Intent {
     }
 }
 
+/// The kernel's name for the time between two boots.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+const BOOT: &str = "boot";
+const HOST: &str = "host.json";
+const LOCK: &str = "lock";
+
 /// The files below one data directory.
 pub struct Store {
     dir: PathBuf,
 }
 
 impl Store {
-    /// Creates the directories.
+    /// Creates the directories. What was written before the node last booted is forgotten: nothing of it is left
+    /// in the kernel, and a power cut may have cut off files.
     pub fn create(dir: &Path) -> Result<Store, CniError> {
         let store = Store { dir: dir.to_owned() };
-        for sub in [store.intents(), store.addresses()] {
-            std::fs::create_dir_all(&sub).map_err(file("create", &sub))?;
+        store.create_dirs()?;
+        let boot = std::fs::read(BOOT_ID).map_err(file("read", BOOT_ID))?;
+        let path = store.dir.join(BOOT);
+        if read(&path)?.as_deref() == Some(&boot) {
+            return Ok(store);
+        }
+        let _lock = store.lock()?;
+        let before = read(&path)?;
+        if before.as_deref() != Some(&boot) {
+            if before.is_some() {
+                store.forget_all()?;
+            }
+            write(&path, &boot, true)?;
         }
         Ok(store)
+    }
+
+    fn create_dirs(&self) -> Result<(), CniError> {
+        for sub in [self.intents(), self.addresses()] {
+            std::fs::create_dir_all(&sub).map_err(file("create", &sub))?;
+        }
+        Ok(())
+    }
+
+    fn forget_all(&self) -> Result<(), CniError> {
+        self.remove_dirs()?;
+        self.create_dirs()
     }
 
     /// Looks without creating anything.
@@ -78,12 +110,12 @@ impl Store {
 
     /// Where the host device's configuration is kept.
     pub fn host_path(&self) -> PathBuf {
-        self.dir.join("host.json")
+        self.dir.join(HOST)
     }
 
     /// One process at a time; until dropped.
     pub fn lock(&self) -> Result<Flock<File>, CniError> {
-        let path = self.dir.join("lock");
+        let path = self.dir.join(LOCK);
         let opened = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -152,7 +184,8 @@ impl Store {
     }
 
     fn owner(&self, address: Ipv4Addr) -> Result<Option<String>, CniError> {
-        let bytes = read(&self.address_path(address))?;
+        // A file that is cut off (a power cut, before versions knew of boots) is nobody's.
+        let bytes = read(&self.address_path(address))?.filter(|b| !b.is_empty());
         Ok(bytes.map(|b| String::from_utf8_lossy(&b).into_owned()))
     }
 
@@ -174,13 +207,37 @@ impl Store {
         remove(&self.address_path(address))
     }
 
-    /// Removes everything.
+    /// Removes everything that this store wrote, and the directory if nothing else is in it.
     pub fn remove_all(&self) -> Result<(), CniError> {
-        match std::fs::remove_dir_all(&self.dir) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(file("remove", &self.dir)(e)),
+        self.remove_dirs()?;
+        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        for name in entries.map(|e| e.file_name()).filter(|name| is_ours(name)) {
+            remove(&self.dir.join(name))?;
+        }
+        match std::fs::remove_dir(&self.dir) {
+            Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
+                Err(file("remove", &self.dir)(e))
+            }
             _ => Ok(()),
         }
     }
+
+    fn remove_dirs(&self) -> Result<(), CniError> {
+        for sub in [self.intents(), self.addresses()] {
+            match std::fs::remove_dir_all(&sub) {
+                Err(e) if e.kind() != ErrorKind::NotFound => Err(file("remove", &sub)(e)),
+                _ => Ok(()),
+            }?;
+        }
+        Ok(())
+    }
+}
+
+/// Is it one of our files, or what the death of its writer left of one?
+fn is_ours(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    let own = |own: &str| name == own || name.starts_with(&format!(".{own}."));
+    [HOST, BOOT, LOCK].into_iter().any(own)
 }
 
 fn owner_text(target: &Target) -> String {
@@ -233,46 +290,5 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, CniError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn target(container: &str) -> Target {
-        Target {
-            container: container.into(),
-            ifname: "eth0".into(),
-        }
-    }
-
-    #[test]
-    fn addresses_are_given_once_and_come_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::create(dir.path()).unwrap();
-        let net: Ipv4Net = "10.85.0.0/30".parse().unwrap();
-        let gateway = Ipv4Addr::new(10, 85, 0, 1);
-        let two = Ipv4Addr::new(10, 85, 0, 2);
-        assert_eq!(store.reserve(&target("a"), None, &net, gateway).unwrap(), two);
-        assert!(matches!(
-            store.reserve(&target("b"), None, &net, gateway),
-            Err(CniError::NoAddress(_))
-        ));
-        let taken = store.reserve(&target("b"), Some(two), &net, gateway);
-        assert!(matches!(taken, Err(CniError::AddressInUse { .. })));
-        assert_eq!(
-            store.reserve(&target("a"), Some(two), &net, gateway).unwrap(),
-            two
-        );
-        assert_eq!(store.reserved(&target("a")).unwrap(), [two]);
-        store.release(two).unwrap();
-        store.release(two).unwrap();
-        assert_eq!(store.reserve(&target("b"), None, &net, gateway).unwrap(), two);
-    }
-
-    #[test]
-    fn a_cut_off_intent_is_none() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::create(dir.path()).unwrap();
-        std::fs::write(store.intent_path(&target("a")), b"{\"contai").unwrap();
-        assert_eq!(store.intent(&target("a")).unwrap(), None);
-        store.remove_intent(&target("a")).unwrap();
-    }
-}
+#[path = "store_tests.rs"]
+mod tests;
