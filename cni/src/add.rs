@@ -60,6 +60,7 @@ fn make(
     crash::point(6);
     let pod = PodLink {
         link: &intent.link,
+        container: &target.container,
         ifname: &target.ifname,
         netns,
         address,

@@ -34,6 +34,7 @@ pub fn check(config: &Config, target: &Target, netns: &std::path::Path) -> Resul
     let link = names::pod_link(&config.instance, target);
     let pod = PodLink {
         link: &link,
+        container: &target.container,
         ifname: &target.ifname,
         netns: &netns,
         address,

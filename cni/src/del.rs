@@ -15,15 +15,19 @@ pub fn del(config: &Config, target: &Target) -> Result<(), CniError> {
     let store = Store::at(&config.data_dir);
     let link = names::pod_link(&config.instance, target);
     let addresses = store.reserved(target)?;
-    if let Some(datapath) = Datapath::open(&config.bpf_dir) {
+    let datapath = Datapath::open(&config.bpf_dir);
+    if let Some(datapath) = &datapath {
+        datapath.detach(&link)?;
+    }
+    crash::point(20);
+    Netlink::open()?.delete_link(&link)?;
+    crash::point(21);
+    // Only now: what the pod still sent would make flows anew.
+    if let Some(datapath) = &datapath {
         for address in &addresses {
             datapath.remove_pod(*address)?;
         }
-        crash::point(20);
-        datapath.detach(&link)?;
     }
-    crash::point(21);
-    Netlink::open()?.delete_link(&link)?;
     crash::point(22);
     for address in addresses {
         store.release(address)?;

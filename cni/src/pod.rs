@@ -15,6 +15,8 @@ use crate::netlink::{Link, Netlink, Route, VethEnd};
 pub struct PodLink<'a> {
     /// Host's end.
     pub link: &'a str,
+    /// CNI_CONTAINERID, for messages.
+    pub container: &'a str,
     /// Pod's end.
     pub ifname: &'a str,
     /// The pod's network namespace.
@@ -112,7 +114,7 @@ impl PodLink<'_> {
     fn lost(&self, problem: &str) -> CniError {
         CniError::NotAsAdded {
             what: format!("interface {}", self.ifname),
-            container: self.link.to_owned(),
+            container: self.container.to_owned(),
             problem: problem.to_owned(),
         }
     }

@@ -63,6 +63,12 @@ fn traces(node: &Node) -> Vec<String> {
     left
 }
 
+/// Does the pod have its end of a link?
+fn can_send(pod: &support::Pod) -> bool {
+    let links = || std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    pod.ns.run(links).contains("eth0:")
+}
+
 #[test]
 fn results_follow_the_version_asked_for() {
     if !can_run("netns") {
@@ -220,6 +226,10 @@ fn killed_at_any_step_nothing_stays_that_del_and_purge_do_not_remove() {
     for step in 20..=23 {
         let pod = node.pod(&format!("del{step}"));
         killed("DEL", &pod, step);
+        if step == 21 {
+            let known = node.datapath().pod(pod.ip).unwrap().is_some();
+            assert!(known && !can_send(&pod), "cut off before it is forgotten");
+        }
         success(node.command("DEL", &pod, json!({})));
         assert_eq!(traces(&node), [""; 0], "after step {step}");
     }
