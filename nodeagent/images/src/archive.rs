@@ -35,6 +35,8 @@ pub struct Meta {
 /// Extended headers that apply to the entry after them.
 #[derive(Default)]
 struct Pending {
+    /// Types of those seen. One of each may come: more would pile up without a limit.
+    seen: Vec<EntryType>,
     path: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
     uid: Option<u32>,
@@ -61,9 +63,9 @@ pub fn for_each<R: Read, E: From<io::Error>>(
         }
         match entry.header().entry_type() {
             EntryType::XGlobalHeader => {}
-            EntryType::XHeader => pending.take_pax(&extension(&mut entry, limits)?)?,
-            EntryType::GNULongName => pending.path = Some(trim_nul(extension(&mut entry, limits)?)),
-            EntryType::GNULongLink => pending.link = Some(trim_nul(extension(&mut entry, limits)?)),
+            kind @ (EntryType::XHeader | EntryType::GNULongName | EntryType::GNULongLink) => {
+                pending.take(kind, extension(&mut entry, limits)?)?;
+            }
             _ => {
                 let meta = std::mem::take(&mut pending).apply(&entry)?;
                 visit(meta, &mut entry)?;
@@ -94,6 +96,21 @@ fn trim_nul(mut data: Vec<u8>) -> Vec<u8> {
 }
 
 impl Pending {
+    fn take(&mut self, kind: EntryType, data: Vec<u8>) -> io::Result<()> {
+        if self.seen.contains(&kind) {
+            return Err(io::Error::other(
+                "has two extended headers of one type before one entry",
+            ));
+        }
+        self.seen.push(kind);
+        match kind {
+            EntryType::GNULongName => self.path = Some(trim_nul(data)),
+            EntryType::GNULongLink => self.link = Some(trim_nul(data)),
+            _ => self.take_pax(&data)?,
+        }
+        Ok(())
+    }
+
     fn take_pax(&mut self, data: &[u8]) -> io::Result<()> {
         for record in tar::PaxExtensions::new(data) {
             let record = record?;

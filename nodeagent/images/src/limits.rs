@@ -17,6 +17,8 @@ pub struct Limits {
     pub layer_entries: u64,
     /// Largest extended header (long name, PAX records with xattrs) of one entry, in bytes.
     pub extension_bytes: u64,
+    /// Paths of a layer's folders together, in bytes: they are remembered until all else is written.
+    pub folder_path_bytes: usize,
 }
 
 impl Default for Limits {
@@ -29,6 +31,7 @@ impl Default for Limits {
             layer_bytes: 16 << 30,
             layer_entries: 1_000_000,
             extension_bytes: 1 << 20,
+            folder_path_bytes: 64 << 20,
         }
     }
 }

@@ -180,6 +180,7 @@ fn bombs_and_lies_are_refused() {
         layer_bytes: 1 << 20,
         layer_entries: 50,
         extension_bytes: 4096,
+        folder_path_bytes: 1000,
         ..Limits::default()
     };
     let zeros = "0".repeat(2 << 20);
@@ -190,6 +191,19 @@ fn bombs_and_lies_are_refused() {
         (
             Tar::new().pax(&[("comment", &[b'x'; 5000])]).file("f", ""),
             "extended header of 50",
+        ),
+        (
+            Tar::new()
+                .pax(&[("comment", b"x")])
+                .pax(&[("comment", b"y")])
+                .file("f", ""),
+            "two extended headers",
+        ),
+        (
+            (0..40).fold(Tar::new(), |t, n| {
+                t.dir(&format!("a-longer-name-of-a-folder-{n}"))
+            }),
+            "too many folders",
         ),
         (Tar::new().pax(&[("size", b"5")]).file("f", "xx"), "contradicts"),
         (

@@ -16,11 +16,13 @@ use crate::limits::Limits;
 const WHITEOUT: &[u8] = b".wh.";
 /// Layer spec: the folder's lower content is hidden.
 const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Longest path, in components: removing a tree holds a file descriptor for each level.
+const DEPTH: usize = 200;
 
 /// Unpacks the layer in `file` (compressed or not) into `root`; returns its diff id.
 pub(super) fn apply_stream(file: File, root: &Path, limits: &Limits) -> Result<Digest, Fault> {
     let mut reader = layer_reader(file, limits.layer_bytes)?;
-    let mut tree = Tree::open(root)?;
+    let mut tree = Tree::open(root, limits)?;
     // Some builders (umoci insert) leave out the last block's padding and the end marker. The digest covers what
     // really came.
     let padded = (&mut reader).chain(io::repeat(0).take(511 + 512));
@@ -135,6 +137,7 @@ fn components(path: &[u8]) -> Result<Vec<Vec<u8>>, &'static str> {
             b".." => return Err("a path with '..'"),
             _ if part.contains(&0) => return Err("a path with a zero byte"),
             _ if part.len() > 255 => return Err("a name of more than 255 bytes"),
+            _ if parts.len() == DEPTH => return Err("a path of more than 200 folders"),
             _ => parts.push(part.to_vec()),
         }
     }
@@ -173,5 +176,6 @@ mod tests {
         assert_eq!(c("/etc/passwd"), Ok(2));
         assert!(c("../x").is_err() && c("a/../../x").is_err() && c("a/..").is_err() && c("a\0b").is_err());
         assert!(c(&"x".repeat(256)).is_err() && c(&"x/".repeat(3000)).is_err());
+        assert!(c(&"x/".repeat(DEPTH)).is_ok() && c(&"x/".repeat(DEPTH + 1)).is_err());
     }
 }

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 
 use crate::archive::Meta;
 use crate::beneath::open_in_root;
+use crate::limits::Limits;
 
 /// Kernel Documentation/filesystems/overlayfs.rst.
 const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
@@ -62,16 +63,19 @@ pub(super) struct Tree {
     last: Option<(Vec<Vec<u8>>, Rc<OwnedFd>)>,
     /// Folder times are set at the end: writing into a folder changes them.
     dir_times: Vec<(PathBuf, u64)>,
+    /// How much longer the paths in `dir_times` may become together, in bytes.
+    path_bytes_left: usize,
 }
 
 impl Tree {
-    pub(super) fn open(root: &Path) -> io::Result<Self> {
+    pub(super) fn open(root: &Path, limits: &Limits) -> io::Result<Self> {
         let root: OwnedFd = File::open(root)?.into();
         rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755))?;
         Ok(Self {
             root,
             last: None,
             dir_times: Vec::new(),
+            path_bytes_left: limits.folder_path_bytes,
         })
     }
 
@@ -157,8 +161,7 @@ impl Tree {
 
     pub(super) fn set_root(&mut self, meta: &Meta) -> io::Result<()> {
         own(self.root.as_fd(), meta)?;
-        self.dir_times.push((PathBuf::from("."), meta.mtime_s));
-        Ok(())
+        self.remember_time(PathBuf::from("."), meta.mtime_s)
     }
 
     pub(super) fn make_dir(
@@ -179,7 +182,14 @@ impl Tree {
         }
         own(fd.as_fd(), meta)?;
         set_xattrs(fd.as_fd(), xattrs)?;
-        self.dir_times.push((join(&split(&meta.path)), meta.mtime_s));
+        self.remember_time(join(&split(&meta.path)), meta.mtime_s)
+    }
+
+    fn remember_time(&mut self, path: PathBuf, mtime_s: u64) -> io::Result<()> {
+        let left = self.path_bytes_left.checked_sub(path.as_os_str().len());
+        self.path_bytes_left =
+            left.ok_or_else(|| io::Error::other("has too many folders with long paths"))?;
+        self.dir_times.push((path, mtime_s));
         Ok(())
     }
 
