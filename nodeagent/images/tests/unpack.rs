@@ -239,6 +239,23 @@ fn bombs_and_lies_are_refused() {
     assert!(e.contains("the content has digest"), "{e}");
 }
 
+#[test]
+fn many_unpackers_at_once() {
+    if !root_or_skip("many_unpackers_at_once") {
+        return;
+    }
+    let tmp = tempfile::tempdir().unwrap();
+    let store = store_with(tmp.path(), &[Tar::new().dir("etc").file("etc/hi", "hi").done()]);
+    let image = store.resolve("t:1").unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| store.unpack(&image).unwrap());
+        }
+    });
+    assert_eq!(std::fs::read_dir(store.dir().join("layers")).unwrap().count(), 1);
+    assert_eq!(std::fs::read_dir(store.dir().join("tmp")).unwrap().count(), 0);
+}
+
 /// Few names, so that entries collide and links point at each other.
 fn any_path() -> impl Strategy<Value = String> {
     let part = prop::sample::select(vec!["a", "b", "a", "b", "c", "..", ".", ".wh.a", ".wh..wh..opq"]);

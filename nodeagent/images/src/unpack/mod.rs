@@ -4,7 +4,7 @@ mod apply;
 mod tree;
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{self, BufReader, ErrorKind, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use crate::digest::{Digest, HashingReader};
@@ -29,7 +29,7 @@ pub enum UnpackError {
     },
     /// The layer cannot be read, or its tree cannot be written.
     #[error(
-        "cannot unpack layer {layer} of image {image}: it cannot be read or written; check free space, or build or import the image again"
+        "cannot unpack layer {layer} of image {image}: it cannot be read or written; check free space, or build (with --no-cache) or import the image again"
     )]
     Io {
         /// The image.
@@ -141,11 +141,17 @@ impl ImageStore {
                 why,
             },
         };
+        let file = File::open(self.blob_path(blob)).map_err(|e| fail(e.into()))?;
+        // Until the end: whoever else wants the layer waits here, and finds it done.
+        file.lock().map_err(|e| fail(e.into()))?;
+        if to.exists() {
+            return Ok(());
+        }
         let scratch = self.scratch()?;
         let root = scratch.path().join("layer");
         fs::create_dir(&root).map_err(|e| fail(e.into()))?;
-        let file = File::open(self.blob_path(blob)).map_err(|e| fail(e.into()))?;
-        let found = apply::apply_stream(file, &root, self.limits()).map_err(fail)?;
+        let stream = file.try_clone().map_err(|e| fail(e.into()))?;
+        let found = apply::apply_stream(stream, &root, self.limits()).map_err(fail)?;
         if found != *diff_id {
             let why = format!("the content has digest {found}");
             return Err(fail(Fault::Content("(whole layer)".to_owned(), why)));
@@ -154,8 +160,8 @@ impl ImageStore {
         rustix::fs::syncfs(&dir).map_err(|e| fail(io::Error::from(e).into()))?;
         let _lock = self.lock()?;
         match fs::rename(&root, to) {
-            // Another process was faster, with the same content.
-            Err(e) if to.exists() && e.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            // The same content in another blob was faster. XFS says that it exists, others that it is not empty.
+            Err(e) if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty) => Ok(()),
             Err(e) => Err(fail(e.into())),
             Ok(()) => Ok(crate::store::sync_dir(&self.dir().join("layers"))?),
         }
