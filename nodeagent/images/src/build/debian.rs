@@ -3,7 +3,10 @@
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::{BuildError, BuildEvent, EPOCH_S, Job};
 use crate::recipe::Debian;
@@ -26,7 +29,7 @@ impl Job<'_> {
         }
         let tar = self.scratch.path().join("base.tar");
         let mut command = self.mmdebstrap(debian, &tar);
-        let mut child = command.spawn().map_err(|e| match e.kind() {
+        let mut child = spawn_apart(&mut command).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => BuildError::NoMmdebstrap { image: image() },
             _ => self.io("start mmdebstrap")(e),
         })?;
@@ -88,6 +91,20 @@ impl Job<'_> {
     }
 }
 
+/// Starts the command in a mount namespace of its own: what it mounts goes with it, however it ends.
+fn spawn_apart(command: &mut Command) -> io::Result<Child> {
+    let start = || {
+        // SAFETY: threads share neither memory nor file descriptors through a mount namespace; this one ends here.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        command.spawn()
+    };
+    std::thread::scope(|scope| match scope.spawn(start).join() {
+        Ok(started) => started,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
+
 /// True if an apt source file (either format) has the release on a line that is not a comment.
 fn names_suite(file: &Path, suite: &str) -> bool {
     let Ok(text) = std::fs::read_to_string(file) else {
@@ -101,6 +118,24 @@ fn names_suite(file: &Path, suite: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_tool_mounts_goes_with_it() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: what_a_tool_mounts_goes_with_it needs root");
+            let required = std::env::var("REQUIRE").unwrap_or_default();
+            assert!(
+                !required.split(',').any(|r| r == "images"),
+                "REQUIRE=images, but not root"
+            );
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "none"]).arg(dir.path());
+        assert!(spawn_apart(&mut mount).unwrap().wait().unwrap().success());
+        std::fs::remove_dir(dir.path()).unwrap();
+    }
 
     #[test]
     fn sources_of_the_release_only() {

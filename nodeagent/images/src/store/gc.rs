@@ -55,6 +55,7 @@ impl ImageStore {
             layers.extend(image.diff_ids.iter().map(|d| format!("sha256-{}", d.hex())));
         }
         self.reap_scratch()?;
+        let doomed = self.make_scratch()?;
         let mut report = GcReport::default();
         sweep(&self.dir.join("blobs/sha256"), &blobs, |path| {
             let size_bytes = fs::metadata(path)?.len();
@@ -64,11 +65,10 @@ impl ImageStore {
             Ok(())
         })?;
         sweep(&self.dir.join("layers"), &layers, |path| {
-            // Renamed first, so that a crash in between leaves no half layer under a valid name.
-            let doomed = self.dir.join("tmp").join(path.file_name().unwrap_or_default());
-            fs::rename(path, &doomed)?;
+            // Goes with the folder, so that no crash leaves half a layer under a valid name.
+            fs::rename(path, doomed.path().join(path.file_name().unwrap_or_default()))?;
             report.layers += 1;
-            fs::remove_dir_all(&doomed)
+            Ok(())
         })?;
         Ok(report)
     }

@@ -2,6 +2,7 @@
 //! next can tell a crash's leftovers from somebody's work.
 
 use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{ImageStore, StoreError};
@@ -21,8 +22,10 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // A failure leaves a folder that the next scratch() or gc() removes.
-        let _ = fs::remove_dir_all(&self.path);
+        // A failure leaves a folder that the next scratch() or gc() tries to remove.
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            left_over(&self.path, &error);
+        }
     }
 }
 
@@ -31,6 +34,11 @@ impl ImageStore {
     pub(crate) fn scratch(&self) -> Result<Scratch, StoreError> {
         let _lock = self.lock()?;
         self.reap_scratch()?;
+        self.make_scratch()
+    }
+
+    /// Makes a scratch folder. The caller holds the store's lock.
+    pub(super) fn make_scratch(&self) -> Result<Scratch, StoreError> {
         let tmp = self.dir.join("tmp");
         let path = tempfile::Builder::new()
             .prefix("work-")
@@ -42,23 +50,33 @@ impl ImageStore {
         Ok(Scratch { path, _lock: file })
     }
 
-    /// Removes scratch folders that nobody holds. The caller holds the store's lock: a new folder is locked by its
+    /// Removes scratch folders that nobody holds; one that cannot be removed is no reason to stop. The caller holds the store's lock: a new folder is locked by its
     /// owner before that is released.
     pub(super) fn reap_scratch(&self) -> Result<(), StoreError> {
         let tmp = self.dir.join("tmp");
         for entry in fs::read_dir(&tmp).map_err(StoreError::io("list", &tmp))? {
             let path = entry.map_err(StoreError::io("list", &tmp))?.path();
-            if !path.is_dir() {
-                fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
-                continue;
-            }
-            let Ok(file) = File::open(&path) else { continue };
-            match file.try_lock() {
-                Ok(()) => fs::remove_dir_all(&path).map_err(StoreError::io("remove", &path))?,
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(e)) => return Err(StoreError::io("lock", &path)(e)),
+            if let Err(error) = reap(&path) {
+                left_over(&path, &error);
             }
         }
         Ok(())
     }
+}
+
+/// Removes what is there, unless somebody holds it.
+fn reap(path: &Path) -> io::Result<()> {
+    if !path.is_dir() {
+        return fs::remove_file(path);
+    }
+    let file = File::open(path)?;
+    match file.try_lock() {
+        Ok(()) => fs::remove_dir_all(path),
+        Err(TryLockError::WouldBlock) => Ok(()),
+        Err(TryLockError::Error(e)) => Err(e),
+    }
+}
+
+fn left_over(path: &Path, error: &io::Error) {
+    tracing::warn!(path = %path.display(), %error, "cannot remove a work folder of the image store");
 }
