@@ -43,6 +43,10 @@ fn files_only_same_digest_everywhere_and_cached() {
     let again = run(&recipe, &stores[0], true);
     assert!(matches!(again, BuildOutcome::Built(_)) && again.summary().digest == digest);
     assert_eq!(stores[0].list().unwrap().len(), 1);
+    // Damaged documents are no image of this recipe.
+    std::fs::write(stores[0].dir().join("blobs/sha256").join(digest.hex()), "{}").unwrap();
+    let repaired = run(&recipe, &stores[0], false);
+    assert!(matches!(repaired, BuildOutcome::Built(_)) && repaired.summary().digest == digest);
 
     let image = stores[0].resolve("demo:1").unwrap();
     assert_eq!(

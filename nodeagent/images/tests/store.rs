@@ -195,6 +195,45 @@ fn a_changed_document_is_noticed() {
     std::fs::write(store.dir().join("blobs/sha256").join(digest.hex()), "{}").unwrap();
     let e = store.resolve("t:1").unwrap_err().to_string();
     assert!(e.contains("does not have its digest"), "{e}");
+    // Another image is none of its business; importing it again repairs it.
+    let (from, other) = (tmp.path().join("from"), tmp.path().join("other"));
+    std::fs::create_dir(&other).unwrap();
+    layout(&other, Some("t:2"), &one_layer("y"));
+    assert_eq!(store.import_layout(&other, None).unwrap().len(), 1);
+    assert!(store.resolve("t:1").is_err());
+    store.import_layout(&from, None).unwrap();
+    assert_eq!(store.resolve("t:1").unwrap().digest, digest);
+}
+
+/// Unmounts even if the test fails.
+struct Mounted(std::path::PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn a_leftover_that_cannot_be_removed_stops_nothing() {
+    if !common::root_or_skip("a_leftover_that_cannot_be_removed_stops_nothing") {
+        return;
+    }
+    let tmp = tempfile::tempdir().unwrap();
+    let store = common::store_with(tmp.path(), &one_layer("x"));
+    store.unpack(&store.resolve("t:1").unwrap()).unwrap();
+    let busy = store.dir().join("tmp/work-dead/mnt");
+    std::fs::create_dir_all(&busy).unwrap();
+    rustix::mount::mount("none", &busy, "tmpfs", rustix::mount::MountFlags::empty(), None).unwrap();
+    let mounted = Mounted(busy);
+    store
+        .import_layout(&tmp.path().join("from"), Some("t:2"))
+        .unwrap();
+    store.remove("t:2").unwrap();
+    assert_eq!(store.remove("t:1").unwrap().layers, 1);
+    drop(mounted);
+    store.gc().unwrap();
+    assert_eq!(std::fs::read_dir(store.dir().join("tmp")).unwrap().count(), 0);
 }
 
 #[test]

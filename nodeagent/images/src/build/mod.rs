@@ -151,12 +151,13 @@ pub fn build(
 ) -> Result<BuildOutcome, BuildError> {
     let recipe = Recipe::load(recipe_path)?;
     let hash = recipe.hash();
-    let find = |store: &ImageStore| -> Result<Option<ImageSummary>, StoreError> {
-        let same = |s: &ImageSummary| s.name.as_deref() == Some(recipe.name.as_str());
-        Ok(store.list()?.into_iter().find(same))
+    let find = || -> Result<Option<ImageSummary>, StoreError> {
+        Ok(store.list_named(|name| name == Some(recipe.name.as_str()))?.pop())
     };
+    // One with damaged documents is as good as none.
     if !options.no_cache
-        && let Some(found) = find(store)?.filter(|s| s.recipe_hash.as_deref() == Some(hash.as_str()))
+        && store.resolve(recipe.name.as_str()).is_ok()
+        && let Some(found) = find()?.filter(|s| s.recipe_hash.as_deref() == Some(hash.as_str()))
     {
         return Ok(BuildOutcome::UpToDate(found));
     }
@@ -169,7 +170,7 @@ pub fn build(
     progress(BuildEvent::Step("writing the image".to_owned()));
     let image = job.documents(&layers, hash)?;
     store.commit(&scratch, &[image])?;
-    let built = find(store)?.ok_or_else(|| StoreError::NotFound {
+    let built = find()?.ok_or_else(|| StoreError::NotFound {
         reference: recipe.name.to_string(),
         store: store.dir().to_owned(),
     })?;

@@ -46,12 +46,10 @@ impl ImageStore {
         Ok(bytes)
     }
 
-    /// Moves a verified and synced file to its place; one that is there already stays. The caller holds the lock.
+    /// Moves a verified and synced file to its place, over one that is there already: that may be damaged. The
+    /// caller holds the lock.
     pub(super) fn adopt_blob(&self, from: &Path, digest: &Digest) -> Result<(), StoreError> {
         let to = self.blob_path(digest);
-        if to.exists() {
-            return Ok(());
-        }
         fs::rename(from, &to).map_err(StoreError::io("move into place", &to))
     }
 

@@ -73,9 +73,7 @@ impl ImageStore {
             .map(|(name, d)| layout.stage(&scratch, name, d))
             .collect::<Result<Vec<_>, _>>()?;
         self.commit(&scratch, &images)?;
-        let mut rows = self.list()?;
-        rows.retain(|r| images.iter().any(|i| r.name.as_deref() == Some(i.name.as_str())));
-        Ok(rows)
+        Ok(self.list_named(|name| images.iter().any(|i| name == Some(i.name.as_str())))?)
     }
 }
 

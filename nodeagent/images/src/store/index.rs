@@ -86,7 +86,8 @@ impl ImageStore {
     /// so that a rollback to its digest works.
     pub(crate) fn commit(&self, scratch: &Scratch, images: &[NewImage]) -> Result<(), StoreError> {
         let _lock = self.lock()?;
-        for digest in images.iter().flat_map(|i| &i.blobs) {
+        let blobs: BTreeSet<&Digest> = images.iter().flat_map(|i| &i.blobs).collect();
+        for digest in blobs {
             self.adopt_blob(&scratch.path().join(digest.hex()), digest)?;
         }
         self.sync_blobs()?;

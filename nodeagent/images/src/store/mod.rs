@@ -169,10 +169,19 @@ impl ImageStore {
 
     /// All images, by name; those without one last.
     pub fn list(&self) -> Result<Vec<ImageSummary>, StoreError> {
+        self.list_named(|_| true)
+    }
+
+    /// Images whose name is wanted; the others are not read, damaged or not.
+    pub(crate) fn list_named(
+        &self,
+        wanted: impl Fn(Option<&str>) -> bool,
+    ) -> Result<Vec<ImageSummary>, StoreError> {
         let index = self.read_index()?;
         let mut rows = index
             .manifests()
             .iter()
+            .filter(|d| wanted(index::name_of(d)))
             .map(|d| self.summary(d))
             .collect::<Result<Vec<_>, StoreError>>()?;
         rows.sort_by(|a, b| {
