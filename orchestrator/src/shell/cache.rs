@@ -23,7 +23,7 @@ impl Cache {
         let mut cache = Self { seen: HashMap::new() };
         let objects = store.list(Range::prefix(keys::OBJECTS)).await?;
         for version in &objects.items {
-            cache.put(version, world);
+            cache.put(version, world)?;
         }
         // Only this shell writes its own keys, so they need no watch.
         for version in store.list(Range::prefix(keys::OWN)).await?.items {
@@ -39,7 +39,7 @@ impl Cache {
     }
 
     /// Takes over what others wrote; false if all of it was known already.
-    pub fn apply(&mut self, events: &[Arc<Event>], world: &mut World) -> bool {
+    pub fn apply(&mut self, events: &[Arc<Event>], world: &mut World) -> Result<bool, ShellError> {
         let mut news = false;
         for event in events {
             if self
@@ -53,7 +53,7 @@ impl Cache {
                 continue;
             }
             match &event.after {
-                Some(version) => news |= self.put(version, world),
+                Some(version) => news |= self.put(version, world)?,
                 None => {
                     self.seen.remove(&event.key);
                     if let Some((kind, key)) = keys::parse(&event.key) {
@@ -63,7 +63,7 @@ impl Cache {
                 }
             }
         }
-        news
+        Ok(news)
     }
 
     /// Takes over what this shell wrote.
@@ -73,9 +73,8 @@ impl Cache {
                 Some(version) if key.starts_with(keys::OWN) => {
                     self.seen.insert(version.key.clone(), version.mod_revision);
                 }
-                Some(version) => {
-                    self.put(version, world);
-                }
+                // What cannot be read here cannot be read when the watch tells of it either, and that is an error.
+                Some(version) => drop(self.put(version, world)),
                 None => {
                     self.seen.insert(Arc::from(key.as_str()), commit.revision);
                     if let Some((kind, key)) = keys::parse(key) {
@@ -86,19 +85,22 @@ impl Cache {
         }
     }
 
-    fn put(&mut self, version: &Version, world: &mut World) -> bool {
+    /// Takes over one object; false if the core does not look at its kind. One that is there and cannot be read must not be
+    /// taken for one that is not: what it owns would be stopped.
+    fn put(&mut self, version: &Version, world: &mut World) -> Result<bool, ShellError> {
         let Some((kind, _)) = keys::parse(&version.key) else {
-            return false;
+            return Ok(false);
         };
-        self.seen.insert(version.key.clone(), version.mod_revision);
-        match Object::from_value(kind, kinds::codec::decode(version)) {
-            Ok(Some(object)) => world.objects.put(object),
-            Ok(None) => return false,
-            Err(error) => {
-                tracing::error!(key = &*version.key, %error, "an object in the store is not readable and is left alone")
+        let object = Object::from_value(kind, kinds::codec::decode(version)).map_err(|source| {
+            ShellError::Unreadable {
+                key: version.key.to_string(),
+                source,
             }
-        }
-        true
+        })?;
+        self.seen.insert(version.key.clone(), version.mod_revision);
+        let known = object.is_some();
+        object.into_iter().for_each(|object| world.objects.put(object));
+        Ok(known)
     }
 
     fn load_own(&mut self, version: &Version, world: &mut World) -> Result<(), ShellError> {
@@ -119,4 +121,46 @@ fn read<T: DeserializeOwned>(version: &Version) -> Result<T, ShellError> {
         key: version.key.to_string(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::core::Settings;
+    use crate::store::{Compare, Limits, LocalStore};
+
+    fn world() -> World {
+        World::new(Settings {
+            pod_cidr: "10.85.0.0/16".parse().unwrap(),
+            service_cidr: "10.86.0.0/16".parse().unwrap(),
+            cluster_domain: "cluster.local".to_owned(),
+            seed: 0,
+        })
+    }
+
+    async fn write_function_of_the_future(store: &LocalStore) {
+        let object = json!({"metadata": {"name": "f", "namespace": "default", "uid": "u"},
+            "spec": {"package": "p", "version": "1.0.0", "fieldOfTheFuture": 1}});
+        let key = kinds::named("NetworkFunction").unwrap().key("default", "f");
+        let value = kinds::codec::encode(&object);
+        store.put(&key, value, Compare::Any).await.unwrap();
+    }
+
+    /// Whoever goes on without it stops the pods that it owns.
+    #[tokio::test]
+    async fn an_object_that_cannot_be_read_is_an_error_that_names_it() {
+        let store = LocalStore::in_memory(Limits::default()).unwrap();
+        let mut world = world();
+        let (mut cache, mut watch) = Cache::open(&store, &mut world).await.unwrap();
+        write_function_of_the_future(&store).await;
+        let batch = watch.next().await.unwrap();
+        let while_running = cache.apply(&batch.events, &mut world).unwrap_err();
+        let at_the_start = Cache::open(&store, &mut world).await.err().unwrap();
+        for error in [while_running, at_the_start] {
+            let text = error.to_string();
+            assert!(text.contains("networkfunctions/default/f"), "{text}");
+        }
+    }
 }

@@ -42,6 +42,17 @@ pub enum ShellError {
         #[source]
         source: serde_json::Error,
     },
+    /// An object in the store does not fit its kind: another version of Gantry wrote it.
+    #[error(
+        "{key} in the store is not readable by this version of Gantry: start the version that wrote it (pods run on meanwhile)"
+    )]
+    Unreadable {
+        /// Where.
+        key: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
 }
 
 /// The world as the shell last saw it, shared with whoever answers questions about it.
@@ -104,7 +115,7 @@ impl Shell {
                 _ = tick.tick() => expiry.run(&*self.store, now_ms()).await,
                 Some(event) = self.link_events.recv() => self.link_event(event),
                 batch = self.watch.next() => match batch {
-                    Ok(batch) => if !self.cache.apply(&batch.events, &mut self.world.lock()) { continue },
+                    Ok(batch) => if !self.cache.apply(&batch.events, &mut self.world.lock())? { continue },
                     Err(StoreError::Compacted { .. }) => self.reload().await?,
                     Err(error) => return Err(error.into()),
                 },
