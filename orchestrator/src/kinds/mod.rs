@@ -24,6 +24,10 @@ pub use path::at;
 pub use table::KINDS;
 pub use unknown::unknown_fields;
 
+/// Key of the service address that was taken last. Whoever gives a Service an address writes it in the same transaction, and
+/// compares it with what it was when the taken addresses were read: so no two take the same at the same time.
+pub const SERVICE_ADDRESS: &str = "/gantry/service-address";
+
 /// A field that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {

@@ -21,19 +21,19 @@ impl Cache {
     /// Reads everything, and a watch that tells what comes after.
     pub async fn open(store: &dyn Store, world: &mut World) -> Result<(Self, Box<dyn Watch>), ShellError> {
         let mut cache = Self { seen: HashMap::new() };
-        let objects = store.list(Range::prefix(keys::OBJECTS)).await?;
-        for version in &objects.items {
-            cache.put(version, world)?;
+        let all = store.list(Range::prefix(keys::ALL)).await?;
+        for version in &all.items {
+            if version.key.starts_with(keys::OWN) {
+                cache.load_own(version, world)?;
+            } else {
+                cache.put(version, world)?;
+            }
         }
-        // Only this shell writes its own keys, so they need no watch.
-        for version in store.list(Range::prefix(keys::OWN)).await?.items {
-            cache.load_own(&version, world)?;
-        }
-        let watch = store.watch(keys::OBJECTS, objects.revision)?;
+        let watch = store.watch(keys::ALL, all.revision)?;
         Ok((cache, watch))
     }
 
-    /// The revision that a key of the shell's own must still have.
+    /// The revision that a key which is no object must still have.
     pub fn revision(&self, key: &str) -> Option<Revision> {
         self.seen.get(key).copied()
     }
@@ -70,9 +70,6 @@ impl Cache {
     pub fn committed(&mut self, written: &[String], commit: &Commit, world: &mut World) {
         for (key, after) in written.iter().zip(&commit.after) {
             match after {
-                Some(version) if key.starts_with(keys::OWN) => {
-                    self.seen.insert(version.key.clone(), version.mod_revision);
-                }
                 // What cannot be read here cannot be read when the watch tells of it either, and that is an error.
                 Some(version) => drop(self.put(version, world)),
                 None => {
@@ -85,9 +82,13 @@ impl Cache {
         }
     }
 
-    /// Takes over one object; false if the core does not look at its kind. One that is there and cannot be read must not be
+    /// Takes over one key; false if the core does not look at its kind. One that is there and cannot be read must not be
     /// taken for one that is not: what it owns would be stopped.
     fn put(&mut self, version: &Version, world: &mut World) -> Result<bool, ShellError> {
+        if version.key.starts_with(keys::OWN) {
+            self.seen.insert(version.key.clone(), version.mod_revision);
+            return Ok(false);
+        }
         let Some((kind, _)) = keys::parse(&version.key) else {
             return Ok(false);
         };

@@ -7,9 +7,9 @@ use crate::kinds;
 pub(super) const PLAN: &str = "/gantry/plan";
 /// Configurations of the nodes, by name.
 pub(super) const CONFIGS: &str = "/gantry/nodeconfig/";
-/// Everything that the core reads starts with this or with [`OWN`].
-pub(super) const OBJECTS: &str = "/registry/";
-/// What only the core writes.
+/// Every key starts with this.
+pub(super) const ALL: &str = "/";
+/// What is no object: the core's own, and the service address that was taken last.
 pub(super) const OWN: &str = "/gantry/";
 
 /// Key of an object; `None` for a kind without a row in the table of kinds.

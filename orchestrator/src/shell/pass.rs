@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::cache::Cache;
 use super::{Shared, events, keys};
 use crate::core::{Action, Key, Object, World, reconcile};
+use crate::kinds::SERVICE_ADDRESS;
 use crate::link::LinkHandle;
 use crate::store::{Compare, Revision, Store, StoreError, Txn};
 
@@ -82,8 +83,12 @@ impl Batch {
                     batch.put_own(keys::PLAN.to_owned(), &plan, cache);
                     batch.plan = Some(plan);
                 }
-                Action::Create(object) => batch.put(&object, Compare::Absent),
+                Action::Create(object) => {
+                    batch.guard_address(&object, cache);
+                    batch.put(&object, Compare::Absent);
+                }
                 Action::Update(object) | Action::UpdateStatus(object) => {
+                    batch.guard_address(&object, cache);
                     let version = revision(object.meta().resource_version.as_deref());
                     batch.put(&object, Compare::At(version));
                 }
@@ -129,6 +134,21 @@ impl Batch {
         }
     }
 
+    /// A Service that is written may have been given an address; the API gives them too, and must not have done so since.
+    fn guard_address(&mut self, object: &Object, cache: &Cache) {
+        let Object::Service(service) = object else {
+            return;
+        };
+        if !self.written.iter().any(|key| key == SERVICE_ADDRESS) {
+            let address = service.spec.as_ref().and_then(|s| s.cluster_ip.clone());
+            let compare = cache
+                .revision(SERVICE_ADDRESS)
+                .map_or(Compare::Absent, Compare::At);
+            let value = address.unwrap_or_default();
+            self.write(SERVICE_ADDRESS.to_owned(), compare, value.into());
+        }
+    }
+
     fn delete(&mut self, kind: &str, key: &Key, compare: Compare) {
         if let Some(store_key) = keys::object(kind, key) {
             let txn = std::mem::take(&mut self.txn).when(&store_key, compare);
@@ -160,5 +180,67 @@ fn typed(kind: &str, value: &mut serde_json::Value) {
         object.insert("apiVersion".to_owned(), row.api_version().into());
         object.insert("kind".to_owned(), kind.into());
         (row.default)(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::Mutex;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::apiserver::Objects;
+    use crate::core::Settings;
+    use crate::kinds::{codec, named};
+    use crate::store::{Limits, LocalStore};
+
+    #[tokio::test]
+    async fn the_api_and_the_core_never_give_the_same_service_address() {
+        let store = Arc::new(LocalStore::in_memory(Limits::default()).unwrap());
+        let range = "10.86.0.0/29".parse().unwrap();
+        let mut world = World::new(Settings {
+            pod_cidr: "10.85.0.0/16".parse().unwrap(),
+            service_cidr: range,
+            cluster_domain: "cluster.local".to_owned(),
+            seed: 0,
+        });
+        let (mut cache, mut watch) = Cache::open(&*store, &mut world).await.unwrap();
+        let world = Shared(Arc::new(Mutex::new(world)));
+        let (link, _events) = LinkHandle::new();
+        while run(&*store, &link, &mut cache, &world, 0).await {}
+        // One Service for the core to give an address, which it knows of, and then one of the API, which it does not.
+        let services = named("Service").unwrap();
+        let bare =
+            json!({"metadata": {"name": "bare", "namespace": "default"}, "spec": {"ports": [{"port": 1}]}});
+        let key = services.key("default", "bare");
+        store
+            .put(&key, codec::encode(&bare), Compare::Absent)
+            .await
+            .unwrap();
+        cache
+            .apply(&watch.next().await.unwrap().events, &mut world.lock())
+            .unwrap();
+        let api = Objects::new(store.clone(), range);
+        let input = json!({"metadata": {"name": "other"}, "spec": {"ports": [{"port": 1}]}});
+        let other = api
+            .create(services, "default", input, Default::default())
+            .await
+            .unwrap()
+            .object;
+        assert!(
+            !run(&*store, &link, &mut cache, &world, 1).await,
+            "it must look again first"
+        );
+        let bare = api.get(services, "default", "bare").await.unwrap();
+        assert!(bare["spec"]["clusterIP"].is_null());
+        cache
+            .apply(&watch.next().await.unwrap().events, &mut world.lock())
+            .unwrap();
+        assert!(run(&*store, &link, &mut cache, &world, 2).await);
+        let bare = api.get(services, "default", "bare").await.unwrap();
+        let addresses = [&bare, &other].map(|s| s["spec"]["clusterIP"].as_str().unwrap());
+        assert_eq!(HashSet::from(addresses).len(), 2);
     }
 }

@@ -1,4 +1,4 @@
-//! Addresses of Services. Whoever takes one also writes the key [`LAST`], so that no two take the same at the same time.
+//! Addresses of Services. [`SERVICE_ADDRESS`] keeps two from taking the same at the same time.
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
@@ -9,11 +9,8 @@ use serde_json::{Value, json};
 use super::super::error::ApiError;
 use super::super::selector::Selector;
 use super::Objects;
-use crate::kinds::{FieldError, Kind, at};
+use crate::kinds::{FieldError, Kind, SERVICE_ADDRESS, at};
 use crate::store::{Compare, Txn};
-
-/// Holds the address taken last.
-const LAST: &str = "/gantry/service-address";
 
 /// An address that was chosen; taken with the transaction that writes its Service.
 pub(super) struct Choice {
@@ -24,7 +21,8 @@ pub(super) struct Choice {
 impl Choice {
     /// The transaction, if nobody chose meanwhile.
     pub fn join(self, txn: Txn) -> Txn {
-        txn.when(LAST, self.compare).put(LAST, self.address.into())
+        txn.when(SERVICE_ADDRESS, self.compare)
+            .put(SERVICE_ADDRESS, self.address.into())
     }
 }
 
@@ -39,7 +37,7 @@ impl Objects {
             return Ok(None);
         }
         // In this order: a Service that is missing in the list below changes the key after this.
-        let last = self.store.get(LAST).await?;
+        let last = self.store.get(SERVICE_ADDRESS).await?;
         let compare = last.map_or(Compare::Absent, |version| Compare::At(version.mod_revision));
         let (services, _) = self.list(kind, None, &Selector::default()).await?;
         let taken: HashSet<&str> = services
