@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 
 use gantry_api::PodExtras;
-use gantry_catalog::{Cpu, MilliCpu, NetworkFunctionSpec, NfContainer, Smt};
+use gantry_catalog::{Cpu, NetworkFunctionSpec, NfContainer, Smt};
 use gantry_plan::{ContainerRequest, CpuRequest, SmtPolicy};
 use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use crate::quantity;
+
 type Quantities = BTreeMap<String, Quantity>;
 
-/// Thousandths of a CPU; what cannot be read counts as none.
+/// Thousandths of a CPU; what cannot be read counts as none, and the API lets none of that in.
 fn milli(quantities: Option<&Quantities>) -> Option<u32> {
-    quantities?.get("cpu")?.0.parse::<MilliCpu>().ok().map(|m| m.0)
+    quantity::milli(&quantities?.get("cpu")?.0)
 }
 
 /// Bytes; what cannot be read counts as none.
@@ -22,7 +24,7 @@ fn bytes(quantities: Option<&Quantities>, key: &str) -> Option<u64> {
 
 /// Bytes of a text such as `128Mi`.
 pub fn parse_bytes(text: &str) -> Option<u64> {
-    text.parse::<gantry_catalog::Quantity>().ok().map(|q| q.0)
+    quantity::units(text)
 }
 
 /// The memory limit of a container in bytes, if it has one.
@@ -170,6 +172,21 @@ mod tests {
             }
         );
         assert_eq!(request.memory_bytes, 1 << 20);
+    }
+
+    #[test]
+    fn a_limit_in_decimals_is_a_limit() {
+        let container = container(&[], &[("cpu", "1500u"), ("memory", "1.5Gi")]);
+        assert_eq!(memory_limit(&container), Some(3 << 29));
+        let request = request(&container, &PodExtras::default());
+        assert_eq!(request.memory_bytes, 3 << 29);
+        assert!(matches!(
+            request.cpu,
+            CpuRequest::Shared {
+                limit_milli: Some(2),
+                ..
+            }
+        ));
     }
 
     #[test]

@@ -7,9 +7,8 @@ use gantry_catalog::{NetworkFunctionSpec, NetworkServiceSpec, NfPackageSpec, Pro
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::names::is_dns_label;
 use super::path::{at, list, text};
-use super::{Context, FieldError};
+use super::{Context, FieldError, extras, podspec};
 
 type Errors = Vec<FieldError>;
 
@@ -24,75 +23,10 @@ fn immutable(new: &Value, old: Option<&Value>, pointer: &str, errors: &mut Error
     }
 }
 
-/// A PodSpec at a path.
-fn pod_spec(spec: &Value, path: &str, errors: &mut Errors) {
-    let containers = list(spec, "/containers");
-    if containers.is_empty() {
-        errors.push(FieldError {
-            field: format!("{path}.containers"),
-            message: "at least one container is needed".to_owned(),
-            reason: "FieldValueRequired",
-        });
-    }
-    let volumes: HashSet<&str> = list(spec, "/volumes").iter().map(|v| text(v, "/name")).collect();
-    let mut names = HashSet::new();
-    for (i, container) in containers.iter().enumerate() {
-        let here = format!("{path}.containers[{i}]");
-        let name = text(container, "/name");
-        if !is_dns_label(name) {
-            errors.push(FieldError::invalid(
-                format!("{here}.name"),
-                format!("{name:?} is not a DNS label (RFC 1123)"),
-            ));
-        }
-        if !names.insert(name) {
-            errors.push(FieldError::invalid(
-                format!("{here}.name"),
-                format!("{name:?} is there twice"),
-            ));
-        }
-        if text(container, "/image").is_empty() {
-            errors.push(FieldError::invalid(format!("{here}.image"), "an image is needed"));
-        }
-        for (j, mount) in list(container, "/volumeMounts").iter().enumerate() {
-            let volume = text(mount, "/name");
-            if !volumes.contains(volume) {
-                let message = format!("the pod has no volume {volume:?}");
-                errors.push(FieldError::invalid(
-                    format!("{here}.volumeMounts[{j}].name"),
-                    message,
-                ));
-            }
-        }
-        for which in ["requests", "limits"] {
-            let quantities = at(container, &format!("/resources/{which}")).as_object();
-            for (resource, quantity) in quantities.into_iter().flatten() {
-                if quantity.as_str().is_none_or(|q| !is_quantity(q)) {
-                    let message = format!("{quantity} is not a quantity: write for example 500m, 2, 128Mi");
-                    errors.push(FieldError::invalid(
-                        format!("{here}.resources.{which}.{resource}"),
-                        message,
-                    ));
-                }
-            }
-        }
-    }
-}
-
-/// A Kubernetes quantity: a number with an optional suffix.
-fn is_quantity(quantity: &str) -> bool {
-    let number = quantity.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let suffix = &quantity[number.len()..];
-    let known = [
-        "", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei",
-    ];
-    (number.parse::<f64>().is_ok() && known.contains(&suffix))
-        || quantity.parse::<f64>().is_ok_and(f64::is_finite)
-}
-
-/// Pod: its spec; changes of a spec go through the sub-resources.
-pub(super) fn pod(new: &Value, _: Option<&Value>, _: &Context, errors: &mut Errors) {
-    pod_spec(at(new, "/spec"), "spec", errors);
+/// Pod: its spec and what its annotation adds; changes of a spec go through the sub-resources.
+pub(super) fn pod(new: &Value, old: Option<&Value>, _: &Context, errors: &mut Errors) {
+    podspec::spec(at(new, "/spec"), "spec", errors);
+    extras::pod(new, old, errors);
 }
 
 /// Service: ports, and an address that stays.
@@ -159,7 +93,13 @@ pub(super) fn workload(new: &Value, old: Option<&Value>, _: &Context, errors: &m
         let message = "the template's labels must match spec.selector";
         errors.push(FieldError::invalid("spec.template.metadata.labels", message));
     }
-    pod_spec(at(new, "/spec/template/spec"), "spec.template.spec", errors);
+    podspec::spec(at(new, "/spec/template/spec"), "spec.template.spec", errors);
+    extras::template(at(new, "/spec/template"), errors);
+    if text(new, "/spec/strategy/type") == "Recreate" {
+        let message =
+            "Recreate is not supported: old and new pods run side by side for a while; use RollingUpdate";
+        errors.push(FieldError::invalid("spec.strategy.type", message));
+    }
 }
 
 /// ConfigMap, Secret: keys that can be file names; no change once immutable.

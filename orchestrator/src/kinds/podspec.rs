@@ -1,0 +1,200 @@
+//! Rules on a PodSpec, in a pod or in a template.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use super::FieldError;
+use super::names::is_dns_label;
+use super::path::{at, list, text};
+use crate::quantity;
+
+type Errors = Vec<FieldError>;
+
+/// All rules on the spec at `path`.
+pub(super) fn spec(spec: &Value, path: &str, errors: &mut Errors) {
+    let containers = list(spec, "/containers");
+    if containers.is_empty() {
+        errors.push(FieldError {
+            field: format!("{path}.containers"),
+            message: "at least one container is needed".to_owned(),
+            reason: "FieldValueRequired",
+        });
+    }
+    let mut names = HashSet::new();
+    for (i, container) in containers.iter().enumerate() {
+        let here = format!("{path}.containers[{i}]");
+        let name = text(container, "/name");
+        if !is_dns_label(name) {
+            errors.push(FieldError::invalid(
+                format!("{here}.name"),
+                format!("{name:?} is not a DNS label (RFC 1123)"),
+            ));
+        }
+        if !names.insert(name) {
+            errors.push(FieldError::invalid(
+                format!("{here}.name"),
+                format!("{name:?} is there twice"),
+            ));
+        }
+        if text(container, "/image").is_empty() {
+            errors.push(FieldError::invalid(format!("{here}.image"), "an image is needed"));
+        }
+        mounts(container, spec, &here, errors);
+        resources(container, &here, errors);
+        for field in ["readinessProbe", "livenessProbe", "startupProbe"] {
+            probe(container, field, &here, errors);
+        }
+    }
+    for (i, volume) in list(spec, "/volumes").iter().enumerate() {
+        let size = at(volume, "/emptyDir/sizeLimit");
+        if size.as_str().is_some_and(|q| quantity::units(q).is_none()) {
+            errors.push(not_a_quantity(
+                format!("{path}.volumes[{i}].emptyDir.sizeLimit"),
+                size,
+            ));
+        }
+    }
+}
+
+fn mounts(container: &Value, spec: &Value, here: &str, errors: &mut Errors) {
+    let volumes: HashSet<&str> = list(spec, "/volumes").iter().map(|v| text(v, "/name")).collect();
+    for (j, mount) in list(container, "/volumeMounts").iter().enumerate() {
+        let volume = text(mount, "/name");
+        if !volumes.contains(volume) {
+            let message = format!("the pod has no volume {volume:?}");
+            errors.push(FieldError::invalid(
+                format!("{here}.volumeMounts[{j}].name"),
+                message,
+            ));
+        }
+    }
+}
+
+fn not_a_quantity(field: String, quantity: &Value) -> FieldError {
+    let message = format!("{quantity} is not a quantity that can be had: write for example 500m, 2, 128Mi");
+    FieldError::invalid(field, message)
+}
+
+/// What the core reads must be readable, or a pod would run without the limit; a device that nobody gives is not asked for.
+fn resources(container: &Value, here: &str, errors: &mut Errors) {
+    for which in ["requests", "limits"] {
+        let quantities = at(container, &format!("/resources/{which}")).as_object();
+        for (resource, quantity) in quantities.into_iter().flatten() {
+            let field = format!("{here}.resources.{which}.{resource}");
+            let text = quantity.as_str().unwrap_or_default();
+            let readable = if resource == "cpu" {
+                quantity::milli(text).is_some()
+            } else {
+                quantity::units(text).is_some()
+            };
+            if !readable {
+                errors.push(not_a_quantity(field, quantity));
+            } else if resource.contains('/') {
+                let message = "extended resources are not supported: no node has any to give";
+                errors.push(FieldError::invalid(field, message));
+            } else if let Some(size) = resource.strip_prefix("hugepages-")
+                && quantity::units(size).is_none_or(|size| !size.is_power_of_two())
+            {
+                let message = format!("{size:?} is not a page size: write for example hugepages-2Mi");
+                errors.push(FieldError::invalid(field, message));
+            }
+        }
+    }
+}
+
+/// A probe that cannot be run would count as passed, or stop a container that is well.
+fn probe(container: &Value, field: &str, here: &str, errors: &mut Errors) {
+    let probe = at(container, &format!("/{field}"));
+    if probe.is_null() {
+        return;
+    }
+    let here = format!("{here}.{field}");
+    if !at(probe, "/exec").is_null() {
+        return;
+    }
+    let Some(action) = ["httpGet", "tcpSocket"]
+        .into_iter()
+        .find(|a| !at(probe, &format!("/{a}")).is_null())
+    else {
+        let message = "only httpGet, tcpSocket and exec are supported";
+        return errors.push(FieldError::invalid(here, message));
+    };
+    if !["", "HTTP"].contains(&text(probe, "/httpGet/scheme")) {
+        let message = "only HTTP is supported: use tcpSocket or exec instead";
+        errors.push(FieldError::invalid(format!("{here}.httpGet.scheme"), message));
+    }
+    let port = at(probe, &format!("/{action}/port"));
+    let known = match port.as_str() {
+        Some(name) => list(container, "/ports").iter().any(|p| text(p, "/name") == name),
+        None => port.as_i64().is_some_and(|n| (1..=65_535).contains(&n)),
+    };
+    if !known {
+        let message = format!("{port} is neither 1 to 65535 nor the name of one of the container's ports");
+        errors.push(FieldError::invalid(format!("{here}.{action}.port"), message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Fields that are refused in a container with these fields.
+    fn refused(fields: Value) -> Vec<String> {
+        let mut container =
+            json!({"name": "c", "image": "i", "ports": [{"name": "web", "containerPort": 80}]});
+        let all = container.as_object_mut().unwrap();
+        all.extend(fields.as_object().unwrap().clone());
+        let mut errors = Errors::new();
+        spec(&json!({"containers": [container]}), "spec", &mut errors);
+        let prefix = "spec.containers[0].";
+        errors
+            .into_iter()
+            .map(|e| e.field.strip_prefix(prefix).unwrap().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn a_limit_that_would_not_be_one_is_refused() {
+        for good in ["1.5Gi", "1e9", "1Pi", "128974848000m", "5"] {
+            let fields = json!({"resources": {"limits": {"memory": good, "cpu": "1500u"}}});
+            assert!(refused(fields).is_empty(), "{good}");
+        }
+        for bad in ["16Ei", "-1", "1gi", "inf", ""] {
+            let fields = json!({"resources": {"limits": {"memory": bad}}});
+            assert_eq!(refused(fields), ["resources.limits.memory"], "{bad}");
+        }
+        for resource in ["nvidia.com/gpu", "hugepages-2x", "hugepages-3Mi"] {
+            let fields = json!({"resources": {"requests": {resource: "1"}}});
+            assert_eq!(refused(fields), [format!("resources.requests.{resource}")]);
+        }
+    }
+
+    #[test]
+    fn a_probe_that_cannot_be_run_is_refused() {
+        for good in [
+            json!({"exec": {"command": ["true"]}}),
+            json!({"tcpSocket": {"port": 80}}),
+            json!({"httpGet": {"port": "web", "scheme": "HTTP"}}),
+        ] {
+            assert!(refused(json!({"readinessProbe": good})).is_empty());
+        }
+        for (bad, field) in [
+            (json!({"grpc": {"port": 80}}), ""),
+            (json!({}), ""),
+            (json!({"httpGet": {"port": "other"}}), ".httpGet.port"),
+            (json!({"tcpSocket": {"port": 0}}), ".tcpSocket.port"),
+            (
+                json!({"httpGet": {"port": 80, "scheme": "HTTPS"}}),
+                ".httpGet.scheme",
+            ),
+        ] {
+            assert_eq!(
+                refused(json!({"livenessProbe": bad})),
+                [format!("livenessProbe{field}")]
+            );
+        }
+    }
+}
