@@ -31,6 +31,23 @@ const CONTAINER: &[&str] = &[
     "startupProbe",
     "securityContext",
 ];
+const PORT: &[&str] = &["name", "containerPort", "protocol"];
+const MOUNT: &[&str] = &["name", "mountPath", "subPath", "readOnly"];
+/// Of a volume's source, whatever the source is.
+const VOLUME: &[&str] = &["name", "secretName", "items", "optional", "sizeLimit", "path"];
+const FILE: &[&str] = &["key", "path"];
+const PROBE: &[&str] = &[
+    "exec",
+    "httpGet",
+    "tcpSocket",
+    "initialDelaySeconds",
+    "periodSeconds",
+    "timeoutSeconds",
+    "failureThreshold",
+    "successThreshold",
+];
+const HTTP_GET: &[&str] = &["port", "path"];
+const RESOURCES: &[&str] = &["requests", "limits"];
 const POD_SECURITY: &[&str] = &["runAsUser", "runAsGroup"];
 const CONTAINER_SECURITY: &[&str] = &[
     "runAsUser",
@@ -39,6 +56,16 @@ const CONTAINER_SECURITY: &[&str] = &[
     "privileged",
     "readOnlyRootFilesystem",
 ];
+const CAPABILITIES: &[&str] = &["add"];
+const WORKLOAD_SPEC: &[&str] = &[
+    "replicas",
+    "selector",
+    "template",
+    "strategy",
+    "paused",
+    "revisionHistoryLimit",
+];
+const NODE_SPEC: &[&str] = &["unschedulable", "podCIDR", "podCIDRs", "providerID"];
 const SERVICE_SPEC: &[&str] = &[
     "ports",
     "selector",
@@ -60,6 +87,18 @@ const HARMLESS: &[(&str, &str)] = &[
     ("sessionAffinity", "None"),
     ("internalTrafficPolicy", "Cluster"),
     ("ipFamilyPolicy", "SingleStack"),
+    ("mountPropagation", "None"),
+    ("recursiveReadOnly", "Disabled"),
+    ("medium", "Memory"),
+    ("scheme", "HTTP"),
+];
+
+/// The same for numbers.
+const HARMLESS_NUMBERS: &[(&str, i64)] = &[
+    ("defaultMode", 0o644),
+    ("minReadySeconds", 0),
+    ("progressDeadlineSeconds", 600),
+    ("hostPort", 0),
 ];
 
 /// A kind that is acted on as a whole.
@@ -73,7 +112,10 @@ fn says_something(name: &str, value: &Value) -> bool {
         Value::String(text) => !text.is_empty() && !HARMLESS.contains(&(name, text)),
         Value::Array(items) => items.len() > usize::from(name == "ipFamilies"),
         Value::Object(fields) => !fields.is_empty(),
-        _ => true,
+        Value::Number(number) => !HARMLESS_NUMBERS
+            .iter()
+            .any(|(field, harmless)| *field == name && number.as_i64() == Some(*harmless)),
+        Value::Bool(true) => true,
     }
 }
 
@@ -94,18 +136,56 @@ fn pod_spec(spec: &Value, path: &str) -> Vec<String> {
         POD_SECURITY,
         &mut found,
     );
-    for (i, container) in list(spec, "/containers").iter().enumerate() {
-        let here = format!("{path}.containers[{i}]");
-        rest(container, &here, CONTAINER, &mut found);
-        let security = at(container, "/securityContext");
-        rest(
-            security,
-            &format!("{here}.securityContext"),
-            CONTAINER_SECURITY,
-            &mut found,
-        );
+    for (i, from) in list(spec, "/containers").iter().enumerate() {
+        container(from, &format!("{path}.containers[{i}]"), &mut found);
+    }
+    for (i, from) in list(spec, "/volumes").iter().enumerate() {
+        volume(from, &format!("{path}.volumes[{i}]"), &mut found);
     }
     found
+}
+
+fn container(from: &Value, path: &str, found: &mut Vec<String>) {
+    rest(from, path, CONTAINER, found);
+    let parts = [
+        ("securityContext", CONTAINER_SECURITY),
+        ("securityContext.capabilities", CAPABILITIES),
+        ("resources", RESOURCES),
+        ("readinessProbe", PROBE),
+        ("readinessProbe.httpGet", HTTP_GET),
+        ("livenessProbe", PROBE),
+        ("livenessProbe.httpGet", HTTP_GET),
+        ("startupProbe", PROBE),
+        ("startupProbe.httpGet", HTTP_GET),
+    ];
+    for (part, honoured) in parts {
+        let value = at(from, &format!("/{}", part.replace('.', "/")));
+        rest(value, &format!("{path}.{part}"), honoured, found);
+    }
+    for (field, honoured) in [("ports", PORT), ("volumeMounts", MOUNT)] {
+        for (i, item) in list(from, &format!("/{field}")).iter().enumerate() {
+            rest(item, &format!("{path}.{field}[{i}]"), honoured, found);
+        }
+    }
+    for which in RESOURCES {
+        let quantities = at(from, &format!("/resources/{which}")).as_object();
+        let names = quantities.into_iter().flatten().map(|(name, _)| name);
+        let ignored =
+            names.filter(|n| !["cpu", "memory"].contains(&n.as_str()) && !n.starts_with("hugepages-"));
+        found.extend(ignored.map(|name| format!("{path}.resources.{which}.{name}")));
+    }
+}
+
+fn volume(from: &Value, path: &str, found: &mut Vec<String>) {
+    // Other sources keep the pod from starting, with a message.
+    for source in ["configMap", "secret", "emptyDir", "hostPath"] {
+        let here = format!("{path}.{source}");
+        let value = at(from, &format!("/{source}"));
+        rest(value, &here, VOLUME, found);
+        for (i, item) in list(value, "/items").iter().enumerate() {
+            rest(item, &format!("{here}.items[{i}]"), FILE, found);
+        }
+    }
 }
 
 /// A Pod's fields without effect.
@@ -113,9 +193,22 @@ pub(super) fn pod(object: &Value) -> Vec<String> {
     pod_spec(at(object, "/spec"), "spec")
 }
 
-/// Those in the template of a Deployment or ReplicaSet.
+/// A Deployment's or ReplicaSet's, and those in its template.
 pub(super) fn workload(object: &Value) -> Vec<String> {
-    pod_spec(at(object, "/spec/template/spec"), "spec.template.spec")
+    let mut found = pod_spec(at(object, "/spec/template/spec"), "spec.template.spec");
+    rest(at(object, "/spec"), "spec", WORKLOAD_SPEC, &mut found);
+    // One pod more than wanted and none less, whatever the update says; the defaults are no wish.
+    let wished = at(object, "/spec/strategy/rollingUpdate").as_object();
+    let wished = wished.into_iter().flatten().filter(|(_, value)| *value != "25%");
+    found.extend(wished.map(|(field, _)| format!("spec.strategy.rollingUpdate.{field}")));
+    found
+}
+
+/// A Node's.
+pub(super) fn node(object: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    rest(at(object, "/spec"), "spec", NODE_SPEC, &mut found);
+    found
 }
 
 /// A Service's.
@@ -148,5 +241,55 @@ mod tests {
             service(&json!({"spec": {"type": "ClusterIP", "sessionAffinity": "ClientIP"}})),
             ["spec.sessionAffinity"]
         );
+    }
+
+    #[test]
+    fn fields_within_fields_are_named_too() {
+        let input = json!({"spec": {
+            "containers": [{
+                "name": "c",
+                "ports": [{"containerPort": 80, "hostPort": 80}],
+                "resources": {"requests": {"cpu": "1", "memory": "1Mi", "ephemeral-storage": "1Gi", "hugepages-2Mi": "2Mi"}},
+                "readinessProbe": {"httpGet": {"port": 80, "path": "/", "scheme": "HTTP", "host": "h", "httpHeaders": [{"name": "a", "value": "b"}]}},
+                "volumeMounts": [{"name": "v", "mountPath": "/v", "subPathExpr": "$(A)", "mountPropagation": "Bidirectional"}],
+                "securityContext": {"capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]}},
+            }],
+            "volumes": [
+                {"name": "v", "configMap": {"name": "m", "defaultMode": 256, "items": [{"key": "k", "path": "p", "mode": 256}]}},
+                {"name": "w", "secret": {"secretName": "s", "defaultMode": 420}},
+                {"name": "x", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+                {"name": "y", "hostPath": {"path": "/", "type": "Directory"}},
+            ],
+        }});
+        let mut found = pod(&input);
+        found.sort();
+        let container = "spec.containers[0]";
+        let expected = [
+            format!("{container}.ports[0].hostPort"),
+            format!("{container}.readinessProbe.httpGet.host"),
+            format!("{container}.readinessProbe.httpGet.httpHeaders"),
+            format!("{container}.resources.requests.ephemeral-storage"),
+            format!("{container}.securityContext.capabilities.drop"),
+            format!("{container}.volumeMounts[0].mountPropagation"),
+            format!("{container}.volumeMounts[0].subPathExpr"),
+            "spec.volumes[0].configMap.defaultMode".to_owned(),
+            "spec.volumes[0].configMap.items[0].mode".to_owned(),
+            "spec.volumes[3].hostPath.type".to_owned(),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn wishes_about_updates_and_nodes_are_named() {
+        let update = json!({"maxSurge": 2, "maxUnavailable": "25%"});
+        let input = json!({"spec": {"replicas": 1, "minReadySeconds": 5, "progressDeadlineSeconds": 600,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": update}}});
+        assert_eq!(
+            workload(&input),
+            ["spec.minReadySeconds", "spec.strategy.rollingUpdate.maxSurge"]
+        );
+        let tainted =
+            json!({"spec": {"unschedulable": true, "taints": [{"key": "k", "effect": "NoSchedule"}]}});
+        assert_eq!(node(&tainted), ["spec.taints"]);
     }
 }

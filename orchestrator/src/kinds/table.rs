@@ -93,6 +93,7 @@ pub static KINDS: &[Kind] = &[
         namespaced: false,
         status: true,
         decode: through::<core::Node>,
+        without_effect: honoured::node,
         columns: columns::NODE,
         ..BASE
     },
