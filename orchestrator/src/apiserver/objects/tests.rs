@@ -314,3 +314,25 @@ async fn what_is_no_object_or_could_be_no_file_is_refused() {
         assert_eq!(error.code, http::StatusCode::UNPROCESSABLE_ENTITY, "{key}");
     }
 }
+
+#[tokio::test]
+async fn what_a_live_pod_cannot_follow_is_refused() {
+    let o = objects().await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}});
+    let made = o.create(row("Pod"), "default", pod, USER).await.unwrap().object;
+    let mut labelled = made.clone();
+    labelled["metadata"]["labels"] = json!({"a": "b"});
+    let made = o
+        .update(row("Pod"), "default", "p", labelled, Target::Main, USER)
+        .await
+        .unwrap()
+        .object;
+    let mut other = made;
+    other["spec"]["containers"][0]["image"] = json!("i:2");
+    let error = o
+        .update(row("Pod"), "default", "p", other, Target::Main, USER)
+        .await
+        .unwrap_err();
+    assert_eq!((error.code.as_u16(), error.reason), (422, "Invalid"));
+    assert!(error.message.contains("make a new pod"), "{error}");
+}

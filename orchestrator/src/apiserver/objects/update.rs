@@ -184,20 +184,10 @@ fn keep_addresses(new: &mut Value, old: &Value) {
     }
 }
 
-/// A pod's spec is fixed, but for its images and tolerations; resources go through `resize`, the node through `binding`.
+/// A pod's spec is fixed: its node runs what it was told first. Resources go through `resize`, the node through `binding`.
 fn frozen_spec(kind: &Kind, new: &Value, old: &Value) -> Result<(), ApiError> {
     let strip = |pod: &Value| {
         let mut spec = pod["spec"].clone();
-        for list in ["containers", "initContainers"] {
-            for container in spec
-                .get_mut(list)
-                .and_then(Value::as_array_mut)
-                .into_iter()
-                .flatten()
-            {
-                container["image"] = Value::Null;
-            }
-        }
         spec["tolerations"] = Value::Null;
         spec["activeDeadlineSeconds"] = Value::Null;
         spec
@@ -205,8 +195,9 @@ fn frozen_spec(kind: &Kind, new: &Value, old: &Value) -> Result<(), ApiError> {
     if strip(new) == strip(old) {
         return Ok(());
     }
-    let message = "pod updates may not change fields other than containers[*].image, tolerations and \
-        activeDeadlineSeconds: resize resources through the sub-resource resize, or make a new pod";
+    let message = "pod updates may not change fields other than tolerations and activeDeadlineSeconds: resize resources \
+        through the sub-resource resize; for another image or anything else make a new pod, or change the Deployment or \
+        NetworkFunction that made this one";
     reject(
         kind,
         new,
