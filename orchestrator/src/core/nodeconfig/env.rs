@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, KeyToPath, Pod, Secret};
 
 use super::super::world::{Key, Work};
 use super::super::{meta, pods};
@@ -22,7 +22,13 @@ pub(super) fn resolve(
             (None, None) => continue,
         };
         match data {
-            Some(data) => all.extend(data.into_iter().map(|(k, v)| (format!("{prefix}{k}"), v))),
+            Some(data) => {
+                for (key, value) in data {
+                    let value = utf8(name, &key, value)
+                        .map_err(|e| format!("environment of container `{}`: {e}", container.name))?;
+                    all.push((format!("{prefix}{key}"), value));
+                }
+            }
             None if optional == Some(true) => {}
             None => {
                 return Err(format!(
@@ -82,7 +88,7 @@ fn value_from(work: &Work<'_>, pod: &Pod, source: &EnvVarSource) -> Result<Optio
     };
     match data.and_then(|mut d| d.remove(key)) {
         None if optional != Some(true) => Err(format!("`{name}` with key `{key}` does not exist")),
-        value => Ok(value),
+        value => value.map(|value| utf8(name, key, value)).transpose(),
     }
 }
 
@@ -114,26 +120,132 @@ fn field_of(pod: &Pod, path: &str) -> Result<String, String> {
     Ok(value)
 }
 
-/// A ConfigMap's texts.
-pub(super) fn config_map(work: &Work<'_>, pod: &Pod, name: &str) -> Option<BTreeMap<String, String>> {
+/// Values by key, as bytes: of a Secret, or of a ConfigMap.
+type Data = BTreeMap<String, Vec<u8>>;
+
+/// A ConfigMap's texts; variables do not see its `binaryData`.
+fn config_map(work: &Work<'_>, pod: &Pod, name: &str) -> Option<Data> {
     let map = work.get::<ConfigMap>(&Key::new(meta::namespace(&pod.metadata), name))?;
-    Some(map.data.clone().unwrap_or_default())
+    let texts = map.data.iter().flatten();
+    Some(texts.map(|(k, v)| (k.clone(), v.clone().into_bytes())).collect())
 }
 
-/// A Secret's texts (bytes that are no UTF-8 are replaced).
-pub(super) fn secret(work: &Work<'_>, pod: &Pod, name: &str) -> Option<BTreeMap<String, String>> {
+fn secret(work: &Work<'_>, pod: &Pod, name: &str) -> Option<Data> {
     let secret = work.get::<Secret>(&Key::new(meta::namespace(&pod.metadata), name))?;
-    let encoded = secret.data.iter().flatten();
-    let mut all: BTreeMap<String, String> = encoded
-        .map(|(k, v)| (k.clone(), String::from_utf8_lossy(&v.0).into_owned()))
-        .collect();
-    all.extend(secret.string_data.clone().unwrap_or_default());
-    Some(all)
+    let values = secret.data.iter().flatten();
+    Some(values.map(|(k, v)| (k.clone(), v.0.clone())).collect())
+}
+
+/// The value as text. Nodes are told texts only, and one with other bytes replaced would be a wrong key or certificate.
+fn utf8(name: &str, key: &str, value: Vec<u8>) -> Result<String, String> {
+    String::from_utf8(value).map_err(|_| {
+        format!("key `{key}` of `{name}` is not UTF-8 text, which is all that Gantry delivers: encode it, in base64 for example")
+    })
+}
+
+/// The files of a volume with a ConfigMap, all of it or the chosen items; `None` if it does not exist.
+pub(super) fn config_map_files(
+    work: &Work<'_>,
+    pod: &Pod,
+    name: &str,
+    items: &Option<Vec<KeyToPath>>,
+) -> Result<Option<BTreeMap<String, String>>, String> {
+    let Some(mut data) = config_map(work, pod, name) else {
+        return Ok(None);
+    };
+    let map = work.get::<ConfigMap>(&Key::new(meta::namespace(&pod.metadata), name));
+    let binary = map.iter().filter_map(|m| m.binary_data.as_ref()).flatten();
+    data.extend(binary.map(|(k, v)| (k.clone(), v.0.clone())));
+    files(name, data, items).map(Some)
+}
+
+/// As [`config_map_files`], with a Secret.
+pub(super) fn secret_files(
+    work: &Work<'_>,
+    pod: &Pod,
+    name: &str,
+    items: &Option<Vec<KeyToPath>>,
+) -> Result<Option<BTreeMap<String, String>>, String> {
+    let data = secret(work, pod, name);
+    data.map(|data| files(name, data, items)).transpose()
+}
+
+fn files(
+    name: &str,
+    mut data: Data,
+    items: &Option<Vec<KeyToPath>>,
+) -> Result<BTreeMap<String, String>, String> {
+    let chosen: Vec<(String, String, Vec<u8>)> = match items {
+        None => data
+            .into_iter()
+            .map(|(key, value)| (key.clone(), key, value))
+            .collect(),
+        Some(items) => items
+            .iter()
+            .filter_map(|i| Some((i.path.clone(), i.key.clone(), data.remove(&i.key)?)))
+            .collect(),
+    };
+    let texts = chosen
+        .into_iter()
+        .map(|(path, key, value)| Ok((path, utf8(name, &key, value)?)));
+    texts.collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::super::super::world::{Object, Settings, World};
     use super::*;
+
+    fn world(objects: impl IntoIterator<Item = Object>) -> World {
+        let mut world = World::new(Settings {
+            pod_cidr: "10.85.0.0/16".parse().unwrap(),
+            service_cidr: "10.86.0.0/16".parse().unwrap(),
+            cluster_domain: "cluster.local".to_owned(),
+            seed: 0,
+        });
+        objects.into_iter().for_each(|object| world.objects.put(object));
+        world
+    }
+
+    /// `//79` is base64 of two bytes that are no UTF-8, `b2s=` of `ok`.
+    #[test]
+    fn bytes_that_are_no_text_are_named_and_never_changed() {
+        let metadata = json!({"name": "x", "namespace": "default"});
+        let secret = json!({"metadata": metadata, "data": {"bad": "//79", "good": "b2s="}});
+        let map = json!({"metadata": metadata, "data": {"text": "t"}, "binaryData": {"bad": "//79", "good": "b2s="}});
+        let world = world([
+            Object::Secret(Arc::new(serde_json::from_value(secret).unwrap())),
+            Object::ConfigMap(Arc::new(serde_json::from_value(map).unwrap())),
+        ]);
+        let work = Work::new(&world, 0);
+        let pod: Pod = serde_json::from_value(json!({"metadata": metadata})).unwrap();
+        let bad = secret_files(&work, &pod, "x", &None).unwrap_err();
+        assert!(bad.contains("`bad` of `x`"), "{bad}");
+        assert!(
+            config_map_files(&work, &pod, "x", &None)
+                .unwrap_err()
+                .contains("`bad`")
+        );
+        let items: Option<Vec<KeyToPath>> =
+            serde_json::from_value(json!([{"key": "good", "path": "p"}])).unwrap();
+        let picked = BTreeMap::from([("p".to_owned(), "ok".to_owned())]);
+        assert_eq!(
+            secret_files(&work, &pod, "x", &items).unwrap(),
+            Some(picked.clone())
+        );
+        assert_eq!(config_map_files(&work, &pod, "x", &items).unwrap(), Some(picked));
+        let env = |key: &str| {
+            let from = json!({"secretKeyRef": {"name": "x", "key": key}});
+            let container = json!({"name": "c", "env": [{"name": "A", "valueFrom": from}]});
+            resolve(&work, &pod, &serde_json::from_value(container).unwrap())
+        };
+        assert_eq!(env("good").unwrap(), [("A".to_owned(), "ok".to_owned())]);
+        assert!(env("bad").unwrap_err().contains("`bad` of `x`"));
+    }
 
     #[test]
     fn variables_expand_as_in_kubernetes() {

@@ -7,7 +7,7 @@ use gantry_nodeagent_api::{
     Volume,
 };
 use gantry_plan::{ContainerPlacement, CpuRequest, Placement};
-use k8s_openapi::api::core::v1::{self as k8s, Container, KeyToPath, Pod};
+use k8s_openapi::api::core::v1::{self as k8s, Container, Pod};
 
 use super::super::world::Work;
 use super::super::{meta, pods, resources};
@@ -150,7 +150,7 @@ fn container_config(
         sub_path: m.sub_path.clone().filter(|s| !s.is_empty()),
         read_only: m.read_only.unwrap_or(false),
     });
-    let readers = |p: &Option<k8s::Probe>| p.as_ref().and_then(|p| probe::convert(p, from));
+    let readers = |p: &Option<k8s::Probe>| p.as_ref().map(|p| probe::convert(p, from)).transpose();
     Ok(ContainerConfig {
         name: from.name.clone(),
         image: from.image.clone().unwrap_or_default(),
@@ -160,9 +160,9 @@ fn container_config(
         resources: sizes(from, granted, placement.resize_pending),
         mounts: mounts.collect(),
         security: security(pod, from),
-        readiness: readers(&from.readiness_probe),
-        liveness: readers(&from.liveness_probe),
-        startup: readers(&from.startup_probe),
+        readiness: readers(&from.readiness_probe)?,
+        liveness: readers(&from.liveness_probe)?,
+        startup: readers(&from.startup_probe)?,
         env,
     })
 }
@@ -191,37 +191,24 @@ fn volumes(work: &Work<'_>, pod: &Pod) -> Result<BTreeMap<String, Volume>, Strin
 }
 
 fn volume(work: &Work<'_>, pod: &Pod, from: &k8s::Volume) -> Result<Volume, String> {
-    let files = |data: Option<BTreeMap<String, String>>,
-                 what: &str,
-                 name: &str,
-                 items: &Option<Vec<KeyToPath>>,
-                 optional: Option<bool>| {
-        match data {
-            Some(data) => Ok(Volume::Files(pick(data, items))),
+    let files =
+        |files: Option<BTreeMap<String, String>>, what: &str, name: &str, optional: Option<bool>| match files
+        {
+            Some(files) => Ok(Volume::Files(files)),
             None if optional == Some(true) => Ok(Volume::Files(BTreeMap::new())),
             None => Err(format!(
                 "volume `{}` refers to {what} `{name}`, which does not exist",
                 from.name
             )),
-        }
-    };
+        };
+    let unfit = |e: String| format!("volume `{}`: {e}", from.name);
     if let Some(source) = &from.config_map {
-        files(
-            env::config_map(work, pod, &source.name),
-            "ConfigMap",
-            &source.name,
-            &source.items,
-            source.optional,
-        )
+        let found = env::config_map_files(work, pod, &source.name, &source.items).map_err(unfit)?;
+        files(found, "ConfigMap", &source.name, source.optional)
     } else if let Some(source) = &from.secret {
         let name = source.secret_name.clone().unwrap_or_default();
-        files(
-            env::secret(work, pod, &name),
-            "Secret",
-            &name,
-            &source.items,
-            source.optional,
-        )
+        let found = env::secret_files(work, pod, &name, &source.items).map_err(unfit)?;
+        files(found, "Secret", &name, source.optional)
     } else if let Some(source) = &from.empty_dir {
         let limit = source
             .size_limit
@@ -239,15 +226,5 @@ fn volume(work: &Work<'_>, pod: &Pod, from: &k8s::Volume) -> Result<Volume, Stri
             "volume `{}` is of a type that is not supported: use configMap, secret, emptyDir or hostPath",
             from.name
         ))
-    }
-}
-
-fn pick(mut data: BTreeMap<String, String>, items: &Option<Vec<KeyToPath>>) -> BTreeMap<String, String> {
-    match items {
-        None => data,
-        Some(items) => items
-            .iter()
-            .filter_map(|i| Some((i.path.clone(), data.remove(&i.key)?)))
-            .collect(),
     }
 }

@@ -4,8 +4,8 @@ use gantry_nodeagent_api::{Probe, ProbeAction};
 use k8s_openapi::api::core::v1::{self as k8s, Container};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-/// `None` for a probe without a supported action.
-pub(super) fn convert(from: &k8s::Probe, container: &Container) -> Option<Probe> {
+/// In words why there is no such probe on a node; without it the container would count as ready at once.
+pub(super) fn convert(from: &k8s::Probe, container: &Container) -> Result<Probe, String> {
     let action = if let Some(get) = &from.http_get {
         let path = get.path.clone().unwrap_or_else(|| "/".to_owned());
         ProbeAction::HttpGet {
@@ -16,15 +16,20 @@ pub(super) fn convert(from: &k8s::Probe, container: &Container) -> Option<Probe>
         ProbeAction::TcpSocket {
             port: port(&socket.port, container)?,
         }
-    } else {
+    } else if let Some(exec) = &from.exec {
         ProbeAction::Exec {
-            command: from.exec.as_ref()?.command.clone().unwrap_or_default(),
+            command: exec.command.clone().unwrap_or_default(),
         }
+    } else {
+        return Err(format!(
+            "a probe of container `{}` is of a type that is not supported: use httpGet, tcpSocket or exec",
+            container.name
+        ));
     };
     let number =
         |value: Option<i32>, default: u32| value.and_then(|v| u32::try_from(v).ok()).unwrap_or(default);
     let ms = |value: Option<i32>, default: u32| u64::from(number(value, default)) * 1000;
-    Some(Probe {
+    Ok(Probe {
         action,
         initial_delay_ms: ms(from.initial_delay_seconds, 0),
         period_ms: ms(from.period_seconds, 10).max(1000),
@@ -34,16 +39,43 @@ pub(super) fn convert(from: &k8s::Probe, container: &Container) -> Option<Probe>
     })
 }
 
-fn port(port: &IntOrString, container: &Container) -> Option<u16> {
-    match port {
-        IntOrString::Int(number) => u16::try_from(*number).ok(),
+fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
+    let number = match port {
+        IntOrString::Int(number) => Some(*number),
         IntOrString::String(name) => {
-            let found = container
-                .ports
-                .iter()
-                .flatten()
-                .find(|p| p.name.as_deref() == Some(name))?;
-            u16::try_from(found.container_port).ok()
+            let mut ports = container.ports.iter().flatten();
+            ports
+                .find(|p| p.name.as_deref() == Some(name))
+                .map(|p| p.container_port)
+        }
+    };
+    let unknown = || {
+        format!(
+            "a probe of container `{}` names a port that it does not have",
+            container.name
+        )
+    };
+    number.and_then(|n| u16::try_from(n).ok()).ok_or_else(unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_probe_that_cannot_be_run_is_not_left_out() {
+        let container = json!({"name": "c", "ports": [{"name": "web", "containerPort": 8080}]});
+        let container: Container = serde_json::from_value(container).unwrap();
+        let convert = |probe| convert(&serde_json::from_value(probe).unwrap(), &container);
+        let found = convert(json!({"tcpSocket": {"port": "web"}})).unwrap();
+        assert_eq!(found.action, ProbeAction::TcpSocket { port: 8080 });
+        for bad in [
+            json!({"grpc": {"port": 1}}),
+            json!({"tcpSocket": {"port": "other"}}),
+        ] {
+            assert!(convert(bad).unwrap_err().contains("`c`"));
         }
     }
 }
