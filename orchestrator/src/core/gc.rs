@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gantry_api::{NetworkFunction, Operation, OperationPhase};
+use gantry_api::{NetworkFunction, ObjectMeta, Operation, OperationPhase};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -12,6 +12,16 @@ use super::world::{Key, Kinded, Work};
 
 /// Finished operations kept for each function.
 const OPERATIONS_KEPT: usize = 20;
+
+/// Kinds whose objects own others, with their API group. An owner of another kind is not looked for, and counts as alive.
+const OWNERS: &[(&str, &str)] = &[
+    ("gantry.dev", "NetworkService"),
+    ("gantry.dev", "NetworkFunction"),
+    ("apps", "Deployment"),
+    ("apps", "ReplicaSet"),
+    ("", "Service"),
+    ("", "Pod"),
+];
 
 /// Removes what has lost its owner.
 pub fn run(work: &mut Work<'_>) {
@@ -27,11 +37,25 @@ pub fn run(work: &mut Work<'_>) {
 fn orphans<T: Kinded>(work: &mut Work<'_>) {
     let alive = owners(work);
     let table = T::table(&work.objects).iter();
-    let lost = table.filter(|(_, o)| meta::controller_uid(o.meta()).is_some_and(|uid| !alive.contains(uid)));
+    let lost = table.filter(|(_, o)| owner(o.meta()).is_some_and(|uid| !alive.contains(uid)));
     let lost: Vec<Key> = lost.map(|(key, _)| key.clone()).collect();
     lost.iter().for_each(|key| work.retire::<T>(key));
 }
 
+/// The uid of the controller, if it is of a kind that is looked for.
+fn owner(meta: &ObjectMeta) -> Option<&str> {
+    let owners = meta.owner_references.as_ref()?;
+    let controller = owners.iter().find(|o| o.controller == Some(true))?;
+    let group = controller
+        .api_version
+        .split_once('/')
+        .map_or("", |(group, _)| group);
+    OWNERS
+        .contains(&(group, controller.kind.as_str()))
+        .then_some(controller.uid.as_str())
+}
+
+/// The uids of all objects of the [`OWNERS`]' kinds.
 fn owners(work: &Work<'_>) -> BTreeSet<String> {
     let o = &work.objects;
     let metas = o.network_services.values().map(|x| &x.metadata);
@@ -59,6 +83,41 @@ fn old_operations(work: &mut Work<'_>) {
         let surplus = list.len().saturating_sub(OPERATIONS_KEPT);
         list.iter()
             .take(surplus)
-            .for_each(|(_, key)| work.remove::<Operation>(key));
+            .for_each(|(_, key)| work.retire::<Operation>(key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::super::world::{Object, Settings, World};
+    use super::*;
+
+    #[test]
+    fn only_what_an_owner_that_can_be_looked_for_has_left_goes() {
+        let mut world = World::new(Settings {
+            pod_cidr: "10.85.0.0/16".parse().unwrap(),
+            service_cidr: "10.86.0.0/16".parse().unwrap(),
+            cluster_domain: "cluster.local".to_owned(),
+            seed: 0,
+        });
+        for (name, api_version, kind) in [
+            ("gone", "apps/v1", "ReplicaSet"),
+            ("foreign", "serving.knative.dev/v1", "Service"),
+            ("unknown", "batch/v1", "Job"),
+        ] {
+            let owner =
+                json!({"apiVersion": api_version, "kind": kind, "name": "o", "uid": "o", "controller": true});
+            let map = json!({"metadata": {"name": name, "namespace": "default", "ownerReferences": [owner]}});
+            let map = serde_json::from_value(map).unwrap();
+            world.objects.put(Object::ConfigMap(Arc::new(map)));
+        }
+        let mut work = Work::new(&world, 0);
+        run(&mut work);
+        let left: Vec<&str> = work.objects.config_maps.keys().map(|k| k.name.as_str()).collect();
+        assert_eq!(left, ["foreign", "unknown"]);
     }
 }

@@ -22,7 +22,7 @@ pub fn run(work: &mut Work<'_>) {
             continue;
         };
         let Some(node) = pods::node(&pod) else {
-            if pods::is_stopping(&pod) {
+            if pods::is_stopping(&pod) && !is_held(&pod) {
                 work.remove::<k8s::Pod>(&key);
             }
             continue;
@@ -31,10 +31,17 @@ pub fn run(work: &mut Work<'_>) {
         let Some(report) = &agent.status else { continue };
         match report.pods.get(meta::uid(&pod.metadata)) {
             Some(status) => observe(work, &key, status, agent),
-            None if pods::is_stopping(&pod) && is_gone(work, node, &pod) => work.remove::<k8s::Pod>(&key),
+            None if pods::is_stopping(&pod) && is_gone(work, node, &pod) && !is_held(&pod) => {
+                work.remove::<k8s::Pod>(&key);
+            }
             None => absent(work, &key),
         }
     }
+}
+
+/// Somebody still has to clean up after it.
+fn is_held(pod: &k8s::Pod) -> bool {
+    pod.metadata.finalizers.as_ref().is_some_and(|f| !f.is_empty())
 }
 
 /// The node has applied a configuration in which the pod stops, and does not have it any more.
@@ -209,4 +216,53 @@ fn allocated(resources: &ContainerResources) -> BTreeMap<String, Quantity> {
         );
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use gantry_nodeagent_api::{Hello, NodeStatus};
+    use serde_json::json;
+
+    use super::super::world::{Object, Settings, World};
+    use super::*;
+
+    #[test]
+    fn a_pod_that_is_gone_stays_while_finalizers_hold_it() {
+        let mut world = World::new(Settings {
+            pod_cidr: "10.85.0.0/16".parse().unwrap(),
+            service_cidr: "10.86.0.0/16".parse().unwrap(),
+            cluster_domain: "cluster.local".to_owned(),
+            seed: 0,
+        });
+        let hello = Hello {
+            node: "n".to_owned(),
+            boot_id: String::new(),
+            agent_version: String::new(),
+            kernel_version: String::new(),
+            address: [192, 0, 2, 1].into(),
+            topology: Default::default(),
+            reserved: Default::default(),
+            reserved_memory_bytes: 0,
+            generation: Default::default(),
+        };
+        world.agents.connected(hello, 1);
+        world.agents.reported("n", NodeStatus::default(), 1);
+        world.configs.insert("n".to_owned(), Arc::default());
+        for node in ["", "n"] {
+            for finalizers in [&[][..], &["example.com/x"]] {
+                let metadata = json!({"name": format!("p{node}{}", finalizers.len()), "namespace": "default",
+                    "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": finalizers});
+                let pod = json!({"metadata": metadata, "spec": {"nodeName": node, "containers": []}});
+                world
+                    .objects
+                    .put(Object::Pod(Arc::new(serde_json::from_value(pod).unwrap())));
+            }
+        }
+        let mut work = Work::new(&world, 2);
+        run(&mut work);
+        let left: Vec<&str> = work.objects.pods.keys().map(|k| k.name.as_str()).collect();
+        assert_eq!(left, ["p1", "pn1"]);
+    }
 }
