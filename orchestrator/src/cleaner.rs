@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::apiserver::{ApiError, DeleteOptions, Objects, Selector};
 use crate::kinds::{KINDS, Kind, at, named};
-use crate::store::{Store, StoreError};
+use crate::store::{Revision, Store, StoreError};
 
 /// Time between two looks at a namespace whose pods are still going.
 const NAMESPACE_PERIOD: Duration = Duration::from_millis(250);
@@ -30,23 +30,23 @@ impl Cleaner {
     /// Until the token is cancelled.
     pub async fn run(self, shutdown: CancellationToken) {
         loop {
-            let going = self.namespaces().await.unwrap_or_else(|error| {
+            let (going, seen) = self.namespaces().await.unwrap_or_else(|error| {
                 tracing::warn!(%error, "empty namespaces");
-                true
+                (true, Revision::default())
             });
             // All arms are cancel-safe: the watch is made anew, the others are a timer and a token.
             tokio::select! {
                 () = tokio::time::sleep(NAMESPACE_PERIOD), if going => {}
-                () = self.changed(), if !going => {}
+                () = self.changed(seen), if !going => {}
                 () = shutdown.cancelled() => return,
             }
         }
     }
 
-    /// Waits for a change of any namespace.
-    async fn changed(&self) {
+    /// Waits for a change of any namespace after the revision.
+    async fn changed(&self, seen: Revision) {
         let store: &dyn Store = self.objects.store().as_ref();
-        let Ok(mut watch) = store.watch(&self.namespaces.prefix(None), store.revision()) else {
+        let Ok(mut watch) = store.watch(&self.namespaces.prefix(None), seen) else {
             return;
         };
         loop {
@@ -58,9 +58,9 @@ impl Cleaner {
         }
     }
 
-    /// True if some namespace is still on its way out.
-    async fn namespaces(&self) -> Result<bool, ApiError> {
-        let (namespaces, _) = self
+    /// True if some namespace is still on its way out, and the revision at which they were looked at.
+    async fn namespaces(&self) -> Result<(bool, Revision), ApiError> {
+        let (namespaces, seen) = self
             .objects
             .list(self.namespaces, None, &Selector::default())
             .await?;
@@ -73,7 +73,7 @@ impl Cleaner {
             going |=
                 !(self.empty(name).await? && self.objects.finish_namespace(self.namespaces, name).await?);
         }
-        Ok(going)
+        Ok((going, seen))
     }
 
     /// Deletes what is in a namespace. True if nothing is left.
@@ -105,5 +105,34 @@ impl Cleaner {
         {
             tracing::debug!(%error, kind = kind.kind, namespace, name, "delete");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::store::{Limits, LocalStore};
+
+    #[tokio::test]
+    async fn a_deletion_right_after_the_look_is_not_overlooked() {
+        let store = Arc::new(LocalStore::in_memory(Limits::default()).unwrap());
+        let objects = Objects::new(store, "10.86.0.0/16".parse().unwrap());
+        let cleaner = Cleaner::new(objects.clone());
+        let input = json!({"metadata": {"name": "n"}});
+        let kind = cleaner.namespaces;
+        objects.create(kind, "", input, Default::default()).await.unwrap();
+        let (going, seen) = cleaner.namespaces().await.unwrap();
+        assert!(!going);
+        objects
+            .delete(kind, "", "n", &DeleteOptions::default())
+            .await
+            .unwrap();
+        tokio::time::timeout(Duration::from_secs(20), cleaner.changed(seen))
+            .await
+            .expect("it has changed");
     }
 }
