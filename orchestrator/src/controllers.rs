@@ -19,7 +19,8 @@ pub async fn run(config: ServerConfig, shutdown: CancellationToken) -> Result<()
     server::serve(config, shutdown, start).await
 }
 
-async fn start(parts: Parts) -> Result<Controllers, ServerError> {
+/// Starts the controllers over the parts of a server.
+pub async fn start(parts: Parts) -> Result<Controllers, ServerError> {
     let settings = Settings {
         pod_cidr: parts.config.pod_cidr,
         service_cidr: parts.config.service_cidr,

@@ -9,7 +9,7 @@ use common::{Server, has_kubectl};
 use futures::StreamExt;
 use gantry_nodeagent_api::proto::node_service_client::NodeServiceClient;
 use gantry_nodeagent_api::{
-    AgentMessage, Generation, NodeConfig, NodeStatus, OrchestratorMessage, SessionFrame, SessionKind, proto,
+    Generation, NodeConfig, NodeStatus, OrchestratorMessage, SessionFrame, SessionKind,
 };
 use gantry_orchestrator::apiserver::WriteOptions;
 use gantry_orchestrator::kinds::named;
@@ -60,11 +60,7 @@ fn configurations_go_down_newest_only_and_status_comes_up() {
             applied: Generation(1000),
             ..Default::default()
         };
-        agent
-            .up
-            .send(proto::AgentMessage::from(&AgentMessage::Status(status.clone())))
-            .await
-            .unwrap();
+        agent.report(status.clone()).await;
         match soon(server.events.recv()).await {
             Some(LinkEvent::Status(node, found)) => assert_eq!((node.as_str(), *found), ("n1", status)),
             other => panic!("{other:?}"),
@@ -157,7 +153,11 @@ fn pod_on_node(server: &Server) {
     let pods = named("Pod").unwrap();
     let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}});
     server
-        .block_on(server.objects.create(pods, "default", pod, WriteOptions::SYSTEM))
+        .block_on(
+            server
+                .objects
+                .create(pods, "default", pod, WriteOptions::default()),
+        )
         .unwrap();
 }
 

@@ -59,13 +59,6 @@ pub fn splice(value: &[u8], revision: Revision, out: &mut BytesMut) {
     out.extend_from_slice(rest);
 }
 
-/// The wire form of a stored version.
-pub fn wire(version: &Version) -> Bytes {
-    let mut out = BytesMut::with_capacity(version.value.len() + 40);
-    splice(&version.value, version.mod_revision, &mut out);
-    out.freeze()
-}
-
 /// The object of a stored version, with its resourceVersion. `Null` for bytes that are no JSON (never written by [`encode`]).
 pub fn decode(version: &Version) -> Value {
     decode_at(&version.value, version.mod_revision)

@@ -177,13 +177,6 @@ pub fn by_plural(group: &str, version: &str, plural: &str) -> Option<&'static Ki
         .find(|k| k.group == group && k.version == version && k.plural == plural)
 }
 
-/// The row of an object, by its `apiVersion` and `kind`.
-pub fn by_kind(api_version: &str, kind: &str) -> Option<&'static Kind> {
-    KINDS
-        .iter()
-        .find(|k| k.kind == kind && k.api_version() == api_version)
-}
-
 /// The row of a kind by its name alone; kinds are distinct over all groups.
 pub fn named(kind: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|k| k.kind == kind)

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use gantry_nodeagent_api::proto::{self, node_service_client::NodeServiceClient};
-use gantry_nodeagent_api::{AgentMessage, Hello, OpenSession, OrchestratorMessage, SessionFrame};
+use gantry_nodeagent_api::{AgentMessage, Hello, NodeStatus, OpenSession, OrchestratorMessage, SessionFrame};
+use gantry_topology::{Cpu, NumaNode, Topology};
+use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -14,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
+use tower::ServiceExt;
 
 use super::Server;
 
@@ -56,6 +59,40 @@ pub async fn channel(server: &Server, name: &str) -> Channel {
         .unwrap()
 }
 
+pub type Reply = http::Response<tonic::body::Body>;
+
+/// An HTTP request as the administrator.
+pub async fn send(server: &Server, method: &str, path: &str, kind: &str, body: String) -> Reply {
+    let request = http::Request::builder()
+        .method(method)
+        .uri(format!("http://localhost{path}"))
+        .header("content-type", kind)
+        .body(tonic::body::Body::new(Full::from(body)))
+        .unwrap();
+    channel(server, "admin").await.oneshot(request).await.unwrap()
+}
+
+/// A machine of four CPUs and 4 GiB.
+fn topology() -> Topology {
+    let cpu = |id| Cpu {
+        id,
+        core: id,
+        l3: 0,
+        numa: 0,
+        socket: 0,
+    };
+    let memory = NumaNode {
+        id: 0,
+        memory_bytes: 4 << 30,
+        hugepages: Default::default(),
+        distances: Default::default(),
+    };
+    Topology {
+        cpus: (0..4).map(cpu).collect(),
+        numa_nodes: vec![memory],
+    }
+}
+
 /// What an agent says first.
 pub fn hello(node: &str) -> Hello {
     Hello {
@@ -64,7 +101,7 @@ pub fn hello(node: &str) -> Hello {
         agent_version: "0".to_owned(),
         kernel_version: "6".to_owned(),
         address: "127.0.0.1".parse().unwrap(),
-        topology: Default::default(),
+        topology: topology(),
         reserved: Default::default(),
         reserved_memory_bytes: 0,
         generation: Default::default(),
@@ -88,6 +125,12 @@ impl Agent {
             .unwrap();
         let down = client.attach(ReceiverStream::new(messages)).await?.into_inner();
         Ok(Self { client, up, down })
+    }
+
+    /// Tells the orchestrator how the node is.
+    pub async fn report(&self, status: NodeStatus) {
+        let message = AgentMessage::Status(status);
+        self.up.send(proto::AgentMessage::from(&message)).await.unwrap();
     }
 
     pub async fn next(&mut self) -> OrchestratorMessage {

@@ -1,4 +1,4 @@
-//! An orchestrator without controllers, on a free port, in a temporary directory.
+//! An orchestrator on a free port, in a temporary directory.
 
 #![allow(dead_code)] // Each test binary uses a part of it.
 
@@ -16,6 +16,7 @@ use gantry_orchestrator::link::{LinkEvent, LinkHandle};
 use gantry_orchestrator::server::{Controllers, ServerConfig, serve};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Answers that nobody planned.
@@ -40,11 +41,24 @@ pub struct Server {
     pub link: LinkHandle,
     pub events: mpsc::Receiver<LinkEvent>,
     shutdown: CancellationToken,
+    task: Option<JoinHandle<()>>,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
 impl Server {
+    /// Without controllers: nobody but the test writes, and what agents say is in `events`.
     pub fn start() -> Self {
+        let server = Self::launch(false);
+        server.namespace("default");
+        server
+    }
+
+    /// The whole of it.
+    pub fn with_controllers() -> Self {
+        Self::launch(true)
+    }
+
+    fn launch(controllers: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -59,9 +73,16 @@ impl Server {
             let (started, parts) = oneshot::channel();
             let stop = shutdown.clone();
             let task = runtime.spawn(async move {
-                let done = serve(config, stop, |parts| async move {
+                let done = serve(config, stop, |mut parts| async move {
                     let shutdown = parts.shutdown.clone();
-                    let _ = started.send((parts.objects, parts.link, parts.events));
+                    let (_, mut events) = mpsc::channel(1);
+                    if !controllers {
+                        std::mem::swap(&mut events, &mut parts.events);
+                    }
+                    let _ = started.send((parts.objects.clone(), parts.link.clone(), events));
+                    if controllers {
+                        return gantry_orchestrator::controllers::start(parts).await;
+                    }
                     let task = tokio::spawn(async move { shutdown.cancelled().await });
                     Ok(Controllers {
                         planning: Arc::new(NoPlanning),
@@ -72,17 +93,16 @@ impl Server {
             });
             match runtime.block_on(parts) {
                 Ok((objects, link, events)) => {
-                    let server = Self {
+                    return Self {
                         dir,
                         address,
                         objects,
                         link,
                         events,
                         shutdown,
+                        task: Some(task),
                         runtime: Some(runtime),
                     };
-                    server.namespace("default");
-                    return server;
                 }
                 Err(_) => drop(runtime.block_on(task)),
             }
@@ -92,6 +112,18 @@ impl Server {
 
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.runtime.as_ref().unwrap().block_on(future)
+    }
+
+    pub fn spawn<F: Future<Output = ()> + Send + 'static>(&self, future: F) -> JoinHandle<()> {
+        self.runtime.as_ref().unwrap().spawn(future)
+    }
+
+    /// Stops it and waits until it has come to its end.
+    pub fn stop(mut self) {
+        self.shutdown.cancel();
+        let task = self.task.take().unwrap();
+        let ended = self.block_on(async { tokio::time::timeout(Duration::from_secs(20), task).await });
+        ended.expect("in time").unwrap();
     }
 
     fn namespace(&self, name: &str) {

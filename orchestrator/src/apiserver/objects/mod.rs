@@ -43,15 +43,6 @@ pub struct WriteOptions {
     pub system: bool,
 }
 
-impl WriteOptions {
-    /// For the orchestrator's own writes.
-    pub const SYSTEM: Self = Self {
-        dry_run: false,
-        validation: FieldValidation::Strict,
-        system: true,
-    };
-}
-
 /// A write that was done.
 #[derive(Clone, Debug)]
 pub struct Written {

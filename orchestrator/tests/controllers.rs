@@ -1,0 +1,123 @@
+//! The whole orchestrator: from a manifest to a configuration on a node, and back to a status.
+
+mod common;
+
+use common::agent::{Agent, send};
+use common::{Server, eventually};
+use gantry_nodeagent_api::{
+    ContainerStatus, NodeConfig, NodeStatus, OrchestratorMessage, PodConfig, PodDesired, PodPhase, PodStatus,
+};
+use gantry_orchestrator::apiserver::Selector;
+use gantry_orchestrator::kinds::{at, named};
+use gantry_orchestrator::pki;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+fn objects(server: &Server, kind: &str) -> Vec<Value> {
+    let kind = named(kind).unwrap();
+    let all = Selector::default();
+    server.block_on(server.objects.list(kind, None, &all)).unwrap().0
+}
+
+/// A container that started a second after the epoch and is well.
+fn running(pod: &PodConfig) -> PodStatus {
+    let container = |name: &String| ContainerStatus {
+        name: name.clone(),
+        running: true,
+        ready: true,
+        started_at_ms: 1000,
+        ..Default::default()
+    };
+    PodStatus {
+        phase: PodPhase::Running,
+        ready: true,
+        address: pod.address,
+        started_at_ms: 1000,
+        containers: pod.containers.iter().map(|c| container(&c.name)).collect(),
+        ..Default::default()
+    }
+}
+
+/// A node that does at once what it is told.
+async fn obey(mut agent: Agent, told: watch::Sender<NodeConfig>) {
+    agent.report(NodeStatus::default()).await;
+    while let Ok(Some(message)) = agent.down.message().await {
+        let OrchestratorMessage::Config(config) = message.try_into().unwrap() else {
+            continue;
+        };
+        let runs = config.pods.iter().filter(|(_, p)| p.desired == PodDesired::Run);
+        let status = NodeStatus {
+            accepted: config.generation,
+            applied: config.generation,
+            pods: runs.map(|(uid, pod)| (uid.clone(), running(pod))).collect(),
+            ..Default::default()
+        };
+        told.send_replace(config);
+        agent.report(status).await;
+    }
+}
+
+#[test]
+fn a_deployment_comes_to_a_node_gets_ready_and_goes() {
+    let server = Server::with_controllers();
+    pki::ensure(server.dir.path(), server.address, &[])
+        .unwrap()
+        .issue_node("n1")
+        .unwrap();
+    eventually("the namespace", || {
+        objects(&server, "Namespace")
+            .iter()
+            .any(|n| at(n, "/metadata/name") == "default")
+    });
+    let (tell, told) = watch::channel(NodeConfig::default());
+    let agent = server.block_on(Agent::attach(&server, "node-n1", "n1")).unwrap();
+    let node = server.spawn(obey(agent, tell));
+
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {
+        "replicas": 2,
+        "selector": {"matchLabels": {"app": "web"}},
+        "template": {
+            "metadata": {"labels": {"app": "web"}},
+            "spec": {"containers": [{"name": "main", "image": "nginx:1", "resources": {"limits": {"memory": "0.5Gi"}}}]},
+        },
+    }});
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    let reply = server.block_on(send(
+        &server,
+        "POST",
+        path,
+        "application/json",
+        deployment.to_string(),
+    ));
+    assert_eq!(reply.status(), 201);
+    eventually("two ready replicas", || {
+        objects(&server, "Deployment")
+            .iter()
+            .any(|d| at(d, "/status/readyReplicas") == 2)
+    });
+
+    let pods = objects(&server, "Pod");
+    assert_eq!(pods.len(), 2);
+    let config = told.borrow().clone();
+    for pod in &pods {
+        assert_eq!(at(pod, "/spec/nodeName"), "n1");
+        assert_eq!(at(pod, "/status/phase"), "Running");
+        assert_eq!(at(pod, "/status/containerStatuses/0/image"), "nginx:1");
+        let on_node = &config.pods[at(pod, "/metadata/uid").as_str().unwrap()];
+        assert_eq!(on_node.containers[0].resources.memory_bytes, 512 << 20);
+        let address = on_node.address.map(|a| a.to_string());
+        assert_eq!(at(pod, "/status/podIP").as_str(), address.as_deref());
+    }
+
+    let path = format!("{path}/web");
+    server.block_on(send(&server, "DELETE", &path, "", String::new()));
+    eventually("all of it is gone", || {
+        ["Deployment", "ReplicaSet", "Pod"]
+            .iter()
+            .all(|kind| objects(&server, kind).is_empty())
+    });
+    let stopped = |p: &PodConfig| p.desired == PodDesired::Stop;
+    assert!(told.borrow().pods.values().all(stopped));
+    server.stop();
+    drop(node);
+}
