@@ -240,6 +240,51 @@ fn errors_are_status_objects() {
     });
 }
 
+#[test]
+fn an_eviction_cuts_no_sessions_off() {
+    let server = Server::start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let pods = "/api/v1/namespaces/default/pods";
+        let body = |value: Value| value.to_string();
+        let function = json!([{"apiVersion": "gantry.dev/v1", "kind": "NetworkFunction", "name": "f", "uid": "f", "controller": true}]);
+        for (name, method, owners) in [
+            ("calls", "sip-dialogs", function),
+            ("alone", "sip-dialogs", json!([])),
+            ("none", "none", json!([])),
+        ] {
+            let extras = json!({"drain": {"method": method}}).to_string();
+            let metadata = json!({"name": name, "annotations": {"gantry.dev/extras": extras}, "ownerReferences": owners});
+            let pod = json!({"metadata": metadata,
+                "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}});
+            let made = send(&server, "POST", pods, "application/json", body(pod)).await;
+            assert_eq!(made.status(), 201);
+        }
+        let evict = async |name: &str, options: Value| {
+            let eviction = json!({"metadata": {"name": name}, "deleteOptions": options});
+            let path = format!("{pods}/{name}/eviction");
+            let code = send(&server, "POST", &path, "application/json", body(eviction))
+                .await
+                .status()
+                .as_u16();
+            let (_, pod) = get(&server, &format!("{pods}/{name}")).await;
+            let metadata = &pod["metadata"];
+            let has = |name: &str| metadata["annotations"][name].is_string();
+            let marks = [has("gantry.dev/evict"), has("gantry.dev/drain")];
+            (code, marks, metadata["deletionTimestamp"].is_string())
+        };
+        let (unmarked, marked, draining) = ([false, false], [true, false], [false, true]);
+        let other = json!({"preconditions": {"uid": "other"}});
+        let dry = json!({"dryRun": ["All"]});
+        assert_eq!(evict("calls", other).await, (409, unmarked, false));
+        assert_eq!(evict("calls", dry).await, (429, unmarked, false));
+        assert_eq!(evict("calls", json!({})).await, (429, marked, false));
+        assert_eq!(evict("calls", json!({})).await, (429, marked, false));
+        assert_eq!(evict("alone", json!({})).await, (429, draining, false));
+        assert_eq!(evict("none", json!({})).await, (201, unmarked, true));
+    });
+}
+
 async fn never(_: Parts) -> Result<Controllers, ServerError> {
     panic!("it must not come this far")
 }
