@@ -94,9 +94,9 @@ fn check_pod(pod: &PodConfig) -> Result<(), String> {
     }
     let mut names = BTreeSet::new();
     for container in &pod.containers {
-        if !is_label(&container.name) || !names.insert(&container.name) {
+        if !is_container_name(&container.name) || !names.insert(&container.name) {
             return Err(format!(
-                "`{}` is no container name, or is there twice",
+                "`{}` is no container name (lower-case letters, digits, `-`, 1 to 63 of them), or is there twice",
                 container.name
             ));
         }
@@ -114,9 +114,7 @@ fn check_container(pod: &PodConfig, container: &ContainerConfig) -> Result<(), S
             return Err(format!("mount path `{}` is no absolute path", mount.path));
         }
         if let Some(sub_path) = &mount.sub_path
-            && !Path::new(sub_path)
-                .components()
-                .all(|c| matches!(c, Component::Normal(_)))
+            && !is_sub_path(sub_path)
         {
             return Err(format!("sub path `{sub_path}` must be relative, without `..`"));
         }
@@ -129,6 +127,22 @@ fn check_container(pod: &PodConfig, container: &ContainerConfig) -> Result<(), S
         return Err(format!("`{name}` is no environment variable"));
     }
     Ok(())
+}
+
+/// Whether a container may have this name: lower-case letters, digits and `-`, 1 to 63 of them.
+pub fn is_container_name(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// Whether this can be a part of a volume: a relative path without `..`, not empty.
+pub fn is_sub_path(text: &str) -> bool {
+    !text.is_empty()
+        && Path::new(text)
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)))
 }
 
 /// One path component out of letters, digits, `-`, `_`, `.`; not `.` or `..`.
@@ -213,6 +227,27 @@ mod tests {
             let files = Volume::Files([("../x".to_owned(), String::new())].into());
             c.pods.get_mut("a").unwrap().volumes.insert("v".to_owned(), files);
         });
+    }
+
+    #[test]
+    fn what_no_start_would_take_is_refused() {
+        for name in ["A", "a_b", "a.b", ""] {
+            refused(|c| c.pods.get_mut("a").unwrap().containers[0].name = name.to_owned());
+        }
+        for sub_path in ["", "/x", "../x"] {
+            let text = refused(|c| {
+                let pod = c.pods.get_mut("a").unwrap();
+                pod.volumes
+                    .insert("v".to_owned(), Volume::Scratch { size_bytes: 1 });
+                pod.containers[0].mounts = vec![crate::Mount {
+                    volume: "v".to_owned(),
+                    path: "/v".to_owned(),
+                    sub_path: Some(sub_path.to_owned()),
+                    read_only: false,
+                }];
+            });
+            assert!(text.contains("sub path"), "{text}");
+        }
     }
 
     #[test]

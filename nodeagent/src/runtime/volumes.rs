@@ -1,12 +1,11 @@
 //! The pod's volumes and network files on the host, and which of them a container sees where.
 
 use std::fs::{self, Permissions};
-use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
-use gantry_nodeagent_api::{ContainerConfig, PodConfig, Volume};
+use gantry_nodeagent_api::{ContainerConfig, PodConfig, Volume, is_sub_path};
 use nix::mount::{MsFlags, mount};
 
 use super::{BindMount, PodDir, RuntimeError, mounts, subpath};
@@ -84,7 +83,11 @@ pub fn container_mounts(
         })?;
         let mut source = volume_path(dir, &wanted.volume, volume);
         if let Some(sub_path) = &wanted.sub_path {
-            check_relative(sub_path)?;
+            if !is_sub_path(sub_path) {
+                return Err(RuntimeError::Refused(format!(
+                    "sub path `{sub_path}` must be relative, without `..`"
+                )));
+            }
             source = match volume {
                 // Nobody but the agent writes there.
                 Volume::Files(_) => source.join(sub_path),
@@ -160,18 +163,4 @@ fn check_name(name: &str) -> Result<(), RuntimeError> {
             "`{name}` is no name of a volume or file: it must be one path part"
         ))),
     }
-}
-
-fn check_relative(sub_path: &str) -> Result<(), RuntimeError> {
-    let good = Path::new(sub_path)
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)));
-    if good && !sub_path.is_empty() {
-        return Ok(());
-    }
-    Err(RuntimeError::Io {
-        operation: "use sub path",
-        path: PathBuf::from(sub_path),
-        source: io::Error::new(io::ErrorKind::InvalidInput, "it must be relative, without `..`"),
-    })
 }

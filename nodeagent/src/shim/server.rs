@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use gantry_nodeagent_api::is_container_name;
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::sys::signalfd::SignalFd;
@@ -206,11 +207,7 @@ impl Server {
     fn start(&mut self, start: ContainerStart) -> Result<ContainerState, String> {
         let name = start.name.clone();
         // It becomes a part of paths.
-        if name.is_empty()
-            || !name
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        {
+        if !is_container_name(&name) {
             return Err(format!(
                 "`{name}` is no container name: use lower-case letters, digits and `-`"
             ));
