@@ -347,6 +347,9 @@ pub struct NodeStatus {
     pub pods: BTreeMap<PodUid, PodStatus>,
     /// Counters of the node's datapath.
     pub network: NetworkCounters,
+    /// Why the node's addresses, services and names are not as configured; empty when they are.
+    #[serde(default)]
+    pub network_message: String,
 }
 
 /// Life of a pod on its node.

@@ -283,9 +283,10 @@ fn status() -> impl Strategy<Value = NodeStatus> {
         btree_map(text(), pod, 0..3),
         counters(),
         counters(),
+        text(),
     )
         .prop_map(
-            |((accepted, applied, packets), pods, drops, new_flows)| NodeStatus {
+            |((accepted, applied, packets), pods, drops, new_flows, network_message)| NodeStatus {
                 accepted: Generation(accepted),
                 applied: Generation(applied),
                 pods,
@@ -294,6 +295,7 @@ fn status() -> impl Strategy<Value = NodeStatus> {
                     drops,
                     new_flows,
                 },
+                network_message,
             },
         )
 }

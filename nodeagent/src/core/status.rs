@@ -19,7 +19,9 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
     let status = state.status();
     let due_ms = state.last_status_ms + HEARTBEAT_MS;
     let changed = state.last_status.as_ref().is_none_or(|last| {
-        (last.accepted, last.applied) != (status.accepted, status.applied) || last.pods != status.pods
+        (last.accepted, last.applied) != (status.accepted, status.applied)
+            || last.pods != status.pods
+            || last.network_message != status.network_message
     });
     if changed || state.status_due || now_ms >= due_ms {
         state.status_due = false;
@@ -42,6 +44,7 @@ impl State {
                 .map(|(uid, pod)| (uid.clone(), pod_status(pod)))
                 .collect(),
             network: self.counters.clone(),
+            network_message: self.network.message.clone(),
         }
     }
 

@@ -113,6 +113,7 @@ impl From<&NodeStatus> for proto::NodeStatus {
                 drops: m.network.drops.clone(),
                 new_flows: m.network.new_flows.clone(),
             }),
+            network_message: m.network_message.clone(),
         }
     }
 }
@@ -131,6 +132,7 @@ impl TryFrom<proto::NodeStatus> for NodeStatus {
                 drops: network.drops,
                 new_flows: network.new_flows,
             },
+            network_message: w.network_message,
         })
     }
 }

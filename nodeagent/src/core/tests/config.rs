@@ -178,3 +178,15 @@ fn memory_in_use_stays_and_is_tried_again() {
     assert_eq!(node.status().applied, Generation(2));
     assert_eq!(node.starts, 1);
 }
+
+#[test]
+fn trouble_with_the_network_is_told() {
+    let mut node = Node::new();
+    node.config(&config(1, "0", &[]));
+    node.perform(0);
+    node.fail = 1;
+    node.perform(0);
+    assert_eq!(node.statuses.last().unwrap().network_message, "broken on purpose");
+    node.pass(1000);
+    assert_eq!(node.statuses.last().unwrap().network_message, "");
+}
