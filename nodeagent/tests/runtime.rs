@@ -342,6 +342,23 @@ fn resources_change_under_a_running_container() {
 }
 
 #[test]
+fn a_container_that_writes_without_end_holds_up_nobody() {
+    let Some(node) = node() else { return };
+    let pod = node.pod("y");
+    let shim = node.shim(&pod);
+    let loud = node.sh(&pod, "y", "loud", "yes & yes >&2");
+    shim.start_container(&loud).unwrap();
+    until("it is loud", || (!logged(&loud).is_empty()).then_some(()));
+    shim.start_container(&node.sh(&pod, "y", "quiet", "exit 4"))
+        .unwrap();
+    assert_eq!(exit_on_record(&pod, "quiet").exit.unwrap().code, 4);
+    assert_eq!(shim.status().unwrap().containers.len(), 2);
+    shim.signal("loud", nix::libc::SIGKILL).unwrap();
+    assert_eq!(exit_on_record(&pod, "loud").exit.unwrap().code, 137);
+    shim.shutdown().unwrap();
+}
+
+#[test]
 fn commands_run_inside_and_their_exit_codes_come_out() {
     let Some(node) = node() else { return };
     let pod = node.pod("x");

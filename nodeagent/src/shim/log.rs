@@ -10,6 +10,9 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
+/// Most bytes that one stream copies in a turn of the shim's loop: a container that writes without end must not hold up the
+/// requests, the exits and the other containers. What is left makes the next poll return at once.
+const TURN_BYTES: usize = 64 << 10;
 /// A line longer than this is written in parts, as other runtimes do.
 const MAX_LINE_BYTES: usize = 16 << 10;
 const TIME: &[BorrowedFormatItem<'_>] =
@@ -70,16 +73,32 @@ impl Stream {
         }
     }
 
-    /// Copies what is there into the log; false at the end of the stream. A full disk loses output, never the container.
+    /// Copies what is there into the log, up to a turn's share; false at the end of the stream. A full disk loses output, never
+    /// the container.
     pub(super) fn copy(&mut self, log: &mut LogFile) -> bool {
+        self.copy_up_to(TURN_BYTES, log)
+    }
+
+    /// Copies the rest when the container has ended. No more than the pipe holds: if somebody else has got its writing end,
+    /// that is not the container's output any more.
+    pub(super) fn drain(&mut self, log: &mut LogFile) {
+        let held = rustix::pipe::fcntl_getpipe_size(&self.pipe).unwrap_or(TURN_BYTES);
+        if self.copy_up_to(held, log) {
+            self.finish(log);
+        }
+    }
+
+    fn copy_up_to(&mut self, most_bytes: usize, log: &mut LogFile) -> bool {
         let mut buffer = [0; 16 << 10];
-        loop {
+        let mut copied = 0;
+        while copied < most_bytes {
             match rustix::io::read(&self.pipe, &mut buffer) {
                 Ok(0) | Err(rustix::io::Errno::IO) => {
                     self.finish(log);
                     return false;
                 }
                 Ok(count) => {
+                    copied += count;
                     let records = self.take(&buffer[..count], OffsetDateTime::now_utc());
                     if !records.is_empty() {
                         let _ = log.write(&records);
@@ -89,10 +108,11 @@ impl Stream {
                 Err(_) => return true,
             }
         }
+        true
     }
 
     /// Writes the last line if it had no end.
-    pub(super) fn finish(&mut self, log: &mut LogFile) {
+    fn finish(&mut self, log: &mut LogFile) {
         if !self.partial.is_empty() {
             let mut records = Vec::new();
             let line = std::mem::take(&mut self.partial);
@@ -177,6 +197,24 @@ mod tests {
             parts.iter().map(|p| p[3].len()).sum::<usize>(),
             MAX_LINE_BYTES + 7
         );
+    }
+
+    #[test]
+    fn a_turn_is_bounded_and_the_rest_comes_at_the_end() {
+        use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = LogFile::open(dir.path().join("log"), u64::MAX).unwrap();
+        let (reader, writer) = pipe_with(PipeFlags::NONBLOCK).unwrap();
+        let written = 3 * TURN_BYTES;
+        fcntl_setpipe_size(&writer, 4 * TURN_BYTES).unwrap();
+        assert_eq!(rustix::io::write(&writer, &vec![b'\n'; written]), Ok(written));
+        let mut stream = Stream::new("stdout", reader);
+        assert!(stream.copy(&mut log));
+        let lines = |log: &LogFile| fs::read_to_string(&log.path).unwrap().lines().count();
+        assert_eq!(lines(&log), TURN_BYTES);
+        // The writing end stays open: somebody has kept it.
+        stream.drain(&mut log);
+        assert_eq!(lines(&log), written);
     }
 
     #[test]

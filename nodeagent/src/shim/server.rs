@@ -142,9 +142,7 @@ impl Server {
         };
         if let Some(mut open) = container.open.take() {
             for mut stream in open.streams {
-                if stream.copy(&mut open.log) {
-                    stream.finish(&mut open.log);
-                }
+                stream.drain(&mut open.log);
             }
             launch::forget(&self.dir, &open.start);
         }
