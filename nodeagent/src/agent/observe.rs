@@ -7,7 +7,7 @@ use gantry_topology::CpuSet;
 use super::Failure;
 use super::pods::{Pods, read_record, run_of};
 use crate::core::{Observed, ObservedPod};
-use crate::runtime::ShimHandle;
+use crate::runtime::{RuntimeError, ShimHandle};
 
 /// Looks at everything, and listens to the shims that answer. What cannot be read is logged and taken as absent.
 pub(super) fn observe(pods: &Pods) -> Result<Observed, Failure> {
@@ -29,11 +29,20 @@ fn observe_pod(pods: &Pods, uid: &str) -> ObservedPod {
     let mut pod = ObservedPod::default();
     let states = match ShimHandle::connect(&dir).and_then(|shim| shim.status()) {
         Ok(status) => {
-            pod.shim = pods.watches.watch(uid, &dir).is_ok();
+            pod.shim = true;
             status.containers
         }
-        Err(_) => dir.states().unwrap_or_default(),
+        Err(RuntimeError::ShimGone { .. }) => dir.states().unwrap_or_default(),
+        Err(error) => {
+            // Slow, or we are short of something: no reason to take its containers for dead.
+            tracing::warn!(pod = uid, %error, "the shim does not answer; what is on record counts");
+            pod.shim = true;
+            dir.states().unwrap_or_default()
+        }
     };
+    if pod.shim {
+        pods.watches.keep_trying(uid, &dir);
+    }
     for state in states {
         pod.containers.entry(state.name.clone()).or_default().run = Some(run_of(&state));
     }

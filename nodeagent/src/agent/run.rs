@@ -42,11 +42,13 @@ pub fn main(args: &Args) -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
-    let settings = args.settings()?;
     anyhow::ensure!(
         nix::unistd::geteuid().is_root(),
         "the agent makes namespaces, mounts and cgroups: start it as root"
     );
+    let settings = args.settings()?;
+    // Each pod costs a descriptor, each session some: 1024 is soon too little.
+    crate::shim::launch::raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::mpsc::Sender;
 
@@ -11,6 +12,8 @@ use crate::core::Event;
 use crate::runtime::{Events, EventsCloser, PodDir, RuntimeError, ShimHandle};
 
 const STACK_BYTES: usize = 128 << 10;
+/// Between two attempts to listen to a shim that does not answer.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The shims that are listened to.
 #[derive(Clone)]
@@ -59,6 +62,21 @@ impl Watches {
             },
         );
         Ok(())
+    }
+
+    /// Listens from now on, or as soon as the shim answers; the core is told if it turns out to be dead.
+    pub(super) fn keep_trying(&self, uid: &str, dir: &PodDir) {
+        let (watches, uid, dir) = (self.clone(), uid.to_owned(), dir.clone());
+        let attempt = move || {
+            while let Err(error) = watches.watch(&uid, &dir) {
+                tracing::debug!(pod = %uid, %error, "cannot listen to the shim");
+                if matches!(error, RuntimeError::ShimGone { .. }) {
+                    return watches.gone(&uid, &error);
+                }
+                std::thread::sleep(RETRY);
+            }
+        };
+        std::thread::spawn(attempt);
     }
 
     /// Listens no more.

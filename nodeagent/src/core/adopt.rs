@@ -50,13 +50,15 @@ pub(super) fn start(state: &mut State, now_ms: u64, observed: Observed) {
 
 fn adopt(found: ObservedContainer, shim: bool, exclusive: bool, now_ms: u64) -> Container {
     let mut run = found.run;
-    if let (Some(run), false) = (&mut run, shim) {
-        run.exit.get_or_insert(Exit {
+    let presumed = !shim && run.is_some_and(|run| run.exit.is_none());
+    if let (Some(run), true) = (&mut run, presumed) {
+        run.exit = Some(Exit {
             code: KILLED,
             at_ms: now_ms,
         });
     }
     let mut container = Container {
+        presumed,
         last_attempt: run.map(|r| r.attempt),
         last_exit: run.and_then(|r| r.exit),
         run,

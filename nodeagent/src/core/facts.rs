@@ -128,6 +128,9 @@ fn failed(pod: &mut Pod, now_ms: u64, what: UnderWay, failure: PodFailure) {
 fn observe_run(container: &mut Container, now_ms: u64, run: Run) {
     let same = container.run.filter(|known| known.attempt == run.attempt);
     let older = container.run.is_some_and(|known| known.attempt > run.attempt);
+    if container.presumed && same.is_some() {
+        return correct(container, run);
+    }
     if older || same.is_some_and(|known| known.exit.is_some() || run.exit.is_none()) {
         return;
     }
@@ -138,9 +141,18 @@ fn observe_run(container: &mut Container, now_ms: u64, run: Run) {
     }
     container.last_attempt = container.last_attempt.max(Some(run.attempt));
     container.run = Some(run);
+    container.presumed = false;
     if let Some(exit) = run.exit {
         ended(container, now_ms, run, exit);
     }
+}
+
+/// A run of which the end was presumed: this is what became of it.
+fn correct(container: &mut Container, run: Run) {
+    container.presumed = false;
+    container.run = Some(run);
+    container.last_exit = run.exit;
+    container.message = run.exit.map(ended_with).unwrap_or_default();
 }
 
 fn ended(container: &mut Container, now_ms: u64, run: Run, exit: Exit) {
@@ -151,10 +163,14 @@ fn ended(container: &mut Container, now_ms: u64, run: Run, exit: Exit) {
     container.last_exit = Some(exit);
     container.probes = Default::default();
     container.ending = None;
-    container.message = format!("ended with code {}", exit.code);
+    container.message = ended_with(exit);
 }
 
-/// A shim's containers die with it.
+fn ended_with(exit: Exit) -> String {
+    format!("ended with code {}", exit.code)
+}
+
+/// A shim's containers die with it. If it was there all the same, it tells when it is listened to again.
 fn shim_gone(pod: &mut Pod, now_ms: u64) {
     pod.prepared = false;
     for container in pod.containers.values_mut() {
@@ -171,6 +187,7 @@ fn shim_gone(pod: &mut Pod, now_ms: u64) {
                     ..run
                 },
             );
+            container.presumed = true;
         }
     }
 }

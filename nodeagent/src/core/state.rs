@@ -83,6 +83,8 @@ pub(super) enum UnderWay {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Container {
     pub(super) run: Option<Run>,
+    /// The run's end was concluded from the silence of its shim: what the shim says after all counts more.
+    pub(super) presumed: bool,
     /// End of the last run that ended.
     pub(super) last_exit: Option<Exit>,
     /// The highest number given to a run.

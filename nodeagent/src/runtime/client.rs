@@ -100,7 +100,7 @@ impl ShimHandle {
     /// A stream of changes: first the state of each container as it is now, then each start and each exit.
     pub fn events(&self) -> Result<Events, RuntimeError> {
         let mut stream = self.open()?;
-        write_line(&mut stream, &Request::Subscribe).map_err(|e| self.gone(e))?;
+        write_line(&mut stream, &Request::Subscribe).map_err(|e| self.broken(e))?;
         Ok(Events {
             dir: self.dir.clone(),
             stream: BufReader::new(stream),
@@ -118,13 +118,13 @@ impl ShimHandle {
         let mut stream = self.open()?;
         stream
             .set_read_timeout(Some(ANSWER_TIMEOUT))
-            .map_err(|e| self.gone(e))?;
-        write_line(&mut stream, request).map_err(|e| self.gone(e))?;
+            .map_err(|e| self.broken(e))?;
+        write_line(&mut stream, request).map_err(|e| self.broken(e))?;
         match read_line(&mut BufReader::new(stream)) {
             Ok(Some(Reply::Error { message })) => Err(RuntimeError::Refused(message)),
             Ok(Some(reply)) => Ok(reply),
-            Ok(None) => Err(self.gone(io::ErrorKind::UnexpectedEof.into())),
-            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Err(self.gone(e)),
+            Ok(None) => Err(gone(&self.dir, io::ErrorKind::UnexpectedEof.into())),
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Err(gone(&self.dir, e)),
             Err(source) => Err(RuntimeError::Protocol {
                 dir: self.dir.path().to_owned(),
                 source,
@@ -133,16 +133,19 @@ impl ShimHandle {
     }
 
     fn open(&self) -> Result<UnixStream, RuntimeError> {
-        let dir = File::open(self.dir.path()).map_err(|e| self.gone(e))?;
+        let dir = File::open(self.dir.path()).map_err(|e| self.broken(e))?;
         // A path by way of the directory's descriptor: socket addresses are limited to 107 bytes.
         let path = format!("/proc/self/fd/{}/{}", dir.as_raw_fd(), PodDir::socket_name());
-        UnixStream::connect(path).map_err(|e| self.gone(e))
+        UnixStream::connect(path).map_err(|e| self.broken(e))
     }
 
-    fn gone(&self, source: io::Error) -> RuntimeError {
-        RuntimeError::ShimGone {
-            dir: self.dir.path().to_owned(),
-            source,
+    /// Only what a socket says that nobody serves counts as a dead shim: its pod is killed for it. Any other error (no
+    /// descriptors left, no permission) is this process's own trouble.
+    fn broken(&self, source: io::Error) -> RuntimeError {
+        use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound};
+        match source.kind() {
+            NotFound | ConnectionRefused | ConnectionReset | BrokenPipe => gone(&self.dir, source),
+            _ => RuntimeError::io("talk to the shim of pod directory", self.dir.path(), source),
         }
     }
 
@@ -167,8 +170,8 @@ impl Events {
     pub fn wait(&mut self) -> Result<ContainerState, RuntimeError> {
         match read_line(&mut self.stream) {
             Ok(Some(state)) => Ok(state),
-            Ok(None) => Err(self.gone(io::ErrorKind::UnexpectedEof.into())),
-            Err(e) => Err(self.gone(e)),
+            Ok(None) => Err(gone(&self.dir, io::ErrorKind::UnexpectedEof.into())),
+            Err(e) => Err(gone(&self.dir, e)),
         }
     }
 
@@ -176,12 +179,12 @@ impl Events {
     pub fn closer(&self) -> io::Result<EventsCloser> {
         self.stream.get_ref().try_clone().map(EventsCloser)
     }
+}
 
-    fn gone(&self, source: io::Error) -> RuntimeError {
-        RuntimeError::ShimGone {
-            dir: self.dir.path().to_owned(),
-            source,
-        }
+fn gone(dir: &PodDir, source: io::Error) -> RuntimeError {
+    RuntimeError::ShimGone {
+        dir: dir.path().to_owned(),
+        source,
     }
 }
 
@@ -193,5 +196,24 @@ impl Drop for EventsCloser {
     fn drop(&mut self) {
         // Fails only when the shim has closed it already.
         let _ = self.0.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_unserved_socket_is_a_dead_shim() {
+        let handle = ShimHandle {
+            dir: PodDir::new("/p"),
+        };
+        let dead = |raw| {
+            let error = handle.broken(io::Error::from_raw_os_error(raw));
+            matches!(error, RuntimeError::ShimGone { .. })
+        };
+        use nix::libc::{EACCES, ECONNREFUSED, ECONNRESET, EMFILE, ENFILE, ENOENT, ENOMEM, EPIPE};
+        assert!([ENOENT, ECONNREFUSED, ECONNRESET, EPIPE].into_iter().all(dead));
+        assert!(![EMFILE, ENFILE, EACCES, ENOMEM].into_iter().any(dead));
     }
 }

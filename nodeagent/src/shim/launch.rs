@@ -155,7 +155,7 @@ fn create(
 }
 
 /// Soft limit up to the hard one: network functions hold many sockets.
-fn raise_open_files() {
+pub(crate) fn raise_open_files() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

@@ -281,3 +281,33 @@ fn a_dead_shim_is_started_again() {
     assert!(node.pod("a").ready);
     assert_eq!(node.pod("a").containers[0].restarts, 1);
 }
+
+#[test]
+fn a_shim_that_was_only_slow_has_the_last_word() {
+    let mut node = running(&config(1, "0", &[("a", "1")]));
+    let run = node.runs[&("a".to_owned(), "c".to_owned())];
+    let told = |run| Event::Container {
+        uid: "a".to_owned(),
+        container: "c".to_owned(),
+        run,
+    };
+    node.event(Event::ShimGone { uid: "a".to_owned() });
+    assert_eq!(node.pod("a").containers[0].exit_code, Some(137));
+    // It is listened to again, and its container has been running all the time.
+    node.event(told(run));
+    assert!(node.pod("a").ready, "{:?}", node.pod("a"));
+    assert_eq!(node.pod("a").containers[0].exit_code, None);
+    node.settle();
+    assert_eq!((node.starts, node.pod("a").message.as_str()), (1, ""));
+
+    // Or it has ended in its own way; and an end that was told is no guess.
+    node.event(Event::ShimGone { uid: "a".to_owned() });
+    let ended = Run {
+        exit: Some(Exit { code: 3, at_ms: 1 }),
+        ..run
+    };
+    node.event(told(ended));
+    assert_eq!(node.pod("a").containers[0].exit_code, Some(3));
+    node.event(told(run));
+    assert!(!node.pod("a").containers[0].running);
+}
