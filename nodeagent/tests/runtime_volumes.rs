@@ -3,9 +3,13 @@
 mod runtime_support;
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fs;
+use std::io::Read;
+use std::path::Path;
 use std::process::{Child, Command};
 
+use gantry_nodeagent::runtime::RuntimeDir;
 use gantry_nodeagent::runtime::volumes::{
     NetworkFiles, container_mounts, prepare, unmount, write_network_files,
 };
@@ -214,4 +218,75 @@ fn a_flood_of_output_is_kept_within_bounds_and_its_end_is_there() {
     let size = |path: &std::path::Path| fs::metadata(path).unwrap().len();
     let old = start.log_path.with_extension("log.1");
     assert!(size(&start.log_path) <= 1 << 20 && size(&old) <= 1 << 20 && size(&old) > 900 << 10);
+}
+
+/// The kernel names mounts without links and `..`; what is mounted must never be emptied with the pod's directory.
+#[test]
+fn mounts_are_found_by_any_name_of_the_directory() {
+    let Some(node) = node() else { return };
+    let host = node.dir.path().join("host");
+    fs::create_dir(&host).unwrap();
+    fs::write(host.join("precious"), "").unwrap();
+    std::os::unix::fs::symlink(node.dir.path(), node.dir.path().join("link")).unwrap();
+    for (uid, agent_dir) in [("d", "host/.."), ("l", "link")] {
+        let pod = RuntimeDir::new(&node.dir.path().join(agent_dir))
+            .create_pod(uid)
+            .unwrap();
+        let inside = pod.path().join("inside");
+        fs::create_dir(&inside).unwrap();
+        bind(&host, &inside);
+        let held = pod.remove().unwrap_err();
+        assert!(
+            held.source().unwrap().to_string().contains("still mounted"),
+            "{held}"
+        );
+        unmount(&pod).unwrap();
+        pod.remove().unwrap();
+        assert!(!pod.path().exists() && host.join("precious").exists());
+    }
+}
+
+fn bind(source: &Path, target: &Path) {
+    let flags = nix::mount::MsFlags::MS_BIND;
+    nix::mount::mount(Some(source), target, None::<&str>, flags, None::<&str>).unwrap();
+}
+
+/// A ConfigMap changes under a running container: what it holds open is the same file.
+#[test]
+fn files_get_their_new_content_in_place() {
+    let Some(node) = node() else { return };
+    let pod = node.pod("f");
+    let with = |files: &[(&str, &str)]| PodConfig {
+        volumes: BTreeMap::from([(
+            "files".to_owned(),
+            Volume::Files(
+                files
+                    .iter()
+                    .map(|(n, t)| ((*n).to_owned(), (*t).to_owned()))
+                    .collect(),
+            ),
+        )]),
+        ..PodConfig::default()
+    };
+    prepare(&pod, &with(&[("a", "old"), ("gone", "x")])).unwrap();
+    let mut held = fs::File::open(pod.path().join("volumes/files/a")).unwrap();
+    prepare(&pod, &with(&[("a", "new"), ("b", "y")])).unwrap();
+    let mut text = String::new();
+    held.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "new");
+    assert!(!pod.path().join("volumes/files/gone").exists());
+}
+
+#[test]
+fn a_scratch_volume_always_has_a_limit() {
+    let Some(node) = node() else { return };
+    let pod = node.pod("z");
+    let config = PodConfig {
+        volumes: BTreeMap::from([("scratch".to_owned(), Volume::Scratch { size_bytes: 0 })]),
+        ..PodConfig::default()
+    };
+    prepare(&pod, &config).unwrap();
+    let stat = nix::sys::statvfs::statvfs(&pod.path().join("volumes/scratch")).unwrap();
+    assert!(stat.blocks() > 0, "0 is no limit");
+    unmount(&pod).unwrap();
 }

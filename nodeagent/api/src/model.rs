@@ -180,7 +180,7 @@ pub enum Volume {
     /// A tmpfs with a size limit in bytes.
     #[serde(rename_all = "camelCase")]
     Scratch {
-        /// 0 means the kernel's default.
+        /// 0 means the kernel's default, half of the node's memory.
         size_bytes: u64,
     },
     /// A path of the host.

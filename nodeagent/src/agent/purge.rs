@@ -21,10 +21,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub fn purge(args: &PurgeArgs) -> anyhow::Result<()> {
     check_instance(&args.instance)?;
     let agent_dir = absolute("data-dir", &args.data_dir)?.join("agent");
-    let _lock = if agent_dir.exists() {
-        Some(lock(&agent_dir)?)
+    let (agent_dir, _lock) = if agent_dir.exists() {
+        // As the agent itself names it: see `Settings::agent_dir`.
+        let agent_dir = agent_dir
+            .canonicalize()
+            .map_err(Failure::io("look up", &agent_dir))?;
+        let lock = lock(&agent_dir)?;
+        (agent_dir, Some(lock))
     } else {
-        None
+        (agent_dir, None)
     };
     let cgroups = Cgroups::detect(&args.instance)?;
     runtime::purge(&agent_dir, &cgroups, PATIENCE)?;

@@ -1,6 +1,5 @@
 //! Puts the agent's tasks together, starts and ends them.
 
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,14 +72,6 @@ pub fn main(args: &Args) -> anyhow::Result<()> {
 
 /// Runs the agent until cancelled.
 pub async fn run(settings: Settings, cancel: CancellationToken) -> anyhow::Result<()> {
-    let mut private = std::fs::DirBuilder::new();
-    private.recursive(true).mode(0o700);
-    private.create(&settings.agent_dir).with_context(|| {
-        format!(
-            "cannot make the agent's directory {}",
-            settings.agent_dir.display()
-        )
-    })?;
     let _lock = lock(&settings.agent_dir)?;
     let settings = Arc::new(settings);
     let (answers, events) = mpsc::channel(EVENT_QUEUE);

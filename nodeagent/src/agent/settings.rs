@@ -1,6 +1,7 @@
 //! What the agent was told on its command line, checked once.
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use gantry_topology::CpuSet;
@@ -67,7 +68,7 @@ pub struct Settings {
     pub node: String,
     /// Address by which the node is known.
     pub address: IpAddr,
-    /// `DATA_DIR/agent`, absolute.
+    /// `DATA_DIR/agent`, absolute and without links, as the kernel names it in its list of mounts.
     pub agent_dir: PathBuf,
     /// The image store.
     pub images: PathBuf,
@@ -132,13 +133,17 @@ impl Args {
                 problem: format!("{e}"),
             })?),
         };
-        let data_dir = absolute("data-dir", &self.data_dir)?;
+        let agent_dir = agent_dir(&self.data_dir)?;
+        let images = match &self.images {
+            Some(images) => images.clone(),
+            None => absolute("data-dir", &self.data_dir)?.join("images"),
+        };
         let host = host.trim_matches(['[', ']']).to_owned();
         Ok(Settings {
             node: self.node.clone(),
             address: self.address.unwrap_or_else(|| address_towards(&host, port)),
-            agent_dir: data_dir.join("agent"),
-            images: self.images.clone().unwrap_or_else(|| data_dir.join("images")),
+            agent_dir,
+            images,
             instance: self.instance.clone(),
             cni_bin: cni_bin(self.cni_bin.as_deref())?,
             executable: crate::runtime::own_executable(),
@@ -172,6 +177,18 @@ pub(super) fn absolute(argument: &'static str, path: &Path) -> Result<PathBuf, A
         argument,
         problem: format!("{}: {e}", path.display()),
     })
+}
+
+/// `DATA_DIR/agent` as in [`Settings::agent_dir`]; made (0700) if it is missing.
+fn agent_dir(data_dir: &Path) -> Result<PathBuf, ArgumentError> {
+    let path = data_dir.join("agent");
+    let mut private = std::fs::DirBuilder::new();
+    let made = private.recursive(true).mode(0o700).create(&path);
+    made.and_then(|()| path.canonicalize())
+        .map_err(|e| ArgumentError {
+            argument: "data-dir",
+            problem: format!("cannot make the agent's directory {}: {e}", path.display()),
+        })
 }
 
 /// The given plugin, or the one beside this program.

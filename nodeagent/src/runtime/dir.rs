@@ -1,10 +1,11 @@
 //! Where pods live on disk.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use super::{ContainerState, RuntimeError};
+use super::{ContainerState, RuntimeError, mounts};
 
 /// The agent's directory, as far as pods are concerned.
 #[derive(Clone, Debug)]
@@ -69,19 +70,23 @@ impl PodDir {
                 Ok(bytes) => states.push(
                     serde_json::from_slice(&bytes).map_err(|e| RuntimeError::io("read", &path, e.into()))?,
                 ),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(RuntimeError::io("read", &path, e)),
             }
         }
         Ok(states)
     }
 
-    /// Removes the directory with everything in it; no mount may be left below. It may be gone already.
+    /// Removes the directory with everything in it. Refused while anything is mounted below: that would be emptied too, and it
+    /// may be a directory of the host. It may be gone already.
     pub fn remove(&self) -> Result<(), RuntimeError> {
+        let failed = |e| RuntimeError::io("remove directory", &self.path, e);
+        if let Some(point) = mounts::below(&self.path).map_err(failed)?.first() {
+            let held = format!("{} is still mounted", point.display());
+            return Err(failed(io::Error::other(held)));
+        }
         match fs::remove_dir_all(&self.path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(RuntimeError::io("remove directory", &self.path, e))
-            }
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(e)),
             _ => Ok(()),
         }
     }
@@ -120,7 +125,7 @@ fn names(dir: &Path) -> Result<Vec<String>, RuntimeError> {
     let fail = |e| RuntimeError::io("list", dir, e);
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(fail(e)),
     };
     let mut names = Vec::new();

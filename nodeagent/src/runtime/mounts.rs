@@ -7,14 +7,20 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, umount2};
 
-/// Mount points at or below `dir`, innermost first (`proc_pid_mountinfo(5)` lists parents before children).
+/// Mount points at or below `dir`, innermost first (`proc_pid_mountinfo(5)` lists parents before children). The kernel names
+/// them without links and `..`, so `dir` is looked up in the same way; below one that does not exist there is none.
 pub(crate) fn below(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let dir = match fs::canonicalize(dir) {
+        Ok(dir) => dir,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
     let table = fs::read("/proc/self/mountinfo")?;
     let points = table
         .split(|b| *b == b'\n')
         .filter_map(|line| line.split(|b| *b == b' ').nth(4))
         .map(unescape);
-    let mut found: Vec<PathBuf> = points.filter(|point| point.starts_with(dir)).collect();
+    let mut found: Vec<PathBuf> = points.filter(|point| point.starts_with(&dir)).collect();
     found.reverse();
     Ok(found)
 }

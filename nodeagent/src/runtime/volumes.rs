@@ -1,6 +1,8 @@
 //! The pod's volumes and network files on the host, and which of them a container sees where.
 
+use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
+use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
@@ -129,7 +131,7 @@ fn volume_path(dir: &PodDir, name: &str, volume: &Volume) -> PathBuf {
     }
 }
 
-fn write_files(dir: &Path, files: &std::collections::BTreeMap<String, String>) -> Result<(), RuntimeError> {
+fn write_files(dir: &Path, files: &BTreeMap<String, String>) -> Result<(), RuntimeError> {
     fs::create_dir_all(dir).map_err(|e| RuntimeError::io("create directory", dir, e))?;
     for (name, content) in files {
         check_name(name)?;
@@ -140,6 +142,21 @@ fn write_files(dir: &Path, files: &std::collections::BTreeMap<String, String>) -
         fs::set_permissions(&path, Permissions::from_mode(0o644))
             .map_err(|e| RuntimeError::io("set mode of", &path, e))?;
     }
+    remove_others(dir, files).map_err(|e| RuntimeError::io("remove old files of", dir, e))
+}
+
+/// What an earlier version of the content had, and this one has not.
+fn remove_others(dir: &Path, files: &BTreeMap<String, String>) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if !entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| files.contains_key(name))
+        {
+            fs::remove_file(entry.path())?;
+        }
+    }
     Ok(())
 }
 
@@ -149,7 +166,13 @@ fn mount_tmpfs(path: &Path, size_bytes: u64) -> Result<(), RuntimeError> {
     if mounted.iter().any(|point| point == path) {
         return Ok(());
     }
-    let options = format!("mode=1777,size={size_bytes}");
+    // To tmpfs(5) a size of 0 is no limit at all; without one it is half of the node's memory.
+    let size = if size_bytes == 0 {
+        String::new()
+    } else {
+        format!(",size={size_bytes}")
+    };
+    let options = format!("mode=1777{size}");
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options.as_str()))
         .map_err(|e| RuntimeError::io("mount tmpfs at", path, e.into()))
