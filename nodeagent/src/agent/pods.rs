@@ -14,7 +14,7 @@ use super::netns::NetnsDir;
 use super::watch::Watches;
 use super::{Failure, Settings};
 use crate::core::{Exit, Limits, PodDone, PodFailure, PodOp, Run};
-use crate::host::cgroup::{CgroupError, Cgroups};
+use crate::host::cgroup::{CgroupError, Cgroups, Hierarchy};
 use crate::runtime::{
     ContainerStart, ContainerState, LOG_MAX_BYTES, PodDir, RuntimeDir, RuntimeError, ShimHandle, merge_argv,
     resolve_user, volumes,
@@ -202,6 +202,7 @@ impl Pods {
             .find(|c| c.name == name)
             .ok_or_else(missing)?;
         let image = read_record(&dir, name).ok_or_else(missing)?;
+        self.check_capabilities(container)?;
         let rootfs = rootfs_dir(&dir, name).join("merged");
         let mut env: Vec<(String, String)> = (image.env.iter())
             .filter_map(|line| line.split_once('='))
@@ -231,6 +232,21 @@ impl Pods {
         };
         let shim = ShimHandle::connect(&dir).inspect_err(|e| self.watches.gone(uid, e))?;
         Ok(run_of(&shim.start_container(&start)?))
+    }
+
+    /// In cgroup v2 no device rules are in force: who may make device nodes could open every device of the host.
+    fn check_capabilities(&self, container: &ContainerConfig) -> Result<(), Failure> {
+        let security = &container.security;
+        let asks = |name: &String| name.trim_start_matches("CAP_") == "MKNOD";
+        let v2 = matches!(self.cgroups.hierarchy(), Hierarchy::V2 { .. });
+        if v2 && !security.privileged && security.capabilities.iter().any(asks) {
+            return Err(Failure::Config(format!(
+                "container {}: capability MKNOD is not given on this node, where cgroup v2 guards no devices; \
+                 drop it, or make the container privileged",
+                container.name
+            )));
+        }
+        Ok(())
     }
 
     fn signal(&self, uid: &str, containers: &[String], kill: bool) -> Result<PodDone, Failure> {

@@ -207,12 +207,12 @@ fn mounts(start: &ContainerStart) -> Result<Vec<Mount>, OciSpecError> {
     }
     for bind in &start.mounts {
         let access = if bind.read_only { "ro" } else { "rw" };
-        list.push(mount(
-            &bind.target,
-            "bind",
-            &bind.source,
-            &["rbind", "rprivate", "nosuid", access],
-        )?);
+        let mut options = vec!["rbind", "rprivate", "nosuid", access];
+        // In cgroup v2 no device rules are in force, so no device of the host may come in by a volume either.
+        if !start.security.privileged {
+            options.push("nodev");
+        }
+        list.push(mount(&bind.target, "bind", &bind.source, &options)?);
     }
     Ok(list)
 }
