@@ -14,7 +14,7 @@ use super::netns::NetnsDir;
 use super::watch::Watches;
 use super::{Failure, Settings};
 use crate::core::{Exit, Limits, PodDone, PodFailure, PodOp, Run};
-use crate::host::cgroup::{CgroupError, Cgroups, Hierarchy};
+use crate::host::cgroup::{Cgroups, Hierarchy};
 use crate::runtime::{
     ContainerStart, ContainerState, LOG_MAX_BYTES, PodDir, RuntimeDir, RuntimeError, ShimHandle, merge_argv,
     resolve_user, volumes,
@@ -69,7 +69,7 @@ impl Pods {
             PodOp::Teardown => self.teardown(uid),
         };
         done.map_err(|failure| PodFailure {
-            memory_in_use: matches!(failure, Failure::Cgroup(CgroupError::MemoryInUse { .. })),
+            memory_in_use: matches!(&failure, Failure::Cgroup(error) if error.in_use()),
             message: failure.chain(),
         })
     }

@@ -1,6 +1,6 @@
 //! Which controllers are mounted where.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -29,8 +29,13 @@ const NEEDED: [&str; 3] = ["cpu", "cpuset", "memory"];
 pub enum Hierarchy {
     /// v1: controller name to mount point (two names may share one).
     V1(BTreeMap<String, PathBuf>),
-    /// v2 alone: the mount point.
-    V2(PathBuf),
+    /// v2 alone.
+    V2 {
+        /// The mount point.
+        point: PathBuf,
+        /// What `cgroup.controllers` there names.
+        controllers: BTreeSet<String>,
+    },
 }
 
 impl Hierarchy {
@@ -61,7 +66,7 @@ impl Hierarchy {
             }
         }
         match v2 {
-            Some(point) if v1.is_empty() => Self::check_v2(point),
+            Some(point) if v1.is_empty() => Self::v2(point),
             _ => Self::check_v1(v1),
         }
     }
@@ -73,19 +78,18 @@ impl Hierarchy {
         }
     }
 
-    fn check_v2(point: PathBuf) -> Result<Self, CgroupError> {
+    /// v2 as it is mounted at `point`.
+    pub fn v2(point: PathBuf) -> Result<Self, CgroupError> {
         let file = point.join("cgroup.controllers");
         let available = fs::read_to_string(&file).map_err(|source| CgroupError::Io {
             operation: "read".to_owned(),
             path: file.clone(),
             source,
         })?;
-        match NEEDED
-            .iter()
-            .find(|name| !available.split_whitespace().any(|a| a == **name))
-        {
+        let controllers: BTreeSet<String> = available.split_whitespace().map(str::to_owned).collect();
+        match NEEDED.iter().find(|name| !controllers.contains(**name)) {
             Some(controller) => Err(CgroupError::NoController { controller }),
-            None => Ok(Self::V2(point)),
+            None => Ok(Self::V2 { point, controllers }),
         }
     }
 
@@ -93,7 +97,7 @@ impl Hierarchy {
     pub(super) fn mount(&self, controller: &str) -> Option<&Path> {
         match self {
             Self::V1(mounts) => mounts.get(controller).map(PathBuf::as_path),
-            Self::V2(point) => Some(point),
+            Self::V2 { point, controllers } => controllers.contains(controller).then_some(point),
         }
     }
 
@@ -106,7 +110,7 @@ impl Hierarchy {
                 points.dedup();
                 points
             }
-            Self::V2(point) => vec![point],
+            Self::V2 { point, .. } => vec![point],
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Hugepage limits (admin-guide/cgroup-v1/hugetlb.rst; the same in v2 under other file names).
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use super::files::{number, read, write_if_other};
+use super::files::{number, read, write, write_if_other};
 use super::{CgroupError, Cgroups, Hierarchy};
 
 impl Cgroups {
@@ -18,12 +19,33 @@ impl Cgroups {
                 Ok(())
             };
         };
-        for (size, prefix) in page_sizes(&dir)? {
-            let bytes = wanted.get(&size).copied().unwrap_or(0).to_string();
+        let sizes = page_sizes(&dir)?;
+        if let Some((size, _)) =
+            (wanted.iter()).find(|(size, bytes)| **bytes > 0 && !sizes.contains_key(size))
+        {
+            return Err(CgroupError::NoPageSize { page_bytes: *size });
+        }
+        let mut written: Vec<(PathBuf, String)> = Vec::new();
+        for (size, prefix) in sizes {
+            let bytes = wanted.get(&size).copied().unwrap_or(0);
             for suffix in self.hugetlb_suffixes() {
                 let file = dir.join(format!("{prefix}{suffix}"));
-                if file.exists() {
-                    write_if_other(&file, &bytes)?;
+                if !file.exists() {
+                    continue;
+                }
+                let changed = read(&file).and_then(|before| {
+                    write_if_other(&file, &bytes.to_string())?;
+                    Ok(before)
+                });
+                match changed {
+                    Ok(before) => written.push((file, before)),
+                    Err(error) => {
+                        // What was allowed a moment ago is allowed again.
+                        for (file, before) in &written {
+                            let _ = write(file, before);
+                        }
+                        return Err(in_use(error, group, size, bytes));
+                    }
                 }
             }
         }
@@ -56,13 +78,27 @@ impl Cgroups {
     fn hugetlb_suffixes(&self) -> [&'static str; 2] {
         match self.hierarchy {
             Hierarchy::V1(_) => [".limit_in_bytes", ".rsvd.limit_in_bytes"],
-            Hierarchy::V2(_) => [".max", ".rsvd.max"],
+            Hierarchy::V2 { .. } => [".max", ".rsvd.max"],
         }
     }
 }
 
+/// The kernel answers EBUSY to a limit below use.
+fn in_use(error: CgroupError, group: &str, page_bytes: u64, wanted_bytes: u64) -> CgroupError {
+    match error {
+        CgroupError::Io { source, .. } if source.kind() == io::ErrorKind::ResourceBusy => {
+            CgroupError::HugepagesInUse {
+                group: group.to_owned(),
+                page_bytes,
+                wanted_bytes,
+            }
+        }
+        other => other,
+    }
+}
+
 /// Page size in bytes and file name prefix (`hugetlb.2MB`) of each size that the kernel has.
-fn page_sizes(dir: &Path) -> Result<Vec<(u64, String)>, CgroupError> {
+fn page_sizes(dir: &Path) -> Result<BTreeMap<u64, String>, CgroupError> {
     let fail = |source| CgroupError::Io {
         operation: "list".to_owned(),
         path: dir.to_owned(),
@@ -86,5 +122,5 @@ fn page_sizes(dir: &Path) -> Result<Vec<(u64, String)>, CgroupError> {
             sizes.insert(count << shift, format!("hugetlb.{label}"));
         }
     }
-    Ok(sizes.into_iter().collect())
+    Ok(sizes)
 }

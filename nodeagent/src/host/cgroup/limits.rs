@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use gantry_nodeagent_api::ContainerResources;
 use gantry_topology::{CpuSet, NumaId};
@@ -54,23 +54,14 @@ impl Cgroups {
     pub fn in_force(&self, pod: &str, container: &str) -> Result<Applied, CgroupError> {
         let group = self.container_path(pod, container);
         let (cpu, cpuset) = (self.dir("cpu", &group)?, self.dir("cpuset", &group)?);
-        let memory = self.dir("memory", &group)?;
         let v1 = matches!(self.hierarchy, Hierarchy::V1(_));
         let effective = |v1_file: &str, v2_file: &str| list(&cpuset.join(if v1 { v1_file } else { v2_file }));
-        let (weight, quota, limit) = if v1 {
+        let (weight, quota) = if v1 {
             let quota = read(&cpu.join("cpu.cfs_quota_us"))?;
             let period = read(&cpu.join("cpu.cfs_period_us"))?;
-            (
-                read(&cpu.join("cpu.shares"))?,
-                format!("{quota} {period}"),
-                read(&memory.join("memory.limit_in_bytes"))?,
-            )
+            (read(&cpu.join("cpu.shares"))?, format!("{quota} {period}"))
         } else {
-            (
-                read(&cpu.join("cpu.weight"))?,
-                read(&cpu.join("cpu.max"))?,
-                read(&memory.join("memory.max"))?,
-            )
+            (read(&cpu.join("cpu.weight"))?, read(&cpu.join("cpu.max"))?)
         };
         let weight = weight.parse().unwrap_or(0);
         Ok(Applied {
@@ -82,29 +73,9 @@ impl Cgroups {
                 milli_of_weight(weight)
             },
             cpu_limit_milli: milli_of_quota(&quota),
-            memory_bytes: number(&limit).unwrap_or(0),
+            memory_bytes: number(&self.memory_limit(&group)?).unwrap_or(0),
             hugepages: self.hugepages_in_force(&group)?,
         })
-    }
-
-    /// Bytes of memory charged to a container.
-    pub fn memory_used_bytes(&self, pod: &str, container: &str) -> Result<u64, CgroupError> {
-        self.used(&self.container_path(pod, container))
-    }
-
-    /// How many processes of a container the kernel has killed for want of memory since its groups were made.
-    pub fn oom_kills(&self, pod: &str, container: &str) -> Result<u64, CgroupError> {
-        let dir = self.dir("memory", &self.container_path(pod, container))?;
-        let file = if matches!(self.hierarchy, Hierarchy::V1(_)) {
-            "memory.oom_control"
-        } else {
-            "memory.events"
-        };
-        let text = read(&dir.join(file))?;
-        Ok(text
-            .lines()
-            .find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok())
-            .unwrap_or(0))
     }
 
     fn used(&self, group: &str) -> Result<u64, CgroupError> {
@@ -116,6 +87,28 @@ impl Cgroups {
         Ok(number(&read(&self.dir("memory", group)?.join(file))?).unwrap_or(0))
     }
 
+    fn memory_limit_file(&self, group: &str) -> Result<PathBuf, CgroupError> {
+        let file = if matches!(self.hierarchy, Hierarchy::V1(_)) {
+            "memory.limit_in_bytes"
+        } else {
+            "memory.max"
+        };
+        Ok(self.dir("memory", group)?.join(file))
+    }
+
+    /// As the kernel writes it.
+    pub(super) fn memory_limit(&self, group: &str) -> Result<String, CgroupError> {
+        read(&self.memory_limit_file(group)?)
+    }
+
+    /// Undoes [`Self::set_memory`].
+    pub(super) fn restore_memory(&self, group: &str, limit: &str) {
+        // Fails if more is in use by now than was allowed before: then the newer limit is the better one.
+        let _ = self
+            .memory_limit_file(group)
+            .and_then(|file| write_if_other(&file, limit));
+    }
+
     pub(super) fn set_memory(&self, group: &str, bytes: u64) -> Result<(), CgroupError> {
         let dir = self.dir("memory", group)?;
         let in_use = |used_bytes| CgroupError::MemoryInUse {
@@ -124,7 +117,7 @@ impl Cgroups {
             used_bytes,
         };
         if matches!(self.hierarchy, Hierarchy::V1(_)) {
-            let file = dir.join("memory.limit_in_bytes");
+            let file = self.memory_limit_file(group)?;
             let value = if bytes == 0 {
                 "-1".to_owned()
             } else {
@@ -157,7 +150,7 @@ impl Cgroups {
         } else {
             bytes.to_string()
         };
-        write(&dir.join("memory.max"), &value)
+        write(&self.memory_limit_file(group)?, &value)
     }
 
     pub(super) fn set_cpuset(

@@ -35,6 +35,12 @@ pub enum CgroupError {
         /// Name, for example `cpuset`.
         controller: &'static str,
     },
+    /// The node has no hugepages of a size that is asked for.
+    #[error("this node has no hugepages of {page_bytes} bytes, or no limit for them; boot it with that size")]
+    NoPageSize {
+        /// The size of a page.
+        page_bytes: u64,
+    },
     /// The container uses more memory than its new limit. Nothing was changed.
     #[error(
         "cannot limit {group} to {wanted_bytes} bytes of memory: it uses {used_bytes} bytes; nothing was changed"
@@ -46,6 +52,18 @@ pub enum CgroupError {
         wanted_bytes: u64,
         /// What is in use.
         used_bytes: u64,
+    },
+    /// The container uses more hugepages than its new limit. Nothing was changed.
+    #[error(
+        "cannot limit {group} to {wanted_bytes} bytes of hugepages of {page_bytes} bytes: more are in use; nothing was changed"
+    )]
+    HugepagesInUse {
+        /// The group, below the controller's mount.
+        group: String,
+        /// The size of a page.
+        page_bytes: u64,
+        /// The limit asked for.
+        wanted_bytes: u64,
     },
     /// No CPU to run on: neither exclusive ones nor a shared pool.
     #[error("no CPU for {group}: it has no exclusive ones, and the shared pool is empty")]
@@ -72,6 +90,13 @@ pub enum CgroupError {
         #[source]
         source: io::Error,
     },
+}
+
+impl CgroupError {
+    /// More memory or hugepages are in use than the new limit allows, and nothing was changed.
+    pub fn in_use(&self) -> bool {
+        matches!(self, Self::MemoryInUse { .. } | Self::HugepagesInUse { .. })
+    }
 }
 
 impl Cgroups {
@@ -118,8 +143,8 @@ impl Cgroups {
     }
 
     /// Changes the limits of a container, running or not, in an order that is safe at each step; the pod's group becomes the
-    /// union (CPUs) of its containers. The one change that the kernel may refuse, less memory than is in use, is
-    /// done first: after [`CgroupError::MemoryInUse`] everything is as before.
+    /// union (CPUs) of its containers. The changes that the kernel may refuse, less memory or fewer hugepages than are in use, are
+    /// done first: after [`CgroupError::MemoryInUse`] and [`CgroupError::HugepagesInUse`] everything is as before.
     ///
     /// One caller at a time for each pod. When the shared pool changes, apply again to every container that lives in it.
     pub fn apply_resources(
@@ -139,10 +164,12 @@ impl Cgroups {
         if cpus.is_empty() {
             return Err(CgroupError::NoCpus { group });
         }
+        let memory_before = self.memory_limit(&group)?;
         self.set_memory(&group, resources.memory_bytes)?;
+        self.set_hugepages(&group, &resources.hugepages)
+            .inspect_err(|_| self.restore_memory(&group, &memory_before))?;
         self.set_cpuset(pod, container, cpus, mems)?;
         self.set_cpu(&group, resources.cpu_request_milli, resources.cpu_limit_milli)?;
-        self.set_hugepages(&group, &resources.hugepages)?;
         self.set_pids(&group, DEFAULT_PIDS_LIMIT)
     }
 }

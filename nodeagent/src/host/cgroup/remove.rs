@@ -19,19 +19,9 @@ impl Cgroups {
         self.pids(&self.pod_path(pod))
     }
 
-    /// Host pids of everything that runs in a container.
-    pub fn pids_of_container(&self, pod: &str, container: &str) -> Result<Vec<u32>, CgroupError> {
-        self.pids(&self.container_path(pod, container))
-    }
-
     /// SIGKILL to everything in a pod; waits until all have ended.
     pub fn kill_pod(&self, pod: &str, patience: Duration) -> Result<(), CgroupError> {
         self.kill(&self.pod_path(pod), Instant::now() + patience)
-    }
-
-    /// SIGKILL to everything in a container; waits until all have ended.
-    pub fn kill_container(&self, pod: &str, container: &str, patience: Duration) -> Result<(), CgroupError> {
-        self.kill(&self.container_path(pod, container), Instant::now() + patience)
     }
 
     /// Kills what is left of a pod and removes its groups. They may be gone already.
@@ -64,7 +54,7 @@ impl Cgroups {
             if before.is_empty() {
                 return Ok(());
             }
-            if let Hierarchy::V2(point) = &self.hierarchy {
+            if let Hierarchy::V2 { point, .. } = &self.hierarchy {
                 // Since Linux 5.14; the loop below does the same where it is missing.
                 let _ = try_write(&below(point, group).join("cgroup.kill"), "1");
             }

@@ -1,6 +1,7 @@
 //! Making and naming groups.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::files::{children, read, write, write_if_other};
@@ -55,6 +56,16 @@ impl Cgroups {
 
     /// Makes the groups from the top down to the container, and what a child group needs of its parents.
     pub(super) fn make(&self, pod: &str, container: &str) -> Result<(), CgroupError> {
+        match self.try_make(pod, container) {
+            // Another Gantry has just removed the group above, which was empty.
+            Err(CgroupError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                self.try_make(pod, container)
+            }
+            made => made,
+        }
+    }
+
+    fn try_make(&self, pod: &str, container: &str) -> Result<(), CgroupError> {
         let (instance, pod_group) = (self.instance_path(), self.pod_path(pod));
         let chain = [
             format!("/{TOP}"),
@@ -72,12 +83,13 @@ impl Cgroups {
                         make_dir(&below(mount, group))?;
                     }
                 }
-                // v1 leaves a new cpuset empty, and nothing can live in it or below it.
+                // v1 leaves a new cpuset empty, and nothing can live in it or below it. It also takes a CPU that goes offline
+                // out of every group below the root, and gives it back to none.
                 let cpuset = self.dir("cpuset", "/")?;
                 inherit_cpuset(&cpuset, &below(&cpuset, &chain[0]))?;
                 inherit_cpuset(&below(&cpuset, &chain[0]), &below(&cpuset, &chain[1]))?;
             }
-            Hierarchy::V2(point) => {
+            Hierarchy::V2 { point, .. } => {
                 let mut parent = point.clone();
                 for group in &chain {
                     delegate(&parent)?;
@@ -98,7 +110,7 @@ impl Cgroups {
                 Hierarchy::V1(_) => {
                     write_if_other(&dir.join("cpu.shares"), &(cpus * 1024).min(262_144).to_string())?
                 }
-                Hierarchy::V2(_) => {
+                Hierarchy::V2 { .. } => {
                     write_if_other(&dir.join("cpu.weight"), &(cpus * 100).min(10_000).to_string())?
                 }
             }
@@ -121,7 +133,7 @@ pub(super) fn below(mount: &Path, group: &str) -> PathBuf {
 
 fn make_dir(path: &Path) -> Result<(), CgroupError> {
     match fs::create_dir(path) {
-        Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => Err(CgroupError::Io {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(CgroupError::Io {
             operation: "make cgroup".to_owned(),
             path: path.to_owned(),
             source,
@@ -132,9 +144,7 @@ fn make_dir(path: &Path) -> Result<(), CgroupError> {
 
 fn inherit_cpuset(parent: &Path, child: &Path) -> Result<(), CgroupError> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        if read(&child.join(file))?.is_empty() {
-            write(&child.join(file), &read(&parent.join(file))?)?;
-        }
+        write_if_other(&child.join(file), &read(&parent.join(file))?)?;
     }
     Ok(())
 }
