@@ -137,7 +137,9 @@ pub(super) fn adopt_config(state: &mut State) {
         .map(|backend| &backend.pod)
         .collect();
     for (uid, pod) in &mut state.pods {
-        if let Some(config) = state.ledger.config.pods.get(uid) {
+        if let Some(config) = state.ledger.config.pods.get(uid)
+            && pod.config.as_deref() != Some(config)
+        {
             pod.config = Some(Arc::new(config.clone()));
         }
         pod.sessions.set_draining(draining.contains(uid));

@@ -86,7 +86,8 @@ pub struct NetworkWanted {
 /// Work on one pod.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PodOp {
-    /// Root file systems, volumes, network, shim. What is there already stays. Processes that a dead shim left are killed.
+    /// Root file systems, volumes, network, shim. What is there already stays, only files get their new content; so it may be
+    /// asked for while the pod runs. Processes that a dead shim left are killed.
     Prepare {
         /// The pod.
         pod: Box<PodConfig>,
@@ -162,6 +163,6 @@ pub enum PodDone {
 pub struct PodFailure {
     /// For people: what, which object, what to do.
     pub message: String,
-    /// The memory in use is above the wanted limit, and nothing was changed.
+    /// The memory or the hugepages in use are above the wanted limit, and nothing was changed.
     pub memory_in_use: bool,
 }

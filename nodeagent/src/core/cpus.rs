@@ -4,7 +4,7 @@
 use gantry_nodeagent_api::{ContainerConfig, ContainerResources};
 use gantry_topology::CpuSet;
 
-use super::state::{Container, Owned, UnderWay};
+use super::state::{Container, Owned, Pod, UnderWay};
 use super::{Action, Limits, PodOp, State};
 
 /// Milliseconds after which a memory limit that was below use is tried again.
@@ -13,10 +13,11 @@ pub(super) const MEMORY_RETRY_MS: u64 = 3000;
 /// Asks for the limits that can be put in force now.
 pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
     let mut stuck = Vec::new();
+    let mut awaited = CpuSet::new();
     let mut moving = false;
     for uid in state.uids() {
         let pod = &state.pods[&uid];
-        moving |= pod.under_way.is_some() || pod.stopping;
+        moving |= pod.under_way.is_some() && !pod.stopping;
         if pod.under_way.is_some() || pod.stopping || !pod.prepared {
             continue;
         }
@@ -36,6 +37,9 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
                 Next::Wait(message) => {
                     container.cpu_message = message;
                     stuck.push((uid.clone(), wanted.name.clone()));
+                    let own = &wanted.resources.cpus;
+                    let shared = &state.ledger.config.shared_cpus;
+                    awaited = awaited.union(if own.is_empty() { shared } else { own });
                 }
                 Next::Go(limits, message) => {
                     container.cpu_message = message;
@@ -47,12 +51,20 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
         }
     }
     // Nothing moves, and some cannot: they wait for each other.
-    if !moving {
+    if !moving && !leaving(state, &awaited) {
         stuck
             .iter()
             .any(|(uid, container)| park(state, uid, container, actions));
     }
     wake_for_memory(state, now_ms);
+}
+
+/// Whether a pod that is being stopped holds any of these CPUs: it lets go of them by itself.
+fn leaving(state: &State, cpus: &CpuSet) -> bool {
+    let stopping = state.pods.values().filter(|pod| pod.stopping);
+    stopping
+        .flat_map(|pod| pod.containers.values())
+        .any(|c| !c.owned.exclusive.is_disjoint(cpus) || !c.owned.shared.is_disjoint(cpus))
 }
 
 enum Next {
@@ -68,11 +80,12 @@ fn next_limits(state: &State, now_ms: u64, uid: &str, wanted: &ContainerConfig) 
     let nothing = Container::default();
     let container = state.pods[uid].containers.get(&wanted.name).unwrap_or(&nothing);
     let mut resources = wanted.resources.clone();
-    if let (Some((bytes, retry_ms)), Some(current)) = (container.memory_refused, &container.in_force)
-        && bytes == resources.memory_bytes
-        && now_ms < retry_ms
+    if let (Some(refused), Some(current)) = (&container.memory_refused, &container.in_force)
+        && refused.is(&resources)
+        && now_ms < refused.retry_ms
     {
         resources.memory_bytes = current.resources.memory_bytes;
+        resources.hugepages = current.resources.hugepages.clone();
     }
     let shared = &state.ledger.config.shared_cpus;
     let exclusive = !resources.cpus.is_empty();
@@ -96,9 +109,15 @@ fn next_limits(state: &State, now_ms: u64, uid: &str, wanted: &ContainerConfig) 
             missing
         });
     };
+    let nodes_in_force = container.numa_nodes.as_deref() == Some(numa_nodes(&state.pods[uid]));
     match &container.in_force {
-        Some(current) if *current == limits && missing.is_empty() => Next::Done,
-        Some(current) if *current == limits => Next::Wait(missing),
+        Some(current) if *current == limits && nodes_in_force => {
+            if missing.is_empty() {
+                Next::Done
+            } else {
+                Next::Wait(missing)
+            }
+        }
         _ => Next::Go(limits, missing),
     }
 }
@@ -208,18 +227,15 @@ fn apply(state: &mut State, uid: &str, name: &str, limits: Limits, actions: &mut
     container.owned.exclusive = container.owned.exclusive.union(&limits.resources.cpus);
     container.owned.shared = container.owned.shared.union(&limits.shared_cpus);
     let pod = state.pods.get_mut(uid).expect("the caller has just looked at it");
+    let numa_nodes = numa_nodes(pod).to_vec();
     pod.under_way = Some((
         id,
         UnderWay::Apply {
             container: name.to_owned(),
             limits: limits.clone(),
+            numa_nodes: numa_nodes.clone(),
         },
     ));
-    let numa_nodes = pod
-        .config
-        .as_ref()
-        .map(|c| c.numa_nodes.clone())
-        .unwrap_or_default();
     let op = PodOp::Apply {
         container: name.to_owned(),
         limits,
@@ -232,6 +248,11 @@ fn apply(state: &mut State, uid: &str, name: &str, limits: Limits, actions: &mut
     });
 }
 
+/// NUMA nodes whose memory a pod may use; empty means all.
+fn numa_nodes(pod: &Pod) -> &[u32] {
+    pod.config.as_ref().map_or(&[], |config| &config.numa_nodes)
+}
+
 fn container_mut<'a>(state: &'a mut State, uid: &str, name: &str) -> &'a mut Container {
     let pod = state.pods.get_mut(uid).expect("the caller has just looked at it");
     pod.containers.entry(name.to_owned()).or_default()
@@ -242,7 +263,7 @@ fn wake_for_memory(state: &mut State, now_ms: u64) {
         .pods
         .values()
         .flat_map(|p| p.containers.values())
-        .filter_map(|c| Some(c.memory_refused?.1));
+        .filter_map(|c| Some(c.memory_refused.as_ref()?.retry_ms));
     if let Some(next_ms) = retries.filter(|retry_ms| *retry_ms > now_ms).min() {
         state.wake_at(next_ms);
     }

@@ -1,7 +1,9 @@
 //! What events change in the state. Deciding comes after.
 
-use super::state::{Container, Owned, Pod, UnderWay};
-use super::{Action, Event, Exit, PodDone, PodFailure, Run, State, accept, adopt, cpus, network, probes};
+use super::state::{Container, MemoryRefused, Owned, Pod, UnderWay};
+use super::{
+    Action, Event, Exit, PodDone, PodFailure, Run, State, accept, adopt, cpus, network, pods, probes,
+};
 
 /// Milliseconds of running after which a container counts as healthy again.
 const STABLE_MS: u64 = 60_000;
@@ -53,27 +55,33 @@ pub(super) fn note(state: &mut State, now_ms: u64, event: Event, actions: &mut V
 
 fn succeeded(pod: &mut Pod, now_ms: u64, what: UnderWay, done: PodDone) {
     match (what, done) {
-        (UnderWay::Prepare, PodDone::Prepared(images)) => {
+        (UnderWay::Prepare { config }, PodDone::Prepared(images)) => {
             pod.prepared = true;
+            pod.files_of = Some(config);
             pod.backoff.reset();
             pod.message.clear();
             for (name, image_id) in images {
                 pod.containers.entry(name).or_default().image_id = image_id;
             }
         }
-        (UnderWay::Apply { container, limits }, PodDone::Applied) => {
+        (
+            UnderWay::Apply {
+                container,
+                limits,
+                numa_nodes,
+            },
+            PodDone::Applied,
+        ) => {
             let container = pod.containers.entry(container).or_default();
-            if container
+            container
                 .memory_refused
-                .is_some_and(|(bytes, _)| bytes == limits.resources.memory_bytes)
-            {
-                container.memory_refused = None;
-            }
+                .take_if(|refused| refused.is(&limits.resources));
             container.owned = Owned {
                 exclusive: limits.resources.cpus.clone(),
                 shared: limits.shared_cpus.clone(),
             };
             container.in_force = Some(limits);
+            container.numa_nodes = Some(numa_nodes);
             pod.backoff.reset();
             if container.memory_refused.is_none() {
                 container.limits_message.clear();
@@ -95,32 +103,39 @@ fn succeeded(pod: &mut Pod, now_ms: u64, what: UnderWay, done: PodDone) {
 
 fn failed(pod: &mut Pod, now_ms: u64, what: UnderWay, failure: PodFailure) {
     match what {
-        UnderWay::Prepare | UnderWay::Teardown => {
+        UnderWay::Prepare { .. } | UnderWay::Teardown => {
             pod.backoff.failed(now_ms);
             pod.message = failure.message;
         }
-        UnderWay::Apply { container, limits } => {
+        UnderWay::Apply {
+            container, limits, ..
+        } => {
             let container = pod.containers.entry(container).or_default();
             container.limits_message = failure.message;
             if failure.memory_in_use && container.in_force.is_some() {
-                let retry_ms = now_ms + cpus::MEMORY_RETRY_MS;
-                container.memory_refused = Some((limits.resources.memory_bytes, retry_ms));
+                container.memory_refused = Some(MemoryRefused {
+                    memory_bytes: limits.resources.memory_bytes,
+                    hugepages: limits.resources.hugepages,
+                    retry_ms: now_ms + cpus::MEMORY_RETRY_MS,
+                });
                 if let Some(current) = &container.in_force {
                     let (exclusive, shared) = (current.resources.cpus.clone(), current.shared_cpus.clone());
                     container.owned = Owned { exclusive, shared };
                 }
             } else {
                 container.in_force = None;
+                container.numa_nodes = None;
                 pod.backoff.failed(now_ms);
             }
         }
         UnderWay::Start { container } => {
             let container = pod.containers.entry(container).or_default();
-            container.message = failure.message;
             container.restart.failed(now_ms);
+            if !container.running() {
+                container.message = failure.message;
+            }
         }
-        // It is sent again, and in the end the pod is torn down.
-        UnderWay::Signal => {}
+        UnderWay::Signal { containers, kill } => pods::not_signalled(pod, now_ms, &containers, kill),
     }
 }
 

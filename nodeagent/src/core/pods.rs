@@ -1,5 +1,7 @@
 //! Life of a pod: prepare, start, restart; term, kill, tear down.
 
+use std::sync::Arc;
+
 use gantry_nodeagent_api::{ContainerConfig, PodConfig, RestartPolicy};
 
 use super::state::{Container, Ending, Pod, UnderWay};
@@ -27,7 +29,9 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
             let network_ready = state.network.synced.is_some();
             match signal(pod, now_ms, &mut wake) {
                 Some(op) => Some(op),
-                None if !pod.prepared => prepare(pod, &config, network, network_ready, now_ms, &mut wake),
+                None if !pod.prepared || !pod.files_in_force(&config) => {
+                    prepare(pod, &config, network, network_ready, now_ms, &mut wake)
+                }
                 None => start(pod, &config, now_ms, &mut wake),
             }
         } else {
@@ -60,15 +64,16 @@ impl Wake {
 
 type Next = Option<(UnderWay, PodOp)>;
 
+/// Also of a pod that runs, when the content of its files has changed: what is there already stays.
 fn prepare(
     pod: &mut Pod,
-    config: &PodConfig,
+    config: &Arc<PodConfig>,
     network: Option<gantry_nodeagent_api::NodeNetwork>,
     network_ready: bool,
     now_ms: u64,
     wake: &mut Wake,
 ) -> Next {
-    if !config.host_network && !network_ready {
+    if !pod.prepared && !config.host_network && !network_ready {
         pod.message = "waits for the node's network".to_owned();
         return None;
     }
@@ -76,9 +81,11 @@ fn prepare(
         return None;
     }
     Some((
-        UnderWay::Prepare,
+        UnderWay::Prepare {
+            config: config.clone(),
+        },
         PodOp::Prepare {
-            pod: Box::new(config.clone()),
+            pod: Box::new(PodConfig::clone(config)),
             network,
         },
     ))
@@ -169,15 +176,15 @@ fn signal(pod: &mut Pod, now_ms: u64, wake: &mut Wake) -> Next {
         let Some(ending) = &mut container.ending else {
             continue;
         };
-        if !ending.term_sent {
-            ending.term_sent = true;
-            term.push(name.clone());
-        } else if ending.kill_sent {
+        if ending.kill_sent {
             // Sent again by and by: the answer may have been lost.
             if !wake.later(now_ms, ending.resend_ms) {
                 ending.resend_ms = now_ms + SIGNAL_RETRY_MS;
                 kill.push(name.clone());
             }
+        } else if !ending.term_sent && !wake.later(now_ms, ending.resend_ms) {
+            ending.term_sent = true;
+            term.push(name.clone());
         } else if !wake.later(now_ms, ending.kill_at_ms) {
             ending.kill_sent = true;
             ending.resend_ms = now_ms + SIGNAL_RETRY_MS;
@@ -189,5 +196,20 @@ fn signal(pod: &mut Pod, now_ms: u64, wake: &mut Wake) -> Next {
     } else {
         (term, false)
     };
-    (!containers.is_empty()).then_some((UnderWay::Signal, PodOp::Signal { containers, kill }))
+    let under_way = UnderWay::Signal {
+        containers: containers.clone(),
+        kill,
+    };
+    (!containers.is_empty()).then_some((under_way, PodOp::Signal { containers, kill }))
+}
+
+/// A signal that could not be sent: SIGTERM counts as not sent and follows in a moment, SIGKILL is sent again anyway.
+pub(super) fn not_signalled(pod: &mut Pod, now_ms: u64, containers: &[String], kill: bool) {
+    for name in containers.iter().filter(|_| !kill) {
+        let container = pod.containers.get_mut(name);
+        if let Some(ending) = container.and_then(|c| c.ending.as_mut()) {
+            ending.term_sent = false;
+            ending.resend_ms = now_ms + SIGNAL_RETRY_MS;
+        }
+    }
 }

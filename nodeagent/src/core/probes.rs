@@ -12,6 +12,8 @@ const DEFAULT_TIMEOUT_MS: u64 = 1000;
 /// The three probes of one run of a container.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Probes {
+    /// When the run began: by its shim's clock, but no later than when this core first saw it. The two clocks need not agree.
+    since_ms: Option<u64>,
     startup: Check,
     readiness: Check,
     liveness: Check,
@@ -103,10 +105,14 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
                 continue;
             };
             for (purpose, mut probe) in container.probes.active(wanted) {
-                let first_ms = run.started_at_ms + probe.initial_delay_ms;
                 let id = state.last_id + 1;
                 let pod = state.pods.get_mut(&uid).expect("just listed");
                 let container = pod.containers.get_mut(&wanted.name).expect("just found");
+                let since_ms = container
+                    .probes
+                    .since_ms
+                    .get_or_insert(run.started_at_ms.min(now_ms));
+                let first_ms = *since_ms + probe.initial_delay_ms;
                 let check = container.probes.check(purpose);
                 if check.under_way.is_some() {
                     continue;

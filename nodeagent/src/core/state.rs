@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gantry_nodeagent_api::{
-    Generation, NetworkCounters, NodeConfig, NodeStatus, PodConfig, PodDesired, PodUid,
+    ContainerResources, Generation, NetworkCounters, NodeConfig, NodeStatus, PodConfig, PodDesired, PodUid,
+    Volume,
 };
 use gantry_topology::CpuSet;
 
@@ -59,6 +60,8 @@ pub(super) struct Pod {
     pub(super) stopping: bool,
     /// Root file systems, volumes, network and shim are there.
     pub(super) prepared: bool,
+    /// Whose files (ConfigMaps, Secrets) were written last; `None`: a former agent did it.
+    pub(super) files_of: Option<Arc<PodConfig>>,
     /// Anything may be on the node.
     pub(super) touched: bool,
     pub(super) under_way: Option<(RequestId, UnderWay)>,
@@ -70,12 +73,23 @@ pub(super) struct Pod {
 }
 
 /// What an answer is awaited to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum UnderWay {
-    Prepare,
-    Apply { container: String, limits: Limits },
-    Start { container: String },
-    Signal,
+    Prepare {
+        config: Arc<PodConfig>,
+    },
+    Apply {
+        container: String,
+        limits: Limits,
+        numa_nodes: Vec<u32>,
+    },
+    Start {
+        container: String,
+    },
+    Signal {
+        containers: Vec<String>,
+        kill: bool,
+    },
     Teardown,
 }
 
@@ -91,9 +105,10 @@ pub(super) struct Container {
     pub(super) last_attempt: Option<u32>,
     /// What surely is in force; `None`: no cgroup, or unknown after a failure.
     pub(super) in_force: Option<Limits>,
+    /// NUMA nodes whose memory it may use, as last put in force; `None`: unknown.
+    pub(super) numa_nodes: Option<Vec<u32>>,
     pub(super) owned: Owned,
-    /// A memory limit below use: the limit, and when to try again.
-    pub(super) memory_refused: Option<(u64, u64)>,
+    pub(super) memory_refused: Option<MemoryRefused>,
     pub(super) restart: Backoff,
     pub(super) ending: Option<Ending>,
     pub(super) probes: Probes,
@@ -104,6 +119,21 @@ pub(super) struct Container {
     pub(super) message: String,
     /// What it waits for before its limits can be put in force.
     pub(super) cpu_message: String,
+}
+
+/// Limits of memory and hugepages below what is in use.
+#[derive(Clone, Debug)]
+pub(super) struct MemoryRefused {
+    pub(super) memory_bytes: u64,
+    pub(super) hugepages: BTreeMap<u64, u64>,
+    /// When to try again.
+    pub(super) retry_ms: u64,
+}
+
+impl MemoryRefused {
+    pub(super) fn is(&self, resources: &ContainerResources) -> bool {
+        self.memory_bytes == resources.memory_bytes && self.hugepages == resources.hugepages
+    }
 }
 
 /// CPUs that a container may be running on at this moment: while a change is under way, before and after together.
@@ -120,6 +150,23 @@ pub(super) struct Ending {
     pub(super) term_sent: bool,
     pub(super) kill_sent: bool,
     pub(super) resend_ms: u64,
+}
+
+impl Pod {
+    /// The content of its files is that of its configuration.
+    pub(super) fn files_in_force(&self, config: &PodConfig) -> bool {
+        match &self.files_of {
+            Some(written) => files(written).eq(files(config)),
+            None => files(config).next().is_none(),
+        }
+    }
+}
+
+fn files(config: &PodConfig) -> impl Iterator<Item = (&String, &BTreeMap<String, String>)> {
+    config.volumes.iter().filter_map(|(name, volume)| match volume {
+        Volume::Files(files) => Some((name, files)),
+        Volume::Scratch { .. } | Volume::HostPath { .. } => None,
+    })
 }
 
 impl Container {

@@ -48,26 +48,31 @@ impl State {
         }
     }
 
-    /// Services, names and limits of the accepted configuration are in force, and every pod has begun to come or to go.
+    /// Services, names, files and limits of the accepted configuration are in force, and every pod has begun to come or to go.
     fn in_force(&self) -> bool {
-        let limits_in_force = |pod: &Pod| {
+        let pod_in_force = |pod: &Pod| {
             let Some(config) = pod.config.as_ref().filter(|_| !pod.stopping) else {
                 return true;
             };
+            if pod.prepared && !pod.files_in_force(config) {
+                return false;
+            }
             config
                 .containers
                 .iter()
                 .all(|wanted| match pod.containers.get(&wanted.name) {
                     Some(container) if container.run.is_some() => {
                         let limits = container.in_force.as_ref();
-                        limits.is_some_and(|l| l.resources == wanted.resources && self.pool_in_force(l))
+                        container.numa_nodes.as_ref() == Some(&config.numa_nodes)
+                            && limits
+                                .is_some_and(|l| l.resources == wanted.resources && self.pool_in_force(l))
                     }
                     _ => true,
                 })
         };
         self.started
             && self.network.synced.unwrap_or_default() == self.accepted()
-            && self.pods.values().all(limits_in_force)
+            && self.pods.values().all(pod_in_force)
     }
 
     fn pool_in_force(&self, limits: &super::Limits) -> bool {

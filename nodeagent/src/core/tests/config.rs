@@ -180,6 +180,93 @@ fn memory_in_use_stays_and_is_tried_again() {
 }
 
 #[test]
+fn new_files_reach_a_running_pod_before_they_count_as_applied() {
+    let with = |generation, text: &str| {
+        let mut config = config(generation, "0", &[("a", "1")]);
+        let files = Volume::Files([("f".to_owned(), text.to_owned())].into());
+        let pod = config.pods.get_mut("a").unwrap();
+        pod.volumes.insert("v".to_owned(), files);
+        config
+    };
+    let mut node = Node::new();
+    node.config(&with(1, "old"));
+    node.settle();
+    node.config(&with(2, "new"));
+    let prepare = |node: &Node| {
+        let of = |a: &Action| {
+            matches!(
+                a,
+                Action::Pod {
+                    op: PodOp::Prepare { .. },
+                    ..
+                }
+            )
+        };
+        node.pending.iter().position(of)
+    };
+    while let Some(other) = (0..node.pending.len()).find(|i| Some(*i) != prepare(&node)) {
+        node.perform(other);
+    }
+    assert_eq!(node.status().applied, Generation(1));
+    // A write that fails is no change, and is tried again.
+    node.fail = 1;
+    node.settle();
+    assert_eq!(node.status().applied, Generation(1));
+    node.pass(1000);
+    assert_eq!(node.status().applied, Generation(2));
+    assert_eq!(node.prepared["a"], with(2, "new").pods["a"]);
+    assert_eq!(node.starts, 1);
+
+    // An agent that comes back cannot know whether its predecessor got that far.
+    node.prepared.clear();
+    node.crash(node.disk.clone());
+    node.settle();
+    assert!(node.prepared.contains_key("a"));
+    assert_eq!((node.status().applied, node.starts), (Generation(2), 1));
+}
+
+#[test]
+fn memory_nodes_follow_the_configuration() {
+    let on = |generation, nodes: &[u32]| {
+        let mut config = config(generation, "0", &[("a", "1")]);
+        config.pods.get_mut("a").unwrap().numa_nodes = nodes.to_vec();
+        config
+    };
+    let key = ("a".to_owned(), "c".to_owned());
+    let mut node = Node::new();
+    node.config(&on(1, &[0]));
+    node.settle();
+    assert_eq!(node.numa_nodes[&key], [0]);
+    node.config(&on(2, &[1]));
+    node.settle();
+    assert_eq!(
+        (&node.numa_nodes[&key][..], node.status().applied),
+        (&[1][..], Generation(2))
+    );
+    node.numa_nodes.insert(key.clone(), vec![0]);
+    node.crash(node.disk.clone());
+    node.settle();
+    assert_eq!(node.numa_nodes[&key], [1]);
+}
+
+#[test]
+fn a_pod_that_takes_its_time_to_stop_holds_up_no_swap_of_others() {
+    let mut node = Node::new();
+    node.config(&config(1, "0", &[("a", "1"), ("b", "2"), ("c", "3")]));
+    node.settle();
+    node.config(&config(2, "0", &[("a", "2"), ("b", "1")]));
+    let others = |a: &Action| !matches!(a, Action::Pod { uid, .. } if uid == "c");
+    while let Some(index) = node.pending.iter().position(others) {
+        node.perform(index);
+    }
+    assert_eq!(
+        (node.pod("a").cpus, node.pod("b").cpus),
+        ("2".parse().unwrap(), "1".parse().unwrap())
+    );
+    assert_eq!(node.pod("c").phase, PodPhase::Stopping);
+}
+
+#[test]
 fn trouble_with_the_network_is_told() {
     let mut node = Node::new();
     node.config(&config(1, "0", &[]));

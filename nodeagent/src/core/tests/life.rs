@@ -311,3 +311,43 @@ fn a_shim_that_was_only_slow_has_the_last_word() {
     node.event(told(run));
     assert!(!node.pod("a").containers[0].running);
 }
+
+#[test]
+fn a_sigterm_that_was_not_sent_is_sent_again() {
+    let mut node = running(&config(1, "0", &[("a", "1")]));
+    node.config(&config(2, "0", &[]));
+    let signals = |node: &Node| {
+        let of = |a: &Action| {
+            matches!(
+                a,
+                Action::Pod {
+                    op: PodOp::Signal { kill: false, .. },
+                    ..
+                }
+            )
+        };
+        node.pending.iter().position(of)
+    };
+    while signals(&node).is_none() {
+        node.perform(0);
+    }
+    node.fail = 1;
+    node.perform(signals(&node).unwrap());
+    assert_eq!(signals(&node), None, "not at once");
+    node.now_ms += 1000;
+    node.event(Event::Tick);
+    assert!(signals(&node).is_some());
+    node.settle();
+    assert!(node.shims.is_empty());
+}
+
+#[test]
+fn probes_begin_though_the_shims_clock_is_ahead() {
+    let mut wanted = config(1, "0", &[("a", "1")]);
+    wanted.pods.get_mut("a").unwrap().containers[0].readiness = tcp_probe(1);
+    let mut node = Node::new();
+    node.clock_ahead_ms = 3_600_000;
+    node.config(&wanted);
+    node.settle();
+    assert!(node.pod("a").ready);
+}

@@ -22,6 +22,12 @@ pub(super) struct Node {
     /// The next operations that fail.
     pub(super) fail: usize,
     pub(super) starts: usize,
+    /// Milliseconds by which the shims' clock is ahead of the core's.
+    pub(super) clock_ahead_ms: u64,
+    /// What each pod was prepared with last.
+    pub(super) prepared: BTreeMap<PodUid, PodConfig>,
+    /// NUMA nodes of each container's cgroup.
+    pub(super) numa_nodes: BTreeMap<(PodUid, String), Vec<u32>>,
 }
 
 impl Node {
@@ -39,6 +45,9 @@ impl Node {
             memory_used: 0,
             fail: 0,
             starts: 0,
+            clock_ahead_ms: 0,
+            prepared: BTreeMap::new(),
+            numa_nodes: BTreeMap::new(),
         };
         node.event(Event::Start(Observed::default()));
         node
@@ -150,15 +159,15 @@ impl Node {
         Ok(match op {
             PodOp::Prepare { pod, .. } => {
                 self.shims.insert(uid.to_owned());
-                PodDone::Prepared(
-                    pod.containers
-                        .iter()
-                        .map(|c| (c.name.clone(), "sha256:1".to_owned()))
-                        .collect(),
-                )
+                let names = pod.containers.iter().map(|c| c.name.clone());
+                let images = names.map(|name| (name, "sha256:1".to_owned())).collect();
+                self.prepared.insert(uid.to_owned(), *pod);
+                PodDone::Prepared(images)
             }
             PodOp::Apply {
-                container, limits, ..
+                container,
+                limits,
+                numa_nodes,
             } => {
                 if limits.resources.memory_bytes < self.memory_used {
                     return Err(PodFailure {
@@ -167,6 +176,7 @@ impl Node {
                     });
                 }
                 self.cgroups.insert(key(&container), limits);
+                self.numa_nodes.insert(key(&container), numa_nodes);
                 PodDone::Applied
             }
             PodOp::Start {
@@ -181,7 +191,7 @@ impl Node {
                 let run = Run {
                     attempt,
                     pid: 1000 + attempt,
-                    started_at_ms: self.now_ms,
+                    started_at_ms: self.now_ms + self.clock_ahead_ms,
                     exit: None,
                 };
                 let before = self.runs.insert(key(&container), run);
