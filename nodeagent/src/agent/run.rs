@@ -32,6 +32,8 @@ const EVENT_QUEUE: usize = 1024;
 const SMALL_QUEUE: usize = 32;
 const COUNTERS_PERIOD: Duration = Duration::from_secs(2);
 const DNS_PORT: u16 = 53;
+/// How long blocking work may go on when the agent ends; whatever is cut off is repeated by the next agent.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the agent until SIGTERM or SIGINT. Pods stay.
 pub fn main(args: &Args) -> anyhow::Result<()> {
@@ -52,7 +54,7 @@ pub fn main(args: &Args) -> anyhow::Result<()> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let cancel = CancellationToken::new();
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -67,7 +69,10 @@ pub fn main(args: &Args) -> anyhow::Result<()> {
             ender.cancel();
         });
         run(settings, cancel).await
-    })
+    });
+    // Work on a pod is given time to end; a read from a terminal or a log that never ends is not.
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    ended
 }
 
 /// Runs the agent until cancelled.

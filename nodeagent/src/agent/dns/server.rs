@@ -18,6 +18,8 @@ use super::table::{Verdict, failure};
 
 /// Queries under way at once; more are dropped, and asked again by the client.
 const AT_ONCE: usize = 256;
+/// TCP connections at once, idle ones too; they must never take UDP's place.
+const TCP_AT_ONCE: usize = 64;
 /// Largest answer over UDP to one who does not say otherwise (RFC 1035, 4.2.1).
 const UDP_BYTES: usize = 512;
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(2);
@@ -37,6 +39,7 @@ pub(in crate::agent) struct Server {
 struct Shared {
     tables: Tables,
     permits: Arc<Semaphore>,
+    tcp_permits: Arc<Semaphore>,
     upstream: Arc<Vec<SocketAddr>>,
 }
 
@@ -73,6 +76,7 @@ impl Server {
         let shared = Shared {
             tables: self.tables.clone(),
             permits: Arc::new(Semaphore::new(AT_ONCE)),
+            tcp_permits: Arc::new(Semaphore::new(TCP_AT_ONCE)),
             upstream: Arc::new(upstream),
         };
         tracing::info!(%address, upstream = ?shared.upstream, "serving DNS");
@@ -95,7 +99,7 @@ impl Server {
                 }
                 accepted = tcp.accept() => {
                     let (stream, _) = accepted?;
-                    let Ok(permit) = shared.permits.clone().try_acquire_owned() else { continue };
+                    let Ok(permit) = shared.tcp_permits.clone().try_acquire_owned() else { continue };
                     let shared = shared.clone();
                     tokio::spawn(async move {
                         // A client that goes away, or is idle, is no error of ours.

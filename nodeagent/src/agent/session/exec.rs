@@ -1,12 +1,14 @@
 //! Runs a command in a container by way of `gantry-nodeagent exec`, with pipes or a terminal.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 
 use bytes::Bytes;
 use gantry_nodeagent_api::{SessionFrame, proto};
-use nix::pty::openpty;
+use nix::fcntl::OFlag;
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, Command};
@@ -80,25 +82,39 @@ async fn with_pipes(mut command: Command, stdin: bool, pipe: &mut Pipe) -> std::
 }
 
 async fn with_terminal(mut command: Command, pipe: &mut Pipe) -> std::io::Result<ExitStatus> {
-    let pty = openpty(None, None)?;
+    let (master_end, slave_end) = open_terminal()?;
     let slave = |fd: &OwnedFd| fd.try_clone().map(Stdio::from);
     command
-        .stdin(slave(&pty.slave)?)
-        .stdout(slave(&pty.slave)?)
-        .stderr(slave(&pty.slave)?);
+        .stdin(slave(&slave_end)?)
+        .stdout(slave(&slave_end)?)
+        .stderr(slave(&slave_end)?);
     let mut child = command.spawn()?;
     // Both the command and our ends of the slave are to be gone before the master reads its end.
     drop(command);
-    drop(pty.slave);
+    drop(slave_end);
     let (sender, output) = mpsc::channel(4);
     let master = |fd: &OwnedFd| fd.try_clone().map(|fd| tokio::fs::File::from_std(fd.into()));
-    tokio::spawn(copy(master(&pty.master)?, sender, SessionFrame::Stdout));
-    let input = master(&pty.master)?;
+    tokio::spawn(copy(master(&master_end)?, sender, SessionFrame::Stdout));
+    let input = master(&master_end)?;
     end(
         &mut child,
-        converse(pipe, output, Some(input), Some(&pty.master)).await,
+        converse(pipe, output, Some(input), Some(&master_end)).await,
     )
     .await
+}
+
+/// Master and slave of a new terminal. Unlike openpty(3), neither is ever open in a process that another thread starts: a shim
+/// would hold it for good.
+fn open_terminal() -> std::io::Result<(OwnedFd, OwnedFd)> {
+    let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let slave = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(OFlag::O_NOCTTY.bits())
+        .open(ptsname_r(&master)?)?;
+    Ok((master.into(), slave.into()))
 }
 
 /// Waits for the command; one whose output nobody wants any more is killed first.
@@ -200,6 +216,15 @@ async fn copy(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_is_nobody_elses() {
+        let (master, slave) = open_terminal().unwrap();
+        for end in [&master, &slave] {
+            let flags = rustix::io::fcntl_getfd(end).unwrap();
+            assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        }
+    }
 
     /// A command that answers while it is still being told: neither direction may wait for the other.
     #[tokio::test]

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gantry_nodeagent_api::SessionFrame;
+use gantry_nodeagent_api::{SessionFrame, proto};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, StreamExt};
 
 use super::{CHUNK_BYTES, Pipe};
 use crate::agent::pods::{Pods, network_mark};
@@ -24,7 +27,8 @@ pub(super) async fn run(pods: &Arc<Pods>, pod: String, port: u16, pipe: &mut Pip
             return SessionFrame::Error(format!("cannot connect to port {port} of the pod: {error}"));
         }
     };
-    match copy(stream, pipe).await {
+    let (out, inbound) = pipe.split();
+    match copy(stream, out, inbound).await {
         Ok(()) => SessionFrame::Exit(0),
         Err(error) => SessionFrame::Error(format!("the connection to port {port} broke: {error}")),
     }
@@ -57,28 +61,83 @@ fn own_address() -> io::Result<Option<Ipv4Addr>> {
     Ok(own.find(|address| !address.is_loopback()))
 }
 
-async fn copy(stream: TcpStream, pipe: &mut Pipe) -> io::Result<()> {
+/// Both directions at once: a peer that waits for its output to be taken takes no input meanwhile.
+async fn copy(
+    stream: TcpStream,
+    out: &mpsc::Sender<proto::SessionFrame>,
+    inbound: impl Stream<Item = Result<proto::SessionFrame, tonic::Status>> + Unpin,
+) -> io::Result<()> {
     stream.set_nonblocking(true)?;
     let mut stream = tokio::net::TcpStream::from_std(stream)?;
-    let (mut from, mut to) = stream.split();
+    let (from, to) = stream.split();
+    // Cancel-safe: whichever ends first, the rest of the other direction is of no use.
+    tokio::select! {
+        ended = give(from, out) => ended,
+        ended = take(inbound, to) => ended,
+    }
+}
+
+/// From the pod, until it has said everything or nobody wants it.
+async fn give(mut from: ReadHalf<'_>, out: &mpsc::Sender<proto::SessionFrame>) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
-        // Cancel-safe: read takes nothing when dropped, frames stay in their channel.
-        tokio::select! {
-            length = from.read(&mut buffer) => match length? {
-                0 => return Ok(()),
-                length => {
-                    if !pipe.send(SessionFrame::Stdout(Bytes::copy_from_slice(&buffer[..length]))).await {
-                        return Ok(());
-                    }
-                }
-            },
-            frame = pipe.receive() => match frame {
-                Some(SessionFrame::Stdin(data)) => to.write_all(&data).await?,
-                Some(SessionFrame::StdinEof) => to.shutdown().await?,
-                Some(_) => {}
-                None => return Ok(()),
-            },
+        let length = from.read(&mut buffer).await?;
+        let frame = SessionFrame::Stdout(Bytes::copy_from_slice(&buffer[..length]));
+        if length == 0 || out.send(frame.into()).await.is_err() {
+            return Ok(());
         }
+    }
+}
+
+/// To the pod, until the other side is gone.
+async fn take(
+    mut inbound: impl Stream<Item = Result<proto::SessionFrame, tonic::Status>> + Unpin,
+    mut to: WriteHalf<'_>,
+) -> io::Result<()> {
+    while let Some(Ok(frame)) = inbound.next().await {
+        match SessionFrame::try_from(frame) {
+            Ok(SessionFrame::Stdin(data)) => to.write_all(&data).await?,
+            Ok(SessionFrame::StdinEof) => to.shutdown().await?,
+            Ok(_) => {}
+            Err(_) => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn bulk_goes_both_ways_at_once() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (peer, _) = listener.accept().unwrap();
+        // Gives back what it gets, and takes nothing while that is not taken.
+        std::thread::spawn(move || {
+            io::copy(&mut &peer, &mut &peer).unwrap();
+        });
+        let chunks = 1024;
+        let data = |_| SessionFrame::Stdin(vec![b'x'; CHUNK_BYTES].into());
+        let frames = (0..chunks).map(data).chain([SessionFrame::StdinEof]);
+        let inbound = tokio_stream::iter(frames.map(|frame| Ok(frame.into()))).chain(tokio_stream::pending());
+        let (out, mut sent) = mpsc::channel(1);
+        let count = async {
+            let mut bytes = 0;
+            while let Some(frame) = sent.recv().await {
+                if let Ok(SessionFrame::Stdout(data)) = SessionFrame::try_from(frame) {
+                    bytes += data.len();
+                }
+            }
+            bytes
+        };
+        let copied = async move { copy(stream, &out, inbound).await };
+        let both = async { tokio::join!(copied, count) };
+        let (copied, bytes) = tokio::time::timeout(Duration::from_secs(20), both)
+            .await
+            .expect("they wait for each other");
+        copied.unwrap();
+        assert_eq!(bytes, chunks * CHUNK_BYTES);
     }
 }

@@ -1,7 +1,7 @@
 //! Reads a container's log: CRI format (`<RFC 3339> <stream> <F|P> <text>`), across its rotation.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use gantry_nodeagent_api::SessionFrame;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::sync::mpsc;
 
 use super::{CHUNK_BYTES, Pipe, container_of};
 use crate::agent::pods::{attempt_of, log_dir};
@@ -17,6 +18,10 @@ use crate::runtime::PodDir;
 
 /// How often a followed log is looked at.
 const POLL: Duration = Duration::from_millis(200);
+/// Most bytes of a log that are looked at at once; more than a record has.
+const PIECE_BYTES: u64 = 256 << 10;
+/// Pieces that were read and not sent yet.
+const PIECES: usize = 2;
 
 /// Which lines, and how.
 pub(super) struct Wanted {
@@ -37,43 +42,32 @@ pub(super) async fn run(dir: &PodDir, container: &str, wanted: Wanted, pipe: &mu
 
 async fn stream(dir: &PodDir, container: &str, wanted: Wanted, pipe: &mut Pipe) -> Result<(), String> {
     let container = container_of(dir, container)?;
-    let mut path =
-        newest(&log_dir(dir, &container), wanted.previous).map_err(|e| format!("{container}: {e}"))?;
-    let mut text = std::fs::read(rotated(&path)).unwrap_or_default();
-    let mut tail = Tail::open(&path).map_err(|e| e.to_string())?;
-    text.extend(tail.read().map_err(|e| e.to_string())?);
-    let lines = select(&text, &wanted);
-    if !send(&lines, pipe).await {
-        return Ok(());
-    }
-    if !wanted.follow || wanted.previous {
-        return Ok(());
-    }
+    let follow = wanted.follow && !wanted.previous;
+    let (to, mut pieces) = mpsc::channel(PIECES);
+    let reader = Reader {
+        pod: dir.path().to_owned(),
+        logs: log_dir(dir, &container),
+        wanted,
+        continues: false,
+        shown: Vec::new(),
+        to,
+    };
+    let reading = tokio::task::spawn_blocking(move || reader.run());
     loop {
-        // Cancel-safe: nothing is lost by waiting again.
+        // Cancel-safe: pieces and frames stay in their channels.
         tokio::select! {
-            () = tokio::time::sleep(POLL) => {}
-            frame = pipe.receive() => if frame.is_none() { return Ok(()) },
-        }
-        let mut text = tail.read().map_err(|e| e.to_string())?;
-        // A container that was started again writes another file.
-        if let Ok(now) = newest(&log_dir(dir, &container), false)
-            && now != path
-        {
-            path = now;
-            tail = Tail::open(&path).map_err(|e| e.to_string())?;
-            text.extend(tail.read().map_err(|e| e.to_string())?);
-        } else if !dir.path().exists() {
-            return Ok(());
-        }
-        let each = Wanted {
-            tail_lines: None,
-            ..wanted
-        };
-        if !text.is_empty() && !send(&select(&text, &each), pipe).await {
-            return Ok(());
+            piece = pieces.recv() => match piece {
+                Some(piece) => if !send(&piece, pipe).await { return Ok(()) },
+                None => break,
+            },
+            frame = pipe.receive(), if follow => if frame.is_none() { return Ok(()) },
         }
     }
+    reading
+        .await
+        .map_err(io::Error::other)
+        .and_then(|read| read)
+        .map_err(|e| format!("{container}: {e}"))
 }
 
 async fn send(bytes: &[u8], pipe: &Pipe) -> bool {
@@ -105,7 +99,110 @@ fn rotated(path: &Path) -> PathBuf {
     path.with_extension("log.1")
 }
 
-/// Reads whole lines as they come, also across a rotation.
+/// Reads a log on a thread of its own, a piece at a time. Ends when everything is sent, or nobody wants it any more.
+struct Reader {
+    /// The pod's directory: a log is followed until it is gone.
+    pod: PathBuf,
+    logs: PathBuf,
+    wanted: Wanted,
+    /// The last line shown has not come to its end.
+    continues: bool,
+    shown: Vec<u8>,
+    to: mpsc::Sender<Vec<u8>>,
+}
+
+impl Reader {
+    fn run(mut self) -> io::Result<()> {
+        let mut path = newest(&self.logs, self.wanted.previous)?;
+        let mut tail = Tail::open(&path)?;
+        if let Ok(mut old) = Tail::open(&rotated(&path))
+            && !self.pass(&mut old)?
+        {
+            return Ok(());
+        }
+        let follow = self.wanted.follow && !self.wanted.previous;
+        let mut heard = self.pass(&mut tail)?;
+        if self.continues && !follow {
+            self.shown.push(b'\n');
+        }
+        self.wanted.tail_lines = None;
+        heard = heard && self.flush();
+        while heard && follow {
+            std::thread::sleep(POLL);
+            heard = self.pass(&mut tail)? && !self.to.is_closed();
+            // A container that was started again writes another file.
+            if let Ok(now) = newest(&self.logs, false)
+                && now != path
+            {
+                heard = heard && self.pass(&mut tail)?;
+                path = now;
+                tail = Tail::open(&path)?;
+            } else if !self.pod.exists() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what is there now, or keeps the last lines of it; false when nobody listens any more.
+    fn pass(&mut self, tail: &mut Tail) -> io::Result<bool> {
+        loop {
+            let piece = tail.read()?;
+            if piece.is_empty() {
+                return Ok(true);
+            }
+            self.show(&piece);
+            if let Some(count) = self.wanted.tail_lines {
+                keep_last(&mut self.shown, count);
+            } else if !self.flush() {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn flush(&mut self) -> bool {
+        let piece = std::mem::take(&mut self.shown);
+        piece.is_empty() || self.to.blocking_send(piece).is_ok()
+    }
+
+    /// Takes in whole records: the wanted lines, without CRI's columns.
+    fn show(&mut self, text: &[u8]) {
+        for line in text.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
+            let mut columns = line.splitn(4, |b| *b == b' ');
+            let (Some(time), Some(_), Some(flag)) = (columns.next(), columns.next(), columns.next()) else {
+                continue;
+            };
+            let since_ms = self.wanted.since_ms;
+            if since_ms.is_some_and(|since| time_ms(time).is_some_and(|at| at < since)) {
+                continue;
+            }
+            if self.wanted.timestamps && !self.continues {
+                self.shown.extend(time);
+                self.shown.push(b' ');
+            }
+            self.shown.extend(columns.next().unwrap_or_default());
+            self.continues = flag.first() == Some(&b'P');
+            if !self.continues {
+                self.shown.push(b'\n');
+            }
+        }
+    }
+}
+
+/// Cuts off all but the last lines.
+fn keep_last(text: &mut Vec<u8>, count: u64) {
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    let Some(before) = count.checked_sub(1) else {
+        return text.clear();
+    };
+    let end = text.len() - usize::from(text.last() == Some(&b'\n'));
+    let mut ends = text[..end].iter().enumerate().rev().filter(|(_, b)| **b == b'\n');
+    if let Some((at, _)) = ends.nth(before) {
+        text.drain(..=at);
+    }
+}
+
+/// Reads whole records as they come, a piece at a time, also across a rotation.
 struct Tail {
     path: PathBuf,
     file: File,
@@ -121,64 +218,37 @@ impl Tail {
         })
     }
 
+    /// The next records; empty when there are none for now.
     fn read(&mut self) -> io::Result<Vec<u8>> {
-        self.file.read_to_end(&mut self.rest)?;
-        if let Ok(now) = std::fs::metadata(&self.path) {
-            let own = self.file.metadata()?;
-            if (now.ino(), now.dev()) != (own.ino(), own.dev()) {
-                self.file = File::open(&self.path)?;
-                self.file.read_to_end(&mut self.rest)?;
-            } else if now.len() < self.file.stream_position()? {
-                self.file.seek(SeekFrom::Start(0))?;
-                self.file.read_to_end(&mut self.rest)?;
-            }
+        // A file that was put aside is read to its end first.
+        if self.more()? == 0
+            && let Some(next) = self.successor()?
+            && self.more()? == 0
+        {
+            self.file = next;
+            self.more()?;
         }
         let end = self.rest.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
         let rest = self.rest.split_off(end);
         Ok(std::mem::replace(&mut self.rest, rest))
     }
-}
 
-/// The wanted lines of a piece of log, without CRI's columns.
-fn select(text: &[u8], wanted: &Wanted) -> Vec<u8> {
-    let mut lines: Vec<Vec<u8>> = Vec::new();
-    let mut partial = false;
-    for line in text.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
-        let mut columns = line.splitn(4, |b| *b == b' ');
-        let (Some(time), Some(_), Some(flag)) = (columns.next(), columns.next(), columns.next()) else {
-            continue;
+    fn more(&mut self) -> io::Result<usize> {
+        (&mut self.file).take(PIECE_BYTES).read_to_end(&mut self.rest)
+    }
+
+    /// What is written to now, if that is another file, or this one from its beginning.
+    fn successor(&mut self) -> io::Result<Option<File>> {
+        let Ok(now) = std::fs::metadata(&self.path) else {
+            return Ok(None);
         };
-        if wanted
-            .since_ms
-            .is_some_and(|since| time_ms(time).is_some_and(|at| at < since))
-        {
-            continue;
+        let own = self.file.metadata()?;
+        let same = (now.ino(), now.dev()) == (own.ino(), own.dev());
+        if same && now.len() >= self.file.stream_position()? {
+            return Ok(None);
         }
-        let message = columns.next().unwrap_or_default();
-        if partial && let Some(last) = lines.last_mut() {
-            last.extend(message);
-        } else {
-            let mut shown = Vec::new();
-            if wanted.timestamps {
-                shown.extend(time);
-                shown.push(b' ');
-            }
-            shown.extend(message);
-            lines.push(shown);
-        }
-        partial = flag.first() == Some(&b'P');
+        File::open(&self.path).map(Some)
     }
-    let skip = wanted.tail_lines.map_or(0, |n| {
-        lines
-            .len()
-            .saturating_sub(usize::try_from(n).unwrap_or(usize::MAX))
-    });
-    let mut shown = Vec::new();
-    for line in &lines[skip..] {
-        shown.extend(line);
-        shown.push(b'\n');
-    }
-    shown
 }
 
 fn time_ms(text: &[u8]) -> Option<u64> {
@@ -194,20 +264,41 @@ mod tests {
                        2026-11-21T09:00:01Z stderr F o\n2026-11-21T09:00:02Z stdout F three  spaced\n";
 
     fn shown(tail_lines: Option<u64>, since_ms: Option<u64>, timestamps: bool) -> String {
-        let wanted = Wanted {
-            follow: false,
-            tail_lines,
-            previous: false,
-            since_ms,
-            timestamps,
+        let dir = tempfile::tempdir().unwrap();
+        // Rotated in the middle of a line.
+        let (old, new) = LOG.split_at(LOG.find("2026-11-21T09:00:01Z stderr F").unwrap());
+        std::fs::write(dir.path().join("0.log.1"), old).unwrap();
+        std::fs::write(dir.path().join("0.log"), new).unwrap();
+        let (to, mut pieces) = mpsc::channel(PIECES);
+        let reader = Reader {
+            pod: dir.path().to_owned(),
+            logs: dir.path().to_owned(),
+            wanted: Wanted {
+                follow: false,
+                tail_lines,
+                previous: false,
+                since_ms,
+                timestamps,
+            },
+            continues: false,
+            shown: Vec::new(),
+            to,
         };
-        String::from_utf8(select(LOG.as_bytes(), &wanted)).unwrap()
+        reader.run().unwrap();
+        let mut text = Vec::new();
+        while let Ok(piece) = pieces.try_recv() {
+            text.extend(piece);
+        }
+        String::from_utf8(text).unwrap()
     }
 
     #[test]
     fn lines_are_joined_cut_and_stamped() {
         assert_eq!(shown(None, None, false), "one\ntwo\nthree  spaced\n");
         assert_eq!(shown(Some(1), None, false), "three  spaced\n");
+        assert_eq!(shown(Some(2), None, false), "two\nthree  spaced\n");
+        assert_eq!(shown(Some(0), None, false), "");
+        assert_eq!(shown(Some(u64::MAX), None, false), shown(None, None, false));
         assert_eq!(shown(None, Some(1_795_251_601_000), true).lines().count(), 2);
         assert!(shown(Some(1), None, true).starts_with("2026-11-21T09:00:02Z three"));
     }
@@ -228,7 +319,9 @@ mod tests {
             .unwrap();
         std::fs::rename(&path, rotated(&path)).unwrap();
         std::fs::write(&path, "d\n").unwrap();
-        assert_eq!(tail.read().unwrap(), b"bc\nd\n");
+        assert_eq!(tail.read().unwrap(), b"bc\n");
+        assert_eq!(tail.read().unwrap(), b"d\n");
+        assert_eq!(tail.read().unwrap(), b"");
         assert_eq!(newest(dir.path(), false).unwrap(), path);
         assert!(newest(dir.path(), true).is_err());
     }
