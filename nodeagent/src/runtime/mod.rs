@@ -42,7 +42,7 @@ pub const LOG_MAX_BYTES: u64 = 10 << 20;
 
 /// Everything that a container needs to run, resolved: no image, no volume name, no variable is left to look up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ContainerStart {
     /// Name within the pod (lower-case DNS label).
     pub name: String,

@@ -51,3 +51,22 @@ pub(crate) fn write_line(to: &mut impl Write, message: &impl Serialize) -> io::R
     line.push(b'\n');
     to.write_all(&line)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A newer agent may say more to a shim that was started by an older one.
+    #[test]
+    fn what_is_not_known_is_passed_over() {
+        let start = serde_json::json!({
+            "op": "start", "name": "web", "attempt": 0, "rootfs": "/r", "netns": null, "hostname": "h", "argv": ["a"],
+            "env": [], "cwd": "", "user": {"uid": 0, "gid": 0, "additionalGids": [], "umask": 0}, "mounts": [],
+            "security": {"user": null, "group": null, "capabilities": [], "privileged": false, "readOnlyRoot": false},
+            "cgroup": "/c", "logPath": "/l", "logMaxBytes": 1, "notYetInvented": {"a": 1}
+        });
+        let line = format!("{start}\n");
+        let request = read_line(&mut line.as_bytes()).unwrap();
+        assert!(matches!(request, Some(Request::Start(start)) if start.name == "web"));
+    }
+}
