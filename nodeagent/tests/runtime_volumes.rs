@@ -62,7 +62,7 @@ fn volumes_are_where_the_pod_wants_them() {
     };
     write_network_files(&pod, &network).unwrap();
     let script = "cat /etc/all/a.cfg /etc/one.cfg /etc/hosts /etc/resolv.conf /etc/hostname; \
-                  echo no > /etc/all/a.cfg; echo yes > /host/from-inside; \
+                  echo no > /etc/all/a.cfg; echo yes > /host/from-inside; grep ' /host ' /proc/mounts; \
                   dd if=/dev/zero of=/scratch/big bs=1M count=3; exit 0";
     let mut start = node.sh(&pod, "v", "web", script);
     start.mounts = container_mounts(&pod, &config, &container).unwrap();
@@ -77,6 +77,7 @@ fn volumes_are_where_the_pod_wants_them() {
         "nameserver 10.9.8.1\nsearch ns.svc.cluster.local",
         "Read-only",
         "No space left",
+        ",nodev,",
     ] {
         assert!(said.contains(wanted), "{wanted}: {said}");
     }

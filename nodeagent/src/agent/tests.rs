@@ -348,6 +348,15 @@ async fn dns_answers_over_udp_and_tcp() {
     let mut whole = vec![0; tcp.read_u16().await.unwrap().into()];
     tcp.read_exact(&mut whole).await.unwrap();
     assert_eq!(Message::from_vec(&whole).unwrap().answers().len(), 60);
+
+    // Clients that connect and say nothing, more than there are places and room in the queue before them.
+    let mut idle = Vec::new();
+    for _ in 0..400 {
+        idle.push(tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap());
+    }
+    udp.send(&bytes).await.unwrap();
+    let answered = tokio::time::timeout(Duration::from_secs(5), udp.recv(&mut buffer)).await;
+    answered.expect("they hold up nobody on UDP").unwrap();
     cancel.cancel();
     running.await.unwrap();
 }
