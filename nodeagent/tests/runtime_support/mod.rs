@@ -16,8 +16,8 @@ use gantry_topology::CpuSet;
 
 /// The binary under test.
 pub const AGENT: &str = env!("CARGO_BIN_EXE_gantry-nodeagent");
-/// Long enough for a loaded machine; nothing waits that long when all is well.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Long enough for a loaded machine and for one that is emulated; nothing waits that long when all is well.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One instance with its own directory and cgroups.
 pub struct Node {

@@ -15,12 +15,14 @@ use kernel::Kernel;
 use machine::Machine;
 
 /// Package, test target, and what of it (all, if nothing is said).
-const TESTS: [(&str, &str, &str); 7] = [
+const TESTS: [(&str, &str, &str); 9] = [
     ("gantry-nodeagent", "runtime", ""),
     ("gantry-nodeagent", "runtime_cgroup", ""),
     ("gantry-nodeagent", "runtime_volumes", ""),
     ("gantry-nodeagent", "agent", ""),
     ("gantry-cni", "network", ""),
+    ("gantry-cni", "flows", ""),
+    ("gantry-cni", "outside", ""),
     ("gantry-ebpf", "golden", ""),
     ("gantry-tests", "machine", "full_cores"),
 ];
