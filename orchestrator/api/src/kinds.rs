@@ -130,6 +130,9 @@ pub struct RevisionRecord {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkServiceStatus {
+    /// The `metadata.generation` that has become functions.
+    #[serde(default)]
+    pub observed_generation: i64,
     /// Functions that are as wanted.
     #[serde(default)]
     pub ready_functions: u32,

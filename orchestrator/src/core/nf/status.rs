@@ -1,7 +1,7 @@
 //! What a function is at the moment, in its status.
 
 use gantry_api::{NetworkFunction, labels};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 
 use super::super::world::{Key, Work};
 use super::super::{meta, pods, vip};
@@ -25,10 +25,10 @@ fn one(work: &mut Work<'_>, key: &Key) {
     {
         status.revision = blueprint.revision;
     }
-    let count = |keep: &dyn Fn(&k8s_openapi::api::core::v1::Pod) -> bool| {
+    let count = |keep: &dyn Fn(&Pod) -> bool| {
         u32::try_from(instances.iter().filter(|p| keep(p)).count()).unwrap_or(u32::MAX)
     };
-    let leaving = |p: &k8s_openapi::api::core::v1::Pod| pods::is_stopping(p) || pods::drain(p).is_some();
+    let leaving = |p: &Pod| pods::is_stopping(p) || pods::drain(p).is_some();
     status.replicas = count(&|_| true);
     status.ready_replicas = count(&|p| !leaving(p) && pods::is_ready(p));
     status.draining_replicas = count(&leaving);
@@ -50,19 +50,50 @@ fn one(work: &mut Work<'_>, key: &Key) {
         let reason = &work.unplaced.get(meta::uid(&p.metadata))?.reason;
         Some(format!("{}: {reason}", meta::name(&p.metadata)))
     });
-    status.message = work
+    let blocked = work
         .problems
         .get(key)
         .cloned()
         .or(unplaced)
-        .or(work.hints.get(key).cloned())
-        .unwrap_or_default();
-    if status.message != function.status.message && !status.message.is_empty() {
+        .or(work.hints.get(key).cloned());
+    // Nobody is told about a pod's own trouble: an instance that starts has some, and the pod's events say it too.
+    let tell = blocked.is_some();
+    let unready = || instances.iter().filter(|p| !leaving(p)).find_map(|p| trouble(p));
+    status.message = blocked.or_else(unready).unwrap_or_default();
+    if status.message != function.status.message && tell {
         work.tell(&*function, true, "NotAsWanted", &status.message);
     }
     if status != function.status
         && let Some(function) = work.edit::<NetworkFunction>(key)
     {
         function.status = status;
+    }
+}
+
+/// What keeps an instance from being ready, as its node tells it.
+fn trouble(pod: &Pod) -> Option<String> {
+    let message = pod.status.as_ref()?.message.as_ref()?;
+    (!pods::is_ready(pod)).then(|| format!("{}: {message}", meta::name(&pod.metadata)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_instance_that_is_not_ready_says_why() {
+        let pod = |ready: &str| -> Pod {
+            let conditions = json!([{"type": "Ready", "status": ready}]);
+            let status = json!({"message": "image kamailio:1 is not in the store", "conditions": conditions});
+            serde_json::from_value(json!({"metadata": {"name": "p-1"}, "status": status})).unwrap()
+        };
+        assert_eq!(
+            trouble(&pod("False")).as_deref(),
+            Some("p-1: image kamailio:1 is not in the store")
+        );
+        assert_eq!(trouble(&pod("True")), None);
+        assert_eq!(trouble(&Pod::default()), None);
     }
 }
