@@ -1,13 +1,17 @@
 //! The command line, as people see it in `--help`.
 
+use std::env;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::data_dir::DataDir;
+
 /// Where everything of one Gantry lives unless said otherwise.
-pub const DEFAULT_DATA_DIR: &str = "/var/lib/gantry";
+const DEFAULT_DATA_DIR: &str = "/var/lib/gantry";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,18 +38,41 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
 pub struct Global {
-    /// Kubeconfig of the control plane [default: the data directory's]
-    #[arg(long, env = "KUBECONFIG", global = true, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-    /// Directory of this Gantry's state, images and logs
-    #[arg(long, env = "GANTRY_DATA_DIR", default_value = DEFAULT_DATA_DIR, global = true, value_name = "DIR")]
-    pub data_dir: PathBuf,
+    /// Kubeconfig of the control plane [default: that of --data-dir, or else KUBECONFIG]
+    #[arg(long = "kubeconfig", global = true, value_name = "FILE")]
+    pub kubeconfig_file: Option<PathBuf>,
+    /// Directory of this Gantry's state, images and logs [default: /var/lib/gantry]
+    #[arg(long = "data-dir", env = "GANTRY_DATA_DIR", global = true, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
     /// Namespace
     #[arg(long, short, default_value = "default", global = true)]
     pub namespace: String,
     /// Output format
     #[arg(long, short, value_enum, default_value_t = Output::Text, global = true)]
     pub output: Output,
+}
+
+impl Global {
+    pub fn data_dir(&self) -> DataDir {
+        DataDir::new(self.directory.as_deref().unwrap_or(DEFAULT_DATA_DIR.as_ref()))
+    }
+
+    /// The kubeconfig to connect by: what this command names comes before what the environment says.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.choose_kubeconfig(env::var_os("KUBECONFIG"))
+    }
+
+    /// `variable` is a list as in PATH, of which the first that exists counts.
+    fn choose_kubeconfig(&self, variable: Option<OsString>) -> PathBuf {
+        if let Some(file) = &self.kubeconfig_file {
+            return file.clone();
+        }
+        let variable = variable.filter(|_| self.directory.is_none());
+        let mut files = variable.iter().flat_map(env::split_paths);
+        files
+            .find(|file| file.is_file())
+            .unwrap_or_else(|| self.data_dir().kubeconfig())
+    }
 }
 
 /// Output format.
@@ -339,4 +366,42 @@ pub struct ServerArgs {
     pub pod_cidr: ipnet::Ipv4Net,
     #[arg(long)]
     pub service_cidr: ipnet::Ipv4Net,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_the_command_names_comes_before_the_environment() {
+        let root = tempfile::tempdir().unwrap();
+        let there = root.path().join("there");
+        std::fs::write(&there, "").unwrap();
+        let list = env::join_paths([&root.path().join("missing"), &there]).unwrap();
+        let chosen = |options: &[&str], variable: Option<&OsString>| {
+            let cli = Cli::parse_from([&["gantry", "status"], options].concat());
+            cli.global.choose_kubeconfig(variable.cloned())
+        };
+        assert_eq!(chosen(&[], Some(&list)), there);
+        assert_eq!(
+            chosen(&["--data-dir", "/d"], Some(&list)),
+            PathBuf::from("/d/kubeconfig")
+        );
+        assert_eq!(
+            chosen(&["--kubeconfig", "/k", "--data-dir", "/d"], Some(&list)),
+            PathBuf::from("/k")
+        );
+        assert_eq!(
+            chosen(&[], Some(&"/missing".into())),
+            PathBuf::from("/var/lib/gantry/kubeconfig")
+        );
+        assert_eq!(chosen(&[], None), PathBuf::from("/var/lib/gantry/kubeconfig"));
+    }
 }

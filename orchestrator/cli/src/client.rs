@@ -12,7 +12,6 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::args::Global;
-use crate::data_dir::DataDir;
 
 /// A connection to the API server, and the namespace that names are looked up in.
 #[derive(Clone)]
@@ -22,11 +21,9 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects by `--kubeconfig`, KUBECONFIG, or the data directory's kubeconfig.
+    /// Connects by the kubeconfig that the options or the environment name.
     pub async fn connect(global: &Global) -> Result<Self> {
-        let fallback = DataDir::new(&global.data_dir).kubeconfig();
-        let path = global.kubeconfig.as_deref().unwrap_or(&fallback);
-        Self::from_kubeconfig(path, &global.namespace).await
+        Self::from_kubeconfig(&global.kubeconfig(), &global.namespace).await
     }
 
     pub async fn from_kubeconfig(path: &Path, namespace: &str) -> Result<Self> {

@@ -44,6 +44,11 @@ impl Daemon {
         (start_time(pid).as_deref() == Some(start)).then_some(pid)
     }
 
+    /// Nobody has stopped it since it was started.
+    pub fn is_expected(&self) -> bool {
+        self.pid_file.exists()
+    }
+
     /// Starts the command in a session of its own, its output appended to the log.
     pub fn start(&self, command: &mut Command) -> Result<i32> {
         let log = fs::OpenOptions::new()
@@ -61,7 +66,10 @@ impl Daemon {
         let pid = i32::try_from(child.id()).context("pid out of range")?;
         let start = start_time(pid)
             .with_context(|| format!("{} ended at once; see {}", self.name, self.log_file.display()))?;
-        fs::write(&self.pid_file, format!("{pid} {start}\n"))
+        // By rename: whoever reads the file meanwhile sees all of it.
+        let new = self.pid_file.with_extension("pid.new");
+        fs::write(&new, format!("{pid} {start}\n"))
+            .and_then(|()| fs::rename(&new, &self.pid_file))
             .with_context(|| format!("cannot write {}", self.pid_file.display()))?;
         Ok(pid)
     }

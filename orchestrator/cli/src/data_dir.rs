@@ -1,11 +1,13 @@
 //! The data directory: what is where, and the settings that `up` remembers.
 
+use std::fs::{File, TryLockError};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::{fs, io};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -17,6 +19,8 @@ pub struct DataDir(PathBuf);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Settings {
+    /// Tells this Gantry from others on the same machine: in names of links, cgroups, tables. It stays when the directory moves.
+    pub instance: String,
     pub listen: SocketAddr,
     pub pod_cidr: ipnet::Ipv4Net,
     pub service_cidr: ipnet::Ipv4Net,
@@ -25,8 +29,9 @@ pub struct Settings {
 }
 
 impl DataDir {
+    /// However the path is spelled, it is the same directory.
     pub fn new(path: &Path) -> Self {
-        Self(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+        Self(canonical(path))
     }
 
     pub fn path(&self) -> &Path {
@@ -42,8 +47,8 @@ impl DataDir {
         self.0.join("settings.json")
     }
 
-    /// Tells this Gantry from others on the same machine: in names of links, cgroups, tables.
-    pub fn instance(&self) -> String {
+    /// The instance of a directory that has no settings yet.
+    pub fn new_instance(&self) -> String {
         let hash = Sha256::digest(self.0.as_os_str().as_encoded_bytes());
         hash[..3].iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -56,27 +61,116 @@ impl DataDir {
             .with_context(|| format!("cannot create the data directory {}", self.0.display()))
     }
 
+    /// Held while `up` or `down` changes what runs; another one that starts meanwhile is refused.
+    pub fn lock(&self) -> Result<File> {
+        let path = self.0.join("lock");
+        let mut options = fs::OpenOptions::new();
+        let options = options.create(true).truncate(false).write(true).mode(0o600);
+        let file = options
+            .open(&path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => bail!(
+                "another `gantry up` or `gantry down` is at work on {}; try again when it is done",
+                self.0.display()
+            ),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("cannot lock {}", path.display()))
+            }
+        }
+    }
+
     pub fn load_settings(&self) -> Result<Option<Settings>> {
         let path = self.settings_file();
         match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text)
                 .map(Some)
-                .with_context(|| format!("{} is damaged", path.display())),
+                .with_context(|| format!("{} is damaged, or not Gantry's", path.display())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
     }
 
+    /// Replaces the settings: whoever reads them sees the old or the new ones.
     pub fn save_settings(&self, settings: &Settings) -> Result<()> {
         let path = self.settings_file();
-        let file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&path);
-        let write =
-            file.and_then(|file| serde_json::to_writer_pretty(file, settings).map_err(io::Error::from));
-        write.with_context(|| format!("cannot write {}", path.display()))
+        let write = || -> io::Result<()> {
+            let mut file = tempfile::NamedTempFile::new_in(&self.0)?;
+            file.write_all(&serde_json::to_vec_pretty(settings)?)?;
+            file.persist(&path)?;
+            Ok(())
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+/// The one spelling of a path, symbolic links resolved; what does not exist yet keeps its name.
+fn canonical(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for ancestor in absolute.ancestors() {
+        let (Ok(mut real), Ok(rest)) = (ancestor.canonicalize(), absolute.strip_prefix(ancestor)) else {
+            continue;
+        };
+        for component in rest.components() {
+            match component {
+                Component::ParentDir => drop(real.pop()),
+                other => real.push(other),
+            }
+        }
+        return real;
+    }
+    absolute
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_directory_has_one_instance_however_it_is_spelled() {
+        let root = tempfile::tempdir().unwrap();
+        let real = root.path().join("real");
+        fs::create_dir(&real).unwrap();
+        let link = root.path().join("link");
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let instance = |path: PathBuf| DataDir::new(&path).new_instance();
+        // Before the directory exists and after.
+        for _ in 0..2 {
+            let plain = instance(real.join("data"));
+            assert_eq!(instance(real.join("data/")), plain);
+            assert_eq!(instance(real.join("./data/../data")), plain);
+            assert_eq!(instance(link.join("data")), plain);
+            assert_ne!(instance(real.join("other")), plain);
+            DataDir::new(&real.join("data")).create().unwrap();
+        }
+    }
+
+    #[test]
+    fn settings_come_back_and_others_files_are_no_settings() {
+        let root = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::new(root.path());
+        assert_eq!(data_dir.load_settings().unwrap(), None);
+        let settings = Settings {
+            instance: data_dir.new_instance(),
+            listen: "127.0.0.1:6443".parse().unwrap(),
+            pod_cidr: "10.85.0.0/16".parse().unwrap(),
+            service_cidr: "10.86.0.0/16".parse().unwrap(),
+            reserved_cpus: "0".to_owned(),
+        };
+        data_dir.save_settings(&settings).unwrap();
+        assert_eq!(data_dir.load_settings().unwrap(), Some(settings));
+        fs::write(data_dir.settings_file(), "{\"editor.tabSize\": 2}").unwrap();
+        assert!(data_dir.load_settings().is_err());
+    }
+
+    #[test]
+    fn only_one_at_a_time_changes_what_runs() {
+        let root = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::new(root.path());
+        let held = data_dir.lock().unwrap();
+        assert!(data_dir.lock().unwrap_err().to_string().contains("another"));
+        drop(held);
+        data_dir.lock().unwrap();
     }
 }

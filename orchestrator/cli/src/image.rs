@@ -1,15 +1,16 @@
 //! `gantry image`: the image store of this machine.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
 use gantry_images::{BuildEvent, BuildOptions, BuildOutcome, ImageStore, ImageSummary};
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::args::{Global, ImageCommand, Output};
 use crate::catalog;
-use crate::data_dir::DataDir;
 use crate::output::{self, Progress};
 
 /// `gantry image ...`.
@@ -36,7 +37,7 @@ pub fn run(command: &ImageCommand, global: &Global) -> Result<()> {
 }
 
 fn open(global: &Global) -> Result<ImageStore> {
-    let data_dir = DataDir::new(&global.data_dir);
+    let data_dir = global.data_dir();
     data_dir.create()?;
     Ok(ImageStore::open(&data_dir.images())?)
 }
@@ -45,11 +46,12 @@ fn build(store: &ImageStore, recipes: &[String], no_cache: bool) -> Result<()> {
     for recipe in recipes {
         let source = RecipeSource::find(recipe)?;
         let mut progress = Progress::new(&format!("{recipe}: reading the recipe"));
-        let outcome = gantry_images::build(source.path(), store, &BuildOptions { no_cache }, &mut |event| {
-            if let BuildEvent::Step(step) = event {
-                progress.set(&format!("{recipe}: {step}"));
-            }
-        })?;
+        let outcome =
+            gantry_images::build(&source.path(), store, &BuildOptions { no_cache }, &mut |event| {
+                if let BuildEvent::Step(step) = event {
+                    progress.set(&format!("{recipe}: {step}"));
+                }
+            })?;
         drop(progress);
         let verb = if matches!(outcome, BuildOutcome::Built(_)) {
             "built"
@@ -64,7 +66,7 @@ fn build(store: &ImageStore, recipes: &[String], no_cache: bool) -> Result<()> {
 /// A recipe file, or one of the built-in recipes in a directory of its own.
 enum RecipeSource {
     File(PathBuf),
-    BuiltIn { directory: PathBuf, file: PathBuf },
+    BuiltIn { directory: TempDir, name: String },
 }
 
 impl RecipeSource {
@@ -79,24 +81,23 @@ impl RecipeSource {
                 known.join(", ")
             );
         }
-        let directory = env::temp_dir().join(format!("gantry-recipe-{}-{recipe}", std::process::id()));
-        let file = directory.join(format!("{recipe}.yaml"));
-        fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
-        catalog::write_recipes(&directory)?;
-        Ok(Self::BuiltIn { directory, file })
+        // Only we may write there: what is built from it runs as root.
+        let directory = tempfile::Builder::new()
+            .prefix("gantry-recipe-")
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir()
+            .context("cannot create a directory for the recipe")?;
+        catalog::write_recipes(directory.path())?;
+        Ok(Self::BuiltIn {
+            directory,
+            name: format!("{recipe}.yaml"),
+        })
     }
 
-    fn path(&self) -> &Path {
+    fn path(&self) -> PathBuf {
         match self {
-            Self::File(file) | Self::BuiltIn { file, .. } => file,
-        }
-    }
-}
-
-impl Drop for RecipeSource {
-    fn drop(&mut self) {
-        if let Self::BuiltIn { directory, .. } = self {
-            let _ = fs::remove_dir_all(directory);
+            Self::File(file) => file.clone(),
+            Self::BuiltIn { directory, name } => directory.path().join(name),
         }
     }
 }
@@ -141,7 +142,7 @@ fn inspect(store: &ImageStore, name: &str, output: Output) -> Result<()> {
 
 /// Every image must be in the store of this machine (if there is one here) before anything is deployed.
 pub fn ensure_present<'a>(global: &Global, images: impl Iterator<Item = &'a str>) -> Result<()> {
-    if !DataDir::new(&global.data_dir).images().is_dir() {
+    if !global.data_dir().images().is_dir() {
         return Ok(());
     }
     let store = open(global)?;
@@ -170,4 +171,22 @@ fn describe(image: &ImageSummary) -> String {
 
 fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn built_in_recipes_lie_where_nobody_else_writes() {
+        let source = RecipeSource::find("sipp").unwrap();
+        let file = source.path();
+        let directory = file.parent().unwrap();
+        assert_eq!(directory.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(directory.join("metrics.sh").is_file());
+        assert!(gantry_images::Recipe::load(&file).is_ok());
+        let directory = directory.to_owned();
+        drop(source);
+        assert!(!directory.exists());
+    }
 }

@@ -6,6 +6,7 @@ mod client;
 mod daemon;
 mod data_dir;
 mod deploy;
+mod down;
 mod image;
 mod manifest;
 mod operate;
@@ -26,7 +27,6 @@ use clap::{CommandFactory, Parser};
 
 use args::{Cli, Command};
 use client::Client;
-use data_dir::DataDir;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -59,7 +59,7 @@ fn start(cli: &Cli) -> Result<u8> {
         }
         Command::Catalog(command) => return catalog::run(command, cli.global.output).map(|()| 0),
         Command::Image(command) => return image::run(command, &cli.global).map(|()| 0),
-        Command::Down(args) => return up::down(args, &cli.global).map(|()| 0),
+        Command::Down(args) => return down::down(args, &cli.global).map(|()| 0),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -79,10 +79,7 @@ async fn run(cli: &Cli) -> Result<u8> {
         Command::Status => return status::status(global).await,
         Command::Version => return version(global).await.map(|()| 0),
         Command::Kubeconfig => {
-            let path = global
-                .kubeconfig
-                .clone()
-                .unwrap_or_else(|| DataDir::new(&global.data_dir).kubeconfig());
+            let path = global.data_dir().kubeconfig();
             let text = std::fs::read_to_string(&path)
                 .with_context(|| format!("cannot read {}; `gantry up` writes it", path.display()))?;
             return output::write_out(&text).map(|()| 0);

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::{env, fs};
 
 use anyhow::{Result, bail};
+use rustix::io::Errno;
+use rustix::mount::{FsOpenFlags, fsopen};
 
 /// Files and directories without which no pod can run, and what to do about each.
 const KERNEL_FEATURES: [(&str, &str); 4] = [
@@ -31,7 +33,7 @@ const MIN_KERNEL: (u32, u32) = (6, 6);
 /// Fails with everything that is missing.
 pub fn check() -> Result<()> {
     require_root("gantry up")?;
-    let mut missing = missing_features(Path::new("/"));
+    let mut missing = missing_features(Path::new("/"), has_filesystem);
     if !in_path("nft") {
         missing.push("the program nft: `apt-get install nftables`".to_owned());
     }
@@ -44,20 +46,19 @@ pub fn check() -> Result<()> {
     )
 }
 
+/// Whether the kernel has a file system; loads its module as mount(2) would.
+fn has_filesystem(name: &str) -> bool {
+    fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC).err() != Some(Errno::NODEV)
+}
+
 /// What the kernel below `root` lacks.
-fn missing_features(root: &Path) -> Vec<String> {
+fn missing_features(root: &Path, has_filesystem: impl Fn(&str) -> bool) -> Vec<String> {
     let absent = |path: &str| !root.join(path).exists();
     let lacking = KERNEL_FEATURES.iter().filter(|(path, _)| absent(path));
     let mut missing: Vec<String> = lacking.map(|(_, what)| (*what).to_owned()).collect();
-    let filesystems = fs::read_to_string(root.join("proc/filesystems")).unwrap_or_default();
     for (name, option) in [("overlay", "CONFIG_OVERLAY_FS"), ("bpf", "CONFIG_BPF_SYSCALL")] {
-        if !filesystems
-            .lines()
-            .any(|line| line.split_whitespace().last() == Some(name))
-        {
-            missing.push(format!(
-                "the file system `{name}`: a kernel with {option} (or `modprobe {name}`)"
-            ));
+        if !has_filesystem(name) {
+            missing.push(format!("the file system `{name}`: a kernel with {option}"));
         }
     }
     let release = fs::read_to_string(root.join("proc/sys/kernel/osrelease")).unwrap_or_default();
@@ -100,15 +101,14 @@ mod tests {
     fn each_missing_feature_is_named_with_what_to_do() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("proc/sys/kernel")).unwrap();
-        fs::write(root.path().join("proc/filesystems"), "nodev\tbpf\n\text4\n").unwrap();
         fs::write(root.path().join("proc/sys/kernel/osrelease"), "5.10.0-9-amd64\n").unwrap();
-        let missing = missing_features(root.path()).join("\n");
+        let missing = missing_features(root.path(), |name| name == "bpf").join("\n");
         for part in [
             "control groups",
             "network namespaces",
             "BTF",
             "forwarding",
-            "modprobe overlay",
+            "CONFIG_OVERLAY_FS",
             "this is 5.10",
         ] {
             assert!(missing.contains(part), "{part} is not in {missing}");

@@ -5,7 +5,6 @@ use gantry_orchestrator::server::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Global, ServerArgs};
-use crate::data_dir::DataDir;
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: &ServerArgs, global: &Global) -> Result<()> {
@@ -15,7 +14,7 @@ pub fn run(args: &ServerArgs, global: &Global) -> Result<()> {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
-    let data_dir = DataDir::new(&global.data_dir);
+    let data_dir = global.data_dir();
     data_dir.create()?;
     let config = ServerConfig {
         data_dir: data_dir.path().to_owned(),

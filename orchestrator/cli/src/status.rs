@@ -7,14 +7,13 @@ use serde_json::json;
 
 use crate::args::Global;
 use crate::client::Client;
-use crate::data_dir::DataDir;
 use crate::operation;
 use crate::output::{self, colour, table};
 use crate::up::daemons;
 
 /// `gantry status`. Exit code 0 when the control plane answers.
 pub async fn status(global: &Global) -> Result<u8> {
-    let data_dir = DataDir::new(&global.data_dir);
+    let data_dir = global.data_dir();
     let processes: Vec<(&str, Option<i32>)> = daemons(&data_dir)
         .iter()
         .map(|d| (d.name(), d.running()))

@@ -1,17 +1,18 @@
-//! `gantry up` and `gantry down`: the processes of this machine.
+//! `gantry up`: the processes of this machine.
 
+use std::env;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use std::{env, fs};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use gantry_orchestrator::pki::{self, NodeCredentials};
 use k8s_openapi::api::core::v1::Node;
 use nix::sys::utsname::uname;
+use tokio::signal::unix::{SignalKind, signal};
 
-use crate::args::{DownArgs, Global, UpArgs};
+use crate::args::{Global, UpArgs};
 use crate::client::Client;
 use crate::daemon::Daemon;
 use crate::data_dir::{DataDir, Settings};
@@ -19,7 +20,8 @@ use crate::output::{self, Progress};
 use crate::preflight;
 
 const START_PATIENCE: Duration = Duration::from_secs(30);
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a process may take to end by itself.
+pub const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The processes of one Gantry, in start order.
 pub fn daemons(data_dir: &DataDir) -> [Daemon; 2] {
@@ -31,15 +33,18 @@ pub fn daemons(data_dir: &DataDir) -> [Daemon; 2] {
 
 /// `gantry up`.
 pub async fn up(args: &UpArgs, global: &Global) -> Result<()> {
-    let data_dir = DataDir::new(&global.data_dir);
+    let data_dir = global.data_dir();
     let tools = Tools::find()?;
     preflight::check()?;
-    let settings = settings(args, &data_dir)?;
     let [orchestrator, agent] = daemons(&data_dir);
+    let saved = data_dir.load_settings()?;
+    let runs = orchestrator.running().or(agent.running()).is_some();
+    let settings = settings(args, &data_dir, saved.as_ref(), runs)?;
     if orchestrator.running().is_none() {
         ensure_port_free(settings.listen)?;
     }
     data_dir.create()?;
+    let lock = data_dir.lock()?;
     data_dir.save_settings(&settings)?;
     let node = node_name();
     let credentials = pki::ensure(data_dir.path(), settings.listen, &[])?.issue_node(&node)?;
@@ -59,6 +64,7 @@ pub async fn up(args: &UpArgs, global: &Global) -> Result<()> {
     )?;
     wait_until(&agent, async || is_ready(&client, &node).await).await?;
     started.keep();
+    drop(lock);
     drop(progress);
 
     output::write_out(&format!(
@@ -100,115 +106,45 @@ impl Drop for Started<'_> {
     }
 }
 
-/// In the foreground: until Ctrl-C, SIGTERM, or the end of a process.
+/// In the foreground: until Ctrl-C, SIGTERM, or the end of a process, which takes the other one along.
 async fn stay(daemons: &[Daemon]) -> Result<()> {
     output::write_out("Ctrl-C stops the control plane and the agent; pods go on until `gantry down`\n")?;
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    loop {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let ended = loop {
         // Cancel-safe: a signal that is missed in one round is still pending in the next; sleep holds nothing.
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => break,
-            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break None,
+            _ = terminate.recv() => break None,
             () = tokio::time::sleep(Duration::from_millis(500)) => {}
         }
         if let Some(ended) = daemons.iter().find(|d| d.running().is_none()) {
-            bail!(
-                "{} ended; the last lines of {}:\n{}",
-                ended.name(),
-                ended.log_file().display(),
-                ended.log_tail()
-            );
+            break Some(ended);
         }
-    }
+    };
+    // Whoever stopped it with `gantry down` removes its pid file right after.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let failure = ended.filter(|d| d.is_expected()).map(|d| {
+        let log = d.log_file().display();
+        format!("{} ended; the last lines of {log}:\n{}", d.name(), d.log_tail())
+    });
     for daemon in daemons.iter().rev() {
         daemon.stop(STOP_PATIENCE)?;
     }
-    Ok(())
+    failure.map_or(Ok(()), |text| Err(anyhow!(text)))
 }
 
-/// `gantry down`.
-pub fn down(args: &DownArgs, global: &Global) -> Result<()> {
-    let data_dir = DataDir::new(&global.data_dir);
-    if !data_dir.path().is_dir() {
-        return output::write_out(&format!("nothing runs from {}\n", data_dir.path().display()));
-    }
-    preflight::require_root("gantry down")?;
-    let tools = Tools::find()?;
-    let mut progress = Progress::new("stopping the control plane and the agent");
-    let [orchestrator, agent] = daemons(&data_dir);
-    orchestrator.stop(STOP_PATIENCE)?;
-    agent.stop(STOP_PATIENCE)?;
-    progress.set("stopping pods, removing networks");
-    purge_node(&data_dir, &tools)?;
-    drop(progress);
-    if !args.purge {
-        return output::write_out("stopped; `gantry up` starts again what was deployed\n");
-    }
-    // Only what Gantry made: a directory named by mistake keeps its other content, and is said so.
-    for name in ["pki", "images", "agent"] {
-        remove(&data_dir.path().join(name))?;
-    }
-    let files = [
-        "kubeconfig",
-        "settings.json",
-        "store.redb",
-        "orchestrator.log",
-        "nodeagent.log",
-        "orchestrator.pid",
-        "nodeagent.pid",
-    ];
-    for name in files {
-        remove(&data_dir.path().join(name))?;
-    }
-    match fs::remove_dir(data_dir.path()) {
-        Ok(()) => output::write_out(&format!("stopped; {} removed\n", data_dir.path().display())),
-        Err(error) => output::write_out(&format!(
-            "stopped; {} stays: {error}\n",
-            data_dir.path().display()
-        )),
-    }
-}
-
-fn remove(path: &Path) -> Result<()> {
-    let removed = if path.is_dir() {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    };
-    match removed {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn purge_node(data_dir: &DataDir, tools: &Tools) -> Result<()> {
-    let output = Command::new(&tools.agent)
-        .args(["purge", "--instance", &data_dir.instance(), "--data-dir"])
-        .arg(data_dir.path())
-        .arg("--cni-bin")
-        .arg(&tools.cni)
-        .output()
-        .context("cannot run gantry-nodeagent purge")?;
-    if !output.status.success() {
-        bail!(
-            "gantry-nodeagent purge failed:\n{}",
-            String::from_utf8_lossy(&output.stderr).trim_end()
-        );
-    }
-    Ok(())
-}
-
-fn settings(args: &UpArgs, data_dir: &DataDir) -> Result<Settings> {
-    let saved = data_dir.load_settings()?;
-    let base = saved.clone().unwrap_or_else(|| Settings {
+/// What `up` was told now and before. What `runs` keeps its settings: clients and the agent know the address.
+fn settings(args: &UpArgs, data_dir: &DataDir, saved: Option<&Settings>, runs: bool) -> Result<Settings> {
+    let base = saved.cloned().unwrap_or_else(|| Settings {
+        instance: data_dir.new_instance(),
         listen: SocketAddr::from(([127, 0, 0, 1], 6443)),
         pod_cidr: "10.85.0.0/16".parse().expect("a constant network"),
         service_cidr: "10.86.0.0/16".parse().expect("a constant network"),
         reserved_cpus: "0".to_owned(),
     });
     let wanted = Settings {
+        instance: base.instance,
         listen: args.listen.unwrap_or(base.listen),
         pod_cidr: args.pod_cidr.unwrap_or(base.pod_cidr),
         service_cidr: args.service_cidr.unwrap_or(base.service_cidr),
@@ -227,14 +163,22 @@ fn settings(args: &UpArgs, data_dir: &DataDir) -> Result<Settings> {
             wanted.service_cidr
         );
     }
-    if let Some(saved) =
-        saved.filter(|saved| saved.pod_cidr != wanted.pod_cidr || saved.service_cidr != wanted.service_cidr)
-    {
+    let Some(saved) = saved.filter(|saved| **saved != wanted) else {
+        return Ok(wanted);
+    };
+    let path = data_dir.path().display();
+    if saved.pod_cidr != wanted.pod_cidr || saved.service_cidr != wanted.service_cidr {
         bail!(
-            "{} was set up with pods in {} and services in {}; these cannot change: use another --data-dir, or `gantry down --purge` first",
-            data_dir.path().display(),
+            "{path} was set up with pods in {} and services in {}; these cannot change: use another --data-dir, or `gantry down --purge` first",
             saved.pod_cidr,
             saved.service_cidr
+        );
+    }
+    if runs {
+        bail!(
+            "{path} runs with --listen {} --reserved-cpus {}; `gantry down` first, then `gantry up` with the new options",
+            saved.listen,
+            saved.reserved_cpus
         );
     }
     Ok(wanted)
@@ -304,7 +248,7 @@ fn agent_command(
 ) -> Command {
     let mut command = Command::new(&tools.agent);
     command
-        .args(["agent", "--node", node, "--instance", &data_dir.instance()])
+        .args(["agent", "--node", node, "--instance", &settings.instance])
         .args(["--orchestrator", &format!("https://{}", settings.listen)])
         .args(["--reserved-cpus", &settings.reserved_cpus])
         .arg("--data-dir")
@@ -335,13 +279,13 @@ fn node_name() -> String {
 }
 
 /// The binaries beside this one.
-struct Tools {
-    agent: PathBuf,
-    cni: PathBuf,
+pub struct Tools {
+    pub agent: PathBuf,
+    pub cni: PathBuf,
 }
 
 impl Tools {
-    fn find() -> Result<Self> {
+    pub fn find() -> Result<Self> {
         let own = env::current_exe().context("cannot find the gantry binary")?;
         let beside = |name: &str| {
             let path = own.with_file_name(name);
@@ -356,5 +300,49 @@ impl Tools {
             agent: beside("gantry-nodeagent")?,
             cni: beside("gantry-cni")?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_keeps_its_settings() {
+        let data_dir = DataDir::new("/nonexistent/gantry".as_ref());
+        let none = UpArgs {
+            listen: None,
+            detach: true,
+            reserved_cpus: None,
+            pod_cidr: None,
+            service_cidr: None,
+        };
+        let saved = settings(&none, &data_dir, None, false).unwrap();
+        let other_port = UpArgs {
+            listen: Some("127.0.0.1:1".parse().unwrap()),
+            ..none
+        };
+        let refused = |args: &UpArgs| {
+            settings(args, &data_dir, Some(&saved), true)
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(refused(&other_port).contains("gantry down"));
+        let other_cpus = UpArgs {
+            listen: None,
+            reserved_cpus: Some("0-1".to_owned()),
+            ..other_port
+        };
+        assert!(refused(&other_cpus).contains("--reserved-cpus 0;"));
+        let changed = settings(&other_cpus, &data_dir, Some(&saved), false).unwrap();
+        assert_eq!(
+            (changed.reserved_cpus.as_str(), changed.instance),
+            ("0-1", saved.instance.clone())
+        );
+        let same = UpArgs {
+            reserved_cpus: Some("0".to_owned()),
+            ..other_cpus
+        };
+        assert_eq!(settings(&same, &data_dir, Some(&saved), true).unwrap(), saved);
     }
 }
