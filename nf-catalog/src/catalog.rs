@@ -1,10 +1,10 @@
 //! A catalog: packages and services read from files that somebody else has opened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DescriptorError, NetworkServiceSpec, NfPackageSpec, Problem, yaml};
+use crate::{DescriptorError, NetworkServiceSpec, NfPackageSpec, Problem, template, yaml};
 
 /// The apiVersion of every descriptor.
 pub const API_VERSION: &str = "gantry.dev/v1";
@@ -51,14 +51,17 @@ impl Catalog {
     ) -> Result<Self, Vec<DescriptorError>> {
         let files: BTreeMap<&str, &str> = files.into_iter().collect();
         let mut catalog = Self::default();
-        let mut errors = Vec::new();
+        let mut errors = misnamed(&files);
         for (path, text) in files.iter().filter(|(path, _)| path.ends_with("/package.yaml")) {
             let directory = path.trim_end_matches("package.yaml");
             let templates = files
                 .iter()
                 .filter_map(|(p, t)| Some((p.strip_prefix(directory)?, *t)));
             match parse_package(path, text, templates.filter(|(name, _)| *name != "package.yaml")) {
-                Ok(spec) => catalog.insert(path, spec, &mut errors),
+                Ok(spec) => {
+                    errors.extend(template::syntax_errors(directory, &spec));
+                    catalog.insert(path, spec, &mut errors);
+                }
                 Err(problems) => errors.extend(problems),
             }
         }
@@ -82,12 +85,7 @@ impl Catalog {
         let key = (spec.package.clone(), spec.version.clone());
         if self.packages.contains_key(&key) {
             let message = format!("package {} {} is in the catalog twice", key.0, key.1);
-            errors.push(DescriptorError {
-                file: path.to_owned(),
-                line: 1,
-                column: 1,
-                message,
-            });
+            errors.push(whole_file(path, message));
         }
         self.packages.insert(key, spec);
     }
@@ -105,6 +103,41 @@ impl Catalog {
     }
 }
 
+fn whole_file(path: &str, message: String) -> DescriptorError {
+    DescriptorError {
+        file: path.to_owned(),
+        line: 1,
+        column: 1,
+        message,
+    }
+}
+
+/// Package directories without a descriptor, and services that are none by their name: nobody would ever read them.
+fn misnamed(files: &BTreeMap<&str, &str>) -> Vec<DescriptorError> {
+    let package = |path: &str| {
+        path.strip_prefix("packages/")?
+            .split_once('/')
+            .map(|(dir, _)| dir.to_owned())
+    };
+    let directories: BTreeSet<String> = files.keys().filter_map(|path| package(path)).collect();
+    let empty = directories
+        .iter()
+        .map(|dir| format!("packages/{dir}/package.yaml"))
+        .filter(|path| !files.contains_key(path.as_str()));
+    let empty = empty.map(|path| {
+        whole_file(
+            &path,
+            "is missing: the directory has no descriptor of this name".to_owned(),
+        )
+    });
+    let services = files
+        .keys()
+        .filter(|path| path.starts_with("services/") && !path.ends_with(".yaml"));
+    let services =
+        services.map(|path| whole_file(path, "is no service: its name should end with `.yaml`".to_owned()));
+    empty.chain(services).collect()
+}
+
 fn version_key(version: &str) -> Vec<u32> {
     version.split('.').map(|part| part.parse().unwrap_or(0)).collect()
 }
@@ -120,7 +153,7 @@ pub fn parse_package<'a>(
     let mut spec = descriptor.spec;
     spec.package = descriptor.metadata.name;
     spec.version = descriptor.metadata.version;
-    let used: std::collections::BTreeSet<&str> = spec.config.iter().map(|c| c.template.as_str()).collect();
+    let used: BTreeSet<&str> = spec.config.iter().map(|c| c.template.as_str()).collect();
     spec.templates = templates
         .filter(|(name, _)| used.contains(name))
         .map(|(n, t)| (n.to_owned(), t.to_owned()))

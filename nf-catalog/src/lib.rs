@@ -6,6 +6,7 @@ mod package;
 mod quantity;
 mod rules;
 mod service;
+mod template;
 mod yaml;
 
 pub use catalog::*;

@@ -144,3 +144,36 @@ spec:
         "{text:?}"
     );
 }
+
+#[test]
+fn what_nobody_would_read_is_an_error() {
+    let files = [
+        ("packages/proxy/package.yml", GOOD),
+        ("packages/proxy/proxy.cfg", "x"),
+        ("services/core.yml", "x"),
+    ];
+    let errors = Catalog::from_files(files).unwrap_err();
+    let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    assert!(
+        text[0].starts_with("packages/proxy/package.yaml:1:1: is missing"),
+        "{text:?}"
+    );
+    assert!(
+        text[1].starts_with("services/core.yml:1:1: is no service"),
+        "{text:?}"
+    );
+}
+
+#[test]
+fn a_template_that_cannot_be_rendered_is_an_error() {
+    let files = [
+        ("packages/proxy/package.yaml", GOOD),
+        ("packages/proxy/proxy.cfg", "a\n{% if values.rate %}\n"),
+    ];
+    let errors = Catalog::from_files(files).unwrap_err();
+    let text = errors[0].to_string();
+    assert!(
+        errors.len() == 1 && text.starts_with("packages/proxy/proxy.cfg:2:1: "),
+        "{text}"
+    );
+}

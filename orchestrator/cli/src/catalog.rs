@@ -102,15 +102,47 @@ pub fn run(command: &CatalogCommand, output: Output) -> Result<()> {
     match command {
         CatalogCommand::Ls { catalog } => list(&load(catalog.as_deref())?, output),
         CatalogCommand::Show { name, catalog } => show(&load(catalog.as_deref())?, name, output),
-        CatalogCommand::Verify { directory } => {
-            let catalog = load(Some(directory))?;
-            let (packages, services) = (catalog.packages.len(), catalog.services.len());
-            output::write_out(&format!(
-                "{}: {packages} packages and {services} services are good\n",
-                directory.display()
-            ))
+        CatalogCommand::Verify { directory } => verify(directory, output),
+    }
+}
+
+fn verify(directory: &Path, output: Output) -> Result<()> {
+    let catalog = load(Some(directory))?;
+    let (packages, services) = (catalog.packages.len(), catalog.services.len());
+    if packages == 0 {
+        bail!(
+            "{} has no package: each is a directory below packages/ with a package.yaml",
+            directory.display()
+        );
+    }
+    let images = verify_recipes(&directory.join("images"))?;
+    let value = serde_json::json!({"packages": packages, "services": services, "images": images});
+    output::print(output, &value, || {
+        let directory = directory.display();
+        format!("{directory}: {packages} packages, {services} services and {images} image recipes are good\n")
+    })
+}
+
+/// Reads every recipe and the files that it names; how many there are.
+fn verify_recipes(images: &Path) -> Result<usize> {
+    if !images.is_dir() {
+        return Ok(0);
+    }
+    let mut count = 0;
+    for path in entries(images)? {
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("yaml") => {
+                gantry_images::Recipe::load(&path)?;
+                count += 1;
+            }
+            Some("yml") => bail!(
+                "{} is no recipe: its name should end with `.yaml`",
+                path.display()
+            ),
+            _ => {}
         }
     }
+    Ok(count)
 }
 
 fn list(catalog: &Catalog, output: Output) -> Result<()> {
@@ -164,4 +196,26 @@ fn show(catalog: &Catalog, name: &str, output: Output) -> Result<()> {
     let mut package = package.clone();
     package.templates.clear();
     output::print(as_yaml, &package, String::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_catalog_is_good() {
+        let directory = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../nf-catalog"));
+        verify(directory, Output::Text).unwrap();
+        assert_eq!(load(None).unwrap(), load(Some(directory)).unwrap());
+    }
+
+    #[test]
+    fn nothing_at_all_and_a_broken_recipe_are_no_good_catalog() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("packages")).unwrap();
+        let error = verify(root.path(), Output::Text).unwrap_err().to_string();
+        assert!(error.contains("no package"), "{error}");
+        fs::write(root.path().join("x.yaml"), "kind: ImageRecipe\n").unwrap();
+        assert!(verify_recipes(root.path()).is_err());
+    }
 }
