@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use gantry_images::{BuildEvent, BuildOptions, BuildOutcome, ImageStore, ImageSummary};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::args::{Global, ImageCommand, Output};
@@ -17,20 +17,19 @@ use crate::output::{self, Progress};
 pub fn run(command: &ImageCommand, global: &Global) -> Result<()> {
     let store = open(global)?;
     match command {
-        ImageCommand::Build { recipes, no_cache } => build(&store, recipes, *no_cache),
+        ImageCommand::Build { recipes, no_cache } => build(&store, recipes, *no_cache, global.output),
         ImageCommand::Ls => list(&store, global.output),
         ImageCommand::Import { path, name } => {
-            for image in store.import_layout(path, name.as_deref())? {
-                output::write_out(&format!("imported {}\n", describe(&image)))?;
-            }
-            Ok(())
+            let images = store.import_layout(path, name.as_deref())?;
+            tell(global.output, "imported", &images)
         }
         ImageCommand::Rm { images } => {
             for image in images {
                 store.remove(image)?;
-                output::write_out(&format!("removed {image}\n"))?;
             }
-            Ok(())
+            output::print(global.output, &json!({"removed": images}), || {
+                images.iter().map(|image| format!("removed {image}\n")).collect()
+            })
         }
         ImageCommand::Inspect { image } => inspect(&store, image, global.output),
     }
@@ -42,7 +41,8 @@ fn open(global: &Global) -> Result<ImageStore> {
     Ok(ImageStore::open(&data_dir.images())?)
 }
 
-fn build(store: &ImageStore, recipes: &[String], no_cache: bool) -> Result<()> {
+fn build(store: &ImageStore, recipes: &[String], no_cache: bool, output: Output) -> Result<()> {
+    let mut ready = Vec::new();
     for recipe in recipes {
         let source = RecipeSource::find(recipe)?;
         let mut progress = Progress::new(&format!("{recipe}: reading the recipe"));
@@ -58,9 +58,25 @@ fn build(store: &ImageStore, recipes: &[String], no_cache: bool) -> Result<()> {
         } else {
             "up to date:"
         };
-        output::write_out(&format!("{verb} {}\n", describe(outcome.summary())))?;
+        if matches!(output, Output::Text | Output::Wide) {
+            output::write_out(&format!("{verb} {}\n", describe(outcome.summary())))?;
+        }
+        ready.push(as_json(outcome.summary()));
     }
-    Ok(())
+    // A build takes minutes: people are told as it goes on, programs at the end.
+    output::print(output, &ready, String::new)
+}
+
+fn tell(output: Output, verb: &str, images: &[ImageSummary]) -> Result<()> {
+    let value: Vec<_> = images.iter().map(as_json).collect();
+    output::print(output, &value, || {
+        let lines = images.iter().map(|image| format!("{verb} {}\n", describe(image)));
+        lines.collect()
+    })
+}
+
+fn as_json(image: &ImageSummary) -> Value {
+    json!({"name": image.name, "digest": image.digest.to_string(), "sizeBytes": image.size_bytes, "layers": image.layers})
 }
 
 /// A recipe file, or one of the built-in recipes in a directory of its own.
@@ -104,10 +120,7 @@ impl RecipeSource {
 
 fn list(store: &ImageStore, output: Output) -> Result<()> {
     let images = store.list()?;
-    let value: Vec<_> = images
-        .iter()
-        .map(|i| json!({"name": i.name, "digest": i.digest.to_string(), "sizeBytes": i.size_bytes, "layers": i.layers}))
-        .collect();
+    let value: Vec<_> = images.iter().map(as_json).collect();
     output::print(output, &value, || {
         output::table(
             ["NAME", "DIGEST", "SIZE", "LAYERS"],
@@ -140,9 +153,10 @@ fn inspect(store: &ImageStore, name: &str, output: Output) -> Result<()> {
     output::print(output, &value, String::new)
 }
 
-/// Every image must be in the store of this machine (if there is one here) before anything is deployed.
+/// Every image must be in the store of this machine before anything is deployed; elsewhere it is the nodes' business.
 pub fn ensure_present<'a>(global: &Global, images: impl Iterator<Item = &'a str>) -> Result<()> {
-    if !global.data_dir().images().is_dir() {
+    let data_dir = global.data_dir();
+    if !data_dir.images().is_dir() && !matches!(data_dir.load_settings(), Ok(Some(_))) {
         return Ok(());
     }
     let store = open(global)?;
