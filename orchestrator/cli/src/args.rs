@@ -9,25 +9,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::data_dir::DataDir;
+use crate::examples;
 
 /// Where everything of one Gantry lives unless said otherwise.
 const DEFAULT_DATA_DIR: &str = "/var/lib/gantry";
 
-const EXAMPLES: &str = "\
-Examples:
-  gantry up --detach                     start the control plane and this machine's node agent
-  gantry image build kamailio sipp       build the images of the catalog's recipes
-  gantry deploy sip-core                 run a network service from the catalog
-  gantry scale pcscf --replicas 4        more instances, under load
-  gantry resize pcscf --cpu 400m         bigger instances, without a restart
-  gantry upgrade pcscf --set configVersion=2
-  gantry rollback pcscf
-  gantry receipt                         what each change did, and what it lost
-  gantry down --purge                    leave nothing behind";
-
 /// Runs telecom network functions and resizes them while they carry calls.
 #[derive(Debug, Parser)]
-#[command(name = "gantry", version, after_help = EXAMPLES, max_term_width = 110)]
+#[command(name = "gantry", version, after_help = examples::ALL, max_term_width = 110)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -87,42 +76,58 @@ pub enum Output {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start the control plane and this machine's node agent (again: starts only what does not run)
+    #[command(after_help = examples::UP)]
     Up(UpArgs),
     /// Stop all pods, the agent and the control plane; keeps images and objects
+    #[command(after_help = examples::DOWN)]
     Down(DownArgs),
     /// What runs: processes, nodes, network functions, operations
+    #[command(after_help = examples::STATUS)]
     Status,
     /// Run a catalog package, a catalog service, or the manifests of a file
+    #[command(after_help = examples::DEPLOY)]
     Deploy(DeployArgs),
     /// Remove network services or functions with all they have
+    #[command(after_help = examples::UNDEPLOY)]
     Undeploy(UndeployArgs),
     /// Change the number of instances; scale-in drains
+    #[command(after_help = examples::SCALE)]
     Scale(ScaleArgs),
     /// Change CPU and memory of running instances
+    #[command(after_help = examples::RESIZE)]
     Resize(ResizeArgs),
     /// Change version or values, one instance at a time
+    #[command(after_help = examples::UPGRADE)]
     Upgrade(UpgradeArgs),
     /// Go back to an earlier revision
+    #[command(after_help = examples::ROLLBACK)]
     Rollback(RollbackArgs),
     /// Dry run: where would the pods of these manifests go
+    #[command(after_help = examples::PLAN)]
     Plan(PlanArgs),
     /// Why a pod has (or has not) a place
+    #[command(after_help = examples::EXPLAIN)]
     Explain { pod: String },
     /// What operations did and what they lost
+    #[command(after_help = examples::RECEIPT)]
     Receipt { operation: Option<String> },
     /// The catalog of network functions
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::CATALOG)]
     Catalog(CatalogCommand),
     /// Images: build, list, import, remove
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::IMAGE)]
     Image(ImageCommand),
     /// Logs of a pod
+    #[command(after_help = examples::LOGS)]
     Logs(LogsArgs),
     /// Run a command in a container
+    #[command(after_help = examples::EXEC)]
     Exec(ExecArgs),
     /// Print the kubeconfig for kubectl, k9s, helm
+    #[command(after_help = examples::KUBECONFIG)]
     Kubeconfig,
     /// Print the completion script of a shell
+    #[command(after_help = examples::COMPLETION)]
     Completion { shell: Shell },
     /// Versions of client and server
     Version,
@@ -168,6 +173,13 @@ pub struct Wait {
 }
 
 #[derive(Debug, Args)]
+pub struct Room {
+    /// Write it even if it does not fit now, and wait for room; without it nothing is written and the exit code is 2
+    #[arg(long)]
+    pub queue: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct DeployArgs {
     /// Package or service of the catalog, or a file of manifests (`-` reads standard input)
     pub what: String,
@@ -190,6 +202,8 @@ pub struct DeployArgs {
     #[arg(long, value_name = "DIR")]
     pub catalog: Option<PathBuf>,
     #[command(flatten)]
+    pub room: Room,
+    #[command(flatten)]
     pub wait: Wait,
 }
 
@@ -198,6 +212,9 @@ pub struct UndeployArgs {
     /// Network services or functions
     #[arg(required = true)]
     pub names: Vec<String>,
+    /// Let sessions end before instances stop; without it they are cut off
+    #[arg(long)]
+    pub drain: bool,
     #[command(flatten)]
     pub wait: Wait,
 }
@@ -209,6 +226,8 @@ pub struct ScaleArgs {
     /// Instances
     #[arg(long)]
     pub replicas: u32,
+    #[command(flatten)]
+    pub room: Room,
     #[command(flatten)]
     pub wait: Wait,
 }
@@ -231,6 +250,8 @@ pub struct ResizeArgs {
     #[arg(long, short)]
     pub container: Option<String>,
     #[command(flatten)]
+    pub room: Room,
+    #[command(flatten)]
     pub wait: Wait,
 }
 
@@ -248,6 +269,8 @@ pub struct UpgradeArgs {
     #[arg(long, value_name = "DIR")]
     pub catalog: Option<PathBuf>,
     #[command(flatten)]
+    pub room: Room,
+    #[command(flatten)]
     pub wait: Wait,
 }
 
@@ -258,6 +281,8 @@ pub struct RollbackArgs {
     /// Revision to go back to [default: the one before the current]
     #[arg(long)]
     pub to: Option<String>,
+    #[command(flatten)]
+    pub room: Room,
     #[command(flatten)]
     pub wait: Wait,
 }
@@ -377,6 +402,34 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_example_is_a_command_line_that_works() {
+        let mut command = Cli::command();
+        command.build();
+        let helps = std::iter::once(&command).chain(command.get_subcommands());
+        let mut count = 0;
+        for command in helps.filter(|c| !c.is_hide_set() && !matches!(c.get_name(), "help" | "version")) {
+            let help = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            for line in help.lines().filter_map(|line| line.strip_prefix("  gantry ")) {
+                // Two blanks end the command; what follows says what it does.
+                let words = line.split("  ").next().unwrap_or_default().split(' ');
+                let words = words.take_while(|word| !["|", ">"].contains(word));
+                Cli::try_parse_from(std::iter::once("gantry").chain(words))
+                    .unwrap_or_else(|error| panic!("{line}: {error}"));
+                count += 1;
+            }
+            assert!(
+                help.contains("  gantry "),
+                "{} has no example",
+                command.get_name()
+            );
+        }
+        assert!(count > 30);
     }
 
     #[test]

@@ -50,7 +50,12 @@ impl Client {
 
     /// Path of one of Gantry's own namespaced kinds.
     pub fn own(&self, plural: &str) -> String {
-        format!("/apis/{GROUP}/{VERSION}/namespaces/{}/{plural}", self.namespace)
+        Self::own_in(&self.namespace, plural)
+    }
+
+    /// The same in another namespace.
+    pub fn own_in(namespace: &str, plural: &str) -> String {
+        format!("/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{plural}")
     }
 
     /// Path of one of Gantry's own cluster-wide kinds.
@@ -104,6 +109,16 @@ impl Client {
             path,
             Some(serde_json::to_vec(patch)?),
             "application/strategic-merge-patch+json",
+        )
+        .await
+    }
+
+    pub async fn merge(&self, path: &str, patch: &Value) -> Result<Value> {
+        self.send(
+            Method::PATCH,
+            path,
+            Some(serde_json::to_vec(patch)?),
+            "application/merge-patch+json",
         )
         .await
     }
@@ -174,6 +189,12 @@ pub fn is_status(error: &anyhow::Error, code: u16) -> bool {
     error
         .downcast_ref::<Refused>()
         .is_some_and(|refused| refused.code == code)
+}
+
+/// Whether the API server has understood the request and says no: asking again does not help.
+pub fn is_refusal(error: &anyhow::Error) -> bool {
+    let refused = error.downcast_ref::<Refused>();
+    refused.is_some_and(|refused| (400..500).contains(&refused.code) && refused.code != 429)
 }
 
 /// Reads a NetworkFunction's neighbourly error: which names there are.

@@ -1,29 +1,63 @@
-//! `gantry deploy` and `gantry undeploy`.
+//! `gantry deploy`: everything is checked, then written, then waited for.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use gantry_api::{
-    NetworkFunction, NetworkFunctionSpec, NetworkService, NetworkServiceSpec, NfPackage, ObjectMeta,
-};
+use gantry_api::{NetworkFunction, NetworkFunctionSpec, NetworkService, ObjectMeta};
 use gantry_catalog::{Catalog, NfPackageSpec};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::args::{DeployArgs, Global, Output, UndeployArgs, Wait};
+use crate::args::{DeployArgs, Global, Wait};
 use crate::client::{Client, key_value};
 use crate::output::{self, Progress};
-use crate::{catalog, image, manifest, operation};
+use crate::waiting::{Change, Patience, finish};
+use crate::write::{Write, controller, create_package, find_package, missing_packages};
+use crate::{catalog, image, manifest, plan};
 
 /// `gantry deploy`.
 pub async fn deploy(client: &Client, args: &DeployArgs, global: &Global) -> Result<()> {
-    if args.what == "-" || Path::new(&args.what).is_file() {
-        return deploy_file(client, args, global.output).await;
-    }
     let catalog = catalog::load(args.catalog.as_deref())?;
+    let manifests = manifests(args, &catalog)?;
+    let packages = manifest::packages(&manifests, &catalog);
+    let others = other_packages(client, &manifests, &packages).await?;
+    let all: Vec<&NfPackageSpec> = packages.iter().copied().chain(&others).collect();
+    manifest::check_rules(&manifests, &all)?;
+    let containers = all.iter().flat_map(|p| &p.containers);
+    image::ensure_present(global, containers.map(|c| c.image.as_str()))?;
+    let missing = missing_packages(client, &packages).await?;
+    let mut writes = Vec::new();
+    for object in &manifests {
+        writes.push(Write::prepare(client, object).await?);
+    }
+    if !args.room.queue {
+        plan::ensure_fits(client, &manifests, &packages).await?;
+    }
+    for package in missing {
+        create_package(client, package).await?;
+    }
+    let mut written = Vec::new();
+    for write in writes {
+        written.push(write.send(client).await?);
+    }
+    follow(client, &written, &args.wait, global).await
+}
+
+/// What is to be written: of a file, of a service of the catalog, or one function of a package.
+fn manifests(args: &DeployArgs, catalog: &Catalog) -> Result<Vec<Value>> {
+    if args.what == "-" || Path::new(&args.what).is_file() {
+        return manifest::read(&args.what);
+    }
     if let Some(service) = catalog.services.get(&args.what) {
-        return deploy_service(client, args, service, &catalog, global).await;
+        if args.replicas.is_some() || !args.set.is_empty() || !args.peers.is_empty() || args.version.is_some()
+        {
+            bail!(
+                "{} is a service: --replicas, --set, --peer and --version go with a package",
+                args.what
+            );
+        }
+        let metadata = metadata(args.name.as_ref().unwrap_or(&args.what));
+        return Ok(vec![json!(NetworkService::new(metadata, service.clone()))]);
     }
     let Some(package) = catalog.package(&args.what, args.version.as_deref()) else {
         bail!(
@@ -31,57 +65,6 @@ pub async fn deploy(client: &Client, args: &DeployArgs, global: &Global) -> Resu
             args.what
         );
     };
-    deploy_package(client, args, package, global).await
-}
-
-async fn deploy_service(
-    client: &Client,
-    args: &DeployArgs,
-    service: &NetworkServiceSpec,
-    catalog: &Catalog,
-    global: &Global,
-) -> Result<()> {
-    if args.replicas.is_some() || !args.set.is_empty() || !args.peers.is_empty() || args.version.is_some() {
-        bail!(
-            "{} is a service: --replicas, --set, --peer and --version go with a package",
-            args.what
-        );
-    }
-    let name = args.name.clone().unwrap_or_else(|| args.what.clone());
-    let packages = service
-        .functions
-        .iter()
-        .filter_map(|f| catalog.package(&f.package, Some(&f.version)));
-    let packages: BTreeMap<&str, &NfPackageSpec> = packages.map(|p| (p.package.as_str(), p)).collect();
-    image::ensure_present(
-        global,
-        packages
-            .values()
-            .flat_map(|p| &p.containers)
-            .map(|c| c.image.as_str()),
-    )?;
-    for package in packages.values() {
-        ensure_package(client, package).await?;
-    }
-    let object = NetworkService::new(metadata(&name), service.clone());
-    put(
-        client,
-        &client.own(NetworkService::PLURAL),
-        &name,
-        serde_json::to_value(object)?,
-    )
-    .await?;
-    let functions: Vec<&str> = service.functions.iter().map(|f| f.name.as_str()).collect();
-    finish_functions(client, &functions, &args.wait, global.output).await
-}
-
-async fn deploy_package(
-    client: &Client,
-    args: &DeployArgs,
-    package: &NfPackageSpec,
-    global: &Global,
-) -> Result<()> {
-    let name = args.name.clone().unwrap_or_else(|| package.package.clone());
     let spec = NetworkFunctionSpec {
         package: package.package.clone(),
         version: package.version.clone(),
@@ -90,141 +73,93 @@ async fn deploy_package(
         peers: args.peers.iter().map(|p| key_value(p)).collect::<Result<_>>()?,
         ..NetworkFunctionSpec::default()
     };
-    if let Some(problem) = spec.problems(package).first() {
-        bail!("{name}: {}", problem.message);
-    }
-    image::ensure_present(global, package.containers.iter().map(|c| c.image.as_str()))?;
-    ensure_package(client, package).await?;
-    let object = NetworkFunction::new(metadata(&name), spec);
-    put(
-        client,
-        &client.own(NetworkFunction::PLURAL),
-        &name,
-        serde_json::to_value(object)?,
-    )
-    .await?;
-    finish_functions(client, &[&name], &args.wait, global.output).await
+    let metadata = metadata(args.name.as_ref().unwrap_or(&package.package));
+    Ok(vec![json!(NetworkFunction::new(metadata, spec))])
 }
 
-async fn deploy_file(client: &Client, args: &DeployArgs, output: Output) -> Result<()> {
-    let manifests = manifest::read(&args.what)?;
-    let catalog = catalog::load(args.catalog.as_deref())?;
-    for package in manifest::packages(&manifests, &catalog) {
-        ensure_package(client, package).await?;
-    }
-    let mut functions = Vec::new();
-    for object in &manifests {
-        let collection = manifest::collection_path(client, object).await?;
-        put(client, &collection, manifest::name(object)?, object.clone()).await?;
-        functions.extend(manifest::function_names(object));
-    }
-    let functions: Vec<&str> = functions.iter().map(String::as_str).collect();
-    finish_functions(client, &functions, &args.wait, output).await
-}
-
-/// Creates the object, or replaces the spec of the one that is there.
-async fn put(client: &Client, collection: &str, name: &str, mut object: Value) -> Result<()> {
-    let path = format!("{collection}/{name}");
-    if let Some(object) = object.as_object_mut() {
-        object.remove("status");
-    }
-    let Some(existing) = client.find::<Value>(&path).await? else {
-        client.create(collection, &object).await?;
-        return Ok(());
-    };
-    object["metadata"]["resourceVersion"] = existing["metadata"]["resourceVersion"].clone();
-    client.replace(&path, &object).await.map(drop)
-}
-
-/// Puts a package into the API; a version, once there, never changes.
-pub async fn ensure_package(client: &Client, package: &NfPackageSpec) -> Result<()> {
-    let name = format!("{}-{}", package.package, package.version);
-    let collection = Client::own_cluster(NfPackage::PLURAL);
-    match client.find::<NfPackage>(&format!("{collection}/{name}")).await? {
-        None => client
-            .create(&collection, &NfPackage::new(metadata(&name), package.clone()))
-            .await
-            .map(drop),
-        Some(existing) if existing.spec == *package => Ok(()),
-        Some(_) => bail!(
-            "package {} {} is deployed with other content; give the changed package a new version",
-            package.package,
-            package.version
-        ),
-    }
-}
-
-async fn finish_functions(client: &Client, functions: &[&str], wait: &Wait, output: Output) -> Result<()> {
-    let mut progress = Some(Progress::new("waiting for the orchestrator"));
-    for name in functions {
-        let path = format!("{}/{name}", client.own(NetworkFunction::PLURAL));
-        let generation = loop {
-            if let Some(nf) = client.find::<NetworkFunction>(&path).await? {
-                break nf.metadata.generation.unwrap_or(1);
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        };
-        drop(progress.take());
-        operation::finish(client, name, generation, wait, output).await?;
-    }
-    Ok(())
-}
-
-/// `gantry undeploy`.
-pub async fn undeploy(client: &Client, args: &UndeployArgs) -> Result<()> {
-    for name in &args.names {
-        let service = client
-            .delete(&format!("{}/{name}", client.own(NetworkService::PLURAL)))
-            .await?;
-        let function = format!("{}/{name}", client.own(NetworkFunction::PLURAL));
-        if !service && !client.delete(&function).await? {
-            bail!(
-                "no network service or function `{name}` in namespace {}; see `gantry status`",
-                client.namespace
-            );
+/// The packages that the manifests use and the catalog does not have.
+async fn other_packages(
+    client: &Client,
+    manifests: &[Value],
+    known: &[&NfPackageSpec],
+) -> Result<Vec<NfPackageSpec>> {
+    let mut others = manifest::brought(manifests);
+    for (name, version) in manifest::used(manifests) {
+        let is = |p: &NfPackageSpec| p.package == name && p.version == version;
+        if known.iter().copied().any(is) || others.iter().any(is) {
+            continue;
         }
-        if !args.wait.no_wait {
-            wait_gone(client, name, args.wait.timeout).await?;
-        }
-        output::write_out(&format!("{name} undeployed\n"))?;
+        let package = find_package(client, name, version).await?;
+        others.push(package.with_context(|| {
+            format!("there is no package {name} {version}; `gantry catalog ls` lists what there is")
+        })?);
     }
-    Ok(())
+    Ok(others)
 }
 
-async fn wait_gone(client: &Client, name: &str, timeout_s: u64) -> Result<()> {
-    let started = std::time::Instant::now();
-    let mut progress = Progress::new(&format!("{name}: stopping"));
-    let label = gantry_api::labels::SERVICE;
-    let queries = [
-        format!(
-            "{}?labelSelector={label}%3D{name}",
-            client.own(NetworkFunction::PLURAL)
-        ),
-        format!(
-            "/api/v1/namespaces/{}/pods?labelSelector={}%3D{name}",
-            client.namespace,
-            gantry_api::labels::NF
-        ),
-        format!(
-            "/api/v1/namespaces/{}/pods?labelSelector={label}%3D{name}",
-            client.namespace
-        ),
-    ];
+/// Waits for the functions of what was written.
+async fn follow(client: &Client, written: &[Value], wait: &Wait, global: &Global) -> Result<()> {
+    let mut changes = Vec::new();
+    let mut patience = Patience::new(wait);
+    for object in written.iter().filter(|_| !wait.no_wait) {
+        match manifest::kind(object) {
+            NetworkFunction::KIND => changes.push(Change::of(object)?),
+            NetworkService::KIND => changes.extend(functions_of(client, object, &mut patience).await?),
+            _ => {}
+        }
+    }
+    if !changes.is_empty() {
+        return finish(client, &changes, wait, global.output).await;
+    }
+    let names: Vec<String> = written
+        .iter()
+        .map(|object| Ok(format!("{} {}", manifest::kind(object), manifest::name(object)?)))
+        .collect::<Result<_>>()?;
+    output::print(global.output, &json!({"written": names}), || {
+        names.iter().map(|name| format!("{name} written\n")).collect()
+    })
+}
+
+/// Waits until the orchestrator has made functions of this very generation of a service.
+async fn functions_of(client: &Client, written: &Value, patience: &mut Patience) -> Result<Vec<Change>> {
+    let name = manifest::name(written)?;
+    let namespace = manifest::namespace(written, &client.namespace);
+    let path = format!("{}/{name}", Client::own_in(namespace, NetworkService::PLURAL));
+    let generation = written["metadata"]["generation"].as_i64().unwrap_or(1);
+    let _progress = Progress::new(&format!("{name}: waiting for the orchestrator"));
     loop {
-        let function = format!("{}/{name}", client.own(NetworkFunction::PLURAL));
-        let mut left = usize::from(client.find::<Value>(&function).await?.is_some());
-        for query in &queries {
-            left += client.list::<Value>(query).await?.len();
+        if let Some(service) = patience.answer(client.find::<NetworkService>(&path).await)? {
+            let service = service.with_context(|| format!("{name} was removed meanwhile"))?;
+            if service.status.observed_generation >= generation {
+                let functions = Client::own_in(namespace, NetworkFunction::PLURAL);
+                let functions: Vec<Value> = client.list(&functions).await?;
+                return members(&service, &functions);
+            }
         }
-        if left == 0 {
-            return Ok(());
-        }
-        progress.set(&format!("{name}: {left} objects left"));
-        if timeout_s > 0 && started.elapsed().as_secs() >= timeout_s {
-            bail!("{name} is still stopping after {timeout_s} s; it goes on: see `gantry status`");
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+        patience
+            .pause(|| format!("{name} has not become functions"))
+            .await?;
     }
+}
+
+/// The functions of a service; all of them, or in its own words why not.
+fn members(service: &NetworkService, functions: &[Value]) -> Result<Vec<Change>> {
+    let uid = service.metadata.uid.as_deref();
+    let own = |f: &&Value| controller(f).and_then(|owner| owner["uid"].as_str()) == uid;
+    let member = |name: &str| {
+        functions
+            .iter()
+            .filter(own)
+            .find(|f| f["metadata"]["name"] == name)
+    };
+    let name = service.metadata.name.as_deref().unwrap_or_default();
+    let wanted = service.spec.functions.iter();
+    wanted
+        .map(|wanted| match member(&wanted.name) {
+            Some(function) => Change::of(function),
+            None => bail!("{name}: {}", service.status.message),
+        })
+        .collect()
 }
 
 /// `NAME=VALUE`, the value read as YAML, so that `5` is a number and `a` a text.
@@ -245,14 +180,29 @@ fn metadata(name: &str) -> ObjectMeta {
     }
 }
 
-/// The text of a file, or of standard input for `-`.
-pub fn read_text(path: &str) -> Result<String> {
-    if path != "-" {
-        return std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"));
+#[cfg(test)]
+mod tests {
+    use gantry_catalog::ServiceFunction;
+
+    use super::*;
+
+    #[test]
+    fn a_service_whose_function_belongs_to_somebody_else_fails_with_its_message() {
+        let mut service = NetworkService::default();
+        service.metadata.name = Some("sip-core".to_owned());
+        service.metadata.uid = Some("u".to_owned());
+        service.spec.functions.push(ServiceFunction {
+            name: "pcscf".to_owned(),
+            ..ServiceFunction::default()
+        });
+        service.status.message = "pcscf: a NetworkFunction of this name exists".to_owned();
+        let function = |owner: &str| {
+            let owner = json!({"controller": true, "uid": owner});
+            let metadata = json!({"name": "pcscf", "uid": "f", "generation": 2, "ownerReferences": [owner]});
+            vec![json!({"metadata": metadata})]
+        };
+        assert_eq!(members(&service, &function("u")).unwrap().len(), 1);
+        let error = members(&service, &function("other")).unwrap_err().to_string();
+        assert!(error.contains("of this name exists"), "{error}");
     }
-    let mut text = String::new();
-    std::io::stdin()
-        .read_to_string(&mut text)
-        .context("cannot read standard input")?;
-    Ok(text)
 }

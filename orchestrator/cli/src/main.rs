@@ -7,6 +7,7 @@ mod daemon;
 mod data_dir;
 mod deploy;
 mod down;
+mod examples;
 mod image;
 mod manifest;
 mod operate;
@@ -14,11 +15,16 @@ mod operation;
 mod output;
 mod plan;
 mod pod;
+mod pod_resize;
+mod pod_table;
 mod preflight;
 mod server;
 mod status;
 mod terminal;
+mod undeploy;
 mod up;
+mod waiting;
+mod write;
 
 use std::process::ExitCode;
 
@@ -34,7 +40,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("gantry: {}", chain(&error));
-            ExitCode::FAILURE
+            ExitCode::from(if error.is::<plan::NoRoom>() { 2 } else { 1 })
         }
     }
 }
@@ -89,7 +95,7 @@ async fn run(cli: &Cli) -> Result<u8> {
     let client = Client::connect(global).await?;
     let done = match &cli.command {
         Command::Deploy(args) => deploy::deploy(&client, args, global).await,
-        Command::Undeploy(args) => deploy::undeploy(&client, args).await,
+        Command::Undeploy(args) => undeploy::undeploy(&client, args, global.output).await,
         Command::Scale(args) => operate::scale(&client, args, global.output).await,
         Command::Resize(args) => operate::resize(&client, args, global.output).await,
         Command::Upgrade(args) => operate::upgrade(&client, args, global.output).await,

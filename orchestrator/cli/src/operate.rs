@@ -2,17 +2,31 @@
 //! orchestrator make the operation.
 
 use anyhow::{Context, Result, bail};
-use gantry_api::{NetworkFunction, NetworkFunctionSpec, NfPackage};
+use gantry_api::{NetworkFunction, NetworkFunctionSpec};
 use gantry_catalog::{Cpu, MilliCpu, NfContainer, NfPackageSpec, ResourceOverride};
 use serde_json::json;
 
-use crate::args::{Output, ResizeArgs, RollbackArgs, ScaleArgs, UpgradeArgs, Wait};
+use crate::args::{Output, ResizeArgs, RollbackArgs, Room, ScaleArgs, UpgradeArgs, Wait};
 use crate::client::{Client, is_status, missing_function};
-use crate::{catalog, deploy, operation, output, pod};
+use crate::waiting::{Change, finish};
+use crate::write::{TRIES, create_package, find_package, missing_packages};
+use crate::{catalog, deploy, output, plan, pod_resize};
+
+/// How a change is made: whether it needs room at once, how long it is waited for, how it is told.
+struct Manner<'a> {
+    room: &'a Room,
+    wait: &'a Wait,
+    output: Output,
+}
 
 /// `gantry scale`.
 pub async fn scale(client: &Client, args: &ScaleArgs, output: Output) -> Result<()> {
-    change(client, &args.function, &args.wait, output, |_, spec| {
+    let manner = Manner {
+        room: &args.room,
+        wait: &args.wait,
+        output,
+    };
+    change(client, &args.function, &manner, |_, spec| {
         spec.replicas = args.replicas;
         Ok(())
     })
@@ -22,9 +36,14 @@ pub async fn scale(client: &Client, args: &ScaleArgs, output: Output) -> Result<
 /// `gantry resize`.
 pub async fn resize(client: &Client, args: &ResizeArgs, output: Output) -> Result<()> {
     if load(client, &args.name).await?.is_none() {
-        return pod::resize(client, args).await;
+        return pod_resize::resize(client, args, output).await;
     }
-    change(client, &args.name, &args.wait, output, |package, spec| {
+    let manner = Manner {
+        room: &args.room,
+        wait: &args.wait,
+        output,
+    };
+    change(client, &args.name, &manner, |package, spec| {
         let container = pick_container(package, args.container.as_deref())?;
         let wanted = spec.resources.entry(container.name.clone()).or_default();
         apply_size(container, wanted, args)
@@ -44,12 +63,18 @@ pub async fn upgrade(client: &Client, args: &UpgradeArgs, output: Output) -> Res
             None => return Err(missing_function(client, &args.function).await),
         };
         let catalog = catalog::load(args.catalog.as_deref())?;
-        if let Some(package) = catalog.package(&nf.spec.package, Some(version)) {
-            deploy::ensure_package(client, package).await?;
+        let package = catalog.package(&nf.spec.package, Some(version));
+        for package in missing_packages(client, package.as_slice()).await? {
+            create_package(client, package).await?;
         }
     }
+    let manner = Manner {
+        room: &args.room,
+        wait: &args.wait,
+        output,
+    };
     let values = deploy::parse_values(&args.set)?;
-    change(client, &args.function, &args.wait, output, |_, spec| {
+    change(client, &args.function, &manner, |_, spec| {
         if let Some(version) = &args.version {
             spec.version.clone_from(version);
         }
@@ -87,7 +112,12 @@ pub async fn rollback(client: &Client, args: &RollbackArgs, output: Output) -> R
         );
     };
     let target = record.spec.clone();
-    change(client, &args.function, &args.wait, output, |_, spec| {
+    let manner = Manner {
+        room: &args.room,
+        wait: &args.wait,
+        output,
+    };
+    change(client, &args.function, &manner, |_, spec| {
         spec.package.clone_from(&target.package);
         spec.version.clone_from(&target.version);
         spec.values.clone_from(&target.values);
@@ -103,15 +133,11 @@ async fn load(client: &Client, name: &str) -> Result<Option<NetworkFunction>> {
         .await
 }
 
-/// Tries at a write that others' writes get in the way of; each reads the function anew.
-const TRIES: u32 = 10;
-
 /// Reads a function, changes its spec, writes it back if nobody else did meanwhile (else again), and waits for the operation.
 async fn change(
     client: &Client,
     name: &str,
-    wait: &Wait,
-    output: Output,
+    manner: &Manner<'_>,
     edit: impl Fn(&NfPackageSpec, &mut NetworkFunctionSpec) -> Result<()>,
 ) -> Result<()> {
     let path = format!("{}/{name}", client.own(NetworkFunction::PLURAL));
@@ -127,13 +153,15 @@ async fn change(
             bail!("{name}: {}", problem.message);
         }
         if wanted.spec == nf.spec {
-            return output::write_out(&format!("{name} is already as asked\n"));
+            let value = json!({"function": name, "message": "already as asked"});
+            return output::print(manner.output, &value, || format!("{name} is already as asked\n"));
+        }
+        if !manner.room.queue && needs_room(&nf.spec, &wanted.spec) {
+            plan::ensure_fits(client, &[json!(wanted)], &[]).await?;
         }
         match client.replace(&path, &wanted).await {
             Ok(answer) => {
-                let generation = answer["metadata"]["generation"].as_i64();
-                let generation = generation.context("the API server's answer has no generation")?;
-                return operation::finish(client, name, generation, wait, output).await;
+                return finish(client, &[Change::of(&answer)?], manner.wait, manner.output).await;
             }
             Err(error) if is_status(&error, 409) && attempt < TRIES => {}
             Err(error) => return Err(error),
@@ -142,19 +170,21 @@ async fn change(
     unreachable!("the loop ends by returning")
 }
 
+/// Fewer instances always fit.
+fn needs_room(before: &NetworkFunctionSpec, after: &NetworkFunctionSpec) -> bool {
+    let mut fewer = before.clone();
+    fewer.replicas = fewer.replicas.min(after.replicas);
+    *after != fewer
+}
+
 async fn package_of(client: &Client, spec: &NetworkFunctionSpec) -> Result<NfPackageSpec> {
-    let name = format!("{}-{}", spec.package, spec.version);
-    let package: Option<NfPackage> = client
-        .find(&format!("{}/{name}", Client::own_cluster(NfPackage::PLURAL)))
-        .await?;
-    Ok(package
-        .with_context(|| {
-            format!(
-                "package {} {} is not deployed; `gantry catalog ls` lists what there is",
-                spec.package, spec.version
-            )
-        })?
-        .spec)
+    let package = find_package(client, &spec.package, &spec.version).await?;
+    package.with_context(|| {
+        format!(
+            "package {} {} is not deployed; `gantry catalog ls` lists what there is",
+            spec.package, spec.version
+        )
+    })
 }
 
 fn pick_container<'a>(package: &'a NfPackageSpec, name: Option<&str>) -> Result<&'a NfContainer> {
@@ -210,18 +240,26 @@ fn apply_size(container: &NfContainer, wanted: &mut ResourceOverride, args: &Res
     Ok(())
 }
 
-/// The Kubernetes patch that resizes a single pod's container.
-pub fn pod_resize_patch(container: &str, args: &ResizeArgs) -> serde_json::Value {
-    let mut resources = json!({"requests": {}, "limits": {}});
-    if let Some(memory) = args.memory {
-        resources["requests"]["memory"] = json!(memory);
-        resources["limits"]["memory"] = json!(memory);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_fewer_instances_need_no_room() {
+        let before = NetworkFunctionSpec {
+            replicas: 3,
+            ..NetworkFunctionSpec::default()
+        };
+        let change = |replicas: u32, version: &str| {
+            let after = NetworkFunctionSpec {
+                replicas,
+                version: version.to_owned(),
+                ..before.clone()
+            };
+            needs_room(&before, &after)
+        };
+        assert!(!change(2, ""));
+        assert!(change(4, ""));
+        assert!(change(2, "2.0.0"));
     }
-    if let Some(cpu) = &args.cpu {
-        resources["requests"]["cpu"] = json!(cpu);
-    }
-    if let Some(limit) = args.cpu_limit {
-        resources["limits"]["cpu"] = json!(limit);
-    }
-    json!({"spec": {"containers": [{"name": container, "resources": resources}]}})
 }

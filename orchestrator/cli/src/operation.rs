@@ -1,70 +1,22 @@
-//! Waiting for operations, and their receipts.
+//! Operations and their receipts.
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use gantry_api::{Operation, OperationPhase};
 
-use crate::args::{Output, Wait};
-use crate::client::{Client, is_status};
-use crate::output::{self, Progress, duration};
+use crate::args::Output;
+use crate::client::Client;
+use crate::output::{self, duration};
 
-const POLL: Duration = Duration::from_millis(150);
+/// Annotation on an operation: uid of its function, since a later one may have the same name.
+const FUNCTION_UID: &str = "gantry.dev/function-uid";
 
-/// Waits until the operation of a function's generation has ended, then prints its receipt.
-pub async fn finish(
-    client: &Client,
-    function: &str,
-    generation: i64,
-    wait: &Wait,
-    output: Output,
-) -> Result<()> {
-    let name = format!("{function}-{generation}");
-    if wait.no_wait {
-        return output::write_out(&format!(
-            "operation {name} started; see `gantry receipt {name}`\n"
-        ));
-    }
-    let operation = wait_for(client, &name, wait.timeout).await?;
-    output::print(output, &operation, || receipt_text(&operation))?;
-    ensure_succeeded(&operation)
-}
-
-async fn wait_for(client: &Client, name: &str, timeout_s: u64) -> Result<Operation> {
-    let path = format!("{}/{name}", client.own(Operation::PLURAL));
-    let mut progress = Progress::new(&format!("{name}: planning"));
-    let started = Instant::now();
-    let mut failures = 0;
-    loop {
-        match client.find::<Operation>(&path).await {
-            Ok(Some(operation)) if operation.status.phase != OperationPhase::Running => return Ok(operation),
-            Ok(Some(operation)) => progress.set(&format!("{name}: {}", operation.status.message)),
-            Ok(None) => {}
-            // The control plane may be restarting; the operation goes on without it.
-            Err(error) if failures < 200 && !is_status(&error, 403) => {
-                failures += 1;
-                progress.set(&format!("{name}: waiting for the API server"));
-            }
-            Err(error) => return Err(error),
-        }
-        if timeout_s > 0 && started.elapsed().as_secs() >= timeout_s {
-            bail!("operation {name} still runs after {timeout_s} s; it goes on: see `gantry receipt {name}`");
-        }
-        tokio::time::sleep(POLL).await;
-    }
-}
-
-fn ensure_succeeded(operation: &Operation) -> Result<()> {
-    let name = operation.metadata.name.as_deref().unwrap_or_default();
-    match operation.status.phase {
-        OperationPhase::Succeeded => Ok(()),
-        OperationPhase::Superseded => {
-            bail!("operation {name} was replaced by a newer change of the same function")
-        }
-        OperationPhase::Failed | OperationPhase::Running => {
-            bail!("operation {name} failed: {}", operation.status.message)
-        }
-    }
+/// Whether an operation is one of the function with this uid.
+pub fn belongs_to(operation: &Operation, uid: &str) -> bool {
+    let annotations = operation.metadata.annotations.as_ref();
+    annotations
+        .and_then(|all| all.get(FUNCTION_UID))
+        .map(String::as_str)
+        == Some(uid)
 }
 
 /// `gantry receipt [OPERATION]`.
@@ -106,7 +58,8 @@ fn took(operation: &Operation) -> String {
     }
 }
 
-fn receipt_text(operation: &Operation) -> String {
+/// What an operation did and what it cost.
+pub fn receipt_text(operation: &Operation) -> String {
     let (spec, status) = (&operation.spec, &operation.status);
     let receipt = &status.receipt;
     let name = operation.metadata.name.as_deref().unwrap_or_default();

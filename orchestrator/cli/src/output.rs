@@ -59,7 +59,8 @@ pub fn colour(text: &str, good: bool) -> String {
 /// Without a terminal, a line about the same thing at most so often.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// What is under way, on standard error: a spinner on a terminal, else a line now and then.
+/// What is under way, on standard error: a spinner on a terminal, else a line now and then. Whoever waits sets the message at
+/// every look.
 pub struct Progress {
     bar: Option<ProgressBar>,
     last: String,
@@ -85,18 +86,21 @@ impl Progress {
     }
 
     pub fn set(&mut self, message: &str) {
-        if message == self.last {
-            return;
+        if let Some(bar) = &self.bar {
+            bar.set_message(message.to_owned());
+        } else if self.is_due(message, Instant::now()) {
+            eprintln!("{message}");
         }
-        self.last = message.to_owned();
-        match &self.bar {
-            Some(bar) => bar.set_message(message.to_owned()),
-            None if self.printed.is_none_or(|at| at.elapsed() >= QUIET) => {
-                self.printed = Some(Instant::now());
-                eprintln!("{message}");
-            }
-            None => {}
+    }
+
+    /// Without a terminal: whether a message is printed now. One that has to wait is not forgotten: it is offered again.
+    fn is_due(&mut self, message: &str, now: Instant) -> bool {
+        let due = message != self.last && self.printed.is_none_or(|at| now - at >= QUIET);
+        if due {
+            message.clone_into(&mut self.last);
+            self.printed = Some(now);
         }
+        due
     }
 }
 
@@ -114,5 +118,25 @@ pub fn duration(ms: u64) -> String {
         0..1_000 => format!("{ms}ms"),
         1_000..60_000 => format!("{:.1}s", ms as f64 / 1000.0),
         _ => format!("{}m {}s", ms / 60_000, ms % 60_000 / 1000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_has_to_wait_is_printed_later() {
+        let mut progress = Progress {
+            bar: None,
+            last: String::new(),
+            printed: None,
+        };
+        let start = Instant::now();
+        assert!(progress.is_due("planning", start));
+        // The reason comes soon after, and then nothing changes any more.
+        assert!(!progress.is_due("0/1 nodes fit", start + QUIET / 2));
+        assert!(progress.is_due("0/1 nodes fit", start + QUIET));
+        assert!(!progress.is_due("0/1 nodes fit", start + QUIET * 3));
     }
 }

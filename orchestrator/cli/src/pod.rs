@@ -1,6 +1,6 @@
-//! Single pods: logs, exec, resize.
+//! Single pods: logs, exec.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use futures::{AsyncBufReadExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -8,10 +8,10 @@ use kube::api::{AttachParams, LogParams};
 use serde_json::Value;
 use tokio::io::{copy, stderr, stdin, stdout};
 
-use crate::args::{ExecArgs, LogsArgs, ResizeArgs};
+use crate::args::{ExecArgs, LogsArgs};
 use crate::client::Client;
+use crate::output;
 use crate::terminal::{self, Raw};
-use crate::{operate, output};
 
 /// `gantry logs`.
 pub async fn logs(client: &Client, args: &LogsArgs) -> Result<()> {
@@ -93,40 +93,4 @@ fn exit_code(status: Option<Value>) -> u8 {
         .filter(|c| c["reason"] == "ExitCode")
         .find_map(|c| c["message"].as_str()?.parse().ok());
     code.unwrap_or(1)
-}
-
-/// `gantry resize POD`: Kubernetes' in-place resize of one pod.
-pub async fn resize(client: &Client, args: &ResizeArgs) -> Result<()> {
-    let path = format!("/api/v1/namespaces/{}/pods/{}", client.namespace, args.name);
-    let Some(pod) = client.find::<Pod>(&path).await? else {
-        bail!(
-            "no network function and no pod `{}` in namespace {}; see `gantry status`",
-            args.name,
-            client.namespace
-        );
-    };
-    let containers: Vec<&str> = pod
-        .spec
-        .iter()
-        .flat_map(|s| &s.containers)
-        .map(|c| c.name.as_str())
-        .collect();
-    let container = match (args.container.as_deref(), containers.as_slice()) {
-        (Some(name), all) if all.contains(&name) => name,
-        (None, [only]) => only,
-        _ => bail!(
-            "name one of the pod's containers with --container: {}",
-            containers.join(", ")
-        ),
-    };
-    client
-        .merge_strategic(
-            &format!("{path}/resize"),
-            &operate::pod_resize_patch(container, args),
-        )
-        .await?;
-    output::write_out(&format!(
-        "pod {} resized; `gantry explain {}` shows what it has\n",
-        args.name, args.name
-    ))
 }

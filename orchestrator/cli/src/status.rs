@@ -1,17 +1,17 @@
 //! `gantry status`: everything at a glance.
 
 use anyhow::Result;
-use gantry_api::{NetworkFunction, Operation, OperationPhase};
+use gantry_api::{NetworkFunction, NodeTopology, Operation, OperationPhase};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::json;
 
-use crate::args::Global;
+use crate::args::{Global, Output};
 use crate::client::Client;
-use crate::operation;
 use crate::output::{self, colour, table};
 use crate::up::daemons;
+use crate::{operation, pod_table};
 
-/// `gantry status`. Exit code 0 when the control plane answers.
+/// `gantry status`. Exit code 0 when the control plane answers, its processes run and every node is Ready.
 pub async fn status(global: &Global) -> Result<u8> {
     let data_dir = global.data_dir();
     let processes: Vec<(&str, Option<i32>)> = daemons(&data_dir)
@@ -42,17 +42,31 @@ pub async fn status(global: &Global) -> Result<u8> {
         let mut text = table(["PROCESS", "STATE", "PID"], rows);
         match &error {
             Some(error) => text += &format!("\n{error}\n"),
-            None => text += &view.text(),
+            None => text += &view.text(global.output == Output::Wide),
         }
         text
     })?;
-    Ok(u8::from(error.is_some()))
+    // Without settings nothing was ever started from here: the control plane is another machine's.
+    let local = matches!(data_dir.load_settings(), Ok(Some(_)));
+    let stopped = local && processes.iter().any(|(_, pid)| pid.is_none());
+    let unready = view.nodes.iter().any(|node| node_state(node) != "Ready");
+    Ok(u8::from(error.is_some() || stopped || unready))
+}
+
+fn node_state(node: &Node) -> &'static str {
+    let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    match conditions.into_iter().find(|c| c.type_ == "Ready") {
+        Some(ready) if ready.status == "True" => "Ready",
+        Some(_) => "NotReady",
+        None => "Unknown",
+    }
 }
 
 #[derive(Default)]
 struct View {
     nodes: Vec<Node>,
     pods: Vec<Pod>,
+    topologies: Vec<NodeTopology>,
     functions: Vec<NetworkFunction>,
     running: Vec<Operation>,
 }
@@ -66,26 +80,19 @@ impl View {
             pods: client
                 .list(&format!("/api/v1/namespaces/{}/pods", client.namespace))
                 .await?,
+            topologies: client.list(&Client::own_cluster(NodeTopology::PLURAL)).await?,
             functions: client.list(&client.own(NetworkFunction::PLURAL)).await?,
             running,
         })
     }
 
-    fn text(&self) -> String {
+    fn text(&self, wide: bool) -> String {
         let nodes = self.nodes.iter().map(|node| {
-            let ready = node
-                .status
-                .iter()
-                .flat_map(|s| s.conditions.iter().flatten())
-                .find(|c| c.type_ == "Ready");
             let name = node.metadata.name.clone().unwrap_or_default();
             let here = self.pods.iter().filter(|p| {
                 p.spec.as_ref().and_then(|s| s.node_name.as_ref()) == node.metadata.name.as_ref()
             });
-            let state = ready.map_or(
-                "Unknown",
-                |c| if c.status == "True" { "Ready" } else { "NotReady" },
-            );
+            let state = node_state(node);
             [name, colour(state, state == "Ready"), here.count().to_string()]
         });
         let functions = self.functions.iter().map(|nf| {
@@ -106,6 +113,9 @@ impl View {
                 "FUNCTION", "PACKAGE", "READY", "DRAINING", "VIP", "SESSIONS", "MESSAGE",
             ];
             text += &format!("\n{}", table(headings, functions));
+        }
+        if !self.pods.is_empty() {
+            text += &format!("\n{}", pod_table::render(&self.pods, &self.topologies, wide));
         }
         if !self.running.is_empty() {
             text += &format!("\n{}", operation::operations_table(&self.running));
