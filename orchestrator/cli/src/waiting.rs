@@ -187,6 +187,7 @@ async fn wait_for(client: &Client, change: &Change, patience: &mut Patience) -> 
     let name = change.operation();
     let mut progress = Progress::new(&format!("{name}: planning"));
     let mut seen = None;
+    let mut state = "planning".to_owned();
     loop {
         let looked = patience.answer(look(client, change).await)?;
         if let Some((operation, function)) = looked {
@@ -198,17 +199,18 @@ async fn wait_for(client: &Client, change: &Change, patience: &mut Patience) -> 
             }
             let settled = seen.is_some_and(|at| at.elapsed() >= SETTLE);
             match judge(change, operation.as_ref(), function.as_ref(), settled) {
-                Verdict::Wait(message) => progress.set(&format!("{name}: {message}")),
+                Verdict::Wait(message) => state = message,
                 Verdict::Ended => return Ok(operation),
                 Verdict::Nothing => return Ok(None),
                 Verdict::Superseded => bail!("{name} was replaced by a newer change of {}", change.function),
                 Verdict::Gone => bail!("{} was removed meanwhile", change.function),
             }
         } else {
-            progress.set(&format!("{name}: waiting for the API server"));
+            "waiting for the API server".clone_into(&mut state);
         }
+        progress.set(&format!("{name}: {state}"));
         patience
-            .pause(|| format!("operation {name} still runs (`gantry receipt {name}`)"))
+            .pause(|| format!("operation {name} still runs ({state})"))
             .await?;
     }
 }
