@@ -53,7 +53,8 @@ fn a_broken_descriptor_and_one_that_does_not_fit_change_nothing() -> Result<()> 
         "huge.yaml",
         "  package: sip-as\n  version: 1.0.0\n  resources: {sipp: {cpu: {mode: exclusive, count: 640}}}\n",
     )?;
-    refuses(&gantry, &["plan", "-f", &huge], "NUMA node 0")
+    refuses(&gantry, &["plan", "-f", &huge], "NUMA node 0")?;
+    refuses(&gantry, &["deploy", &huge], "NUMA node 0")
 }
 
 /// The command fails, says this, and nothing is deployed.

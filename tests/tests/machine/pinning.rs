@@ -92,7 +92,7 @@ fn exclusive_cpus_grow_and_shrink_live() -> Result<()> {
 
     // One CPU more than there is: pending with a reason, and the pod keeps what it has.
     let many = (online + 1).to_string();
-    gantry.run(&["resize", NAME, "--cpu", &many, "--no-wait"])?;
+    gantry.run(&["resize", NAME, "--cpu", &many, "--queue", "--no-wait"])?;
     let name = pod["metadata"]["name"].as_str().context("a name")?;
     let explained = poll(PATIENCE, || {
         let text = gantry.text(&["explain", name]).ok()?;
