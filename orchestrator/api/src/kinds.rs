@@ -97,6 +97,9 @@ pub struct NetworkFunctionStatus {
     /// The current revision (hash).
     #[serde(default)]
     pub revision: String,
+    /// The newest `metadata.generation` whose spec made the current revision; older than the one observed while that cannot be done.
+    #[serde(default)]
+    pub revision_generation: i64,
     /// Earlier specs, oldest first, for a rollback; at most ten.
     #[serde(default)]
     pub history: Vec<RevisionRecord>,

@@ -22,7 +22,7 @@ pub mod labels {
     pub const SERVICE: &str = "gantry.dev/network-service";
     /// On pods and config maps of a NetworkFunction: the revision (hash of package, values, peers).
     pub const REVISION: &str = "gantry.dev/revision";
-    /// Annotation on a pod: JSON `PodExtras` (what a Kubernetes PodSpec cannot say: exclusive CPUs, SMT, NUMA policy, group, drain).
+    /// Annotation on a pod: JSON `PodExtras` (what a Kubernetes PodSpec cannot say: exclusive CPUs, SMT, group, drain).
     pub const EXTRAS: &str = "gantry.dev/extras";
     /// Annotation on a pod: JSON of the drain's state (`DrainState`), while it drains.
     pub const DRAIN: &str = "gantry.dev/drain";

@@ -11,7 +11,11 @@ use crate::kinds::kind;
 
 kind! {
     /// One change of a NetworkFunction under way. Made by the orchestrator whenever a spec changes, whoever changed it;
-    /// named `<function>-<metadata.generation>`.
+    /// named `<function>-<metadata.generation>`. A change of a peer or of the package that replaces instances makes one too,
+    /// named `<function>-<metadata.generation>-<revision>`.
+    ///
+    /// A spec that was changed again before the orchestrator looked, or in nothing that matters to instances, has none: once
+    /// `status.observedGeneration` of the function has reached a generation, an operation of that name is there or never will be.
     Operation, "operations", OperationSpec, OperationStatus
 }
 
@@ -21,7 +25,7 @@ kind! {
 pub struct OperationSpec {
     /// Name of the NetworkFunction.
     pub function: String,
-    /// Its `metadata.generation` that this operation brings about.
+    /// Its `metadata.generation` that this operation brings about; the same as before when only what it depends on changed.
     pub generation: i64,
     /// What changed.
     pub kinds: Vec<OperationKind>,
@@ -91,7 +95,7 @@ pub enum OperationPhase {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodReceipt {
-    /// `created`, `resized`, `drained`.
+    /// `created`, `resized`, `drained`, or `recalled` when its drain was called off.
     pub action: String,
     /// Exclusive CPUs before.
     #[serde(default)]
@@ -102,9 +106,16 @@ pub struct PodReceipt {
     /// Sessions when its drain began.
     #[serde(default)]
     pub sessions_before: u64,
-    /// Sessions it still had when it was stopped: these are lost.
+    /// Sessions it had when it was last heard of; 0 once it is gone.
     #[serde(default)]
-    pub sessions_lost: u64,
+    pub sessions: u64,
+    /// Sessions that it had when it was last heard of before it was stopped, was gone, or a container of it ended: these are
+    /// lost. Absent when that happened to a function that does not count its sessions.
+    #[serde(default)]
+    pub sessions_lost: Option<u64>,
+    /// Restarts of its containers since the operation began.
+    #[serde(default)]
+    pub restarts: u32,
     /// Done.
     #[serde(default)]
     pub done: bool,
@@ -120,9 +131,9 @@ pub struct Receipt {
     /// Sessions that ended by themselves while their instance drained.
     #[serde(default)]
     pub sessions_drained: u64,
-    /// Sessions cut off.
+    /// Sessions cut off; absent while the operation runs, and when it is not known.
     #[serde(default)]
-    pub sessions_lost: u64,
+    pub sessions_lost: Option<u64>,
     /// Packets that the datapath saw meanwhile.
     #[serde(default)]
     pub packets: u64,
@@ -170,6 +181,9 @@ pub struct DrainState {
     pub sessions_before: u64,
     /// When this phase began, milliseconds since the Unix epoch.
     pub since_ms: u64,
+    /// Since when every node has had in force what this phase needs, milliseconds since the Unix epoch.
+    #[serde(default)]
+    pub in_force_since_ms: Option<u64>,
 }
 
 /// Steps of a drain.

@@ -43,7 +43,7 @@ pub fn operations_table(operations: &[Operation]) -> String {
             format!("{:?}", o.status.phase),
             took(o),
             receipt.sessions_drained.to_string(),
-            receipt.sessions_lost.to_string(),
+            count(receipt.sessions_lost),
         ]
     });
     output::table(["OPERATION", "ASKED", "PHASE", "TOOK", "DRAINED", "LOST"], rows)
@@ -81,7 +81,7 @@ pub fn receipt_text(operation: &Operation) -> String {
             p.action.clone(),
             cpus,
             p.sessions_before.to_string(),
-            p.sessions_lost.to_string(),
+            count(p.sessions_lost),
         ]
     });
     if !status.pods.is_empty() {
@@ -97,12 +97,17 @@ pub fn receipt_text(operation: &Operation) -> String {
         "  sessions: {} before, {} ended while draining, {} lost; packets: {}, {} dropped; restarts: {}\n",
         receipt.sessions_before,
         receipt.sessions_drained,
-        output::colour(&receipt.sessions_lost.to_string(), receipt.sessions_lost == 0),
+        output::colour(&count(receipt.sessions_lost), receipt.sessions_lost == Some(0)),
         receipt.packets,
         receipt.packets_dropped,
         receipt.restarts,
     );
     text
+}
+
+/// A dash stands for what nobody counted.
+fn count(number: Option<u64>) -> String {
+    or_dash(number.map(|n| n.to_string()).unwrap_or_default())
 }
 
 fn or_dash(text: String) -> String {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gantry_nodeagent_api::NodeConfig;
-use gantry_plan::Plan;
+use gantry_plan::{Plan, Violation};
 
 use super::world::{Key, Object};
 
@@ -39,6 +39,10 @@ pub enum Action {
         /// Everything it has to be.
         config: Arc<NodeConfig>,
     },
+    /// Forget a node's configuration and its agent.
+    ForgetNode(String),
+    /// Say loudly that the planner's answer broke its own rules, and that the plan in force stays: a defect.
+    RefusePlan(Vec<Violation>),
     /// Write an Event.
     EmitEvent(EventNote),
 }

@@ -27,8 +27,6 @@ pub struct Agent {
     pub since_ms: u64,
     /// When the last status came.
     pub received_ms: u64,
-    /// When `applied` last rose.
-    pub applied_at_ms: u64,
     /// Since when each pod that tells its sessions has reported none, without a break.
     pub idle_since_ms: BTreeMap<String, u64>,
     /// What was sent last on this stream, and when.
@@ -83,6 +81,11 @@ impl Agents {
         }
     }
 
+    /// A node was deleted.
+    pub fn forget(&mut self, node: &str) {
+        self.nodes.remove(node);
+    }
+
     /// A configuration went out to an agent.
     pub fn sent(&mut self, node: &str, config: &NodeConfig, now_ms: u64) {
         let Some(agent) = self.nodes.get_mut(node) else {
@@ -112,13 +115,6 @@ impl Agents {
         // From now on it takes only what the newest says, and the status tells all that it has taken before.
         if status.accepted >= agent.told_generation {
             agent.told.clear();
-        }
-        if agent
-            .status
-            .as_ref()
-            .is_none_or(|last| last.applied != status.applied)
-        {
-            agent.applied_at_ms = now_ms;
         }
         agent
             .idle_since_ms

@@ -7,12 +7,11 @@
 //! ```
 //! There is no cap on the time. A pod that does not count its sessions passes through as soon as the nodes have applied each step.
 
-use gantry_api::{DrainPhase, DrainState, PodExtras};
-use gantry_catalog::DrainMethod;
+use gantry_api::{DrainPhase, DrainState};
 use gantry_nodeagent_api::NodeConfig;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 
-use super::world::Work;
+use super::world::{Key, Work};
 use super::{meta, pods};
 
 /// Sessions must be reported as 0 for this long before flows are taken away: longer than an agent's interval between two
@@ -22,8 +21,8 @@ pub const SETTLE_MS: u64 = 1_000;
 /// What a step of the machine depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// Since when every node has had the configuration that this phase needs; `None` while one has not.
-    pub in_force_since_ms: Option<u64>,
+    /// Every node has what this phase needs in force.
+    pub in_force: bool,
     /// The function counts its sessions.
     pub counted: bool,
     /// Since when it has reported no sessions; `None` while it reports some, or nothing.
@@ -38,28 +37,34 @@ pub struct Facts {
 
 /// The next state; the same one while there is something to wait for.
 pub fn step(state: &DrainState, facts: &Facts, now_ms: u64) -> DrainState {
-    let next = |phase| DrainState {
-        phase,
-        since_ms: now_ms,
+    // The time counts from the first moment, whatever else the nodes are told meanwhile.
+    let since_ms = facts.in_force.then(|| state.in_force_since_ms.unwrap_or(now_ms));
+    let state = DrainState {
+        in_force_since_ms: since_ms,
         ..state.clone()
     };
-    if facts.lifeless {
-        return if state.phase == DrainPhase::Stopping {
-            state.clone()
-        } else {
-            next(DrainPhase::Stopping)
-        };
-    }
-    match state.phase {
-        DrainPhase::Draining if is_idle(state, facts, SETTLE_MS) => next(DrainPhase::Quiescing),
-        DrainPhase::Quiescing if is_idle(state, facts, facts.quiet_ms) => next(DrainPhase::Stopping),
-        _ => state.clone(),
+    let quiet_ms = match state.phase {
+        DrainPhase::Stopping => return state,
+        DrainPhase::Draining => SETTLE_MS,
+        DrainPhase::Quiescing => facts.quiet_ms,
+    };
+    let phase = match state.phase {
+        _ if facts.lifeless => DrainPhase::Stopping,
+        _ if !is_idle(&state, facts, quiet_ms) => return state,
+        DrainPhase::Draining => DrainPhase::Quiescing,
+        DrainPhase::Quiescing | DrainPhase::Stopping => DrainPhase::Stopping,
+    };
+    DrainState {
+        phase,
+        since_ms: now_ms,
+        in_force_since_ms: None,
+        ..state
     }
 }
 
 /// No sessions for `enough_ms` since the phase is in force on every node, by what was reported.
 fn is_idle(state: &DrainState, facts: &Facts, enough_ms: u64) -> bool {
-    let Some(in_force) = facts.in_force_since_ms else {
+    let Some(in_force) = state.in_force_since_ms else {
         return false;
     };
     if !facts.counted {
@@ -78,7 +83,7 @@ pub fn run(work: &mut Work<'_>) {
             continue;
         };
         let Some(state) = pods::drain(&pod) else { continue };
-        let facts = facts(work, &pod, &state, &pods::extras(&pod));
+        let facts = facts(work, &pod, &state);
         let next = step(&state, &facts, work.now_ms);
         if next != state
             && let Some(pod) = work.edit::<Pod>(&key)
@@ -91,31 +96,38 @@ pub fn run(work: &mut Work<'_>) {
     }
 }
 
-fn facts(work: &Work<'_>, pod: &Pod, state: &DrainState, extras: &PodExtras) -> Facts {
+fn facts(work: &Work<'_>, pod: &Pod, state: &DrainState) -> Facts {
     let uid = meta::uid(&pod.metadata);
     let agent = pods::node(pod).and_then(|node| work.agents.get(node));
-    let counted = extras.drain.method != DrainMethod::None && extras.drain.sessions.is_some();
     Facts {
-        in_force_since_ms: in_force_since(work, uid, state.phase),
-        counted,
+        in_force: in_force(work, uid, state),
+        counted: pods::counts_sessions(pod),
         idle_since_ms: agent.and_then(|a| a.idle_since_ms.get(uid).copied()),
         reported_ms: agent.map_or(0, |a| a.received_ms),
-        quiet_ms: u64::from(extras.drain.quiet_seconds) * 1000,
+        quiet_ms: u64::from(pods::extras(pod).drain.quiet_seconds) * 1000,
         lifeless: pods::node(pod).is_none() || pods::is_over(pod),
     }
 }
 
-/// Since when every node that has a configuration has applied one that says about the pod what the phase needs.
-fn in_force_since(work: &Work<'_>, uid: &str, phase: DrainPhase) -> Option<u64> {
-    let mut since_ms = 0;
-    for (node, config) in work.sent {
-        let agent = work.agents.get(node)?;
-        if !says(config, uid, phase) || agent.applied() < config.generation {
-            return None;
-        }
-        since_ms = since_ms.max(agent.applied_at_ms);
-    }
-    Some(since_ms)
+/// Every node has applied a configuration that says about the pod what the phase needs. A node that was deleted does not count.
+fn in_force(work: &Work<'_>, uid: &str, state: &DrainState) -> bool {
+    work.sent.iter().all(|(name, config)| {
+        let Some(node) = work.get::<Node>(&Key::new("", name)) else {
+            return true;
+        };
+        let agent = work.agents.get(name);
+        says(config, uid, state.phase)
+            && (has_it_since(&node, state) || agent.is_some_and(|a| a.applied() >= config.generation))
+    })
+}
+
+/// A node on which it has been in force goes on having it: every later configuration says the same. One that joined since (whole
+/// seconds are all that is known of that) has yet to apply it.
+fn has_it_since(node: &Node, state: &DrainState) -> bool {
+    let joined = node.metadata.creation_timestamp.as_ref().map(meta::millis);
+    joined
+        .zip(state.in_force_since_ms)
+        .is_some_and(|(joined_ms, since_ms)| joined_ms + 1000 <= since_ms)
 }
 
 /// In `Draining` the pod is no backend that takes new flows; from then on it is no backend.
@@ -134,11 +146,12 @@ mod tests {
             phase,
             since_ms,
             sessions_before: 3,
+            in_force_since_ms: Some(since_ms + 500),
         }
     }
 
     const QUIET: Facts = Facts {
-        in_force_since_ms: Some(1_000),
+        in_force: true,
         counted: true,
         idle_since_ms: Some(2_000),
         reported_ms: 20_000,
@@ -155,15 +168,16 @@ mod tests {
             (DrainPhase::Quiescing, 20_000, 3)
         );
         assert_eq!(
-            step(&quiescing, &QUIET, 20_001),
-            quiescing,
-            "quiet counts from the start of the phase"
+            step(&quiescing, &QUIET, 20_001).phase,
+            DrainPhase::Quiescing,
+            "quiet counts from when the phase is in force"
         );
+        let in_force = step(&quiescing, &QUIET, 20_001);
         let later = Facts {
-            reported_ms: 25_000,
+            reported_ms: 25_001,
             ..QUIET
         };
-        assert_eq!(step(&quiescing, &later, 25_000).phase, DrainPhase::Stopping);
+        assert_eq!(step(&in_force, &later, 25_001).phase, DrainPhase::Stopping);
     }
 
     #[test]
@@ -189,13 +203,31 @@ mod tests {
             DrainPhase::Draining
         );
         let not_in_force = Facts {
-            in_force_since_ms: None,
+            in_force: false,
             ..QUIET
         };
         assert_eq!(
             step(&state(DrainPhase::Draining, 500), &not_in_force, 90_000).phase,
             DrainPhase::Draining
         );
+    }
+
+    #[test]
+    fn quiet_counts_from_when_the_phase_is_in_force_however_often_nodes_are_told_something_else() {
+        let quiescing = DrainState {
+            in_force_since_ms: None,
+            ..state(DrainPhase::Quiescing, 10_000)
+        };
+        let facts = |reported_ms| Facts { reported_ms, ..QUIET };
+        let since = step(&quiescing, &facts(11_000), 11_000);
+        assert_eq!(since.in_force_since_ms, Some(11_000));
+        assert_eq!(step(&since, &facts(15_000), 15_000), since);
+        let lost = Facts {
+            in_force: false,
+            ..facts(15_000)
+        };
+        assert_eq!(step(&since, &lost, 15_000).in_force_since_ms, None);
+        assert_eq!(step(&since, &facts(16_000), 16_000).phase, DrainPhase::Stopping);
     }
 
     #[test]

@@ -10,6 +10,8 @@ mod deployment;
 mod drain;
 mod endpoints;
 mod gc;
+#[cfg(test)]
+mod lab;
 pub mod meta;
 mod networkservice;
 mod nf;
@@ -51,12 +53,14 @@ pub fn reconcile(world: &World, now_ms: u64) -> Vec<Action> {
         });
     }
     actions.extend(world.objects.diff(&work.objects));
+    actions.extend(work.forgotten.iter().cloned().map(Action::ForgetNode));
     let configs = nodeconfig::to_send(&work);
     actions.extend(
         configs
             .into_iter()
             .map(|(node, config)| Action::SendConfig { node, config }),
     );
+    actions.extend((!work.refused.is_empty()).then_some(Action::RefusePlan(work.refused)));
     actions.extend(work.events.into_iter().map(Action::EmitEvent));
     actions
 }

@@ -1,6 +1,6 @@
 //! What agents report about their nodes -> Node and NodeTopology.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_api::{NodeTopology, NodeTopologySpec, NodeTopologyStatus, ObjectMeta};
 use gantry_nodeagent_api::Hello;
@@ -17,11 +17,14 @@ use super::{meta, pods};
 /// A node without a stream for this long is `Ready=Unknown` (Kubernetes' node-monitor-grace-period).
 pub const LOST_AFTER_MS: u64 = 40_000;
 
-/// Brings Node and NodeTopology of every agent up to date.
+/// Brings Node and NodeTopology of every agent up to date; lets go of nodes that were deleted.
 pub fn run(work: &mut Work<'_>) {
+    forget_deleted(work);
     let agents = work.agents;
     for (name, agent) in agents.iter() {
-        let Some(hello) = &agent.hello else { continue };
+        let Some(hello) = agent.hello.as_ref().filter(|_| !work.forgotten.contains(name)) else {
+            continue;
+        };
         let key = Key::new("", name);
         if !work.objects.nodes.contains_key(&key) {
             create_node(work, name);
@@ -30,6 +33,33 @@ pub fn run(work: &mut Work<'_>) {
         topology(work, &key, agent, hello);
     }
     // Nodes that no agent has spoken for since the orchestrator started keep what was last known of them.
+}
+
+/// A node whose object was deleted while its agent is away is gone for good: nobody waits for it, and its pods are no more (as
+/// Kubernetes' pod garbage collector has it). Should it come back all the same, it is told so.
+fn forget_deleted(work: &mut Work<'_>) {
+    let agents = work.agents;
+    let known: BTreeSet<&String> = agents
+        .iter()
+        .map(|(name, _)| name)
+        .chain(work.sent.keys())
+        .collect();
+    for name in known {
+        let key = Key::new("", name);
+        let is_there = agents.get(name).is_some_and(|a| a.connected);
+        if is_there || work.objects.nodes.contains_key(&key) {
+            continue;
+        }
+        let pods = work.objects.pods.iter();
+        let orphans: Vec<Key> = pods
+            .filter(|(_, p)| pods::node(p) == Some(name))
+            .map(|(key, _)| key.clone())
+            .collect();
+        orphans.iter().for_each(|pod| work.remove::<Pod>(pod));
+        work.remove::<NodeTopology>(&key);
+        work.configs.remove(name);
+        work.forgotten.insert(name.clone());
+    }
 }
 
 fn create_node(work: &mut Work<'_>, name: &str) {
@@ -233,4 +263,49 @@ pub fn bind(pod: &mut Pod, node: &str, address: Option<std::net::Ipv4Addr>, now_
     }
     status.start_time.get_or_insert_with(|| meta::time(now_ms));
     pods::set_condition(pod, "PodScheduled", true, "", "", now_ms);
+}
+
+#[cfg(test)]
+mod tests {
+    use gantry_api::OperationPhase;
+    use serde_json::json;
+
+    use super::super::lab::Lab;
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_deleted_while_it_is_away_holds_nothing_up() {
+        let mut lab = Lab::new(&["a", "b"]);
+        lab.publish("sbc", "1.0.0", json!({}));
+        lab.deploy("sbc", json!({"replicas": 2}));
+        lab.settle();
+        lab.run_for(2_000);
+        lab.world.agents.disconnected("b", lab.now_ms);
+        lab.change("sbc", |spec| spec.replicas = 1);
+        lab.settle();
+        lab.run_for(60_000);
+        let phase = |lab: &Lab| {
+            lab.world.objects.operations[&Key::new("default", "sbc-2")]
+                .status
+                .phase
+        };
+        assert_eq!(phase(&lab), OperationPhase::Running, "it may still carry flows");
+        lab.world.objects.remove("Node", &Key::new("", "b"));
+        lab.settle();
+        lab.run_for(10_000);
+        assert_eq!(phase(&lab), OperationPhase::Succeeded);
+        assert!(lab.world.agents.get("b").is_none() && !lab.world.configs.contains_key("b"));
+        assert_eq!(
+            lab.world.objects.nodes.keys().collect::<Vec<_>>(),
+            [&Key::new("", "a")]
+        );
+        let on = |p: &std::sync::Arc<Pod>| pods::node(p).map(str::to_owned);
+        assert!(
+            lab.world
+                .objects
+                .pods
+                .values()
+                .all(|p| on(p).as_deref() == Some("a"))
+        );
+    }
 }

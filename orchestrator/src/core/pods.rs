@@ -1,13 +1,11 @@
 //! Helpers over Pods: what Gantry's annotations and conditions say.
 
 use gantry_api::{DrainPhase, DrainState, PodExtras, labels};
+use gantry_catalog::DrainMethod;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 
 use super::agents::Agents;
 use super::meta;
-
-/// Annotation: the generation of the NetworkFunction that made the pod.
-pub const MADE_BY_GENERATION: &str = "gantry.dev/generation";
 
 /// Annotation: fingerprint of the size that the NetworkFunction last gave the pod. A pod that was resized by itself since
 /// then keeps its size, as in Kubernetes, until the function's size changes.
@@ -41,6 +39,7 @@ pub fn begin_drain(pod: &mut Pod, agents: &Agents, now_ms: u64) {
             phase: DrainPhase::Draining,
             sessions_before,
             since_ms: now_ms,
+            in_force_since_ms: None,
         }),
     );
 }
@@ -48,6 +47,11 @@ pub fn begin_drain(pod: &mut Pod, agents: &Agents, now_ms: u64) {
 /// It is to be stopped, or being stopped.
 pub fn is_stopping(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()
+}
+
+/// It drains, or is to be stopped: it takes no new work.
+pub fn is_leaving(pod: &Pod) -> bool {
+    is_stopping(pod) || drain(pod).is_some()
 }
 
 /// It ended by itself and does not start again.
@@ -133,6 +137,12 @@ pub fn set_condition(
 /// Live sessions as last reported.
 pub fn sessions(pod: &Pod, agents: &Agents) -> Option<u64> {
     agents.pod(node(pod)?, meta::uid(&pod.metadata))?.sessions
+}
+
+/// Its function counts its sessions, and drains by them.
+pub fn counts_sessions(pod: &Pod) -> bool {
+    let drain = extras(pod).drain;
+    drain.method != DrainMethod::None && drain.sessions.is_some()
 }
 
 /// Restarts of all its containers, as last reported.

@@ -15,12 +15,7 @@ pub fn run(work: &mut Work<'_>) {
     let outcome = gantry_plan::plan(&snapshot, &work.plan, work.settings.seed);
     let violations = gantry_plan::check(&snapshot, &work.plan, &outcome.plan);
     if !violations.is_empty() {
-        let text: Vec<String> = violations.iter().map(ToString::to_string).collect();
-        tracing::error!(
-            plan = outcome.plan.id,
-            violations = text.join("; "),
-            "the planner's answer breaks its own rules and is refused"
-        );
+        work.refused = violations;
         return;
     }
     explain(work, &outcome);

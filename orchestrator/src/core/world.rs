@@ -1,6 +1,6 @@
 //! Everything a decision depends on, and the working copy that controllers change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gantry_api::{Network, NetworkFunction, NetworkService, NfPackage, NodeTopology, ObjectMeta, Operation};
@@ -248,6 +248,10 @@ pub struct Work<'a> {
     pub plan: Plan,
     /// The configurations as they shall be.
     pub configs: BTreeMap<String, Arc<NodeConfig>>,
+    /// Nodes that were deleted while their agents were away.
+    pub forgotten: BTreeSet<String>,
+    /// What is wrong with the plan that the planner made; empty if it is in force.
+    pub refused: Vec<gantry_plan::Violation>,
     /// Why pods have no place, or are held at their old size, by uid.
     pub unplaced: BTreeMap<String, gantry_plan::Explanation>,
     /// What stands in the way of a NetworkFunction.
@@ -273,6 +277,8 @@ impl<'a> Work<'a> {
             objects: world.objects.clone(),
             plan: world.plan.clone(),
             configs: world.configs.clone(),
+            forgotten: BTreeSet::new(),
+            refused: Vec::new(),
             unplaced: BTreeMap::new(),
             problems: BTreeMap::new(),
             hints: BTreeMap::new(),

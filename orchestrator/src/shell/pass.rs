@@ -20,6 +20,7 @@ struct Batch {
     written: Vec<String>,
     plan: Option<gantry_plan::Plan>,
     configs: Vec<(String, Arc<NodeConfig>)>,
+    forgotten: Vec<String>,
 }
 
 /// Runs one pass; true if it changed something, so that another one should follow.
@@ -65,6 +66,12 @@ pub(super) async fn run(
         }
     }
     let mut world = world.lock();
+    for node in batch.forgotten {
+        tracing::info!(node, "the node was deleted and is forgotten");
+        world.agents.forget(&node);
+        world.configs.remove(&node);
+        link.forget(&node);
+    }
     for (node, config) in batch.configs {
         tracing::debug!(node, generation = config.generation.0, "configuration sent");
         world.agents.sent(&node, &config, now_ms);
@@ -108,6 +115,17 @@ impl Batch {
                         batch.put_own(format!("{}{node}", keys::CONFIGS), &*config, cache);
                     }
                     batch.configs.push((node, config));
+                }
+                Action::ForgetNode(node) => {
+                    batch.delete_own(format!("{}{node}", keys::CONFIGS), cache);
+                    batch.forgotten.push(node);
+                }
+                Action::RefusePlan(violations) => {
+                    let violations: Vec<String> = violations.iter().map(ToString::to_string).collect();
+                    tracing::error!(
+                        violations = violations.join("; "),
+                        "the planner's answer breaks its own rules and is refused"
+                    );
                 }
                 Action::EmitEvent(note) => {
                     let (key, value) = events::object(&note, now_ms, number);
@@ -154,6 +172,14 @@ impl Batch {
             let txn = std::mem::take(&mut self.txn).when(&store_key, compare);
             self.txn = txn.delete(&store_key);
             self.written.push(store_key);
+        }
+    }
+
+    fn delete_own(&mut self, key: String, cache: &Cache) {
+        if let Some(revision) = cache.revision(&key) {
+            let txn = std::mem::take(&mut self.txn).when(&key, Compare::At(revision));
+            self.txn = txn.delete(&key);
+            self.written.push(key);
         }
     }
 

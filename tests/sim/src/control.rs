@@ -46,7 +46,10 @@ impl Store {
                 key,
                 resource_version,
             } => self.version(kind, key).as_ref() == Some(resource_version),
-            Action::SendConfig { .. } | Action::EmitEvent(_) => true,
+            Action::SendConfig { .. }
+            | Action::ForgetNode(_)
+            | Action::RefusePlan(_)
+            | Action::EmitEvent(_) => true,
         }
     }
 
@@ -65,7 +68,10 @@ impl Store {
                 Action::SendConfig { node, config } => {
                     self.configs.insert(node.clone(), config.clone());
                 }
-                Action::EmitEvent(_) => {}
+                Action::ForgetNode(node) => {
+                    self.configs.remove(node);
+                }
+                Action::RefusePlan(_) | Action::EmitEvent(_) => {}
             }
         }
         true

@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServicePort, ServiceSp
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::world::{Key, Work};
-use super::{meta, vip};
+use super::{meta, operation, pods, vip};
 pub use status::run as status;
 pub use undeploy::UNDEPLOY;
 
@@ -49,6 +49,7 @@ pub fn run(work: &mut Work<'_>) {
         ensure_finalizer(work, key);
         match render::blueprint(work, function) {
             Ok(blueprint) => {
+                operation::revised(work, &blueprint.function, &blueprint.revision);
                 ensure_config_map(work, &blueprint);
                 scale::run(work, &blueprint);
                 drop_old_config_maps(work, &blueprint);
@@ -71,10 +72,15 @@ pub fn package_key(function: &NetworkFunction) -> Key {
 /// The pods of a function, those being stopped included.
 pub fn pods_of(work: &Work<'_>, function: &ObjectMeta) -> Vec<Arc<Pod>> {
     let uid = meta::uid(function);
-    let pods = work.objects.pods.values();
-    pods.filter(|p| !uid.is_empty() && meta::controller_uid(&p.metadata) == Some(uid))
+    let all = work.objects.pods.values();
+    all.filter(|p| !uid.is_empty() && meta::controller_uid(&p.metadata) == Some(uid))
         .cloned()
         .collect()
+}
+
+/// Whether the size that the function last gave the pod is the one that it asks for now.
+pub fn is_sized_as_asked(function: &NetworkFunction, pod: &Pod) -> bool {
+    meta::annotation(&pod.metadata, pods::SIZED_BY) == Some(&template::size_of(&function.spec))
 }
 
 /// Metadata of an object that belongs to a function.

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::super::world::{Key, Work};
 use super::super::{meta, pods};
-use super::{Blueprint, pods_of, template};
+use super::{Blueprint, is_sized_as_asked, pods_of, template};
 
 /// The pods of a function by what they are good for.
 #[derive(Default)]
@@ -28,7 +28,7 @@ struct Crew {
 pub(super) fn run(work: &mut Work<'_>, blueprint: &Blueprint) {
     let wanted = template::pod(blueprint, String::new());
     resize_in_place(work, blueprint, &wanted);
-    let crew = muster(work, blueprint, &wanted);
+    let crew = muster(work, blueprint);
     let want = blueprint.function.spec.replicas as usize;
     let total = crew.current.len() + crew.outdated.len();
     if crew.outdated.is_empty() {
@@ -47,10 +47,10 @@ pub(super) fn run(work: &mut Work<'_>, blueprint: &Blueprint) {
     }
 }
 
-fn muster(work: &Work<'_>, blueprint: &Blueprint, wanted: &Pod) -> Crew {
+fn muster(work: &Work<'_>, blueprint: &Blueprint) -> Crew {
     let mut crew = Crew::default();
     for pod in pods_of(work, &blueprint.function.metadata) {
-        let current = is_current(blueprint, &pod, wanted);
+        let current = is_current(blueprint, &pod);
         match pods::drain(&pod) {
             _ if pods::is_stopping(&pod) => crew.leaving += 1,
             Some(state) => {
@@ -67,13 +67,9 @@ fn muster(work: &Work<'_>, blueprint: &Blueprint, wanted: &Pod) -> Crew {
 }
 
 /// Of the current revision, and of the size that the function asks for: or resized by itself since it was given that.
-fn is_current(blueprint: &Blueprint, pod: &Pod, wanted: &Pod) -> bool {
-    meta::label(&pod.metadata, labels::REVISION) == Some(&blueprint.revision) && was_sized_as(pod, wanted)
-}
-
-/// Whether the size that the function last gave the pod is the one that it asks for now.
-fn was_sized_as(pod: &Pod, wanted: &Pod) -> bool {
-    meta::annotation(&pod.metadata, pods::SIZED_BY) == meta::annotation(&wanted.metadata, pods::SIZED_BY)
+fn is_current(blueprint: &Blueprint, pod: &Pod) -> bool {
+    meta::label(&pod.metadata, labels::REVISION) == Some(&blueprint.revision)
+        && is_sized_as_asked(&blueprint.function, pod)
 }
 
 /// New pods before old ones: never fewer ready than asked, never more than one above.
@@ -185,7 +181,7 @@ fn resize_in_place(work: &mut Work<'_>, blueprint: &Blueprint, wanted: &Pod) {
         if !same_revision || pods::is_stopping(&pod) || pods::drain(&pod).is_some() {
             continue;
         }
-        if was_sized_as(&pod, wanted) {
+        if is_sized_as_asked(&blueprint.function, &pod) {
             continue;
         }
         let key = Key::of(&pod.metadata);

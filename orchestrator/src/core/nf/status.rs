@@ -24,6 +24,7 @@ fn one(work: &mut Work<'_>, key: &Key) {
         && let Ok(blueprint) = render::blueprint(work, function.clone())
     {
         status.revision = blueprint.revision;
+        status.revision_generation = function.metadata.generation.unwrap_or(0);
     }
     let count = |keep: &dyn Fn(&Pod) -> bool| {
         u32::try_from(instances.iter().filter(|p| keep(p)).count()).unwrap_or(u32::MAX)

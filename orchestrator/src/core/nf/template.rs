@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gantry_api::{ExclusiveCpus, PodExtras, labels};
+use gantry_api::{ExclusiveCpus, NetworkFunctionSpec, PodExtras, labels};
 use gantry_catalog::{Cpu, NfContainer, NfProbe, NfSecurity};
 use k8s_openapi::api::core::v1 as k8s;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -36,18 +36,7 @@ pub(super) fn pod(blueprint: &Blueprint, name: String) -> k8s::Pod {
         .collect();
     let mut metadata = child_meta(&function.metadata, name, Some(&blueprint.revision));
     meta::annotate(&mut metadata, labels::EXTRAS, Some(extras(blueprint)));
-    let generation = function.metadata.generation.unwrap_or(0);
-    meta::annotate(
-        &mut metadata,
-        pods::MADE_BY_GENERATION,
-        Some(generation.to_string()),
-    );
-    let size = serde_json::to_string(&blueprint.function.spec.resources).expect("plain data has a JSON form");
-    meta::annotate(
-        &mut metadata,
-        pods::SIZED_BY,
-        Some(meta::hash(&[&size])[..10].to_owned()),
-    );
+    meta::annotate(&mut metadata, pods::SIZED_BY, Some(size_of(&function.spec)));
     let spec = k8s::PodSpec {
         containers,
         volumes: (!volumes.is_empty()).then_some(volumes),
@@ -59,6 +48,12 @@ pub(super) fn pod(blueprint: &Blueprint, name: String) -> k8s::Pod {
         spec: Some(spec),
         ..Default::default()
     }
+}
+
+/// Fingerprint of the size that a function asks for.
+pub(super) fn size_of(spec: &NetworkFunctionSpec) -> String {
+    let size = serde_json::to_string(&spec.resources).expect("plain data has a JSON form");
+    meta::hash(&[&size])[..10].to_owned()
 }
 
 /// What the PodSpec cannot say, as the annotation's text.

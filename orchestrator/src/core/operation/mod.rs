@@ -1,13 +1,21 @@
-//! Every change of a NetworkFunction is an Operation: begun when its spec changes, followed, ended with a receipt.
+//! Every change of a NetworkFunction is an Operation: begun when its spec changes, or what its instances are made from; followed,
+//! ended with a receipt.
 
 mod change;
+mod instances;
 mod progress;
 mod receipt;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
 
 use gantry_api::{
-    NetworkFunction, ObjectMeta, Operation, OperationKind, OperationPhase, OperationSpec, RevisionRecord,
-    labels,
+    NetworkFunction, NetworkFunctionSpec, ObjectMeta, Operation, OperationKind, OperationPhase,
+    OperationSpec, RevisionRecord, labels,
 };
+
+use change::Change;
 
 use super::meta;
 use super::world::{Key, Work};
@@ -40,62 +48,96 @@ pub fn begin(work: &mut Work<'_>) {
     }
 }
 
+/// Begins an operation for a function whose instances are to be replaced though nobody changed it: its package or a peer has
+/// changed. Runs before anything acts on the new revision; a change that is under way covers it.
+pub fn revised(work: &mut Work<'_>, function: &NetworkFunction, revision: &str) {
+    let known = &function.status.revision;
+    if known.is_empty() || known == revision {
+        return;
+    }
+    let last = latest(work, function);
+    if last.as_ref().is_some_and(|(_, o)| is_running(o)) {
+        return;
+    }
+    let change = Change {
+        kinds: vec![OperationKind::Upgrade],
+        asked: format!("its package or a peer changed: revision {known} -> {revision}"),
+        revises: true,
+    };
+    let generation = function.metadata.generation.unwrap_or(1);
+    let name = format!("{}-{generation}-{revision}", meta::name(&function.metadata));
+    start(work, function, name, generation, last, change);
+}
+
+fn is_running(operation: &Operation) -> bool {
+    operation.status.phase == OperationPhase::Running
+}
+
+type Found = (Key, Arc<Operation>);
+
 /// The newest operation of this very function.
-fn latest(work: &Work<'_>, function: &NetworkFunction) -> Option<(Key, std::sync::Arc<Operation>)> {
+fn latest(work: &Work<'_>, function: &NetworkFunction) -> Option<Found> {
     let uid = meta::uid(&function.metadata);
     let own = work
         .objects
         .operations
         .iter()
         .filter(|(_, o)| meta::annotation(&o.metadata, FUNCTION_UID) == Some(uid));
-    own.max_by_key(|(_, o)| o.spec.generation)
+    own.max_by_key(|(_, o)| (o.spec.generation, o.status.started_at_ms))
         .map(|(k, o)| (k.clone(), o.clone()))
 }
 
-fn open(
+/// Looks at a spec that is new.
+fn open(work: &mut Work<'_>, function: &NetworkFunction, generation: i64, last: Option<Found>, leaves: bool) {
+    let before = last.as_ref().map(|(_, o)| &o.spec);
+    let change = change::between(before.map(|s| &s.to), &function.spec, leaves);
+    // A spec that could not be rendered is nothing to go back to.
+    let was_made = before.is_some_and(|s| function.status.revision_generation >= s.generation);
+    let earlier = before
+        .filter(|_| change.revises && was_made)
+        .map(|s| s.to.clone());
+    if !change.kinds.is_empty() {
+        let name = format!("{}-{generation}", meta::name(&function.metadata));
+        start(work, function, name, generation, last, change);
+    }
+    remember(work, function, generation, earlier);
+}
+
+/// Begins an operation in place of the last one.
+fn start(
     work: &mut Work<'_>,
     function: &NetworkFunction,
+    operation: String,
     generation: i64,
-    last: Option<(Key, std::sync::Arc<Operation>)>,
-    leaves: bool,
+    last: Option<Found>,
+    change: Change,
 ) {
-    let before = last.as_ref().map(|(_, o)| o.spec.to.clone());
-    let change = change::between(before.as_ref(), &function.spec, leaves);
+    let from = last.as_ref().map(|(_, o)| o.spec.to.clone());
+    if let Some((key, _)) = last.filter(|(_, o)| is_running(o)) {
+        let message = format!("superseded by generation {generation}");
+        receipt::close(work, &key, OperationPhase::Superseded, &message);
+    }
     let name = meta::name(&function.metadata);
-    let key = Key::new(
-        meta::namespace(&function.metadata),
-        &format!("{name}-{generation}"),
-    );
-    if let Some((key, _)) = last.filter(|(_, o)| o.status.phase == OperationPhase::Running) {
-        receipt::close(
-            work,
-            &key,
-            OperationPhase::Superseded,
-            &format!("superseded by generation {generation}"),
-        );
-    }
-    if !change.kinds.is_empty() {
-        let metadata = ObjectMeta {
-            name: Some(key.name.clone()),
-            namespace: function.metadata.namespace.clone(),
-            labels: Some(meta::pairs(&[(labels::NF, name)])),
-            annotations: Some(meta::pairs(&[(FUNCTION_UID, meta::uid(&function.metadata))])),
-            ..Default::default()
-        };
-        let spec = OperationSpec {
-            function: name.to_owned(),
-            generation,
-            kinds: change.kinds,
-            asked: change.asked,
-            from: before.clone(),
-            to: function.spec.clone(),
-        };
-        let mut operation = Operation::new(metadata, spec);
-        operation.status.started_at_ms = work.now_ms;
-        receipt::baseline(work, &mut operation, function);
-        insert(work, &key, operation);
-    }
-    remember(work, function, generation, before, change.revises);
+    let key = Key::new(meta::namespace(&function.metadata), &operation);
+    let metadata = ObjectMeta {
+        name: Some(operation),
+        namespace: function.metadata.namespace.clone(),
+        labels: Some(meta::pairs(&[(labels::NF, name)])),
+        annotations: Some(meta::pairs(&[(FUNCTION_UID, meta::uid(&function.metadata))])),
+        ..Default::default()
+    };
+    let spec = OperationSpec {
+        function: name.to_owned(),
+        generation,
+        kinds: change.kinds,
+        asked: change.asked,
+        from,
+        to: function.spec.clone(),
+    };
+    let mut operation = Operation::new(metadata, spec);
+    operation.status.started_at_ms = work.now_ms;
+    receipt::baseline(work, &mut operation, function);
+    insert(work, &key, operation);
 }
 
 /// An operation of an earlier function of the same name gives way.
@@ -118,24 +160,23 @@ fn insert(work: &mut Work<'_>, key: &Key, mut operation: Operation) {
     }
 }
 
-/// Notes in the function that its spec was seen, and what it was before if that made another revision.
+/// Notes in the function that its spec was seen, and what made its revision if that is to be another one.
 fn remember(
     work: &mut Work<'_>,
     function: &NetworkFunction,
     generation: i64,
-    before: Option<gantry_api::NetworkFunctionSpec>,
-    revises: bool,
+    earlier: Option<NetworkFunctionSpec>,
 ) {
     let Some(edited) = work.edit::<NetworkFunction>(&Key::of(&function.metadata)) else {
         return;
     };
     let status = &mut edited.status;
-    if let (Some(spec), true, false) = (before, revises, status.revision.is_empty()) {
+    if let Some(spec) = earlier.filter(|_| !status.revision.is_empty()) {
         let revision = status.revision.clone();
         status.history.retain(|r| r.revision != revision);
         status.history.push(RevisionRecord {
             revision,
-            generation: status.observed_generation,
+            generation: status.revision_generation,
             spec,
         });
         let surplus = status.history.len().saturating_sub(HISTORY_KEPT);
@@ -152,14 +193,14 @@ pub fn follow(work: &mut Work<'_>) {
         let Some(operation) = work.get::<Operation>(&key) else {
             continue;
         };
-        if operation.status.phase == OperationPhase::Running {
+        if is_running(&operation) {
             progress::advance(work, &key, &operation);
         }
     }
 }
 
 /// The function that an operation is about, if it is still the same one.
-fn function_of(work: &Work<'_>, operation: &Operation) -> Option<std::sync::Arc<NetworkFunction>> {
+fn function_of(work: &Work<'_>, operation: &Operation) -> Option<Arc<NetworkFunction>> {
     let key = Key::new(meta::namespace(&operation.metadata), &operation.spec.function);
     let function = work.get::<NetworkFunction>(&key)?;
     (meta::annotation(&operation.metadata, FUNCTION_UID) == Some(meta::uid(&function.metadata)))

@@ -1,23 +1,28 @@
-//! How far an operation is: each pod of it, the message, and whether the function is as asked.
+//! How far an operation is: the message, and whether the function is as asked.
 
 use std::sync::Arc;
 
-use gantry_api::{NetworkFunction, Operation, OperationKind, OperationPhase, PodReceipt};
-use gantry_nodeagent_api::PodDesired;
-use gantry_topology::CpuSet;
+use gantry_api::{NetworkFunction, Operation, OperationKind, OperationPhase};
+use gantry_nodeagent_api::{ContainerResources, PodDesired};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::super::world::{Key, Work};
 use super::super::{meta, nf, pods};
-use super::{function_of, receipt};
+use super::{function_of, instances, receipt};
 
 /// Memory limits in the kernel are whole pages.
 const PAGE_BYTES: u64 = 4096;
+/// A CPU weight of cgroup v2 stands for tens of thousandths.
+const WEIGHT_STEP_MILLI: u32 = 10;
+/// The highest weight of cgroup v2 stands for so much.
+const MOST_WEIGHT_MILLI: u32 = 100_000;
+/// The kernel takes no CPU quota below a millisecond of 100.
+const LEAST_LIMIT_MILLI: u32 = 10;
 
 /// One step of a running operation.
 pub(super) fn advance(work: &mut Work<'_>, key: &Key, operation: &Operation) {
     let Some(function) = function_of(work, operation) else {
-        settle_pods(work, key, &[], operation);
+        instances::settle(work, key, &[], operation);
         if operation.spec.kinds == [OperationKind::Undeploy] {
             receipt::close(work, key, OperationPhase::Succeeded, "all is gone");
         } else {
@@ -30,9 +35,9 @@ pub(super) fn advance(work: &mut Work<'_>, key: &Key, operation: &Operation) {
         }
         return;
     };
-    let instances = nf::pods_of(work, &function.metadata);
-    settle_pods(work, key, &instances, operation);
-    let asked = Asked::of(work, &function, &instances);
+    let pods = nf::pods_of(work, &function.metadata);
+    instances::settle(work, key, &pods, operation);
+    let asked = Asked::of(work, &function, &pods);
     if asked.all() {
         receipt::close(work, key, OperationPhase::Succeeded, &asked.message(&function));
     } else if let Some(operation) = work.edit::<Operation>(key) {
@@ -43,28 +48,36 @@ pub(super) fn advance(work: &mut Work<'_>, key: &Key, operation: &Operation) {
 /// How near the function is to what is asked.
 struct Asked {
     leaves: bool,
+    /// What is asked cannot be done as it is.
+    hindered: bool,
     wanted: usize,
+    staying: usize,
     ready: usize,
     updated: usize,
     resized: usize,
+    /// Ready, of the revision and of the size that is asked, all in one.
+    complete: usize,
     leaving: usize,
     leaving_sessions: u64,
 }
 
 impl Asked {
     fn of(work: &Work<'_>, function: &NetworkFunction, instances: &[Arc<Pod>]) -> Self {
-        let (leaving, staying): (Vec<_>, Vec<_>) = instances
-            .iter()
-            .partition(|p| pods::is_stopping(p) || pods::drain(p).is_some());
-        let current = |p: &&&Arc<Pod>| {
+        let (leaving, staying): (Vec<_>, Vec<_>) = instances.iter().partition(|p| pods::is_leaving(p));
+        let updated = |p: &Pod| {
             meta::label(&p.metadata, gantry_api::labels::REVISION) == Some(function.status.revision.as_str())
         };
+        let resized = |p: &Pod| nf::is_sized_as_asked(function, p) && in_force(work, p);
+        let count = |holds: &dyn Fn(&Pod) -> bool| staying.iter().filter(|p| holds(p)).count();
         Self {
             leaves: function.metadata.deletion_timestamp.is_some(),
+            hindered: work.problems.contains_key(&Key::of(&function.metadata)),
             wanted: function.spec.replicas as usize,
-            ready: staying.iter().filter(|p| pods::is_ready(p)).count(),
-            updated: staying.iter().filter(current).count(),
-            resized: staying.iter().filter(|p| in_force(work, p)).count(),
+            staying: staying.len(),
+            ready: count(&pods::is_ready),
+            updated: count(&updated),
+            resized: count(&resized),
+            complete: count(&|p| pods::is_ready(p) && updated(p) && resized(p)),
             leaving: leaving.len(),
             leaving_sessions: leaving
                 .iter()
@@ -75,10 +88,10 @@ impl Asked {
 
     fn all(&self) -> bool {
         !self.leaves
+            && !self.hindered
             && self.leaving == 0
-            && [self.ready, self.updated, self.resized]
-                .iter()
-                .all(|n| *n == self.wanted)
+            && self.staying == self.wanted
+            && self.complete == self.wanted
     }
 
     fn message(&self, function: &NetworkFunction) -> String {
@@ -106,7 +119,7 @@ impl Asked {
 }
 
 /// The agent reports the pod's containers at the size that its spec asks, on the CPUs of the plan.
-fn in_force(work: &Work<'_>, pod: &Pod) -> bool {
+pub(super) fn in_force(work: &Work<'_>, pod: &Pod) -> bool {
     let uid = meta::uid(&pod.metadata);
     let Some(node) = pods::node(pod) else { return false };
     let Some(config) = work.configs.get(node).and_then(|c| c.pods.get(uid)) else {
@@ -121,70 +134,66 @@ fn in_force(work: &Work<'_>, pod: &Pod) -> bool {
         && config.desired == PodDesired::Run
         && config.containers.iter().all(|wanted| {
             let seen = report.containers.iter().find(|c| c.name == wanted.name);
-            seen.is_some_and(|seen| {
-                let pages = |bytes: u64| bytes / PAGE_BYTES;
-                let cpus = wanted.resources.cpus.is_empty() || seen.resources.cpus == wanted.resources.cpus;
-                cpus && pages(seen.resources.memory_bytes) == pages(wanted.resources.memory_bytes)
-            })
+            seen.is_some_and(|seen| is_same_size(&seen.resources, &wanted.resources))
         })
 }
 
-/// Brings what the operation did to each pod up to date.
-fn settle_pods(work: &mut Work<'_>, key: &Key, instances: &[Arc<Pod>], operation: &Operation) {
-    let mut receipts = operation.status.pods.clone();
-    let generation = operation.spec.generation.to_string();
-    let resizes = operation.spec.kinds.contains(&OperationKind::Resize);
-    for pod in instances {
-        let name = meta::name(&pod.metadata).to_owned();
-        let made_here = meta::annotation(&pod.metadata, pods::MADE_BY_GENERATION) == Some(&generation);
-        let action = if pods::is_stopping(pod) || pods::drain(pod).is_some() {
-            "drained"
-        } else if made_here {
-            "created"
-        } else if resizes {
-            "resized"
-        } else {
-            // Called back from its drain.
-            receipts.remove(&name);
-            continue;
-        };
-        let entry = receipts.entry(name).or_insert_with(|| PodReceipt {
-            cpus_before: if made_here { CpuSet::new() } else { held(work, pod) },
-            ..Default::default()
-        });
-        action.clone_into(&mut entry.action);
-        note(work, pod, entry);
-    }
-    for (name, entry) in &mut receipts {
-        if !instances.iter().any(|p| meta::name(&p.metadata) == name) {
-            entry.done = true;
-            entry.cpus_after = CpuSet::new();
+/// What is read back from the kernel is what was asked, as exactly as the kernel keeps it.
+fn is_same_size(seen: &ContainerResources, wanted: &ContainerResources) -> bool {
+    let pages = |r: &ContainerResources| r.memory_bytes / PAGE_BYTES;
+    let limit = |r: &ContainerResources| r.cpu_limit_milli.map(|milli| milli.max(LEAST_LIMIT_MILLI));
+    let hugepages = |r: &ContainerResources| -> Vec<(u64, u64)> {
+        let some = r.hugepages.iter().filter(|(_, bytes)| **bytes > 0);
+        some.map(|(size, bytes)| (*size, *bytes)).collect()
+    };
+    seen.cpus == wanted.cpus
+        && is_same_request(seen.cpu_request_milli, wanted.cpu_request_milli)
+        && limit(seen) == limit(wanted)
+        && pages(seen) == pages(wanted)
+        && hugepages(seen) == hugepages(wanted)
+}
+
+/// The least weight reads as none.
+fn is_same_request(seen_milli: u32, wanted_milli: u32) -> bool {
+    let least = seen_milli == 0 && wanted_milli < 2 * WEIGHT_STEP_MILLI;
+    let most = |milli: u32| milli.min(MOST_WEIGHT_MILLI);
+    least || most(seen_milli).abs_diff(most(wanted_milli)) < WEIGHT_STEP_MILLI
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size(cpus: &str, request: u32, limit: Option<u32>, memory: u64, pages: u64) -> ContainerResources {
+        ContainerResources {
+            cpus: cpus.parse().unwrap(),
+            cpu_request_milli: request,
+            cpu_limit_milli: limit,
+            memory_bytes: memory,
+            hugepages: [(2 << 20, pages)].into(),
         }
     }
-    if let Some(operation) = work.edit::<Operation>(key) {
-        operation.status.pods = receipts;
-    }
-}
 
-fn held(work: &Work<'_>, pod: &Pod) -> CpuSet {
-    let report = pods::node(pod).and_then(|node| work.agents.pod(node, meta::uid(&pod.metadata)));
-    report.map(|r| r.cpus.clone()).unwrap_or_default()
-}
-
-fn note(work: &Work<'_>, pod: &Pod, entry: &mut PodReceipt) {
-    if entry.action != "drained" {
-        entry.cpus_after = held(work, pod);
-        entry.done = pods::is_ready(pod) && in_force(work, pod);
-        return;
+    #[test]
+    fn a_size_is_compared_in_all_its_parts() {
+        let none = ContainerResources {
+            hugepages: [].into(),
+            ..size("", 105, None, 8192, 0)
+        };
+        for (seen, wanted, same) in [
+            (size("", 105, None, 8192, 0), none, true),
+            (size("", 100, None, 8192, 0), size("", 105, None, 8300, 0), true),
+            (size("", 0, None, 0, 0), size("", 15, None, 0, 0), true),
+            (size("", 100_000, None, 0, 0), size("", 200_000, None, 0, 0), true),
+            (size("", 0, Some(10), 0, 0), size("", 0, Some(5), 0, 0), true),
+            (size("", 200, None, 0, 0), size("", 400, None, 0, 0), false),
+            (size("", 200, None, 0, 0), size("", 200, Some(200), 0, 0), false),
+            (size("2-3", 2000, None, 0, 0), size("", 2000, None, 0, 0), false),
+            (size("", 2000, None, 0, 0), size("2-3", 2000, None, 0, 0), false),
+            (size("", 200, None, 4096, 0), size("", 200, None, 8192, 0), false),
+            (size("", 200, None, 0, 2 << 20), size("", 200, None, 0, 0), false),
+        ] {
+            assert_eq!(is_same_size(&seen, &wanted), same, "{seen:?} {wanted:?}");
+        }
     }
-    let sessions = pods::sessions(pod, work.agents);
-    match pods::drain(pod) {
-        Some(state) => entry.sessions_before = state.sessions_before,
-        None => entry.sessions_before = entry.sessions_before.max(sessions.unwrap_or(0)),
-    }
-    if pods::is_stopping(pod) {
-        // What it still has when it is stopped is lost.
-        entry.sessions_lost = entry.sessions_lost.max(sessions.unwrap_or(0));
-    }
-    entry.done = false;
 }

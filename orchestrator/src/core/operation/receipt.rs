@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use gantry_api::{NetworkFunction, Operation, OperationPhase, Receipt};
-use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
 use super::super::world::{Key, Work};
@@ -15,11 +14,19 @@ const BASELINE: &str = "gantry.dev/baseline";
 
 /// Counters when the operation began.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Baseline {
+pub(super) struct Baseline {
     /// Packets seen and dropped, by node.
     nodes: BTreeMap<String, (u64, u64)>,
-    /// Restarts, by pod.
-    restarts: BTreeMap<String, u32>,
+    /// Restarts, by pod; every pod that there was.
+    pub restarts: BTreeMap<String, u32>,
+}
+
+impl Baseline {
+    /// As noted in an operation.
+    pub fn of(operation: &Operation) -> Self {
+        let text = meta::annotation(&operation.metadata, BASELINE).unwrap_or_default();
+        serde_json::from_str(text).unwrap_or_default()
+    }
 }
 
 /// Notes the counters at the beginning.
@@ -75,15 +82,17 @@ pub(super) fn close(work: &mut Work<'_>, key: &Key, phase: OperationPhase, messa
 }
 
 fn sum(work: &Work<'_>, operation: &Operation) -> Receipt {
-    let text = meta::annotation(&operation.metadata, BASELINE).unwrap_or_default();
-    let before: Baseline = serde_json::from_str(text).unwrap_or_default();
-    let leaving = operation.status.pods.values().filter(|p| p.action == "drained");
-    let (sessions_before, sessions_lost) =
-        leaving.fold((0, 0), |(b, l), p| (b + p.sessions_before, l + p.sessions_lost));
+    let before = Baseline::of(operation);
+    let entries = operation.status.pods.values();
+    // What is still there has neither drained nor lost what it has.
+    let drained = entries.clone().filter(|p| p.action == "drained" && p.done);
     let mut receipt = Receipt {
         sessions_before: operation.status.receipt.sessions_before,
-        sessions_drained: sessions_before.saturating_sub(sessions_lost),
-        sessions_lost,
+        sessions_drained: drained
+            .map(|p| p.sessions_before.saturating_sub(p.sessions_lost.unwrap_or(0)))
+            .sum(),
+        sessions_lost: entries.map(|p| p.sessions_lost).sum(),
+        restarts: restarts(work, operation, &before),
         ..Default::default()
     };
     for (node, (packets, drops)) in counters(work) {
@@ -97,14 +106,21 @@ fn sum(work: &Work<'_>, operation: &Operation) -> Receipt {
         receipt.packets += packets - packets_then;
         receipt.packets_dropped += drops.saturating_sub(drops_then);
     }
-    let function = Key::new(meta::namespace(&operation.metadata), &operation.spec.function);
-    let restarts = work.keys::<Pod>().into_iter().filter_map(|key| {
-        let pod = work.get::<Pod>(&key)?;
-        let ours = meta::label(&pod.metadata, gantry_api::labels::NF) == Some(&function.name)
-            && key.namespace == function.namespace;
-        let then = before.restarts.get(&key.name).copied().unwrap_or(0);
-        ours.then(|| pods::restarts(&pod).saturating_sub(then))
-    });
-    receipt.restarts = restarts.sum();
     receipt
+}
+
+/// Of the pods that are there, and of those that have gone since the operation looked at them.
+fn restarts(work: &Work<'_>, operation: &Operation, before: &Baseline) -> u32 {
+    let noted = operation.status.pods.iter();
+    let mut by_pod: BTreeMap<String, u32> = noted.map(|(name, p)| (name.clone(), p.restarts)).collect();
+    let function = Key::new(meta::namespace(&operation.metadata), &operation.spec.function);
+    let pods = work.objects.pods.iter().filter(|(key, pod)| {
+        meta::label(&pod.metadata, gantry_api::labels::NF) == Some(&function.name)
+            && key.namespace == function.namespace
+    });
+    by_pod.extend(pods.map(|(key, pod)| {
+        let then = before.restarts.get(&key.name).copied().unwrap_or(0);
+        (key.name.clone(), pods::restarts(pod).saturating_sub(then))
+    }));
+    by_pod.values().sum()
 }

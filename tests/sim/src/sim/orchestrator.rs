@@ -53,8 +53,10 @@ impl Sim {
             }
             self.note_pass(&pass.actions);
             for action in pass.actions {
-                if let Action::SendConfig { node, config } = action {
-                    self.send_config(&node, (*config).clone());
+                match action {
+                    Action::SendConfig { node, config } => self.send_config(&node, (*config).clone()),
+                    Action::ForgetNode(node) => self.orchestrator.agents.forget(&node),
+                    _ => {}
                 }
             }
         }
@@ -77,6 +79,8 @@ impl Sim {
                 Action::SendConfig { node, config } => {
                     self.note(|| format!("send {node} generation {}", config.generation.0))
                 }
+                Action::ForgetNode(node) => self.note(|| format!("forget {node}")),
+                Action::RefusePlan(why) => self.note(|| format!("refuse a plan: {why:?}")),
                 Action::EmitEvent(e) => {
                     self.note(|| format!("event {} {}: {} {}", e.kind, e.key, e.reason, e.message))
                 }
