@@ -14,6 +14,8 @@ pub(crate) struct Board<'a> {
     placements: BTreeMap<PodUid, Placement>,
     /// Pods that a node reports to hold something.
     holders: BTreeMap<&'a PodUid, &'a NodeName>,
+    /// How many pods have their place on a node.
+    pods: BTreeMap<NodeName, usize>,
     keys: BTreeMap<NodeName, BTreeMap<&'a str, KeyCount>>,
     /// Rises whenever a node's books change.
     versions: BTreeMap<NodeName, u64>,
@@ -44,6 +46,7 @@ impl<'a> Board<'a> {
                 .collect(),
             placements: BTreeMap::new(),
             holders: holders.collect(),
+            pods: BTreeMap::new(),
             keys: BTreeMap::new(),
             versions: BTreeMap::new(),
         };
@@ -73,6 +76,7 @@ impl<'a> Board<'a> {
             book.set(uid, Some(&placement));
         }
         *self.versions.entry(placement.node.clone()).or_default() += 1;
+        *self.pods.entry(placement.node.clone()).or_default() += 1;
         self.placements.insert(uid.to_owned(), placement);
     }
 
@@ -85,7 +89,21 @@ impl<'a> Board<'a> {
         if let Some(book) = self.books.get_mut(&old.node) {
             book.set(uid, None);
         }
+        if let Some(pods) = self.pods.get_mut(&old.node) {
+            *pods -= 1;
+        }
         *self.versions.entry(old.node).or_default() += 1;
+    }
+
+    /// How many pods a node has besides this one without a place: by plan, or because it still holds something of theirs.
+    pub(crate) fn pods_besides(&self, node: &str, uid: &str) -> usize {
+        let placed = self.pods.get(node).copied().unwrap_or(0);
+        let has_place_here = |other: &str| self.placements.get(other).is_some_and(|p| p.node == node);
+        let held = self.books.get(node).into_iter().flat_map(|b| b.state.held.keys());
+        placed
+            + held
+                .filter(|other| *other != uid && !has_place_here(other))
+                .count()
     }
 
     /// Pods with an anti-affinity key on a node.

@@ -96,6 +96,7 @@ fn verdict(reason: &Reason) -> NodeVerdict {
 fn text(reason: &Reason) -> String {
     match reason {
         Reason::NotSchedulable => "cordoned or not ready".to_owned(),
+        Reason::Full { max_pods } => format!("it has {max_pods} pods and takes no more"),
         Reason::OtherNode { wanted } => format!("the pod is bound to node {wanted}"),
         Reason::RunsOn { node } => format!("the pod still runs on node {node}"),
         Reason::Selector { key, value } => format!("no label {key}={value}"),

@@ -25,6 +25,11 @@ pub(crate) fn filter(
     if !book.state.schedulable {
         return Err(Reason::NotSchedulable);
     }
+    if let Some(max_pods) = book.state.max_pods
+        && board.pods_besides(node, uid) >= max_pods as usize
+    {
+        return Err(Reason::Full { max_pods });
+    }
     for (key, value) in &request.node_selector {
         if book.state.labels.get(key) != Some(value) {
             return Err(Reason::Selector {

@@ -36,6 +36,9 @@ pub struct NodeState {
     /// Labels for `nodeSelector`.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// How many pods it can have, those included that it still holds; no limit if absent.
+    #[serde(default)]
+    pub max_pods: Option<u32>,
     /// False when cordoned or not ready: keeps its pods, takes no new ones.
     pub schedulable: bool,
     /// What the agent reports that pods hold right now. Held CPUs and memory belong to their holder, whatever the plan says.

@@ -9,6 +9,8 @@ use gantry_topology::{Misfit, NumaId};
 pub(crate) enum Reason {
     /// No new pods.
     NotSchedulable,
+    /// It has as many pods as it can have.
+    Full { max_pods: u32 },
     /// The pod is bound to another node.
     OtherNode { wanted: String },
     /// Another node still reports that the pod holds something there.

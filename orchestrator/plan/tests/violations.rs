@@ -76,6 +76,23 @@ fn lineage() {
 }
 
 #[test]
+fn too_many_pods() {
+    broken(
+        |snapshot, _| snapshot.nodes.get_mut("a").unwrap().max_pods = Some(3),
+        |v| {
+            matches!(
+                v,
+                Violation::TooManyPods {
+                    pods: 4,
+                    max_pods: 3,
+                    ..
+                }
+            )
+        },
+    );
+}
+
+#[test]
 fn two_owners() {
     broken(
         |_, plan| {

@@ -17,6 +17,9 @@ use super::{meta, pods};
 /// A node without a stream for this long is `Ready=Unknown` (Kubernetes' node-monitor-grace-period).
 pub const LOST_AFTER_MS: u64 = 40_000;
 
+/// Most pods of a node: the addresses of a /24, with some to spare that pods which have just stopped still have.
+const MAX_PODS: usize = 250;
+
 /// Brings Node and NodeTopology of every agent up to date; lets go of nodes that were deleted.
 pub fn run(work: &mut Work<'_>) {
     forget_deleted(work);
@@ -108,6 +111,12 @@ pub fn cidr(node: &Node) -> Option<Ipv4Net> {
     node.spec.as_ref()?.pod_cidr.as_deref()?.parse().ok()
 }
 
+/// How many pods a node can have: as many as it has addresses for besides the gateway's, and no more than is usual.
+pub fn max_pods(node: &Node) -> u32 {
+    let hosts = cidr(node).map_or(0, |range| range.hosts().skip(1).take(MAX_PODS).count());
+    u32::try_from(hosts).unwrap_or(u32::MAX)
+}
+
 /// Whether a node takes new pods: connected, and not cordoned.
 pub fn is_schedulable(node: &Node, agent: Option<&Agent>) -> bool {
     let cordoned = node.spec.as_ref().and_then(|s| s.unschedulable).unwrap_or(false);
@@ -120,7 +129,7 @@ fn node_status(work: &mut Work<'_>, key: &Key, agent: &Agent, hello: &Hello) {
         return;
     };
     let before = node.status.take().unwrap_or_default();
-    let (capacity, allocatable) = sizes(hello);
+    let (capacity, allocatable) = sizes(hello, max_pods(node));
     let address = |kind: &str, address: String| NodeAddress {
         type_: kind.to_owned(),
         address,
@@ -189,7 +198,7 @@ fn node_status(work: &mut Work<'_>, key: &Key, agent: &Agent, hello: &Hello) {
 
 type Quantities = BTreeMap<String, Quantity>;
 
-fn sizes(hello: &Hello) -> (Quantities, Quantities) {
+fn sizes(hello: &Hello, pods: u32) -> (Quantities, Quantities) {
     let cpus = hello.topology.cpus.len();
     let memory: u64 = hello.topology.numa_nodes.iter().map(|n| n.memory_bytes).sum();
     let free_cpus = hello.topology.all_cpus().difference(&hello.reserved).len();
@@ -198,7 +207,7 @@ fn sizes(hello: &Hello) -> (Quantities, Quantities) {
         BTreeMap::from([
             entry("cpu", cpus.to_string()),
             entry("memory", format!("{}Ki", memory / 1024)),
-            entry("pods", "250".to_owned()),
+            entry("pods", pods.to_string()),
         ])
     };
     (
@@ -307,5 +316,17 @@ mod tests {
                 .values()
                 .all(|p| on(p).as_deref() == Some("a"))
         );
+    }
+
+    #[test]
+    fn a_node_has_as_many_pods_as_addresses() {
+        let mut lab = Lab::new(&["a"]);
+        lab.world.settings.pod_cidr = "10.85.0.0/30".parse().unwrap();
+        lab.publish("sbc", "1.0.0", json!({}));
+        lab.deploy("sbc", json!({"replicas": 2}));
+        let told = lab.settle();
+        let failed = told.iter().filter(|t| t.ends_with(" FailedScheduling"));
+        assert_eq!(failed.count(), 1, "{told:?}");
+        assert_eq!(lab.world.plan.placements.len(), 1);
     }
 }

@@ -81,15 +81,7 @@ fn bind(work: &mut Work<'_>, key: &Key, pod: &Pod, placement: &Placement) {
     } else {
         let free = free_address(work, &placement.node, meta::uid(&pod.metadata));
         if free.is_none() {
-            work.tell(
-                pod,
-                true,
-                "NoAddress",
-                &format!(
-                    "no pod address is left on node {}: start with a larger pod range",
-                    placement.node
-                ),
-            );
+            no_address(work, key, pod, &placement.node);
             return;
         }
         free
@@ -102,6 +94,18 @@ fn bind(work: &mut Work<'_>, key: &Key, pod: &Pod, placement: &Placement) {
     }
     let text = format!("placed on {}{}", placement.node, exclusive_text(placement));
     work.tell(pod, false, "Scheduled", &text);
+}
+
+/// Said once: what is told on every pass would itself cause the next one.
+fn no_address(work: &mut Work<'_>, key: &Key, pod: &Pod, node: &str) {
+    const REASON: &str = "NoAddress";
+    let now_ms = work.now_ms;
+    let why = format!("no pod address is left on node {node}: start with a larger pod range");
+    if let Some(edited) = work.edit::<Pod>(key)
+        && pods::set_condition(edited, "PodScheduled", false, REASON, &why, now_ms)
+    {
+        work.tell(pod, true, REASON, &why);
+    }
 }
 
 fn exclusive_text(placement: &Placement) -> String {

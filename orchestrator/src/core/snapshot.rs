@@ -59,6 +59,7 @@ fn node_state(node: &Node, topology: &NodeTopology, agents: &Agents) -> NodeStat
         reserved: topology.spec.reserved.clone(),
         reserved_memory_bytes: topology.spec.reserved_memory_bytes,
         labels: node.metadata.labels.clone().unwrap_or_default(),
+        max_pods: Some(nodes::max_pods(node)),
         schedulable: nodes::is_schedulable(node, agent),
         held,
     }

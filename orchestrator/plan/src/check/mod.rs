@@ -34,6 +34,7 @@ pub fn check(snapshot: &Snapshot, current: &Plan, next: &Plan) -> Vec<Violation>
     }
     found.extend(pods::check(&change));
     for node in snapshot.nodes.keys() {
+        found.extend(pods::too_many(&change, node));
         found.extend(cpus::check(&change, node));
         found.extend(memory::check(&change, node));
     }

@@ -42,6 +42,20 @@ pub(super) fn anyone_lost(change: &Change<'_>) -> Vec<Violation> {
     lost.map(|uid| Violation::Lost { pod: uid.clone() }).collect()
 }
 
+/// More pods than the node can have, if the plan adds one.
+pub(super) fn too_many(change: &Change<'_>, node: &str) -> Option<Violation> {
+    let state = change.snapshot.nodes.get(node)?;
+    let max_pods = state.max_pods?;
+    let here: BTreeSet<&String> = change.on(node).map(|(uid, _)| uid).collect();
+    let adds = here.iter().any(|uid| change.before(uid, node).is_none());
+    let pods = state.held.keys().chain(here).collect::<BTreeSet<_>>().len();
+    (adds && pods > max_pods as usize).then(|| Violation::TooManyPods {
+        node: node.to_owned(),
+        pods,
+        max_pods,
+    })
+}
+
 fn new_place(change: &Change<'_>, uid: &str, request: &PodRequest, placement: &Placement) -> Vec<Violation> {
     let (pod, node) = (uid.to_owned(), placement.node.clone());
     let Some(state) = change.snapshot.nodes.get(&node) else {

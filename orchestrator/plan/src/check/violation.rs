@@ -159,6 +159,16 @@ pub enum Violation {
         /// The node.
         node: NodeName,
     },
+    /// A pod gets a place on a node that has as many as it can have.
+    #[error("node {node}: {pods} pods have a place or still hold one, and {max_pods} can")]
+    TooManyPods {
+        /// The node.
+        node: NodeName,
+        /// How many there would be.
+        pods: usize,
+        /// How many there can be.
+        max_pods: u32,
+    },
     /// Two pods that must not meet are on one node.
     #[error("node {node}: pods {pod} and {other} must not be together ({key})")]
     AntiAffinity {

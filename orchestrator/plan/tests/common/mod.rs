@@ -97,6 +97,7 @@ pub fn node(text: &str) -> NodeState {
         match words[..] {
             ["reserved", "memory", amount] => state.reserved_memory_bytes = bytes(amount),
             ["reserved", ..] => state.reserved = cpus(&words[1..].join(",")),
+            ["max", count, "pods"] => state.max_pods = Some(number(count)),
             ["label", label] => {
                 let (key, value) = label.split_once('=').expect("key=value");
                 state.labels.insert(key.to_owned(), value.to_owned());
