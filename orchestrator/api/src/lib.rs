@@ -26,4 +26,7 @@ pub mod labels {
     pub const EXTRAS: &str = "gantry.dev/extras";
     /// Annotation on a pod: JSON of the drain's state (`DrainState`), while it drains.
     pub const DRAIN: &str = "gantry.dev/drain";
+    /// Annotation on a pod of a NetworkFunction, any value: somebody wants it off its node. It is replaced, and leaves when its
+    /// sessions have ended.
+    pub const EVICT: &str = "gantry.dev/evict";
 }

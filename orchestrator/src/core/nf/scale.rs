@@ -16,7 +16,7 @@ use super::{Blueprint, is_sized_as_asked, pods_of, template};
 struct Crew {
     /// Current revision and size, taking work.
     current: Vec<Arc<Pod>>,
-    /// Other revision (or a size that cannot be changed in place), taking work.
+    /// Evicted, or of another revision (or a size that cannot be changed in place), taking work.
     outdated: Vec<Arc<Pod>>,
     /// Current, could be called back from their drain.
     recallable: Vec<Arc<Pod>>,
@@ -66,9 +66,10 @@ fn muster(work: &Work<'_>, blueprint: &Blueprint) -> Crew {
     crew
 }
 
-/// Of the current revision, and of the size that the function asks for: or resized by itself since it was given that.
+/// Not evicted, of the current revision, and of the size that the function asks for: or resized by itself since it was given that.
 fn is_current(blueprint: &Blueprint, pod: &Pod) -> bool {
-    meta::label(&pod.metadata, labels::REVISION) == Some(&blueprint.revision)
+    meta::annotation(&pod.metadata, labels::EVICT).is_none()
+        && meta::label(&pod.metadata, labels::REVISION) == Some(&blueprint.revision)
         && is_sized_as_asked(&blueprint.function, pod)
 }
 
@@ -228,4 +229,38 @@ fn changes(pod: &Pod, wanted: &Pod) -> (bool, bool) {
         exclusive || pick(pod, true) != pick(wanted, true),
         pick(pod, false) != pick(wanted, false),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::super::lab::Lab;
+    use super::*;
+
+    #[test]
+    fn an_evicted_pod_is_replaced_first_and_is_not_called_back() {
+        let mut lab = Lab::new(&["n"]);
+        lab.publish("sbc", "1.0.0", json!({}));
+        lab.deploy("sbc", json!({}));
+        lab.settle();
+        lab.run_for(2_000);
+        let (name, uid) = lab.pods("sbc").into_iter().next().unwrap();
+        lab.sessions.insert(uid, 3);
+        let key = Key::new("default", &name);
+        let pod = lab.world.objects.pods.get_mut(&key).map(Arc::make_mut).unwrap();
+        meta::annotate(&mut pod.metadata, labels::EVICT, Some(String::new()));
+        lab.settle();
+        let is_leaving = |lab: &Lab| pods::is_leaving(&lab.world.objects.pods[&key]);
+        assert!(lab.pods("sbc").len() == 2 && !is_leaving(&lab));
+        lab.run_for(1_000);
+        assert!(is_leaving(&lab));
+        lab.change("sbc", |spec| spec.replicas = 2);
+        lab.settle();
+        lab.run_for(1_000);
+        assert!(is_leaving(&lab) && lab.pods("sbc").len() == 3);
+        lab.sessions.clear();
+        lab.run_for(10_000);
+        assert!(lab.pods("sbc").len() == 2 && !lab.pods("sbc").contains_key(&name));
+    }
 }
