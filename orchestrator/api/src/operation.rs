@@ -116,6 +116,9 @@ pub struct PodReceipt {
     /// Restarts of its containers since the operation began.
     #[serde(default)]
     pub restarts: u32,
+    /// When the oldest run of its containers began, milliseconds since the Unix epoch: after a reboot restarts count anew.
+    #[serde(default)]
+    pub started_at_ms: u64,
     /// Done.
     #[serde(default)]
     pub done: bool,

@@ -21,6 +21,8 @@ pub(super) struct Lab {
     /// What pods report when their agent obeys, by uid; none of either else.
     pub sessions: BTreeMap<String, u64>,
     pub restarts: BTreeMap<String, u32>,
+    /// When every container was started.
+    pub started_at_ms: u64,
 }
 
 impl Lab {
@@ -37,6 +39,7 @@ impl Lab {
             now_ms: 1_000_000,
             sessions: BTreeMap::new(),
             restarts: BTreeMap::new(),
+            started_at_ms: 1,
         };
         for node in nodes {
             lab.world.agents.connected(hello(node), lab.now_ms);
@@ -121,7 +124,7 @@ impl Lab {
             running: true,
             ready: true,
             restarts: self.restarts.get(uid).copied().unwrap_or(0),
-            started_at_ms: 1,
+            started_at_ms: self.started_at_ms,
             resources: c.resources.clone(),
             ..ContainerStatus::default()
         });
@@ -134,7 +137,7 @@ impl Lab {
                 .fold(CpuSet::new(), |all, c| all.union(&c.resources.cpus)),
             memory_bytes: pod.containers.iter().map(|c| c.resources.memory_bytes).sum(),
             address: pod.address,
-            started_at_ms: 1,
+            started_at_ms: self.started_at_ms,
             containers: containers.collect(),
             sessions: pod
                 .sessions

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use gantry_api::{DrainPhase, Operation, OperationKind, PodReceipt};
+use gantry_nodeagent_api::PodStatus;
 use gantry_topology::CpuSet;
 use k8s_openapi::api::core::v1::Pod;
 
@@ -59,22 +60,32 @@ fn first_look(work: &Work<'_>, pod: &Pod, restarts: u32, is_new: bool) -> PodRec
         sessions,
         sessions_lost: Some(0),
         restarts,
+        started_at_ms: report(work, pod).map_or(0, |r| r.started_at_ms),
         ..Default::default()
     }
 }
 
 fn held(work: &Work<'_>, pod: &Pod) -> CpuSet {
-    let report = pods::node(pod).and_then(|node| work.agents.pod(node, meta::uid(&pod.metadata)));
-    report.map(|r| r.cpus.clone()).unwrap_or_default()
+    report(work, pod).map(|r| r.cpus.clone()).unwrap_or_default()
+}
+
+fn report<'a>(work: &Work<'a>, pod: &Pod) -> Option<&'a PodStatus> {
+    work.agents.pod(pods::node(pod)?, meta::uid(&pod.metadata))
 }
 
 fn note(work: &Work<'_>, pod: &Pod, restarts: u32, entry: &mut PodReceipt) {
     let counted = pods::counts_sessions(pod);
-    if restarts > entry.restarts {
+    let report = report(work, pod);
+    let started_at_ms = report.map_or(0, |r| r.started_at_ms);
+    let began_anew = entry.started_at_ms > 0 && started_at_ms > entry.started_at_ms;
+    if restarts > entry.restarts || began_anew {
         lose(entry, counted);
-        entry.restarts = restarts;
     }
-    let sessions = sessions(work, pod);
+    entry.restarts = entry.restarts.max(restarts);
+    entry.started_at_ms = entry.started_at_ms.max(started_at_ms);
+    // With a container that has ended a count means nothing: what that one had is not in it any more.
+    let whole = report.filter(|r| r.containers.iter().all(|c| c.running));
+    let sessions = whole.and_then(|r| r.sessions);
     if pods::is_leaving(pod) {
         let at_start = pods::drain(pod).map_or(0, |d| d.sessions_before);
         // The count when the drain began may have been old: none have come since.
@@ -92,14 +103,6 @@ fn note(work: &Work<'_>, pod: &Pod, restarts: u32, entry: &mut PodReceipt) {
     if let Some(sessions) = sessions.filter(|n| !pods::is_stopping(pod) || *n > entry.sessions) {
         entry.sessions = sessions;
     }
-}
-
-/// As last reported. With a container that has ended a count means nothing: what that one had is not in it any more.
-fn sessions(work: &Work<'_>, pod: &Pod) -> Option<u64> {
-    let report = work.agents.pod(pods::node(pod)?, meta::uid(&pod.metadata))?;
-    report
-        .sessions
-        .filter(|_| report.containers.iter().all(|c| c.running))
 }
 
 /// What it had is lost.

@@ -151,6 +151,10 @@ fn a_receipt_tells_what_became_of_the_sessions() {
         lab.sessions.remove(uid);
         lab.restarts.insert(uid.to_owned(), 1);
     };
+    let reboots: Fate = |lab, _, uid| {
+        lab.sessions.remove(uid);
+        lab.started_at_ms += 1;
+    };
     let vanishes: Fate = |lab, name, _| lab.world.objects.remove("Pod", &Key::new("default", name));
     let stopped: Fate = |lab, name, _| {
         let pod = lab.world.objects.pods.get_mut(&Key::new("default", name));
@@ -161,6 +165,7 @@ fn a_receipt_tells_what_became_of_the_sessions() {
     for (what, package, fate, drained, lost, restarts) in [
         ("ends by itself", json!({}), ends, 5, Some(0), 0),
         ("crashes", json!({}), crashes, 0, Some(5), 1),
+        ("is rebooted", json!({}), reboots, 0, Some(5), 0),
         ("is deleted by force", json!({}), vanishes, 0, Some(5), 0),
         ("is deleted", json!({}), stopped, 0, Some(5), 0),
         ("does not count", uncounted, stopped, 0, None, 0),
