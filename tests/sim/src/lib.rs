@@ -62,12 +62,16 @@ pub enum Oracle {
     OneOwner,
     /// A node's generation rises with its content and never repeats with other content.
     Generations,
-    /// Every plan that is committed passes the checker.
+    /// Every plan that is made passes the checker.
     PlanIsValid,
     /// Every plan replaces its parent.
     PlanLineage,
     /// An established session ends by itself, or by a fault, never by a scale, resize or upgrade.
     Sessions,
+    /// An operation that has succeeded has made the pods as asked.
+    SucceededIsDone,
+    /// A receipt does not claim that a pod lost nothing when it did.
+    Receipts,
     /// When faults stop, everything comes to rest as asked within bounded time.
     Converges,
     /// When faults stop, every operation comes to an end.
@@ -82,6 +86,8 @@ impl std::fmt::Display for Oracle {
             Self::PlanIsValid => "`each plan passes the checker`",
             Self::PlanLineage => "`each plan replaces its parent`",
             Self::Sessions => "`no session is cut by what was asked`",
+            Self::SucceededIsDone => "`what succeeded is done`",
+            Self::Receipts => "`receipts tell what was lost`",
             Self::Converges => "`everything converges`",
             Self::OperationsEnd => "`operations end`",
         })

@@ -1,5 +1,7 @@
 //! What must hold.
 
+mod operations;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -20,6 +22,7 @@ pub(crate) type Verdict = Result<(), (Oracle, String)>;
 pub(crate) struct Memory {
     configs: BTreeMap<String, Arc<NodeConfig>>,
     ledgers: BTreeMap<String, Generation>,
+    operations: operations::Seen,
 }
 
 impl Memory {
@@ -41,6 +44,9 @@ impl Memory {
                         return Err((Oracle::PlanIsValid, format!("plan {}: {first}", plan.id)));
                     }
                 }
+                Action::RefusePlan(violations) => {
+                    return Err((Oracle::PlanIsValid, format!("a plan was refused: {violations:?}")));
+                }
                 Action::SendConfig { node, config } => self.config(node, config)?,
                 _ => {}
             }
@@ -60,6 +66,16 @@ impl Memory {
         }
         self.configs.insert(node.to_owned(), config.clone());
         Ok(())
+    }
+
+    /// Operations that ended in a pass that was written.
+    pub fn operations(&mut self, actions: &[Action], store: &Store, nodes: &[Node]) -> Verdict {
+        self.operations.pass(actions, store, nodes)
+    }
+
+    /// A pod that does not serve any more had a session.
+    pub fn lost(&mut self, store: &Store, pod: &str) {
+        self.operations.lost(store, pod);
     }
 
     /// Hosts as they are now.

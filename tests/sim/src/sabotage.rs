@@ -5,6 +5,7 @@ use std::sync::Arc;
 use gantry_api::{DrainPhase, DrainState, OperationPhase, labels};
 use gantry_nodeagent::core::PodOp;
 use gantry_orchestrator::core::{Action, Object};
+use gantry_plan::Violation;
 use gantry_topology::Topology;
 
 use crate::control::Store;
@@ -26,6 +27,12 @@ pub enum Sabotage {
     ConfigsAreLost,
     /// Operations never end.
     OperationsGoOn,
+    /// Operations end as asked as soon as anything happens.
+    OperationsEndEarly,
+    /// Receipts say that nothing was lost.
+    ReceiptsForget,
+    /// The planner's answers break its own rules.
+    PlansAreRefused,
 }
 
 impl Sabotage {
@@ -42,6 +49,10 @@ impl Sabotage {
                     let containers = plan.placements.values_mut().flat_map(|p| &mut p.containers);
                     containers.take(1).for_each(|c| c.cpus.insert(999));
                 }
+                (Self::PlansAreRefused, action @ Action::CommitPlan { .. }) => {
+                    let pod = "any".to_owned();
+                    *action = Action::RefusePlan(vec![Violation::Lost { pod }]);
+                }
                 (Self::PlanForgetsParent, Action::CommitPlan { plan, .. }) => plan.parent += 7,
                 (Self::DrainDoesNotWait, Action::Update(Object::Pod(pod))) => hurry(Arc::make_mut(pod)),
                 (
@@ -49,6 +60,19 @@ impl Sabotage {
                     Action::Update(Object::Operation(o)) | Action::UpdateStatus(Object::Operation(o)),
                 ) => {
                     Arc::make_mut(o).status.phase = OperationPhase::Running;
+                }
+                (
+                    Self::OperationsEndEarly,
+                    Action::Update(Object::Operation(o)) | Action::UpdateStatus(Object::Operation(o)),
+                ) => {
+                    Arc::make_mut(o).status.phase = OperationPhase::Succeeded;
+                }
+                (
+                    Self::ReceiptsForget,
+                    Action::Update(Object::Operation(o)) | Action::UpdateStatus(Object::Operation(o)),
+                ) => {
+                    let pods = Arc::make_mut(o).status.pods.values_mut();
+                    pods.for_each(|p| p.sessions_lost = p.sessions_lost.and(Some(0)));
                 }
                 _ => {}
             }

@@ -3,12 +3,14 @@
 mod agents;
 mod faults;
 mod orchestrator;
+mod queue;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
 use gantry_nodeagent::core::Event;
-use gantry_nodeagent_api::{NodeConfig, NodeStatus, Refused};
+use gantry_nodeagent_api::NodeStatus;
+use gantry_orchestrator::core::meta;
 
 use crate::control::{Orchestrator, Store};
 use crate::node::Node;
@@ -16,6 +18,8 @@ use crate::oracle::{self, Memory, Verdict};
 use crate::rng::Rng;
 use crate::traffic::Traffic;
 use crate::{Failure, Oracle, Report, Sabotage, topology, users};
+use queue::Entry;
+pub(crate) use queue::{Happening, Up};
 
 /// Users and faults act for so long.
 const CHAOS_MS: u64 = 60_000;
@@ -26,100 +30,6 @@ const EPOCH_MS: u64 = 1_000_000;
 
 /// Lines of history in a failure.
 const HISTORY_LINES: usize = 60;
-
-/// Something that happens.
-pub(crate) enum Happening {
-    /// The orchestrator's clock.
-    Tick,
-    /// The orchestrator thinks.
-    Think { life: u64 },
-    /// What it thought reaches the store.
-    Commit { life: u64 },
-    /// A configuration reaches an agent.
-    ToAgent {
-        node: usize,
-        stream: u64,
-        config: Box<NodeConfig>,
-    },
-    /// A message reaches the orchestrator.
-    ToOrchestrator { node: usize, stream: u64, message: Up },
-    /// The agent's shell answers.
-    Answer {
-        node: usize,
-        life: u64,
-        event: Box<Event>,
-    },
-    /// Work on a pod is done.
-    Work { node: usize, life: u64, id: u64 },
-    /// Something is read at this moment.
-    Read {
-        node: usize,
-        life: u64,
-        id: u64,
-        uid: String,
-        container: Option<String>,
-    },
-    /// A ledger reaches the disk.
-    Persist {
-        node: usize,
-        life: u64,
-        id: u64,
-        ledger: Box<gantry_nodeagent::core::Ledger>,
-    },
-    /// The network is made so.
-    Network {
-        node: usize,
-        life: u64,
-        id: u64,
-        wanted: Box<gantry_nodeagent::core::NetworkWanted>,
-    },
-    /// The agent's timer.
-    Wake { node: usize, life: u64 },
-    /// An agent starts.
-    AgentStarts { node: usize },
-    /// The orchestrator starts.
-    OrchestratorStarts,
-    /// An agent dials in.
-    Dial { node: usize },
-    /// An operator does something.
-    User,
-    /// A fault.
-    Fault,
-    /// Clients call.
-    Calls,
-    /// Faults stop.
-    Heal,
-}
-
-/// What an agent sends.
-#[derive(Clone)]
-pub(crate) enum Up {
-    Status(Box<NodeStatus>),
-    Refused(Refused),
-}
-
-struct Entry {
-    at_ms: u64,
-    number: u64,
-    what: Happening,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
-    }
-}
-impl Eq for Entry {}
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at_ms, self.number).cmp(&(other.at_ms, other.number))
-    }
-}
 
 /// One simulated world.
 pub(crate) struct Sim {
@@ -201,11 +111,15 @@ impl Sim {
             if let Err((oracle, what)) = verdict {
                 return Err(self.failure(oracle, what));
             }
-            if self.healed && self.orchestrator.alive && self.orchestrator.pass.is_none() {
+            let is_late = self.now_ms > EPOCH_MS + CHAOS_MS + SETTLE_MS;
+            let has_paused = self.orchestrator.alive && self.orchestrator.pass.is_none();
+            if is_late || (self.healed && has_paused) {
                 match oracle::at_rest(&self.store, &self.nodes, &self.orchestrator.agents) {
                     Ok(()) if self.traffic.sessions.is_empty() && self.is_quiet() => return Ok(self.finish()),
-                    Err((oracle, what)) if self.now_ms > EPOCH_MS + CHAOS_MS + SETTLE_MS => {
-                        return Err(self.failure(oracle, what));
+                    Err((oracle, what)) if is_late => return Err(self.failure(oracle, what)),
+                    Ok(()) if is_late => {
+                        let what = "all is as asked, and yet there is always something to do".to_owned();
+                        return Err(self.failure(Oracle::Converges, what));
                     }
                     _ => {}
                 }
@@ -267,11 +181,11 @@ impl Sim {
         }
         self.memory.hosts(&self.nodes)?;
         for session in self.traffic.cut(&self.nodes) {
+            if !self.nodes.iter().any(|n| n.host.serves(&session.pod)) {
+                self.memory.lost(&self.store, &session.pod);
+            }
             let rebooted = self.nodes[session.client.0].host.boots != session.client.1;
-            if rebooted
-                || self.traffic.hit.contains(&session.pod)
-                || self.undeployed(&session.service, &session.pod)
-            {
+            if rebooted || session.excused || self.undeployed(&session.function) {
                 self.traffic.cut_by_faults += 1;
                 continue;
             }
@@ -286,20 +200,12 @@ impl Sim {
         Ok(())
     }
 
-    /// The function behind a service was deleted.
-    fn undeployed(&self, service: &str, pod: &str) -> bool {
-        let found = self
-            .store
-            .objects
-            .functions
-            .iter()
-            .find(|(key, _)| key.to_string() == service);
-        let Some((_, function)) = found else { return true };
-        let mut pods = self.store.objects.pods.values();
-        let owner = pods
-            .find(|p| p.metadata.uid.as_deref() == Some(pod))
-            .and_then(|p| gantry_orchestrator::core::meta::controller_uid(&p.metadata).map(str::to_owned));
-        function.metadata.deletion_timestamp.is_some() || owner != function.metadata.uid
+    /// The function with that uid is gone, or going.
+    fn undeployed(&self, uid: &str) -> bool {
+        let mut functions = self.store.objects.functions.values();
+        functions
+            .find(|f| meta::uid(&f.metadata) == uid)
+            .is_none_or(|f| f.metadata.deletion_timestamp.is_some())
     }
 
     fn handle(&mut self, what: Happening) -> Verdict {
@@ -387,7 +293,8 @@ impl Sim {
             }
             Happening::Calls => {
                 if !self.healed {
-                    self.traffic.call(&self.nodes, &mut self.rng, self.now_ms);
+                    self.traffic
+                        .call(&self.nodes, &self.store, &mut self.rng, self.now_ms);
                     self.after(200, 1000, Happening::Calls);
                 }
             }

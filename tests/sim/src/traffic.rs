@@ -1,11 +1,17 @@
 //! Calls: clients on every host set up sessions through the virtual addresses, as the host's datapath has them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use gantry_nodeagent_api::Backend;
+use gantry_orchestrator::core::meta;
 
+use crate::control::Store;
 use crate::node::Node;
 use crate::rng::Rng;
+
+/// A pod that was hit is taken out of service when that is heard of, which may be when it serves again: restarts, late messages
+/// and an orchestrator that is away come to this at most.
+const AFTERMATH_MS: u64 = 30_000;
 
 /// One established session.
 #[derive(Clone, Debug)]
@@ -16,8 +22,12 @@ pub(crate) struct Session {
     pub service: String,
     /// The pod that has it.
     pub pod: String,
+    /// Uid of the function that the pod is of.
+    pub function: String,
     /// When it ends by itself.
     pub ends_ms: u64,
+    /// A fault has hit its pod since it began, or so shortly before that what the fault set off may still cut it.
+    pub excused: bool,
 }
 
 /// All sessions.
@@ -26,13 +36,13 @@ pub(crate) struct Traffic {
     pub sessions: Vec<Session>,
     pub established: u64,
     pub cut_by_faults: u64,
-    /// Pods that a fault hit: their sessions are not protected any more.
-    pub hit: BTreeSet<String>,
+    /// When each pod was last hit by a fault.
+    hit_ms: BTreeMap<String, u64>,
 }
 
 impl Traffic {
     /// Tries to set up some sessions.
-    pub fn call(&mut self, nodes: &[Node], rng: &mut Rng, now_ms: u64) {
+    pub fn call(&mut self, nodes: &[Node], store: &Store, rng: &mut Rng, now_ms: u64) {
         for (index, client) in nodes.iter().enumerate() {
             for (service, config) in &client.host.network.services {
                 let Some(port) = config.ports.first() else {
@@ -51,11 +61,23 @@ impl Traffic {
                         client: (index, client.host.boots),
                         service: service.clone(),
                         pod: backend.pod.clone(),
+                        function: function_of(store, &backend.pod),
                         ends_ms: now_ms + length_ms,
+                        excused: self
+                            .hit_ms
+                            .get(&backend.pod)
+                            .is_some_and(|at| now_ms < at + AFTERMATH_MS),
                     });
                 }
             }
         }
+    }
+
+    /// A fault hits a pod: the sessions that it has are not protected any more.
+    pub fn hit(&mut self, pod: &str, now_ms: u64) {
+        self.hit_ms.insert(pod.to_owned(), now_ms);
+        let its = self.sessions.iter_mut().filter(|s| s.pod == pod);
+        its.for_each(|s| s.excused = true);
     }
 
     /// Sessions that ended by themselves go.
@@ -85,4 +107,14 @@ impl Traffic {
         self.sessions = alive;
         cut
     }
+}
+
+/// Uid of the function that a pod is of; empty if it is of none, or gone.
+fn function_of(store: &Store, pod: &str) -> String {
+    let mut pods = store.objects.pods.values();
+    let found = pods.find(|p| meta::uid(&p.metadata) == pod);
+    found
+        .and_then(|p| meta::controller_uid(&p.metadata))
+        .unwrap_or_default()
+        .to_owned()
 }

@@ -75,3 +75,18 @@ fn a_world_that_does_not_converge_is_caught() {
 fn an_operation_without_end_is_caught() {
     is_caught(Sabotage::OperationsGoOn, Oracle::OperationsEnd);
 }
+
+#[test]
+fn a_refused_plan_is_caught() {
+    is_caught(Sabotage::PlansAreRefused, Oracle::PlanIsValid);
+}
+
+#[test]
+fn an_operation_that_ends_before_it_is_done_is_caught() {
+    is_caught(Sabotage::OperationsEndEarly, Oracle::SucceededIsDone);
+}
+
+#[test]
+fn a_receipt_that_forgets_a_loss_is_caught() {
+    is_caught(Sabotage::ReceiptsForget, Oracle::Receipts);
+}

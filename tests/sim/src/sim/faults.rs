@@ -29,7 +29,7 @@ impl Sim {
             3 => {
                 self.crash_agent(node);
                 let pods: Vec<String> = self.nodes[node].host.pods.keys().cloned().collect();
-                self.traffic.hit.extend(pods);
+                pods.iter().for_each(|pod| self.traffic.hit(pod, self.now_ms));
                 self.nodes[node].host.reboot();
                 self.hosts_changed = true;
             }
@@ -73,7 +73,7 @@ impl Sim {
         let Some((uid, container)) = self.rng.pick(&running).cloned() else {
             return;
         };
-        self.traffic.hit.insert(uid.clone());
+        self.traffic.hit(&uid, self.now_ms);
         let Some(run) = self.nodes[node].host.end(&uid, &container, 137, self.now_ms) else {
             return;
         };

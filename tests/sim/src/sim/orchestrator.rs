@@ -46,6 +46,7 @@ impl Sim {
         if taken {
             self.memory
                 .pass(&pass.actions, &pass.agents, &before, &self.store)?;
+            self.memory.operations(&pass.actions, &self.store, &self.nodes)?;
             // A crash between the write and the sending is a crash like any other: now and then.
             if !self.healed && self.rng.percent(1) {
                 self.crash_orchestrator();
