@@ -39,7 +39,7 @@ impl Lab {
             now_ms: 1_000_000,
             sessions: BTreeMap::new(),
             restarts: BTreeMap::new(),
-            started_at_ms: 1,
+            started_at_ms: 1_000,
         };
         for node in nodes {
             lab.world.agents.connected(hello(node), lab.now_ms);

@@ -145,6 +145,16 @@ pub fn counts_sessions(pod: &Pod) -> bool {
     drain.method != DrainMethod::None && drain.sessions.is_some()
 }
 
+/// When the oldest run of its containers began, as last reported, in whole seconds; 0 if none runs.
+pub fn started_at_ms(pod: &Pod) -> u64 {
+    let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref());
+    let runs = statuses
+        .into_iter()
+        .flatten()
+        .filter_map(|c| c.state.as_ref()?.running.as_ref()?.started_at.as_ref());
+    runs.map(meta::millis).min().unwrap_or(0)
+}
+
 /// Restarts of all its containers, as last reported.
 pub fn restarts(pod: &Pod) -> u32 {
     let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref());

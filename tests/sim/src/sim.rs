@@ -28,6 +28,9 @@ const SETTLE_MS: u64 = 400_000;
 /// The virtual clock begins here (milliseconds since the Unix epoch), so that 0 still means never.
 const EPOCH_MS: u64 = 1_000_000;
 
+/// No report that is older than this is still on its way: longer than the latest delivery.
+const REPORTED_MS: u64 = 4_000;
+
 /// Lines of history in a failure.
 const HISTORY_LINES: usize = 60;
 
@@ -181,7 +184,8 @@ impl Sim {
         }
         self.memory.hosts(&self.nodes)?;
         for session in self.traffic.cut(&self.nodes) {
-            if !self.nodes.iter().any(|n| n.host.serves(&session.pod)) {
+            let was_reported = session.began_ms + REPORTED_MS < self.now_ms;
+            if was_reported && !self.nodes.iter().any(|n| n.host.serves(&session.pod)) {
                 self.memory.lost(&self.store, &session.pod);
             }
             let rebooted = self.nodes[session.client.0].host.boots != session.client.1;

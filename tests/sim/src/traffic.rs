@@ -24,6 +24,8 @@ pub(crate) struct Session {
     pub pod: String,
     /// Uid of the function that the pod is of.
     pub function: String,
+    /// When it began.
+    pub began_ms: u64,
     /// When it ends by itself.
     pub ends_ms: u64,
     /// A fault has hit its pod since it began, or so shortly before that what the fault set off may still cut it.
@@ -62,6 +64,7 @@ impl Traffic {
                         service: service.clone(),
                         pod: backend.pod.clone(),
                         function: function_of(store, &backend.pod),
+                        began_ms: now_ms,
                         ends_ms: now_ms + length_ms,
                         excused: self
                             .hit_ms

@@ -60,7 +60,7 @@ fn first_look(work: &Work<'_>, pod: &Pod, restarts: u32, is_new: bool) -> PodRec
         sessions,
         sessions_lost: Some(0),
         restarts,
-        started_at_ms: report(work, pod).map_or(0, |r| r.started_at_ms),
+        started_at_ms: pods::started_at_ms(pod),
         ..Default::default()
     }
 }
@@ -76,7 +76,7 @@ fn report<'a>(work: &Work<'a>, pod: &Pod) -> Option<&'a PodStatus> {
 fn note(work: &Work<'_>, pod: &Pod, restarts: u32, entry: &mut PodReceipt) {
     let counted = pods::counts_sessions(pod);
     let report = report(work, pod);
-    let started_at_ms = report.map_or(0, |r| r.started_at_ms);
+    let started_at_ms = pods::started_at_ms(pod);
     let began_anew = entry.started_at_ms > 0 && started_at_ms > entry.started_at_ms;
     if restarts > entry.restarts || began_anew {
         lose(entry, counted);

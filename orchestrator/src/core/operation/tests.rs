@@ -153,7 +153,7 @@ fn a_receipt_tells_what_became_of_the_sessions() {
     };
     let reboots: Fate = |lab, _, uid| {
         lab.sessions.remove(uid);
-        lab.started_at_ms += 1;
+        lab.started_at_ms += 1_000;
     };
     let vanishes: Fate = |lab, name, _| lab.world.objects.remove("Pod", &Key::new("default", name));
     let stopped: Fate = |lab, name, _| {
