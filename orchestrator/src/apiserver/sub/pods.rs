@@ -11,9 +11,6 @@ use super::super::objects::{DeleteOptions, Target, WriteOptions};
 use super::super::rest::Call;
 use crate::kinds::at;
 
-/// Annotation on a pod of a NetworkFunction that was asked to leave its node.
-const EVICT: &str = "gantry.dev/evict";
-
 fn created() -> Response {
     let status =
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
@@ -110,7 +107,7 @@ async fn mark_evicted(call: &Call<'_>, name: &str, preconditions: &DeleteOptions
     let change = |old: &Value| {
         let mut new = old.clone();
         let (annotation, value) = if is_of_a_function(old) {
-            (EVICT, json!("true"))
+            (labels::EVICT, json!("true"))
         } else {
             let state = serde_json::to_string(&DrainState::default());
             (labels::DRAIN, json!(state.expect("plain data has a JSON form")))

@@ -118,14 +118,19 @@ impl Asked {
     }
 }
 
-/// The agent reports the pod's containers at the size that its spec asks, on the CPUs of the plan.
+/// The agent reports the pod's containers at the size that its spec asks, on the CPUs of the plan. A report from before it has
+/// accepted the newest configuration does not count: it may have taken other sizes since.
 pub(super) fn in_force(work: &Work<'_>, pod: &Pod) -> bool {
     let uid = meta::uid(&pod.metadata);
-    let Some(node) = pods::node(pod) else { return false };
-    let Some(config) = work.configs.get(node).and_then(|c| c.pods.get(uid)) else {
+    let on_node = pods::node(pod).and_then(|node| {
+        let status = work.agents.get(node)?.status.as_ref()?;
+        Some((work.configs.get(node)?, status))
+    });
+    let Some((newest, status)) = on_node.filter(|(newest, status)| status.accepted >= newest.generation)
+    else {
         return false;
     };
-    let Some(report) = work.agents.pod(node, uid) else {
+    let (Some(config), Some(report)) = (newest.pods.get(uid), status.pods.get(uid)) else {
         return false;
     };
     let held_back =
