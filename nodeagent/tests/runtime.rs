@@ -3,15 +3,14 @@
 mod runtime_support;
 
 use std::fs;
-use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use gantry_nodeagent::runtime::{
     BindMount, ContainerUser, PodDir, RuntimeDir, RuntimeError, ShimHandle, purge,
 };
-use gantry_nodeagent_api::{ContainerResources, Security};
-use runtime_support::{AGENT, PATIENCE, alive, cpus, exit_on_record, logged, node, until};
+use gantry_nodeagent_api::Security;
+use runtime_support::{AGENT, PATIENCE, alive, exit_on_record, logged, node, until};
 
 #[test]
 fn an_exit_is_told_and_recorded_and_the_next_attempt_starts() {
@@ -273,75 +272,6 @@ fn containers_die_with_a_killed_shim() {
 }
 
 #[test]
-fn resources_change_under_a_running_container() {
-    let Some(node) = node() else { return };
-    let pod = node.pod("r");
-    let shim = node.shim(&pod);
-    // What is in a tmpfs counts as the container's memory, and cannot be dropped like a cache.
-    let start = node.sh(
-        &pod,
-        "r",
-        "web",
-        "dd if=/dev/zero of=/dev/shm/x bs=1M count=16; sleep 1000",
-    );
-    shim.start_container(&start).unwrap();
-    let want = |list: &str, limit, memory_bytes| ContainerResources {
-        cpus: cpus(list),
-        cpu_request_milli: 500,
-        cpu_limit_milli: limit,
-        memory_bytes,
-        ..ContainerResources::default()
-    };
-    let shared = cpus("0-1");
-    for wanted in [
-        want("1", Some(1500), 256 << 20),
-        want("0-1", None, 512 << 20),
-        want("0", Some(250), 128 << 20),
-    ] {
-        node.cgroups
-            .apply_resources("r", "web", &wanted, &shared, &[0])
-            .unwrap();
-        let now = node.cgroups.in_force("r", "web").unwrap();
-        assert_eq!(
-            (&now.cpus, now.cpu_limit_milli, now.memory_bytes),
-            (&wanted.cpus, wanted.cpu_limit_milli, wanted.memory_bytes)
-        );
-        assert_eq!(now.cpu_request_milli, 500);
-        let said = node.exec(&pod, "web", "grep Cpus_allowed_list /proc/1/status");
-        assert_eq!(
-            String::from_utf8_lossy(&said.stdout).trim(),
-            format!("Cpus_allowed_list:\t{}", wanted.cpus)
-        );
-    }
-    let turns = [want("1", Some(1500), 256 << 20), want("0-1", None, 512 << 20)];
-    let before = Instant::now();
-    for turn in turns.iter().cycle().take(200) {
-        node.cgroups
-            .apply_resources("r", "web", turn, &shared, &[0])
-            .unwrap();
-    }
-    eprintln!(
-        "resize of CPUs, quota and memory: {:?} (mean)",
-        before.elapsed() / 200
-    );
-    until("it uses memory", || {
-        logged(&start).contains("records out").then_some(())
-    });
-    let before = node.cgroups.in_force("r", "web").unwrap();
-    let error = node
-        .cgroups
-        .apply_resources("r", "web", &want("1", None, 1 << 20), &shared, &[])
-        .unwrap_err();
-    assert!(error.to_string().contains("nothing was changed"), "{error}");
-    assert_eq!(node.cgroups.in_force("r", "web").unwrap(), before);
-    assert!(
-        node.cgroups
-            .apply_resources("r", "web", &want("", None, 0), &cpus(""), &[])
-            .is_err()
-    );
-}
-
-#[test]
 fn a_container_that_writes_without_end_holds_up_nobody() {
     let Some(node) = node() else { return };
     let pod = node.pod("y");
@@ -356,107 +286,6 @@ fn a_container_that_writes_without_end_holds_up_nobody() {
     shim.signal("loud", nix::libc::SIGKILL).unwrap();
     assert_eq!(exit_on_record(&pod, "loud").exit.unwrap().code, 137);
     shim.shutdown().unwrap();
-}
-
-#[test]
-fn commands_run_inside_and_their_exit_codes_come_out() {
-    let Some(node) = node() else { return };
-    let pod = node.pod("x");
-    let shim = node.shim(&pod);
-    let mut start = node.sh(&pod, "x", "web", "sleep 1000");
-    start.env = vec![("GREETING".to_owned(), "hello".to_owned())];
-    start.user = ContainerUser {
-        uid: 5,
-        gid: 6,
-        additional_gids: Vec::new(),
-    };
-    shim.start_container(&start).unwrap();
-    let said = node.exec(
-        &pod,
-        "web",
-        "echo $GREETING; hostname; id -u; cat /proc/1/comm; exit 42",
-    );
-    assert_eq!(said.status.code(), Some(42), "{said:?}");
-    assert_eq!(String::from_utf8_lossy(&said.stdout), "hello\na-pod\n5\nsleep\n");
-    assert_eq!(
-        node.exec(&pod, "web", "kill -15 $$; sleep 5").status.code(),
-        Some(143)
-    );
-    let none = node.exec(&pod, "other", "true");
-    assert_eq!(none.status.code(), Some(125));
-    assert!(
-        String::from_utf8_lossy(&none.stderr).contains("`other` does not run"),
-        "{none:?}"
-    );
-    let bad = Command::new(AGENT)
-        .args(["exec", "--container", "web", "--pod-dir"])
-        .arg(pod.path())
-        .args(["--", "nothing"])
-        .output()
-        .unwrap();
-    assert_eq!(bad.status.code(), Some(125));
-    assert!(
-        String::from_utf8_lossy(&bad.stderr).contains("nothing"),
-        "{bad:?}"
-    );
-    // A command dies with the process that carries it, at whatever step that is killed: probes that time out leave nothing.
-    for delay_ms in 0..20 {
-        let mut slow = Command::new(AGENT)
-            .args(["exec", "--container", "web", "--pod-dir"])
-            .arg(pod.path())
-            .args(["--", "/bin/sleep", "1000"])
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(Duration::from_millis(delay_ms));
-        slow.kill().unwrap();
-        slow.wait().unwrap();
-    }
-    until("they are gone", || {
-        (node.cgroups.pids_of_pod("x").unwrap().len() == 1).then_some(())
-    });
-}
-
-#[test]
-fn a_command_may_have_a_terminal() {
-    let Some(node) = node() else { return };
-    let pod = node.pod("t");
-    node.shim(&pod)
-        .start_container(&node.sh(&pod, "t", "web", "sleep 1000"))
-        .unwrap();
-    let pty = nix::pty::openpty(None, None).unwrap();
-    let side = || Stdio::from(pty.slave.try_clone().unwrap());
-    let mut command = Command::new(AGENT)
-        .args(["exec", "--tty", "--container", "web", "--pod-dir"])
-        .arg(pod.path())
-        .args([
-            "--",
-            "/bin/sh",
-            "-c",
-            "echo $TERM > /dev/tty; cat /dev/tty; exit 9",
-        ])
-        .stdin(side())
-        .stdout(side())
-        .stderr(side())
-        .spawn()
-        .unwrap();
-    let mut screen = fs::File::from(pty.master.try_clone().unwrap());
-    let mut shown = String::new();
-    // Typed text comes back twice: as echo of the terminal, and from cat. ^D ends cat.
-    while !shown.contains("xterm-256color") {
-        read_some(&mut screen, &mut shown);
-    }
-    screen.write_all(b"typed\n\x04").unwrap();
-    while shown.matches("typed").count() < 2 {
-        read_some(&mut screen, &mut shown);
-    }
-    assert_eq!(command.wait().unwrap().code(), Some(9));
-}
-
-fn read_some(from: &mut fs::File, into: &mut String) {
-    let mut buffer = [0; 256];
-    let count = from.read(&mut buffer).unwrap();
-    into.push_str(&String::from_utf8_lossy(&buffer[..count]));
 }
 
 #[test]

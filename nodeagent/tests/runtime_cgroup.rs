@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use gantry_nodeagent::host::cgroup::{CgroupError, Cgroups, Hierarchy};
 use gantry_nodeagent_api::ContainerResources;
-use runtime_support::{Node, PATIENCE, cpus, node, until};
+use runtime_support::{Node, PATIENCE, cpus, logged, node, until};
 
 fn resources(list: &str, milli: u32) -> ContainerResources {
     ContainerResources {
@@ -101,6 +102,75 @@ fn everything_in_a_pod_is_killed_and_nothing_else() {
     node.cgroups.remove_all(PATIENCE).unwrap();
     until("the last one has ended", || children[2].try_wait().unwrap());
     assert!(node.cgroups.pods().unwrap().is_empty());
+}
+
+#[test]
+fn resources_change_under_a_running_container() {
+    let Some(node) = node() else { return };
+    let pod = node.pod("r");
+    let shim = node.shim(&pod);
+    // What is in a tmpfs counts as the container's memory, and cannot be dropped like a cache.
+    let start = node.sh(
+        &pod,
+        "r",
+        "web",
+        "dd if=/dev/zero of=/dev/shm/x bs=1M count=16; sleep 1000",
+    );
+    shim.start_container(&start).unwrap();
+    let want = |list: &str, limit, memory_bytes| ContainerResources {
+        cpus: cpus(list),
+        cpu_request_milli: 500,
+        cpu_limit_milli: limit,
+        memory_bytes,
+        ..ContainerResources::default()
+    };
+    let shared = cpus("0-1");
+    for wanted in [
+        want("1", Some(1500), 256 << 20),
+        want("0-1", None, 512 << 20),
+        want("0", Some(250), 128 << 20),
+    ] {
+        node.cgroups
+            .apply_resources("r", "web", &wanted, &shared, &[0])
+            .unwrap();
+        let now = node.cgroups.in_force("r", "web").unwrap();
+        assert_eq!(
+            (&now.cpus, now.cpu_limit_milli, now.memory_bytes),
+            (&wanted.cpus, wanted.cpu_limit_milli, wanted.memory_bytes)
+        );
+        assert_eq!(now.cpu_request_milli, 500);
+        let said = node.exec(&pod, "web", "grep Cpus_allowed_list /proc/1/status");
+        assert_eq!(
+            String::from_utf8_lossy(&said.stdout).trim(),
+            format!("Cpus_allowed_list:\t{}", wanted.cpus)
+        );
+    }
+    let turns = [want("1", Some(1500), 256 << 20), want("0-1", None, 512 << 20)];
+    let before = Instant::now();
+    for turn in turns.iter().cycle().take(200) {
+        node.cgroups
+            .apply_resources("r", "web", turn, &shared, &[0])
+            .unwrap();
+    }
+    eprintln!(
+        "resize of CPUs, quota and memory: {:?} (mean)",
+        before.elapsed() / 200
+    );
+    until("it uses memory", || {
+        logged(&start).contains("records out").then_some(())
+    });
+    let before = node.cgroups.in_force("r", "web").unwrap();
+    let error = node
+        .cgroups
+        .apply_resources("r", "web", &want("1", None, 1 << 20), &shared, &[])
+        .unwrap_err();
+    assert!(error.to_string().contains("nothing was changed"), "{error}");
+    assert_eq!(node.cgroups.in_force("r", "web").unwrap(), before);
+    assert!(
+        node.cgroups
+            .apply_resources("r", "web", &want("", None, 0), &cpus(""), &[])
+            .is_err()
+    );
 }
 
 /// A tree with one pod's groups and the files that a v2 kernel would show.

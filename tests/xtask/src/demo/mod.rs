@@ -67,7 +67,7 @@ pub fn run(keep: bool, report_file: Option<&Path>, strictness: Strictness) -> Re
     ])?;
     let before = Leftovers::now()?;
     let gantry = Gantry::new("demo", keep)?;
-    let report = play(&gantry, keep)?;
+    let report = play(&gantry)?;
     if let Some(file) = report_file {
         std::fs::write(file, serde_json::to_vec_pretty(&report)?)
             .with_context(|| format!("cannot write {}", file.display()))?;
@@ -80,17 +80,17 @@ pub fn run(keep: bool, report_file: Option<&Path>, strictness: Strictness) -> Re
             gantry.path().display()
         );
     } else {
+        gantry.run(&["undeploy", "load", "sip-core"])?;
         drop(gantry);
         before.ensure_nothing_new()?;
-        println!("undeploy and `down --purge` left nothing behind");
+        println!("`down --purge` left nothing behind");
     }
     bars::verdict(&report.bars, strictness)
 }
 
-fn play(gantry: &Gantry, keep: bool) -> Result<Report> {
+fn play(gantry: &Gantry) -> Result<Report> {
     gantry.first_up(&NETWORKS)?;
     gantry.import_images()?;
-    let running = Leftovers::now()?;
     gantry.run(&["deploy", "sip-core"])?;
     gantry.run(&["deploy", "sip-load", "--name", "load", "--peer", "pcscf=pcscf"])?;
     let scraper = Scraper::start({
@@ -127,10 +127,6 @@ fn play(gantry: &Gantry, keep: bool) -> Result<Report> {
         spreads,
         away_after_kill_ms: kill_an_instance(gantry)?,
     };
-    if !keep {
-        gantry.run(&["undeploy", "load", "sip-core"])?;
-        running.ensure_nothing_new_of_pods().context("after undeploy")?;
-    }
     Ok(Report::new(
         &script.steps,
         (started_ms, started_ms + disturbed_ms),

@@ -15,8 +15,9 @@ use kernel::Kernel;
 use machine::Machine;
 
 /// Package, test target, and what of it (all, if nothing is said).
-const TESTS: [(&str, &str, &str); 9] = [
+const TESTS: [(&str, &str, &str); 10] = [
     ("gantry-nodeagent", "runtime", ""),
+    ("gantry-nodeagent", "runtime_exec", ""),
     ("gantry-nodeagent", "runtime_cgroup", ""),
     ("gantry-nodeagent", "runtime_volumes", ""),
     ("gantry-nodeagent", "agent", ""),
