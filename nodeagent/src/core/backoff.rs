@@ -24,6 +24,11 @@ impl Backoff {
         self.failures = self.failures.saturating_add(1);
     }
 
+    /// The last try failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+
     /// All is well again.
     pub(super) fn reset(&mut self) {
         *self = Self::default();

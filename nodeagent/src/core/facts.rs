@@ -58,6 +58,7 @@ fn succeeded(pod: &mut Pod, now_ms: u64, what: UnderWay, done: PodDone) {
         (UnderWay::Prepare { config }, PodDone::Prepared(images)) => {
             pod.prepared = true;
             pod.files_of = Some(config);
+            pod.files_backoff.reset();
             pod.backoff.reset();
             pod.message.clear();
             for (name, image_id) in images {
@@ -103,6 +104,10 @@ fn succeeded(pod: &mut Pod, now_ms: u64, what: UnderWay, done: PodDone) {
 
 fn failed(pod: &mut Pod, now_ms: u64, what: UnderWay, failure: PodFailure) {
     match what {
+        UnderWay::Prepare { .. } if pod.prepared => {
+            pod.files_backoff.failed(now_ms);
+            pod.message = failure.message;
+        }
         UnderWay::Prepare { .. } | UnderWay::Teardown => {
             pod.backoff.failed(now_ms);
             pod.message = failure.message;

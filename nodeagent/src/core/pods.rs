@@ -29,10 +29,9 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
             let network_ready = state.network.synced.is_some();
             match signal(pod, now_ms, &mut wake) {
                 Some(op) => Some(op),
-                None if !pod.prepared || !pod.files_in_force(&config) => {
-                    prepare(pod, &config, network, network_ready, now_ms, &mut wake)
-                }
-                None => start(pod, &config, now_ms, &mut wake),
+                None if !pod.prepared => prepare(pod, &config, network, network_ready, now_ms, &mut wake),
+                None => start(pod, &config, now_ms, &mut wake)
+                    .or_else(|| refresh_files(pod, &config, network, now_ms, &mut wake)),
             }
         } else {
             None
@@ -64,7 +63,6 @@ impl Wake {
 
 type Next = Option<(UnderWay, PodOp)>;
 
-/// Also of a pod that runs, when the content of its files has changed: what is there already stays.
 fn prepare(
     pod: &mut Pod,
     config: &Arc<PodConfig>,
@@ -73,22 +71,39 @@ fn prepare(
     now_ms: u64,
     wake: &mut Wake,
 ) -> Next {
-    if !pod.prepared && !config.host_network && !network_ready {
+    if !config.host_network && !network_ready {
         pod.message = "waits for the node's network".to_owned();
         return None;
     }
     if wake.later(now_ms, pod.backoff.not_before_ms) {
         return None;
     }
-    Some((
-        UnderWay::Prepare {
-            config: config.clone(),
-        },
-        PodOp::Prepare {
-            pod: Box::new(PodConfig::clone(config)),
-            network,
-        },
-    ))
+    Some(preparation(config, network))
+}
+
+/// New content for the files of a pod that runs: what else is there already stays. Nothing waits for it.
+fn refresh_files(
+    pod: &Pod,
+    config: &Arc<PodConfig>,
+    network: Option<gantry_nodeagent_api::NodeNetwork>,
+    now_ms: u64,
+    wake: &mut Wake,
+) -> Next {
+    if pod.files_in_force(config) || wake.later(now_ms, pod.files_backoff.not_before_ms) {
+        return None;
+    }
+    Some(preparation(config, network))
+}
+
+fn preparation(
+    config: &Arc<PodConfig>,
+    network: Option<gantry_nodeagent_api::NodeNetwork>,
+) -> (UnderWay, PodOp) {
+    let under_way = UnderWay::Prepare {
+        config: config.clone(),
+    };
+    let pod = Box::new(PodConfig::clone(config));
+    (under_way, PodOp::Prepare { pod, network })
 }
 
 /// The first container, in order, that can be started now. One that never ran holds back those after it.

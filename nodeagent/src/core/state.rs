@@ -62,6 +62,8 @@ pub(super) struct Pod {
     pub(super) prepared: bool,
     /// Whose files (ConfigMaps, Secrets) were written last; `None`: a former agent did it.
     pub(super) files_of: Option<Arc<PodConfig>>,
+    /// Of writing new files of a pod that runs.
+    pub(super) files_backoff: Backoff,
     /// Anything may be on the node.
     pub(super) touched: bool,
     pub(super) under_way: Option<(RequestId, UnderWay)>,

@@ -54,7 +54,8 @@ impl State {
             let Some(config) = pod.config.as_ref().filter(|_| !pod.stopping) else {
                 return true;
             };
-            if pod.prepared && !pod.files_in_force(config) {
+            // Files that cannot be written are told in the pod's message; the rest of the node does not wait for them.
+            if pod.prepared && !pod.files_in_force(config) && !pod.files_backoff.is_failing() {
                 return false;
             }
             config

@@ -208,12 +208,13 @@ fn new_files_reach_a_running_pod_before_they_count_as_applied() {
         node.perform(other);
     }
     assert_eq!(node.status().applied, Generation(1));
-    // A write that fails is no change, and is tried again.
+    // What cannot be written is told and tried again, and the rest of the node does not wait for it.
     node.fail = 1;
     node.settle();
-    assert_eq!(node.status().applied, Generation(1));
-    node.pass(1000);
     assert_eq!(node.status().applied, Generation(2));
+    assert!(!node.status().pods["a"].message.is_empty());
+    node.pass(1000);
+    assert!(node.status().pods["a"].message.is_empty());
     assert_eq!(node.prepared["a"], with(2, "new").pods["a"]);
     assert_eq!(node.starts, 1);
 
