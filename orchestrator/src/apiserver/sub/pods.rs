@@ -74,8 +74,11 @@ pub(super) async fn evict(call: &Call<'_>, name: &str) -> Result<Response, ApiEr
     );
     if drains(&objects.get(kind, namespace, name).await?) {
         mark_evicted(call, name, &options).await?;
+        if options.dry_run {
+            return Ok(created());
+        }
         let message = format!(
-            "pod {name:?} drains: its sessions end first, then it stops; ask again, or delete the pod to cut them off"
+            "pod {name:?} is replaced where it can be, then drains: its sessions end first, then it stops; ask again, or delete the pod to cut them off"
         );
         return Err(ApiError::too_many_requests(message));
     }
