@@ -20,6 +20,8 @@ pub mod labels {
     pub const NF: &str = "gantry.dev/network-function";
     /// On every object of a NetworkService: its name.
     pub const SERVICE: &str = "gantry.dev/network-service";
+    /// Annotation on an Operation: uid of its NetworkFunction, since a later one may have the same name.
+    pub const FUNCTION_UID: &str = "gantry.dev/function-uid";
     /// On pods and config maps of a NetworkFunction: the revision (hash of package, values, peers).
     pub const REVISION: &str = "gantry.dev/revision";
     /// Annotation on a pod: JSON `PodExtras` (what a Kubernetes PodSpec cannot say: exclusive CPUs, SMT, group, drain).

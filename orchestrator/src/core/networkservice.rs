@@ -23,11 +23,9 @@ pub fn run(work: &mut Work<'_>) {
             continue;
         }
         let mut problems = Vec::new();
-        let mut changed = false;
         for function in &service.spec.functions {
-            match ensure(work, &service, function) {
-                Ok(change) => changed |= change,
-                Err(problem) => problems.push(problem),
+            if let Err(problem) = ensure(work, &service, function) {
+                problems.push(problem);
             }
         }
         for old in owned(work, &service) {
@@ -35,7 +33,7 @@ pub fn run(work: &mut Work<'_>) {
                 work.retire::<NetworkFunction>(&old);
             }
         }
-        status(work, &key, &service, changed, &problems);
+        status(work, &key, &service, &problems);
     }
 }
 
@@ -48,8 +46,7 @@ fn owned(work: &Work<'_>, service: &NetworkService) -> Vec<Key> {
         .collect()
 }
 
-/// True if the function had to be made or changed.
-fn ensure(work: &mut Work<'_>, service: &NetworkService, wanted: &ServiceFunction) -> Result<bool, String> {
+fn ensure(work: &mut Work<'_>, service: &NetworkService, wanted: &ServiceFunction) -> Result<(), String> {
     let service_name = meta::name(&service.metadata);
     let key = Key::new(meta::namespace(&service.metadata), &wanted.name);
     let text = serde_json::to_string(wanted).expect("plain data has a JSON form");
@@ -65,7 +62,7 @@ fn ensure(work: &mut Work<'_>, service: &NetworkService, wanted: &ServiceFunctio
             ..Default::default()
         };
         work.create(NetworkFunction::new(metadata, spec));
-        return Ok(true);
+        return Ok(());
     };
     if meta::controller_uid(&old.metadata) != service.metadata.uid.as_deref() {
         return Err(format!(
@@ -74,8 +71,7 @@ fn ensure(work: &mut Work<'_>, service: &NetworkService, wanted: &ServiceFunctio
         ));
     }
     let applied = meta::annotation(&old.metadata, APPLIED).unwrap_or_default();
-    let changes = applied != text && old.metadata.deletion_timestamp.is_none();
-    if changes {
+    if applied != text && old.metadata.deletion_timestamp.is_none() {
         let before = serde_json::from_str::<ServiceFunction>(applied)
             .unwrap_or_default()
             .to_network_function(None);
@@ -87,7 +83,7 @@ fn ensure(work: &mut Work<'_>, service: &NetworkService, wanted: &ServiceFunctio
             meta::annotate(&mut function.metadata, APPLIED, Some(text));
         }
     }
-    Ok(changes)
+    Ok(())
 }
 
 /// Takes over the fields that the service changed.
@@ -98,7 +94,7 @@ fn apply(target: &mut NetworkFunctionSpec, before: &NetworkFunctionSpec, wanted:
     take!(package version replicas values peers resources group);
 }
 
-fn status(work: &mut Work<'_>, key: &Key, service: &NetworkService, changed: bool, problems: &[String]) {
+fn status(work: &mut Work<'_>, key: &Key, service: &NetworkService, problems: &[String]) {
     let functions: Vec<_> = owned(work, service)
         .iter()
         .filter_map(|k| work.get::<NetworkFunction>(k))
@@ -114,13 +110,9 @@ fn status(work: &mut Work<'_>, key: &Key, service: &NetworkService, changed: boo
         .iter()
         .cloned()
         .chain(waiting.map(|f| format!("{}: {}", meta::name(&f.metadata), f.status.message)));
-    // The functions are written after the status: it speaks of a generation only when the functions are in the store.
-    let observed_generation = match changed {
-        true => service.status.observed_generation,
-        false => service.metadata.generation.unwrap_or(1),
-    };
+    // The functions are written in the same transaction.
     let new = NetworkServiceStatus {
-        observed_generation,
+        observed_generation: service.metadata.generation.unwrap_or(1),
         ready_functions: count(functions.iter().filter(|f| settled(f)).count()),
         functions: count(service.spec.functions.len()),
         message: reasons.collect::<Vec<_>>().join("; "),
@@ -142,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_generation_is_observed_when_its_functions_are_in_the_store() {
+    fn a_generation_is_observed_together_with_its_functions() {
         let mut world = World::new(Settings {
             pod_cidr: "10.85.0.0/16".parse().unwrap(),
             service_cidr: "10.86.0.0/16".parse().unwrap(),
@@ -167,18 +159,10 @@ mod tests {
         let service = NetworkService::new(metadata, spec);
         world.objects.put(Object::NetworkService(Arc::new(service)));
         let key = Key::new("default", "core");
-        let mut observed = Vec::new();
-        for _ in 0..2 {
-            let mut work = Work::new(&world, 0);
-            run(&mut work);
-            observed.push(
-                work.get::<NetworkService>(&key)
-                    .map(|s| s.status.observed_generation),
-            );
-            let objects = work.objects;
-            world.objects = objects;
-        }
-        assert!(world.objects.functions.contains_key(&Key::new("default", "f")));
-        assert_eq!(observed, [Some(0), Some(3)]);
+        let mut work = Work::new(&world, 0);
+        run(&mut work);
+        let service = work.get::<NetworkService>(&key).unwrap();
+        assert_eq!(service.status.observed_generation, 3);
+        assert!(work.objects.functions.contains_key(&Key::new("default", "f")));
     }
 }

@@ -58,7 +58,7 @@ fn forget_deleted(work: &mut Work<'_>) {
             .filter(|(_, p)| pods::node(p) == Some(name))
             .map(|(key, _)| key.clone())
             .collect();
-        orphans.iter().for_each(|pod| work.remove::<Pod>(pod));
+        orphans.iter().for_each(|pod| work.retire::<Pod>(pod));
         work.remove::<NodeTopology>(&key);
         work.configs.remove(name);
         work.forgotten.insert(name.clone());

@@ -27,6 +27,11 @@ pub fn run(work: &mut Work<'_>) {
             }
             continue;
         };
+        if !work.objects.nodes.contains_key(&Key::new("", node)) && pods::is_stopping(&pod) && !is_held(&pod)
+        {
+            work.remove::<k8s::Pod>(&key);
+            continue;
+        }
         let Some(agent) = agents.get(node) else { continue };
         let Some(report) = &agent.status else { continue };
         match report.pods.get(meta::uid(&pod.metadata)) {

@@ -179,7 +179,7 @@ fn resize_in_place(work: &mut Work<'_>, blueprint: &Blueprint, wanted: &Pod) {
     let extras = template::extras(blueprint);
     for pod in pods_of(work, &blueprint.function.metadata) {
         let same_revision = meta::label(&pod.metadata, labels::REVISION) == Some(&blueprint.revision);
-        if !same_revision || pods::is_stopping(&pod) || pods::drain(&pod).is_some() {
+        if !same_revision || pods::is_leaving(&pod) {
             continue;
         }
         if is_sized_as_asked(&blueprint.function, &pod) {

@@ -29,12 +29,11 @@ fn one(work: &mut Work<'_>, key: &Key) {
     let count = |keep: &dyn Fn(&Pod) -> bool| {
         u32::try_from(instances.iter().filter(|p| keep(p)).count()).unwrap_or(u32::MAX)
     };
-    let leaving = |p: &Pod| pods::is_stopping(p) || pods::drain(p).is_some();
     status.replicas = count(&|_| true);
-    status.ready_replicas = count(&|p| !leaving(p) && pods::is_ready(p));
-    status.draining_replicas = count(&leaving);
+    status.ready_replicas = count(&|p| !pods::is_leaving(p) && pods::is_ready(p));
+    status.draining_replicas = count(&pods::is_leaving);
     status.updated_replicas = count(&|p| {
-        !leaving(p) && meta::label(&p.metadata, labels::REVISION) == Some(status.revision.as_str())
+        !pods::is_leaving(p) && meta::label(&p.metadata, labels::REVISION) == Some(status.revision.as_str())
     });
     status.vip = work
         .get::<Service>(key)
@@ -59,7 +58,12 @@ fn one(work: &mut Work<'_>, key: &Key) {
         .or(work.hints.get(key).cloned());
     // Nobody is told about a pod's own trouble: an instance that starts has some, and the pod's events say it too.
     let tell = blocked.is_some();
-    let unready = || instances.iter().filter(|p| !leaving(p)).find_map(|p| trouble(p));
+    let unready = || {
+        instances
+            .iter()
+            .filter(|p| !pods::is_leaving(p))
+            .find_map(|p| trouble(p))
+    };
     status.message = blocked.or_else(unready).unwrap_or_default();
     if status.message != function.status.message && tell {
         work.tell(&*function, true, "NotAsWanted", &status.message);

@@ -20,8 +20,6 @@ use change::Change;
 use super::meta;
 use super::world::{Key, Work};
 
-/// Annotation on an operation: uid of the function, since a later one may have the same name.
-const FUNCTION_UID: &str = "gantry.dev/function-uid";
 /// Earlier specs kept for a rollback.
 const HISTORY_KEPT: usize = 10;
 
@@ -82,7 +80,7 @@ fn latest(work: &Work<'_>, function: &NetworkFunction) -> Option<Found> {
         .objects
         .operations
         .iter()
-        .filter(|(_, o)| meta::annotation(&o.metadata, FUNCTION_UID) == Some(uid));
+        .filter(|(_, o)| meta::annotation(&o.metadata, labels::FUNCTION_UID) == Some(uid));
     own.max_by_key(|(_, o)| (o.spec.generation, o.status.started_at_ms))
         .map(|(k, o)| (k.clone(), o.clone()))
 }
@@ -123,7 +121,10 @@ fn start(
         name: Some(operation),
         namespace: function.metadata.namespace.clone(),
         labels: Some(meta::pairs(&[(labels::NF, name)])),
-        annotations: Some(meta::pairs(&[(FUNCTION_UID, meta::uid(&function.metadata))])),
+        annotations: Some(meta::pairs(&[(
+            labels::FUNCTION_UID,
+            meta::uid(&function.metadata),
+        )])),
         ..Default::default()
     };
     let spec = OperationSpec {
@@ -203,6 +204,6 @@ pub fn follow(work: &mut Work<'_>) {
 fn function_of(work: &Work<'_>, operation: &Operation) -> Option<Arc<NetworkFunction>> {
     let key = Key::new(meta::namespace(&operation.metadata), &operation.spec.function);
     let function = work.get::<NetworkFunction>(&key)?;
-    (meta::annotation(&operation.metadata, FUNCTION_UID) == Some(meta::uid(&function.metadata)))
+    (meta::annotation(&operation.metadata, labels::FUNCTION_UID) == Some(meta::uid(&function.metadata)))
         .then_some(function)
 }
