@@ -7,7 +7,7 @@ pub mod core;
 pub mod kinds;
 pub mod link;
 pub mod pki;
-mod quantity;
+pub mod quantity;
 pub mod server;
 pub mod shell;
 pub mod store;

@@ -156,7 +156,8 @@ fn inspect(store: &ImageStore, name: &str, output: Output) -> Result<()> {
 /// Every image must be in the store of this machine before anything is deployed; elsewhere it is the nodes' business.
 pub fn ensure_present<'a>(global: &Global, images: impl Iterator<Item = &'a str>) -> Result<()> {
     let data_dir = global.data_dir();
-    if !data_dir.images().is_dir() && !matches!(data_dir.load_settings(), Ok(Some(_))) {
+    let is_here = data_dir.images().is_dir() || matches!(data_dir.load_settings(), Ok(Some(_)));
+    if !is_here || global.kubeconfig() != data_dir.kubeconfig() {
         return Ok(());
     }
     let store = open(global)?;

@@ -1,20 +1,17 @@
 //! Operations and their receipts.
 
 use anyhow::{Context, Result};
-use gantry_api::{Operation, OperationPhase};
+use gantry_api::{Operation, OperationPhase, labels};
 
 use crate::args::Output;
 use crate::client::Client;
 use crate::output::{self, duration};
 
-/// Annotation on an operation: uid of its function, since a later one may have the same name.
-const FUNCTION_UID: &str = "gantry.dev/function-uid";
-
 /// Whether an operation is one of the function with this uid.
 pub fn belongs_to(operation: &Operation, uid: &str) -> bool {
     let annotations = operation.metadata.annotations.as_ref();
     annotations
-        .and_then(|all| all.get(FUNCTION_UID))
+        .and_then(|all| all.get(labels::FUNCTION_UID))
         .map(String::as_str)
         == Some(uid)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use gantry_catalog::NfPackageSpec;
@@ -11,6 +12,10 @@ use serde_json::{Value, json};
 use crate::args::{Output, PlanArgs};
 use crate::client::Client;
 use crate::{catalog, manifest, output};
+
+/// How long an agent may take to connect after it or the control plane was started.
+const RECONNECT: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(250);
 
 /// So many pods without a place are told about node by node.
 const TOLD: usize = 3;
@@ -40,9 +45,15 @@ pub async fn plan(client: &Client, args: &PlanArgs, output: Output) -> Result<u8
     Ok(if obstacles(&answer).is_empty() { 0 } else { 2 })
 }
 
-/// Fails with the reasons if the planner has no place for what these manifests stand for.
+/// Fails with the reasons if the planner has no place for what these manifests stand for. Where a node is not ready, it gets a
+/// moment: its agent may be about to connect again.
 pub async fn ensure_fits(client: &Client, objects: &[Value], packages: &[&NfPackageSpec]) -> Result<()> {
-    let answer = ask(client, objects, packages).await?;
+    let started = Instant::now();
+    let mut answer = ask(client, objects, packages).await?;
+    while is_for_want_of_nodes(&answer) && started.elapsed() < RECONNECT {
+        tokio::time::sleep(POLL).await;
+        answer = ask(client, objects, packages).await?;
+    }
     match obstacles(&answer) {
         none if none.is_empty() => Ok(()),
         reasons => Err(NoRoom(format!(
@@ -68,6 +79,14 @@ async fn ask(client: &Client, objects: &[Value], packages: &[&NfPackageSpec]) ->
         problems.retain(|p| ours.contains(p["function"].as_str().unwrap_or_default()));
     }
     Ok(answer)
+}
+
+/// A pod without a place for which some node takes no pods at all.
+fn is_for_want_of_nodes(answer: &Value) -> bool {
+    list(&answer["unplaced"]).any(|pod| {
+        let reason = pod["reason"].as_str().unwrap_or_default();
+        reason.contains(gantry_plan::NOT_SCHEDULABLE)
+    })
 }
 
 /// The manifests that have a part in placing pods, with the packages that they use.

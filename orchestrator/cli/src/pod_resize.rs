@@ -1,9 +1,12 @@
 //! `gantry resize POD`: Kubernetes' in-place resize of one pod.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, bail};
 use gantry_api::{PodExtras, labels};
-use gantry_catalog::{MilliCpu, Quantity};
-use k8s_openapi::api::core::v1::Pod;
+use gantry_orchestrator::quantity;
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
 
 use crate::args::{Output, ResizeArgs};
@@ -18,17 +21,16 @@ const PAGE_BYTES: u64 = 4096;
 /// Writes the new size and waits until the node reports it.
 pub async fn resize(client: &Client, args: &ResizeArgs, output: Output) -> Result<()> {
     let path = format!("/api/v1/namespaces/{}/pods/{}", client.namespace, args.name);
-    let Some(pod) = client.find::<Pod>(&path).await? else {
+    let Some(pod_before) = client.find::<Pod>(&path).await? else {
         bail!(
             "no network function and no pod `{}` in namespace {}; see `gantry status`",
             args.name,
             client.namespace
         );
     };
-    let container = pick_container(&pod, args)?;
-    client
-        .merge_strategic(&format!("{path}/resize"), &patch(&container, args))
-        .await?;
+    let container = pick_container(&pod_before, args)?;
+    let change = patch(&container, args);
+    client.merge_strategic(&format!("{path}/resize"), &change).await?;
     let name = &args.name;
     let told = |state: &str| {
         let value = json!({"pod": name, "container": container, "state": state});
@@ -44,7 +46,14 @@ pub async fn resize(client: &Client, args: &ResizeArgs, output: Output) -> Resul
             match pod {
                 None => bail!("pod {name} was removed meanwhile"),
                 Some(pod) if in_force(&pod, &container) => break,
-                Some(_) if !args.room.queue => ensure_not_held_back(name, &explanation)?,
+                Some(_) if !args.room.queue => {
+                    if let Err(error) = ensure_not_held_back(name, &explanation) {
+                        // What does not fit is not asked for any more.
+                        let before = undo(&pod_before, &container, &change);
+                        client.merge_strategic(&format!("{path}/resize"), &before).await?;
+                        return Err(error);
+                    }
+                }
                 Some(_) => {}
             }
         }
@@ -66,7 +75,7 @@ fn ensure_not_held_back(name: &str, explanation: &Value) -> Result<()> {
     match plan::explain_text(explanation) {
         Some(text) if explanation["nodes"].is_object() => {
             let text = text.trim_end();
-            Err(NoRoom(format!("pod {name} waits for room: {text}\n`gantry resize` to a size that fits, or wait with `--queue`")).into())
+            Err(NoRoom(format!("pod {name} keeps its size: {text}\n`gantry resize` to a size that fits, or wait with `--queue`")).into())
         }
         _ => Ok(()),
     }
@@ -94,30 +103,42 @@ fn pick_container(pod: &Pod, args: &ResizeArgs) -> Result<String> {
     Ok(name.to_owned())
 }
 
-/// The node reports what the container's spec requests.
+/// The patch that takes a patch back: what the pod had, or nothing, in each field that it sets.
+fn undo(before: &Pod, container: &str, change: &Value) -> Value {
+    let had = resources_of(before, container).unwrap_or_default();
+    let had = json!({"requests": had.requests, "limits": had.limits});
+    let mut undo = change.clone();
+    for list in ["requests", "limits"] {
+        let fields = undo["spec"]["containers"][0]["resources"][list].as_object_mut();
+        for (resource, amount) in fields.into_iter().flatten() {
+            *amount = had[list][resource].clone();
+        }
+    }
+    undo
+}
+
+fn resources_of(pod: &Pod, container: &str) -> Option<ResourceRequirements> {
+    let mut containers = pod.spec.iter().flat_map(|s| &s.containers);
+    containers.find(|c| c.name == container)?.resources.clone()
+}
+
+/// The node reports the container's CPU request and memory limit.
 fn in_force(pod: &Pod, container: &str) -> bool {
-    let spec = pod
-        .spec
-        .iter()
-        .flat_map(|s| &s.containers)
-        .find(|c| c.name == container);
     let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref());
     let status = statuses.into_iter().flatten().find(|s| s.name == container);
-    let wanted = spec.and_then(|c| c.resources.as_ref()?.requests.as_ref());
     let has = status.and_then(|s| s.allocated_resources.as_ref());
-    let (Some(wanted), Some(has)) = (wanted, has) else {
+    let (Some(wanted), Some(has)) = (resources_of(pod, container), has) else {
         return false;
     };
-    let milli = |text: &str| text.parse::<MilliCpu>().ok();
-    let pages = |text: &str| text.parse::<Quantity>().ok().map(|q| q.0 / PAGE_BYTES);
-    wanted.iter().all(
-        |(resource, amount)| match (resource.as_str(), has.get(resource)) {
-            ("cpu", Some(has)) => milli(&has.0) == milli(&amount.0),
-            ("memory", Some(has)) => pages(&has.0) == pages(&amount.0),
-            ("cpu" | "memory", None) => false,
-            _ => true,
-        },
-    )
+    let milli = |amount: &Quantity| quantity::milli(&amount.0);
+    let pages = |amount: &Quantity| quantity::units(&amount.0).map(|bytes| bytes / PAGE_BYTES);
+    let same = |wanted: Option<&Quantity>, resource: &str, amount: &dyn Fn(&Quantity) -> Option<u64>| {
+        wanted.is_none_or(|wanted| has.get(resource).is_some_and(|has| amount(has) == amount(wanted)))
+    };
+    let of = |list: &Option<BTreeMap<String, Quantity>>, resource| list.as_ref()?.get(resource).cloned();
+    same(of(&wanted.requests, "cpu").as_ref(), "cpu", &|q| {
+        milli(q).map(u64::from)
+    }) && same(of(&wanted.limits, "memory").as_ref(), "memory", &pages)
 }
 
 /// The Kubernetes patch that resizes a single pod's container.
@@ -143,8 +164,7 @@ mod tests {
     #[test]
     fn resized_is_what_the_node_reports() {
         let pod = |cpu: &str, memory: &str| -> Pod {
-            let container =
-                json!({"name": "c", "resources": {"requests": {"cpu": "0.4", "memory": "100000"}}});
+            let container = json!({"name": "c", "resources": {"requests": {"cpu": "0.4", "memory": "1"}, "limits": {"memory": "100000"}}});
             let status = json!({
                 "name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0,
                 "allocatedResources": {"cpu": cpu, "memory": memory},
@@ -157,6 +177,17 @@ mod tests {
         assert!(!in_force(&pod("200m", "98304"), "c"));
         assert!(!in_force(&pod("400m", "65536"), "c"));
         assert!(!in_force(&Pod::default(), "c"));
+    }
+
+    #[test]
+    fn a_change_is_taken_back_field_by_field() {
+        let container = json!({"name": "c", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}});
+        let pod = serde_json::from_value(json!({"spec": {"containers": [container]}})).unwrap();
+        let resources = json!({"requests": {"cpu": "2"}, "limits": {"memory": "2Gi"}});
+        let change = json!({"spec": {"containers": [{"name": "c", "resources": resources}]}});
+        let resources = json!({"requests": {"cpu": "1"}, "limits": {"memory": null}});
+        let expected = json!({"spec": {"containers": [{"name": "c", "resources": resources}]}});
+        assert_eq!(undo(&pod, "c", &change), expected);
     }
 
     #[test]

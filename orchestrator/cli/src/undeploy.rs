@@ -151,7 +151,7 @@ mod tests {
         };
         let operation = |uid: &str, kind| {
             let mut operation = Operation::default();
-            let uid = ("gantry.dev/function-uid".to_owned(), uid.to_owned());
+            let uid = (labels::FUNCTION_UID.to_owned(), uid.to_owned());
             operation.metadata.annotations = Some([uid].into());
             operation.spec.kinds = vec![kind];
             operation

@@ -16,9 +16,6 @@ const POLL: Duration = Duration::from_millis(150);
 /// How long nobody may answer. The control plane may be restarting, and operations go on without it.
 const OUTAGE: Duration = Duration::from_secs(180);
 
-/// The orchestrator writes the operation a moment after it has noted in the function that it saw the change.
-const SETTLE: Duration = Duration::from_secs(3);
-
 /// How long to wait, and how long without an answer.
 pub struct Patience {
     started: Instant,
@@ -111,13 +108,8 @@ enum Verdict {
     Gone,
 }
 
-/// `settled`: the function said long enough ago that the change was seen, so that its operation would be there.
-fn judge(
-    change: &Change,
-    operation: Option<&Operation>,
-    function: Option<&NetworkFunction>,
-    settled: bool,
-) -> Verdict {
+/// `function` was read before `operation`: both are written at once, so one that saw the change has its operation, or never will.
+fn judge(change: &Change, operation: Option<&Operation>, function: Option<&NetworkFunction>) -> Verdict {
     if let Some(operation) = operation {
         return match operation.status.phase {
             OperationPhase::Running => Verdict::Wait(operation.status.message.clone()),
@@ -127,7 +119,7 @@ fn judge(
     let Some(function) = function.filter(|f| f.metadata.uid.as_deref() == Some(&change.uid)) else {
         return Verdict::Gone;
     };
-    if function.status.observed_generation < change.generation || !settled {
+    if function.status.observed_generation < change.generation {
         Verdict::Wait("planning".to_owned())
     } else if function.status.observed_generation > change.generation {
         Verdict::Superseded
@@ -186,19 +178,11 @@ fn print(ended: &[Operation], single: bool, output: Output) -> Result<()> {
 async fn wait_for(client: &Client, change: &Change, patience: &mut Patience) -> Result<Option<Operation>> {
     let name = change.operation();
     let mut progress = Progress::new(&format!("{name}: planning"));
-    let mut seen = None;
     let mut state = "planning".to_owned();
     loop {
         let looked = patience.answer(look(client, change).await)?;
         if let Some((operation, function)) = looked {
-            if function
-                .as_ref()
-                .is_some_and(|f| f.status.observed_generation >= change.generation)
-            {
-                seen.get_or_insert_with(Instant::now);
-            }
-            let settled = seen.is_some_and(|at| at.elapsed() >= SETTLE);
-            match judge(change, operation.as_ref(), function.as_ref(), settled) {
+            match judge(change, operation.as_ref(), function.as_ref()) {
                 Verdict::Wait(message) => state = message,
                 Verdict::Ended => return Ok(operation),
                 Verdict::Nothing => return Ok(None),
@@ -215,20 +199,15 @@ async fn wait_for(client: &Client, change: &Change, patience: &mut Patience) -> 
     }
 }
 
-/// The change's operation, or else the function as it is now.
+/// The function, then the change's operation.
 async fn look(client: &Client, change: &Change) -> Result<(Option<Operation>, Option<NetworkFunction>)> {
     let own = |plural, name: &str| format!("{}/{name}", Client::own_in(&change.namespace, plural));
+    let function = client
+        .find(&own(NetworkFunction::PLURAL, &change.function))
+        .await?;
     let operation: Option<Operation> = client.find(&own(Operation::PLURAL, &change.operation())).await?;
     // A function of the same name that is gone may have left one.
-    match operation.filter(|o| belongs_to(o, &change.uid)) {
-        Some(operation) => Ok((Some(operation), None)),
-        None => Ok((
-            None,
-            client
-                .find(&own(NetworkFunction::PLURAL, &change.function))
-                .await?,
-        )),
-    }
+    Ok((operation.filter(|o| belongs_to(o, &change.uid)), function))
 }
 
 fn ensure_succeeded(operation: &Operation) -> Result<()> {
@@ -262,22 +241,16 @@ mod tests {
 
     #[test]
     fn a_change_without_an_operation_comes_to_an_end() {
-        let judge = |observed, settled| judge(&change(), None, Some(&function("u", observed)), settled);
-        let waits = Verdict::Wait("planning".to_owned());
-        assert_eq!(judge(2, false), waits);
-        // The operation may still be on its way.
-        assert_eq!(judge(3, false), waits);
-        assert_eq!(judge(3, true), Verdict::Nothing);
-        assert_eq!(judge(4, true), Verdict::Superseded);
+        let judge = |observed| judge(&change(), None, Some(&function("u", observed)));
+        assert_eq!(judge(2), Verdict::Wait("planning".to_owned()));
+        assert_eq!(judge(3), Verdict::Nothing);
+        assert_eq!(judge(4), Verdict::Superseded);
     }
 
     #[test]
     fn a_function_that_is_gone_or_another_of_its_name_ends_the_wait() {
-        assert_eq!(judge(&change(), None, None, false), Verdict::Gone);
-        assert_eq!(
-            judge(&change(), None, Some(&function("other", 1)), false),
-            Verdict::Gone
-        );
+        assert_eq!(judge(&change(), None, None), Verdict::Gone);
+        assert_eq!(judge(&change(), None, Some(&function("other", 1))), Verdict::Gone);
     }
 
     #[test]
@@ -285,11 +258,11 @@ mod tests {
         let mut operation = Operation::default();
         operation.status.message = "1/2 ready".to_owned();
         assert_eq!(
-            judge(&change(), Some(&operation), None, false),
+            judge(&change(), Some(&operation), None),
             Verdict::Wait("1/2 ready".to_owned())
         );
         operation.status.phase = OperationPhase::Succeeded;
-        assert_eq!(judge(&change(), Some(&operation), None, false), Verdict::Ended);
+        assert_eq!(judge(&change(), Some(&operation), None), Verdict::Ended);
     }
 
     #[test]

@@ -7,6 +7,9 @@ use gantry_topology::{Available, Misfit, NumaId};
 use crate::reason::Reason;
 use crate::{Explanation, NodeName, NodeVerdict, PodRequest};
 
+/// What an explanation says of a node that takes no pods at present: it is cordoned, or its agent is away.
+pub const NOT_SCHEDULABLE: &str = "cordoned or not ready";
+
 /// The line names this many different reasons; the verdicts have them all.
 const REASONS_IN_A_LINE: usize = 8;
 
@@ -95,7 +98,7 @@ fn verdict(reason: &Reason) -> NodeVerdict {
 
 fn text(reason: &Reason) -> String {
     match reason {
-        Reason::NotSchedulable => "cordoned or not ready".to_owned(),
+        Reason::NotSchedulable => NOT_SCHEDULABLE.to_owned(),
         Reason::Full { max_pods } => format!("it has {max_pods} pods and takes no more"),
         Reason::OtherNode { wanted } => format!("the pod is bound to node {wanted}"),
         Reason::RunsOn { node } => format!("the pod still runs on node {node}"),

@@ -17,5 +17,6 @@ mod score;
 mod tried;
 
 pub use check::{Violation, check};
+pub use explain::NOT_SCHEDULABLE;
 pub use model::*;
 pub use planner::plan;

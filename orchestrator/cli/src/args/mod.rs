@@ -55,15 +55,17 @@ impl Global {
         self.choose_kubeconfig(env::var_os("KUBECONFIG"))
     }
 
-    /// `variable` is a list as in PATH, of which the first that exists counts.
+    /// `variable` is a list as in PATH, of which the first that exists counts; if none does, the first is the one that is missed.
     fn choose_kubeconfig(&self, variable: Option<OsString>) -> PathBuf {
         if let Some(file) = &self.kubeconfig_file {
             return file.clone();
         }
-        let variable = variable.filter(|_| self.directory.is_none());
-        let mut files = variable.iter().flat_map(env::split_paths);
-        files
-            .find(|file| file.is_file())
+        let variable = variable.filter(|list| self.directory.is_none() && !list.is_empty());
+        let files: Vec<PathBuf> = variable.iter().flat_map(env::split_paths).collect();
+        let there = files.iter().find(|file| file.is_file());
+        there
+            .or(files.first())
+            .cloned()
             .unwrap_or_else(|| self.data_dir().kubeconfig())
     }
 }
@@ -330,8 +332,9 @@ mod tests {
             chosen(&["--kubeconfig", "/k", "--data-dir", "/d"], Some(&list)),
             PathBuf::from("/k")
         );
+        assert_eq!(chosen(&[], Some(&"/missing".into())), PathBuf::from("/missing"));
         assert_eq!(
-            chosen(&[], Some(&"/missing".into())),
+            chosen(&[], Some(&"".into())),
             PathBuf::from("/var/lib/gantry/kubeconfig")
         );
         assert_eq!(chosen(&[], None), PathBuf::from("/var/lib/gantry/kubeconfig"));
