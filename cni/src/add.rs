@@ -80,10 +80,8 @@ fn wire(pod: &PodLink, netlink: &mut Netlink, datapath: &Datapath) -> Result<(),
     crash::point(7);
     crate::sysctl::prepare_link(pod.link)?;
     let host_end = pod.host_end(netlink)?;
-    pod.configure()?;
-    crash::point(8);
     datapath.attach(pod.link, pod.link)?;
-    crash::point(9);
+    crash::point(8);
     // A link without any address fails even the loose reverse path filter.
     netlink.add_address(host_end.index, pod.gateway, 32)?;
     let entry = PodEntry {
@@ -93,8 +91,11 @@ fn wire(pod: &PodLink, netlink: &mut Netlink, datapath: &Datapath) -> Result<(),
         is_host: false,
     };
     datapath.add_pod(&entry)?;
-    // Only now can the pod send: its first packet has a known source.
     netlink.set_up(host_end.index, false)?;
+    crash::point(9);
+    // Last, so that the pod's first packet has a known source. And a veth that comes up after its peer can send at once; one
+    // that comes up before it sends into nothing until the kernel's work queue gets to it.
+    pod.configure()?;
     crash::point(10);
     Ok(())
 }

@@ -144,6 +144,21 @@ fn one_socket_talks_to_a_pod_directly_and_through_its_service() {
 }
 
 #[test]
+fn a_pod_can_send_as_soon_as_it_is_added() {
+    if !can_run("netns") {
+        return;
+    }
+    let node = Node::new("neti");
+    let server = node.pod("server");
+    let _server = serve(&server.ns, "server", 5060);
+    for i in 0..16 {
+        let pod = node.pod(&format!("p{i}"));
+        let client = udp_client(&pod.ns, SocketAddrV4::new(ANY, 5060));
+        assert!(ask(&client, (server.ip, 5060), 10).is_some(), "pod {i}");
+    }
+}
+
+#[test]
 fn an_address_that_comes_back_has_no_past() {
     if !can_run("netns") {
         return;

@@ -10,6 +10,8 @@ use gantry_nodeagent::runtime::{
     BindMount, ContainerUser, PodDir, RuntimeDir, RuntimeError, ShimHandle, purge,
 };
 use gantry_nodeagent_api::Security;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use runtime_support::{AGENT, PATIENCE, alive, exit_on_record, logged, node, until};
 
 #[test]
@@ -250,10 +252,7 @@ fn containers_die_with_a_killed_shim() {
     let mut events = shim.events().unwrap();
     assert_eq!(events.wait().unwrap(), state);
     let pid = shim.status().unwrap().pid;
-    Command::new("kill")
-        .args(["-9", &pid.to_string()])
-        .status()
-        .unwrap();
+    kill(Pid::from_raw(pid.try_into().unwrap()), Signal::SIGKILL).unwrap();
     assert!(matches!(events.wait(), Err(RuntimeError::ShimGone { .. })));
     until("the container is dead", || {
         node.cgroups.pids_of_pod("k").unwrap().is_empty().then_some(())

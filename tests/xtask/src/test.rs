@@ -112,7 +112,7 @@ impl Tally {
         let output = child.stdout.take().context("cargo test has no output")?;
         let failed_before = self.failed;
         for line in BufReader::new(output).lines() {
-            self.line(&line.context("cannot read cargo test's output")?);
+            self.show(&line.context("cannot read cargo test's output")?);
         }
         let status = child.wait().context("cargo test does not end")?;
         if !status.success() && self.failed == failed_before {
@@ -126,7 +126,7 @@ impl Tally {
     fn machine(&mut self) {
         let started = Instant::now();
         let failed_before = self.failed;
-        let result = vm::run(None, |line| self.line(line));
+        let result = vm::run(None, |line| self.show(line));
         match result {
             Err(error) if self.failed == failed_before => {
                 self.failed += 1;
@@ -136,8 +136,15 @@ impl Tally {
         }
     }
 
-    /// One line of a test program. Of what tests print that pass only a skip is shown, and counted as one.
-    fn line(&mut self, line: &str) {
+    fn show(&mut self, line: &str) {
+        if self.count(line) && !line.is_empty() {
+            println!("{line}");
+        }
+    }
+
+    /// Counts by one line of a test program; true if it is worth showing. Of what tests print that pass only a skip is, and
+    /// it is counted as one.
+    fn count(&mut self, line: &str) -> bool {
         match line {
             "successes:" => self.in_successes = true,
             "failures:" => self.in_successes = false,
@@ -152,11 +159,9 @@ impl Tally {
             self.skipped += number(counts, "ignored") + skips;
         } else if line.starts_with("SKIPPED: ") {
             self.skips += 1;
-            println!("{line}");
+            return true;
         }
-        if !self.in_successes && !line.is_empty() && !line.starts_with("SKIPPED: ") {
-            println!("{line}");
-        }
+        !self.in_successes
     }
 }
 
@@ -177,15 +182,15 @@ mod tests {
     #[test]
     fn counts_are_read_from_the_lines_of_test_programs() {
         let mut tally = Tally::default();
-        for line in [
+        let shown = [
             "test a ... ok",
             "successes:",
             "---- a stdout ----",
             "SKIPPED: needs root",
             "test result: FAILED. 3 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s",
-        ] {
-            tally.line(line);
-        }
+        ]
+        .map(|line| tally.count(line));
+        assert_eq!(shown, [true, false, false, true, true]);
         assert_eq!((tally.passed, tally.failed, tally.skipped), (2, 2, 2));
     }
 }
