@@ -180,7 +180,7 @@ impl fmt::Display for Report {
             row(&line.operation, Some(line.duration_ms), &line.span)?;
         }
         row("all operations", None, &self.under_operations)?;
-        row("undisturbed, same length", None, &self.undisturbed)?;
+        row("undisturbed", None, &self.undisturbed)?;
         writeln!(f, "\ncalls by instance:")?;
         for (pod, calls) in &self.calls.per_pod {
             writeln!(f, "  {pod:<42}{calls:>8}")?;
