@@ -277,7 +277,7 @@ fn an_eviction_cuts_no_sessions_off() {
         let other = json!({"preconditions": {"uid": "other"}});
         let dry = json!({"dryRun": ["All"]});
         assert_eq!(evict("calls", other).await, (409, unmarked, false));
-        assert_eq!(evict("calls", dry).await, (429, unmarked, false));
+        assert_eq!(evict("calls", dry).await, (201, unmarked, false));
         assert_eq!(evict("calls", json!({})).await, (429, marked, false));
         assert_eq!(evict("calls", json!({})).await, (429, marked, false));
         assert_eq!(evict("alone", json!({})).await, (429, draining, false));

@@ -18,6 +18,7 @@ const REQUIRED: &str = "netns,bpf,cgroup,images";
 pub fn run(quick: bool) -> Result<()> {
     prepare::ensure_programs()?;
     let root = prepare::is_root();
+    let started = Instant::now();
     let mut tally = Tally::default();
     tally.check("format", || shell::cargo(&["fmt", "--all", "--check"]));
     let clippy = [
@@ -54,10 +55,7 @@ pub fn run(quick: bool) -> Result<()> {
         (_, false) => tally.skip("machine and demo", "not root"),
         (false, true) => tally.machine_and_demo(),
     }
-    println!(
-        "{} passed, {} failed, {} skipped",
-        tally.passed, tally.failed, tally.skipped
-    );
+    println!("{}", tally.closing_line(started));
     if tally.failed > 0 {
         bail!("{} failed", tally.failed);
     }
@@ -90,6 +88,18 @@ impl Tally {
                 println!("FAILED: {name} ({took_s} s): {error:#}");
             }
         }
+    }
+
+    /// Over everything, in the words of `cargo test`, for whoever reads those.
+    fn closing_line(&self, started: Instant) -> String {
+        format!(
+            "test result: {}. {} passed; {} failed; {} ignored; 0 measured; 0 filtered out; finished in {:.2}s",
+            if self.failed == 0 { "ok" } else { "FAILED" },
+            self.passed,
+            self.failed,
+            self.skipped,
+            started.elapsed().as_secs_f64()
+        )
     }
 
     fn skip(&mut self, name: &str, why: &str) {
