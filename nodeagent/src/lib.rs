@@ -2,6 +2,7 @@
 //! orchestrator, of services or of the network beyond the path of a network namespace.
 
 pub mod agent;
+mod chain;
 pub mod core;
 pub mod exec;
 pub mod host;

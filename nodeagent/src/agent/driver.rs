@@ -12,6 +12,7 @@ use super::ledger::LedgerFile;
 use super::network::Network;
 use super::pods::Pods;
 use super::probe;
+use crate::chain::chain;
 use crate::core::{Action, Event, PodFailure, PodOp, State, step};
 
 /// How many pods are prepared or torn down at once.
@@ -124,7 +125,7 @@ impl Hands {
                         dns.send_replace(Some(Arc::new(Table::new(&node, wanted.dns))));
                         pods.knows(node);
                     }
-                    let result = result.map_err(|failure| failure.chain());
+                    let result = result.map_err(|failure| chain(&failure));
                     if let Err(error) = &result {
                         tracing::error!(
                             generation = wanted.generation.0,

@@ -45,18 +45,4 @@ impl Failure {
             source,
         }
     }
-
-    /// The error with its causes, for people.
-    pub(super) fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = self.source();
-        while let Some(cause) = next {
-            let cause_text = cause.to_string();
-            if !text.ends_with(&cause_text) {
-                text = format!("{text}: {cause_text}");
-            }
-            next = cause.source();
-        }
-        text
-    }
 }

@@ -15,6 +15,7 @@ use tonic::transport::Channel;
 
 use super::settings::Orchestrator;
 use super::tls;
+use crate::chain::chain;
 use crate::core::Event;
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -200,14 +201,4 @@ async fn ready(
 
 fn wire(message: &AgentMessage) -> proto::AgentMessage {
     message.into()
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }

@@ -13,6 +13,7 @@ use super::cni::{Cni, CniError};
 use super::netns::NetnsDir;
 use super::watch::Watches;
 use super::{Failure, Settings};
+use crate::chain::chain;
 use crate::core::{Exit, Limits, PodDone, PodFailure, PodOp, Run};
 use crate::host::cgroup::{Cgroups, Hierarchy};
 use crate::runtime::{
@@ -70,7 +71,7 @@ impl Pods {
         };
         done.map_err(|failure| PodFailure {
             memory_in_use: matches!(&failure, Failure::Cgroup(error) if error.in_use()),
-            message: failure.chain(),
+            message: chain(&failure),
         })
     }
 

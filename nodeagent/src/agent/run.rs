@@ -24,6 +24,7 @@ use super::pods::Pods;
 use super::session;
 use super::watch::Watches;
 use super::{Args, Settings};
+use crate::chain::chain;
 use crate::core::{Event, State};
 use crate::host::cgroup::Cgroups;
 use crate::runtime::RuntimeDir;
@@ -169,7 +170,7 @@ async fn count(network: Arc<Network>, answers: mpsc::Sender<Event>, cancel: Canc
             }
             Ok(Ok(None)) => {}
             Ok(Err(failure)) => {
-                tracing::debug!(error = failure.chain(), "cannot read the datapath's counters")
+                tracing::debug!(error = chain(&failure), "cannot read the datapath's counters")
             }
             Err(_) => return,
         }

@@ -19,8 +19,9 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
 
+use crate::chain::chain;
 use crate::runtime::{PodDir, RuntimeError};
-use crate::shim::launch::{chain, die_with, execvp, fresh_signals, own_pidfd};
+use crate::shim::launch::{die_with, execvp, fresh_signals, own_pidfd};
 
 /// The exit code when the command could not be run at all; else it is the command's own, 128 + signal if killed.
 pub const NOT_RUN: u8 = 125;

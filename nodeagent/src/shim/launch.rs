@@ -22,6 +22,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
 
 use super::spec;
+use crate::chain::chain;
 use crate::runtime::{ContainerStart, PodDir};
 
 /// How long a start may take, the wait for slow mounts included; shorter than what the agent waits for an answer.
@@ -292,18 +293,4 @@ fn program(spec: &Spec) -> String {
 
 fn words(what: &str, error: &io::Error) -> String {
     format!("cannot {what}: {error}")
-}
-
-/// An error with its causes, each once.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let more = inner.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = inner.source();
-    }
-    text
 }

@@ -27,20 +27,24 @@ pub fn hash(parts: &[&str]) -> String {
     hex::encode(sha.finalize())
 }
 
+/// A hash in the form of a UUID version 8 (RFC 9562, section 5.8).
+pub fn uuid(hash: &str) -> String {
+    format!(
+        "{}-{}-8{}-8{}-{}",
+        &hash[..8],
+        &hash[8..12],
+        &hash[12..15],
+        &hash[15..18],
+        &hash[18..30]
+    )
+}
+
 /// Sets uid, birth and generation of a new object. The uid is unique as long as no name is born twice in one millisecond.
 pub fn be_born(kind: &str, meta: &mut ObjectMeta, now_ms: u64) {
     let namespace = meta.namespace.clone().unwrap_or_default();
     let name = meta.name.clone().unwrap_or_default();
     let h = hash(&[kind, &namespace, &name, &now_ms.to_string()]);
-    // The form of a UUID version 8 (RFC 9562, section 5.8).
-    meta.uid = Some(format!(
-        "{}-{}-8{}-8{}-{}",
-        &h[..8],
-        &h[8..12],
-        &h[12..15],
-        &h[15..18],
-        &h[18..30]
-    ));
+    meta.uid = Some(uuid(&h));
     meta.creation_timestamp = Some(time(now_ms));
     meta.generation = Some(1);
 }

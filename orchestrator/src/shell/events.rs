@@ -32,7 +32,7 @@ pub(super) fn object(note: &EventNote, now_ms: u64, number: usize) -> (Key, Valu
     let value = json!({
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": name, "namespace": namespace, "uid": uid(unique), "creationTimestamp": time},
+        "metadata": {"name": name, "namespace": namespace, "uid": meta::uuid(&meta::hash(&["Event", unique])), "creationTimestamp": time},
         "involvedObject": involved,
         "type": if note.warning { "Warning" } else { "Normal" },
         "reason": note.reason,
@@ -43,18 +43,6 @@ pub(super) fn object(note: &EventNote, now_ms: u64, number: usize) -> (Key, Valu
         "count": 1,
     });
     (Key::new(namespace, &name), value)
-}
-
-fn uid(unique: &str) -> String {
-    let h = meta::hash(&["Event", unique]);
-    format!(
-        "{}-{}-8{}-8{}-{}",
-        &h[..8],
-        &h[8..12],
-        &h[12..15],
-        &h[15..18],
-        &h[18..30]
-    )
 }
 
 /// Removes Events that are old.

@@ -141,17 +141,17 @@ fn born(store: &mut Store, mut object: Object, now_ms: u64) {
     }
 }
 
+fn pick(store: &Store, rng: &mut Rng, functions: &[Key]) -> Option<Arc<NetworkFunction>> {
+    store.objects.functions.get(rng.pick(functions)?).cloned()
+}
+
 fn change(
     store: &mut Store,
     rng: &mut Rng,
     functions: &[Key],
     how: impl FnOnce(&mut NetworkFunction, &mut Rng),
 ) {
-    let Some(old) = rng
-        .pick(functions)
-        .and_then(|key| store.objects.functions.get(key))
-        .cloned()
-    else {
+    let Some(old) = pick(store, rng, functions) else {
         return;
     };
     if old.metadata.deletion_timestamp.is_some() {
@@ -194,11 +194,7 @@ fn delete(store: &mut Store, rng: &mut Rng, functions: &[Key], now_ms: u64) {
         store.objects.remove("NetworkService", &pair);
         return;
     }
-    let Some(old) = rng
-        .pick(functions)
-        .and_then(|key| store.objects.functions.get(key))
-        .cloned()
-    else {
+    let Some(old) = pick(store, rng, functions) else {
         return;
     };
     let mut new = (*old).clone();

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use gantry_tests::gantry::Gantry;
 use gantry_tests::target_dir;
 
-use crate::{fails, machine, up};
+use crate::{machine, up};
 
 #[test]
 fn a_machine_that_cannot_is_told_why_and_left_alone() -> Result<()> {
@@ -73,5 +73,16 @@ fn refuses(gantry: &Gantry, args: &[&str], expected: &str) -> Result<()> {
         "`gantry {}` deployed something",
         args.join(" ")
     );
+    Ok(())
+}
+
+/// Runs a command that must fail, and say these things.
+fn fails(command: &mut Command, expected: &[&str]) -> Result<()> {
+    let output = command.output()?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(!output.status.success(), "should fail: {command:?}");
+    for part in expected {
+        ensure!(text.contains(part), "`{part}` is missing in: {text}");
+    }
     Ok(())
 }

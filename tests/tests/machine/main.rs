@@ -4,11 +4,10 @@ mod bad_input;
 mod life;
 mod pinning;
 
-use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use gantry_tests::gantry::Gantry;
 
 /// These tests share the CPUs and look at what is left on the machine: one at a time.
@@ -41,15 +40,4 @@ fn up(name: &str, net: u8, options: &[&str]) -> Result<Gantry> {
     gantry.first_up(&[&["--pod-cidr", &pods, "--service-cidr", &services], options].concat())?;
     gantry.import_images()?;
     Ok(gantry)
-}
-
-/// Runs a command that must fail, and say these things.
-fn fails(command: &mut Command, expected: &[&str]) -> Result<()> {
-    let output = command.output()?;
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(!output.status.success(), "should fail: {command:?}");
-    for part in expected {
-        ensure!(text.contains(part), "`{part}` is missing in: {text}");
-    }
-    Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -29,14 +30,6 @@ const HAS_ENDED: &str = "gantry-vm: exit ";
 const BOOT_PATIENCE: Duration = Duration::from_secs(120);
 const BOOTS: usize = 3;
 
-/// What came of a run.
-pub enum Outcome {
-    /// The script ended with this exit code.
-    Exit(i32),
-    /// The machine never came to the script.
-    NoBoot,
-}
-
 /// A machine that is off.
 pub struct Machine<'a> {
     kernel: &'a Kernel,
@@ -56,10 +49,10 @@ impl<'a> Machine<'a> {
     pub fn run(&self, script: &str, patience: Duration, mut line: impl FnMut(&str)) -> Result<i32> {
         let initrd = self.initrd(script)?;
         for boot in 1..=BOOTS {
-            match self.boot(&initrd, patience, &mut line)? {
-                Outcome::Exit(code) => return Ok(code),
-                Outcome::NoBoot => eprintln!("the machine did not come up ({boot} of {BOOTS} boots)"),
+            if let Some(code) = self.boot(&initrd, patience, &mut line)? {
+                return Ok(code);
             }
+            eprintln!("the machine did not come up ({boot} of {BOOTS} boots)");
         }
         bail!(
             "the machine does not boot; its kernel is {}",
@@ -67,7 +60,8 @@ impl<'a> Machine<'a> {
         )
     }
 
-    fn boot(&self, initrd: &Path, patience: Duration, line: &mut impl FnMut(&str)) -> Result<Outcome> {
+    /// `None` if the machine never came to the script.
+    fn boot(&self, initrd: &Path, patience: Duration, line: &mut impl FnMut(&str)) -> Result<Option<i32>> {
         let mut qemu = Running(
             self.qemu(initrd)
                 .spawn()
@@ -81,14 +75,14 @@ impl<'a> Machine<'a> {
             match lines.recv_timeout(allowed.saturating_sub(started.elapsed())) {
                 Ok(text) => {
                     if let Some(code) = text.strip_prefix(HAS_ENDED) {
-                        return Ok(Outcome::Exit(code.trim().parse().context("exit code")?));
+                        return Ok(Some(code.trim().parse().context("exit code")?));
                     }
                     is_up |= text.contains(IS_UP);
                     line(&text);
                 }
                 Err(RecvTimeoutError::Timeout) if is_up => bail!("not done after {patience:?}"),
                 Err(RecvTimeoutError::Disconnected) if is_up => bail!("the machine went off before the end"),
-                Err(_) => return Ok(Outcome::NoBoot),
+                Err(_) => return Ok(None),
             }
         }
     }
@@ -148,7 +142,7 @@ impl<'a> Machine<'a> {
              echo \"{HAS_ENDED}$(cat /run/code)\"\nbusybox poweroff -f\n"
         );
         fs::write(root.join("script"), script)?;
-        shell::run("chmod", &["+x", &root.join("init").to_string_lossy()])?;
+        fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))?;
         pack(&root, &self.dir.join("initrd.cpio"))
     }
 }
