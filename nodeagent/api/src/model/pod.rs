@@ -1,0 +1,159 @@
+//! A pod as it has to be, exactly.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use gantry_topology::{CpuSet, NumaId};
+use serde::{Deserialize, Serialize};
+
+use super::{Probe, SessionProbe};
+
+/// Whether a pod is to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PodDesired {
+    /// Run it.
+    #[default]
+    Run,
+    /// Stop it (SIGTERM, grace, SIGKILL) and release what it holds. Absent from the configuration means the same.
+    Stop,
+}
+
+/// One pod, exactly.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodConfig {
+    /// Namespace.
+    pub namespace: String,
+    /// Name; the pod's host name.
+    pub name: String,
+    /// Labels, for logs and metrics.
+    pub labels: BTreeMap<String, String>,
+    /// Run or stop.
+    pub desired: PodDesired,
+    /// Address on the pod network.
+    pub address: Option<Ipv4Addr>,
+    /// True: the pod uses the host's network namespace.
+    pub host_network: bool,
+    /// When containers start again.
+    pub restart_policy: RestartPolicy,
+    /// Seconds between SIGTERM and SIGKILL.
+    pub termination_grace_s: u32,
+    /// NUMA nodes whose memory may be used (cpuset.mems); empty means all.
+    pub numa_nodes: Vec<NumaId>,
+    /// Containers, in start order.
+    pub containers: Vec<ContainerConfig>,
+    /// Volumes by name.
+    pub volumes: BTreeMap<String, Volume>,
+    /// Where the number of live sessions is read, if the function tells it.
+    pub sessions: Option<SessionProbe>,
+}
+
+/// When the agent starts a container again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RestartPolicy {
+    /// Whatever the exit code, with back-off.
+    #[default]
+    Always,
+    /// Only after a non-zero exit.
+    OnFailure,
+    /// Never.
+    Never,
+}
+
+/// One container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerConfig {
+    /// Name within the pod.
+    pub name: String,
+    /// Image name or digest in the image store.
+    pub image: String,
+    /// Replaces the image's entrypoint if not empty. `$(VAR)` is already expanded.
+    pub command: Vec<String>,
+    /// Replaces the image's arguments if not empty (or if `command` is set).
+    pub args: Vec<String>,
+    /// Environment, added to the image's.
+    pub env: Vec<(String, String)>,
+    /// Working directory; empty means the image's.
+    pub working_dir: String,
+    /// CPU, memory, hugepages.
+    pub resources: ContainerResources,
+    /// Mounts of the pod's volumes.
+    pub mounts: Vec<Mount>,
+    /// What it may do.
+    pub security: Security,
+    /// Gates traffic.
+    pub readiness: Option<Probe>,
+    /// Failing it restarts the container.
+    pub liveness: Option<Probe>,
+    /// Holds back the other two until it succeeded once.
+    pub startup: Option<Probe>,
+}
+
+/// Exact resources; every field may change on a live container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerResources {
+    /// Exclusive CPUs; empty means the node's shared pool.
+    pub cpus: CpuSet,
+    /// CPU request in thousandths (cpu.shares / cpu.weight).
+    pub cpu_request_milli: u32,
+    /// CFS quota in thousandths of a CPU, if limited.
+    pub cpu_limit_milli: Option<u32>,
+    /// Memory limit in bytes; 0 means none.
+    pub memory_bytes: u64,
+    /// Hugepage limits: page size in bytes to bytes.
+    pub hugepages: BTreeMap<u64, u64>,
+}
+
+/// A volume of the pod.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Volume {
+    /// Files with given content (ConfigMap, Secret): file name to bytes (UTF-8 text).
+    Files(BTreeMap<String, String>),
+    /// A tmpfs with a size limit in bytes.
+    #[serde(rename_all = "camelCase")]
+    Scratch {
+        /// 0 means the kernel's default, half of the node's memory.
+        size_bytes: u64,
+    },
+    /// A path of the host.
+    #[serde(rename_all = "camelCase")]
+    HostPath {
+        /// Absolute path.
+        path: String,
+    },
+}
+
+/// A volume, or one file of it, mounted in a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mount {
+    /// Volume name.
+    pub volume: String,
+    /// Absolute path in the container.
+    pub path: String,
+    /// Only this file of the volume.
+    pub sub_path: Option<String>,
+    /// No writes.
+    pub read_only: bool,
+}
+
+/// What a container may do. The default is the least.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Security {
+    /// Numeric user; `None` means the image's.
+    pub user: Option<u32>,
+    /// Numeric group; `None` means the image's.
+    pub group: Option<u32>,
+    /// Capabilities (without `CAP_`), for example `NET_ADMIN`.
+    pub capabilities: Vec<String>,
+    /// Everything allowed.
+    pub privileged: bool,
+    /// Root file system without writes.
+    pub read_only_root: bool,
+}

@@ -1,0 +1,57 @@
+//! How a container is asked how it is.
+
+use serde::{Deserialize, Serialize};
+
+/// A periodic check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Probe {
+    /// What is done.
+    pub action: ProbeAction,
+    /// Milliseconds before the first.
+    pub initial_delay_ms: u64,
+    /// Milliseconds between two.
+    pub period_ms: u64,
+    /// Milliseconds until one counts as failed.
+    pub timeout_ms: u64,
+    /// Failures in a row that count.
+    pub failure_threshold: u32,
+    /// Successes in a row that count.
+    pub success_threshold: u32,
+}
+
+/// How a probe asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ProbeAction {
+    /// HTTP GET on the pod's address; 200-399 is success.
+    #[serde(rename_all = "camelCase")]
+    HttpGet {
+        /// Port.
+        port: u16,
+        /// Path with query.
+        path: String,
+    },
+    /// A TCP connection to the pod's address.
+    TcpSocket {
+        /// Port.
+        port: u16,
+    },
+    /// A command in the container; exit code 0 is success.
+    Exec {
+        /// argv.
+        command: Vec<String>,
+    },
+}
+
+/// Where a function tells how many sessions (dialogs, calls, contexts) it carries: Prometheus text on the pod's address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionProbe {
+    /// Port.
+    pub port: u16,
+    /// Path.
+    pub path: String,
+    /// Metric name; samples with different labels are summed.
+    pub metric: String,
+}

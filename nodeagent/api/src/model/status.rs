@@ -1,0 +1,105 @@
+//! What an agent sees.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use gantry_topology::CpuSet;
+use serde::{Deserialize, Serialize};
+
+use super::{ContainerResources, Generation, PodUid};
+
+/// Everything an agent sees, as a whole, on every change and at least every few seconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// The newest generation accepted into the ledger.
+    pub accepted: Generation,
+    /// The newest generation whose every change is done (pods may still be starting or stopping).
+    pub applied: Generation,
+    /// The pods on the node, those that are going included, until they are gone without rest.
+    pub pods: BTreeMap<PodUid, PodStatus>,
+    /// Counters of the node's datapath.
+    pub network: NetworkCounters,
+    /// Why the node's addresses, services and names are not as configured; empty when they are.
+    #[serde(default)]
+    pub network_message: String,
+}
+
+/// Life of a pod on its node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PodPhase {
+    /// Being prepared.
+    #[default]
+    Pending,
+    /// All containers started at least once.
+    Running,
+    /// SIGTERM sent, or being taken down.
+    Stopping,
+    /// All containers ended, none starts again, all with code 0.
+    Succeeded,
+    /// All containers ended, none starts again, one with a code other than 0; or it could not be started.
+    Failed,
+}
+
+/// One pod as seen.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodStatus {
+    /// Phase.
+    pub phase: PodPhase,
+    /// All containers run and are ready.
+    pub ready: bool,
+    /// Exclusive CPUs the pod holds in the kernel at this moment, all containers together.
+    pub cpus: CpuSet,
+    /// Memory limit in bytes in force at this moment, all containers together.
+    pub memory_bytes: u64,
+    /// Address.
+    pub address: Option<Ipv4Addr>,
+    /// Milliseconds since the Unix epoch; 0 before the start.
+    pub started_at_ms: u64,
+    /// Containers, in order.
+    pub containers: Vec<ContainerStatus>,
+    /// Live sessions, if the function tells.
+    pub sessions: Option<u64>,
+    /// The last error in words; empty when all is well.
+    pub message: String,
+}
+
+/// One container as seen.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerStatus {
+    /// Name.
+    pub name: String,
+    /// Running now.
+    pub running: bool,
+    /// Passed its readiness probe (or has none).
+    pub ready: bool,
+    /// Number of restarts.
+    pub restarts: u32,
+    /// Host pid while running.
+    pub pid: Option<u32>,
+    /// Milliseconds since the Unix epoch of the last start.
+    pub started_at_ms: u64,
+    /// Exit code of the last run; 128 + signal when killed.
+    pub exit_code: Option<i32>,
+    /// Digest of the image in use.
+    pub image_id: String,
+    /// Resources in force in the kernel.
+    pub resources: ContainerResources,
+    /// Why it does not run; empty when it does.
+    pub message: String,
+}
+
+/// Datapath counters since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkCounters {
+    /// Packets seen.
+    pub packets: u64,
+    /// Packets dropped, by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// New flows by backend: `vip:port/protocol>address:port`.
+    pub new_flows: BTreeMap<String, u64>,
+}
