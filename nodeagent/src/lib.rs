@@ -5,6 +5,7 @@ pub mod agent;
 mod chain;
 pub mod core;
 pub mod exec;
+mod guard;
 pub mod host;
 pub mod runtime;
 pub mod shim;

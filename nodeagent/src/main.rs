@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use gantry_nodeagent::runtime::sealed;
 
 #[derive(Parser)]
 #[command(
@@ -29,7 +30,18 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
+    let command = Cli::parse().command;
+    let name = match &command {
+        Command::Shim(_) => Some("gantry-shim"),
+        Command::Exec(_) => Some("gantry-exec"),
+        Command::Agent(_) => Some("gantry-nodeagent"),
+        Command::Purge(_) => None,
+    };
+    if let Some(Err(error)) = name.map(sealed::enter) {
+        eprintln!("gantry-nodeagent: cannot run from a sealed copy of itself: {error}");
+        return ExitCode::FAILURE;
+    }
+    match command {
         Command::Shim(args) => gantry_nodeagent::shim::main(&args),
         Command::Exec(args) => gantry_nodeagent::exec::main(&args),
         Command::Agent(args) => report(gantry_nodeagent::agent::main(&args)),

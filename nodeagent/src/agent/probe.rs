@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use super::http;
+use crate::runtime::sealed;
 
 /// Longest answer to an HTTP probe in bytes; it is not looked at.
 const PROBE_LIMIT: usize = 64 << 10;
@@ -46,7 +47,7 @@ pub(super) async fn run(
             }
         }
         ProbeAction::Exec { command } => {
-            let mut child = Command::new(executable);
+            let mut child = Command::from(sealed::command(executable));
             child
                 .arg("exec")
                 .arg("--pod-dir")

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use gantry_topology::CpuSet;
 
+use crate::runtime::sealed;
+
 /// Arguments of `gantry-nodeagent agent`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
@@ -195,9 +197,7 @@ fn agent_dir(data_dir: &Path) -> Result<PathBuf, ArgumentError> {
 pub(super) fn cni_bin(given: Option<&Path>) -> Result<PathBuf, ArgumentError> {
     let path = match given {
         Some(path) => absolute("cni-bin", path)?,
-        None => std::env::current_exe()
-            .unwrap_or_default()
-            .with_file_name("gantry-cni"),
+        None => sealed::installed().with_file_name("gantry-cni"),
     };
     if path.is_file() {
         return Ok(path);

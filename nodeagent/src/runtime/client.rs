@@ -5,12 +5,14 @@ use std::io::{self, BufReader};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use super::{
-    ContainerStart, ContainerState, PodDir, Reply, Request, RuntimeError, ShimStatus, read_line, write_line,
+    ContainerStart, ContainerState, PodDir, Reply, Request, RuntimeError, ShimStatus, read_line, sealed,
+    write_line,
 };
+use crate::guard;
 
 /// How long a shim may take to answer; a start has a limit of its own inside the shim, which is shorter.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(45);
@@ -45,14 +47,17 @@ impl ShimHandle {
             reason,
         };
         // The command returns when its grandchild, the shim, listens; the shim itself is nobody's child.
-        let output = Command::new(executable)
+        let mut command = sealed::command(executable);
+        command
             .arg("shim")
             .arg("--dir")
             .arg(dir.path())
             .env_clear()
             .stdin(Stdio::null())
             .stdout(log)
-            .stderr(Stdio::piped())
+            .stderr(Stdio::piped());
+        guard::pass_on(&mut command);
+        let output = command
             .output()
             .map_err(|e| failed(format!("{}: {e}", executable.display())))?;
         if !output.status.success() {

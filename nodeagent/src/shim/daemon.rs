@@ -62,7 +62,6 @@ pub(super) fn start(dir: &PodDir) -> io::Result<()> {
 fn set_up(dir: &PodDir) -> io::Result<(Server, Flock<File>)> {
     setsid()?;
     rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))?;
-    rustix::thread::set_name(c"gantry-shim")?;
     umask(Mode::from_bits_truncate(0o022));
     // SAFETY: ignoring a signal needs no handler.
     unsafe { signal(Signal::SIGHUP, SigHandler::SigIgn) }?;

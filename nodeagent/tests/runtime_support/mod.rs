@@ -90,7 +90,8 @@ impl Node {
         }
         fs::copy(busybox().unwrap(), root.join("bin/busybox")).unwrap();
         for tool in [
-            "sh", "cat", "echo", "sleep", "id", "ls", "grep", "head", "hostname", "kill", "dd", "stty", "yes",
+            "sh", "cat", "echo", "sleep", "id", "ls", "grep", "head", "hostname", "kill", "dd", "stty",
+            "yes", "chmod", "mkdir",
         ] {
             std::os::unix::fs::symlink("busybox", root.join("bin").join(tool)).unwrap();
         }
@@ -181,4 +182,34 @@ pub fn alive(pid: u32) -> bool {
             .rsplit_once(") ")
             .is_some_and(|(_, rest)| rest.starts_with('Z'))
     })
+}
+
+/// Puts what a process has loaded into a root file system, where its program then runs.
+pub fn libraries_of(pid: u32, root: &Path) {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let mut files: Vec<&str> = maps
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(5))
+        .filter(|path| path.contains(".so"))
+        .collect();
+    files.sort_unstable();
+    files.dedup();
+    let loader = "/lib64/ld-linux-x86-64.so.2";
+    for file in files.into_iter().chain([loader]) {
+        let target = root.join(file.trim_start_matches('/'));
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::copy(file, &target).unwrap();
+    }
+    // Where a distribution has merged /usr, programs look in the links.
+    let lib = root.join("lib");
+    if root.join("usr/lib").is_dir() && !lib.exists() {
+        std::os::unix::fs::symlink("usr/lib", lib).unwrap();
+    }
+}
+
+/// A row of `smaps_rollup` (`proc_pid_smaps(5)`), in kB.
+pub fn memory_kb(pid: u32, row: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let line = text.lines().find(|line| line.starts_with(row)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

@@ -17,6 +17,7 @@ use tokio_stream::{Stream, StreamExt};
 
 use super::{CHUNK_BYTES, Pipe, container_of};
 use crate::agent::pods::Pods;
+use crate::runtime::sealed;
 
 /// Runs it; returns the last frame.
 pub(super) async fn run(
@@ -33,7 +34,7 @@ pub(super) async fn run(
         Ok(container) => container,
         Err(reason) => return SessionFrame::Error(reason),
     };
-    let mut command = Command::new(&pods.settings.executable);
+    let mut command = Command::from(sealed::command(&pods.settings.executable));
     command
         .arg("exec")
         .arg("--pod-dir")
