@@ -83,6 +83,7 @@ fn config(agent: &Agent) -> NodeConfig {
         .into(),
         services: [("core/web".to_owned(), service)].into(),
         dns: [("web.core.svc.cluster.local".to_owned(), vec![vip(agent).into()])].into(),
+        cluster: "c".to_owned(),
     }
 }
 

@@ -26,6 +26,7 @@ pub async fn start(parts: Parts) -> Result<Controllers, ServerError> {
         service_cidr: parts.config.service_cidr,
         cluster_domain: parts.config.cluster_domain,
         seed: SEED,
+        cluster: parts.cluster,
     };
     let shell = Shell::open(parts.objects.store().clone(), parts.link, parts.events, settings).await?;
     let planning = Arc::new(WhatIf(shell.planner()));

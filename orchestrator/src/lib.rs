@@ -2,6 +2,7 @@
 
 pub mod apiserver;
 mod cleaner;
+pub mod cluster;
 pub mod controllers;
 pub mod core;
 pub mod kinds;
@@ -10,4 +11,5 @@ pub mod pki;
 pub mod quantity;
 pub mod server;
 pub mod shell;
+pub mod state;
 pub mod store;

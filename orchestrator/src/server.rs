@@ -1,8 +1,7 @@
 //! Composition: store, objects, certificates, link, API, controllers.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
@@ -13,13 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::apiserver::{ApiServer, ListenError, Listener, Objects, Planning};
 use crate::cleaner::Cleaner;
+use crate::cluster::ClusterError;
 use crate::link::{LinkEvent, LinkHandle};
-use crate::pki::{self, PkiError};
+use crate::pki::PkiError;
 use crate::shell::ShellError;
-use crate::store::{Limits, LocalStore, OpenError, Store};
-
-/// The store's file in the data directory.
-const STORE: &str = "store.redb";
+use crate::state::{self, State};
+use crate::store::{OpenError, Store};
 
 /// What the orchestrator is told.
 #[derive(Clone, Debug)]
@@ -36,6 +34,8 @@ pub struct ServerConfig {
     pub pod_cidr: Ipv4Net,
     /// DNS domain.
     pub cluster_domain: String,
+    /// The cluster that the settings of the data directory name; `None` before it has come up for the first time.
+    pub cluster: Option<String>,
 }
 
 /// The orchestrator cannot start, or not go on.
@@ -49,6 +49,15 @@ pub enum ServerError {
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// The state is not all there, or not of one cluster.
+    #[error("{}: nothing is started, and pods run on", data_dir.display())]
+    Cluster {
+        /// Where.
+        data_dir: PathBuf,
+        /// What is wrong, and what to do.
+        #[source]
+        source: ClusterError,
     },
     /// The store.
     #[error(transparent)]
@@ -68,6 +77,8 @@ pub enum ServerError {
 pub struct Parts {
     /// The configuration.
     pub config: ServerConfig,
+    /// The cluster's id.
+    pub cluster: String,
     /// Objects by the rules of the table.
     pub objects: Objects,
     /// The agents.
@@ -95,15 +106,14 @@ pub async fn serve<F>(
 where
     F: Future<Output = Result<Controllers, ServerError>>,
 {
-    prepare(&config.data_dir)?;
-    let pki = pki::ensure(&config.data_dir, config.listen, &config.names)?;
-    // The port first: a second orchestrator must fail before it touches anything that lasts.
+    let State { store, pki, cluster } = state::open(&config)?;
     let listener = Listener::bind(config.listen, pki.server_config()?).await?;
-    let store: Arc<dyn Store> = Arc::new(LocalStore::open(&config.data_dir.join(STORE), Limits::default())?);
+    let store: Arc<dyn Store> = Arc::new(store);
     let objects = Objects::new(store, config.service_cidr);
-    let (link, events) = LinkHandle::new();
+    let (link, events) = LinkHandle::new(&cluster);
     let parts = Parts {
         config: config.clone(),
+        cluster,
         objects: objects.clone(),
         link: link.clone(),
         events,
@@ -135,22 +145,4 @@ where
         }
     }
     Ok(())
-}
-
-fn prepare(data_dir: &Path) -> Result<(), ServerError> {
-    // Whoever made the directory: only the owner reads the store, Secrets are in it.
-    let made = std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(data_dir)
-        .and_then(|()| {
-            let store = data_dir.join(STORE);
-            let mut options = std::fs::File::options();
-            let file = options.create(true).append(true).mode(0o600).open(store)?;
-            file.set_permissions(std::fs::Permissions::from_mode(0o600))
-        });
-    made.map_err(|source| ServerError::DataDir {
-        path: data_dir.to_owned(),
-        source,
-    })
 }

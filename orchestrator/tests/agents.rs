@@ -26,7 +26,7 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
 
 fn server_with_node(node: &str) -> Server {
     let server = Server::start();
-    pki::ensure(server.dir.path(), server.address, &[])
+    pki::Issuer::open(server.dir.path())
         .unwrap()
         .issue_node(node)
         .unwrap();
@@ -117,7 +117,7 @@ async fn status_line(server: &Server, certificate: &str, path: &str) -> String {
 fn each_certificate_opens_its_own_door_only() {
     let server = server_with_node("n1");
     let stranger = tempfile::tempdir().unwrap();
-    pki::ensure(stranger.path(), server.address, &[]).unwrap();
+    pki::ensure(stranger.path(), server.address, &[], "other").unwrap();
     for suffix in ["crt", "key"] {
         let from = stranger.path().join(format!("pki/admin.{suffix}"));
         std::fs::copy(from, server.dir.path().join(format!("pki/stranger.{suffix}"))).unwrap();

@@ -60,7 +60,7 @@ async fn obey(mut agent: Agent, told: watch::Sender<NodeConfig>) {
 #[test]
 fn a_deployment_comes_to_a_node_gets_ready_and_goes() {
     let server = Server::with_controllers();
-    pki::ensure(server.dir.path(), server.address, &[])
+    pki::Issuer::open(server.dir.path())
         .unwrap()
         .issue_node("n1")
         .unwrap();

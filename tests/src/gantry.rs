@@ -18,6 +18,7 @@ use crate::{image_cache, poll, target_dir};
 pub struct Gantry {
     data_dir: PathBuf,
     keep: bool,
+    host_name: Option<String>,
 }
 
 impl Gantry {
@@ -30,11 +31,25 @@ impl Gantry {
             .mode(0o700)
             .create(&data_dir)
             .with_context(|| format!("cannot create {}", data_dir.display()))?;
-        Ok(Self { data_dir, keep })
+        Ok(Self {
+            data_dir,
+            keep,
+            host_name: None,
+        })
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(target_dir().join("gantry"));
+        let program = target_dir().join("gantry");
+        let mut command = match &self.host_name {
+            None => Command::new(program),
+            Some(name) => {
+                let mut command = Command::new("unshare");
+                command
+                    .args(["--uts", "sh", "-c", "hostname \"$0\" && exec \"$@\"", name])
+                    .arg(program);
+                command
+            }
+        };
         command
             .args(args)
             .arg("--data-dir")
@@ -46,7 +61,17 @@ impl Gantry {
 
     /// One in a given directory that is never taken down.
     pub fn at(data_dir: PathBuf) -> Self {
-        Self { data_dir, keep: true }
+        Self {
+            data_dir,
+            keep: true,
+            host_name: None,
+        }
+    }
+
+    /// With processes that see another host name: the node is called so.
+    pub fn with_host_name(mut self, name: &str) -> Self {
+        self.host_name = Some(name.to_owned());
+        self
     }
 
     /// Starts what does not run.
@@ -74,10 +99,17 @@ impl Gantry {
 
     /// Ends one of the processes (`orchestrator`, `nodeagent`) by a signal and waits until it is gone.
     pub fn end_process(&self, process: &str, signal: Signal) -> Result<()> {
-        let pid = self.pid(process)?;
-        kill(Pid::from_raw(pid), signal).with_context(|| format!("cannot signal {process}"))?;
-        poll(Duration::from_secs(10), || is_gone(pid).then_some(()))
-            .with_context(|| format!("{process} does not end"))
+        end(process, self.pid(process)?, signal)
+    }
+
+    /// Ends both processes, as a power cut does; pods go on.
+    pub fn end_processes(&self, signal: Signal) -> Result<()> {
+        let both = ["orchestrator", "nodeagent"].map(|process| self.pid(process).map(|pid| (process, pid)));
+        for found in both {
+            let (process, pid) = found?;
+            end(process, pid, signal)?;
+        }
+        Ok(())
     }
 
     /// Runs a command, its output shown.
@@ -187,6 +219,12 @@ fn instance(pod: &Value) -> Option<(String, SocketAddr)> {
         pod["metadata"]["name"].as_str()?.to_owned(),
         SocketAddr::new(ip, METRICS_PORT),
     ))
+}
+
+fn end(process: &str, pid: i32, signal: Signal) -> Result<()> {
+    kill(Pid::from_raw(pid), signal).with_context(|| format!("cannot signal {process}"))?;
+    poll(Duration::from_secs(10), || is_gone(pid).then_some(()))
+        .with_context(|| format!("{process} does not end"))
 }
 
 /// Gone, or only waiting to be reaped.

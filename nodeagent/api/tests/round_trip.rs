@@ -210,6 +210,7 @@ fn config() -> impl Strategy<Value = NodeConfig> {
                 pods,
                 services,
                 dns,
+                cluster: "c".to_owned(),
             },
         )
 }
@@ -380,6 +381,7 @@ fn hello_and_sessions_survive_the_wire() {
         reserved: "0".parse().unwrap(),
         reserved_memory_bytes: 5,
         generation: Generation(9),
+        cluster: String::new(),
     });
     assert_eq!(
         AgentMessage::try_from(proto::AgentMessage::from(&hello)).unwrap(),

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::core::Ledger;
 
@@ -21,22 +22,36 @@ impl LedgerFile {
         }
     }
 
-    /// Reads it. A missing or damaged ledger never blocks the start: a damaged one is set aside as `ledger.json.damaged`,
-    /// and what runs on the node is found by looking.
-    pub fn load(&self) -> Ledger {
+    /// Reads it. A missing, damaged or foreign ledger never blocks the start: it is set aside as
+    /// `ledger.json.corrupt-<seconds since the epoch>`, and what runs on the node is found by looking. `cluster` is the one that
+    /// the agent belongs to, if it was told.
+    pub fn load(&self, cluster: Option<&str>) -> Ledger {
         let read =
             fs::read(&self.path).and_then(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::from));
         match read {
-            Ok(ledger) => ledger,
+            Ok(ledger) => match foreign(&ledger, cluster) {
+                Some(other) => self.set_aside(&format!("it is of cluster {other}")),
+                None => ledger,
+            },
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ledger::default(),
-            Err(error) => {
-                let aside = self.path.with_extension("json.damaged");
-                tracing::error!(path = %self.path.display(), %error, "the ledger is damaged: set aside, starting without");
-                // Fails on a read-only disk; then the next save says so.
-                let _ = fs::rename(&self.path, aside);
-                Ledger::default()
-            }
+            Err(error) => self.set_aside(&error.to_string()),
         }
+    }
+
+    fn set_aside(&self, why: &str) -> Ledger {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let aside = self
+            .path
+            .with_extension(format!("json.corrupt-{}", since_epoch.as_secs()));
+        tracing::error!(
+            path = %self.path.display(),
+            aside = %aside.display(),
+            why,
+            "the ledger cannot be used: set aside; what runs on this node is found by looking"
+        );
+        // Fails on a read-only disk; then the next save says so.
+        let _ = fs::rename(&self.path, aside);
+        Ledger::default()
     }
 
     /// Replaces it durably.
@@ -57,6 +72,12 @@ impl LedgerFile {
     }
 }
 
+/// The cluster of a ledger that is another's.
+fn foreign<'a>(ledger: &'a Ledger, cluster: Option<&str>) -> Option<&'a str> {
+    let its = ledger.config.cluster.as_str();
+    (!its.is_empty() && cluster.is_some_and(|own| own != its)).then_some(its)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt;
@@ -67,17 +88,43 @@ mod tests {
     fn survives_and_never_blocks() {
         let dir = tempfile::tempdir().unwrap();
         let file = LedgerFile::new(dir.path());
-        assert_eq!(file.load(), Ledger::default());
+        assert_eq!(file.load(None), Ledger::default());
         let mut ledger = Ledger::default();
         ledger.config.generation.0 = 7;
         file.save(&ledger).unwrap();
-        assert_eq!(file.load(), ledger);
+        assert_eq!(file.load(None), ledger);
         let mode = fs::metadata(dir.path().join("ledger.json")).unwrap().mode();
         assert_eq!(mode & 0o777, 0o600, "it holds Secrets");
         fs::write(dir.path().join("ledger.json"), "{\"config\": 1").unwrap();
-        assert_eq!(file.load(), Ledger::default());
-        assert!(dir.path().join("ledger.json.damaged").exists());
+        assert_eq!(file.load(None), Ledger::default());
+        assert_eq!(aside(dir.path()), 1);
         file.save(&ledger).unwrap();
-        assert_eq!(file.load(), ledger);
+        assert_eq!(file.load(None), ledger);
+    }
+
+    fn aside(dir: &Path) -> usize {
+        let names = fs::read_dir(dir).unwrap().flatten().map(|e| e.file_name());
+        names
+            .filter(|n| n.to_string_lossy().contains(".corrupt-"))
+            .count()
+    }
+
+    #[test]
+    fn another_clusters_ledger_is_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = LedgerFile::new(dir.path());
+        let mut ledger = Ledger::default();
+        ledger.config.generation.0 = 7;
+        file.save(&ledger).unwrap();
+        assert_eq!(
+            file.load(Some("mine")),
+            ledger,
+            "one of the first version names none"
+        );
+        ledger.config.cluster = "mine".to_owned();
+        file.save(&ledger).unwrap();
+        assert_eq!(file.load(Some("mine")), ledger);
+        assert_eq!(file.load(Some("other")), Ledger::default());
+        assert_eq!(aside(dir.path()), 1);
     }
 }

@@ -50,7 +50,7 @@ fn remove_network(args: &PurgeArgs, agent_dir: &Path) -> anyhow::Result<()> {
             .map_err(Failure::io("remove network namespace", &netns.path(&uid)))?;
     }
     let network = LedgerFile::new(agent_dir)
-        .load()
+        .load(None)
         .config
         .network
         .unwrap_or_else(any_network);

@@ -87,7 +87,11 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> anyhow::Resul
     let (sessions, session_requests) = mpsc::channel(SMALL_QUEUE);
     let cni = Cni::new(&settings.cni_bin, &settings.agent_dir, &settings.instance);
     let file = LedgerFile::new(&settings.agent_dir);
-    let ledger = file.load();
+    let ledger = file.load(settings.cluster.as_deref());
+    let cluster = settings
+        .cluster
+        .clone()
+        .unwrap_or_else(|| ledger.config.cluster.clone());
     let pods = Arc::new(Pods {
         runtime: RuntimeDir::new(&settings.agent_dir),
         cgroups: Cgroups::detect(&settings.instance)?,
@@ -126,7 +130,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> anyhow::Resul
     driver.feed(Event::Start(found));
     let link = Link {
         to: settings.orchestrator.clone(),
-        hello: hello(&settings)?,
+        hello: hello(&settings, &cluster)?,
         status: statuses,
         refusals: refused,
         events: answers.clone(),
@@ -189,7 +193,7 @@ pub(super) fn lock(agent_dir: &Path) -> anyhow::Result<nix::fcntl::Flock<std::fs
     })
 }
 
-fn hello(settings: &Settings) -> anyhow::Result<Hello> {
+fn hello(settings: &Settings, cluster: &str) -> anyhow::Result<Hello> {
     let topology = crate::host::topology::read(Path::new("/"))?;
     let reserved = settings
         .reserved_cpus
@@ -210,6 +214,7 @@ fn hello(settings: &Settings) -> anyhow::Result<Hello> {
         reserved,
         reserved_memory_bytes: settings.reserved_memory_bytes,
         generation: Generation(0),
+        cluster: cluster.to_owned(),
     })
 }
 

@@ -44,6 +44,9 @@ pub struct Args {
     /// Short name of this Gantry on the node: 1 to 6 lower-case letters and digits
     #[arg(long)]
     instance: String,
+    /// Id of the cluster that this node belongs to [default: the one in the ledger, or the first that is heard]
+    #[arg(long)]
+    cluster: Option<String>,
     /// Address by which the node is known [default: the one that leads to the orchestrator]
     #[arg(long)]
     address: Option<IpAddr>,
@@ -76,6 +79,8 @@ pub struct Settings {
     pub images: PathBuf,
     /// Short name of this Gantry on the node.
     pub instance: String,
+    /// The cluster that this node belongs to, if known.
+    pub cluster: Option<String>,
     /// The CNI plugin.
     pub cni_bin: PathBuf,
     /// The binary that shims and `exec` are made of.
@@ -147,6 +152,7 @@ impl Args {
             agent_dir,
             images,
             instance: self.instance.clone(),
+            cluster: self.cluster.clone(),
             cni_bin: cni_bin(self.cni_bin.as_deref())?,
             executable: crate::runtime::own_executable(),
             reserved_cpus,

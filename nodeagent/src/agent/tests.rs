@@ -211,6 +211,7 @@ fn hello() -> Hello {
         reserved: Default::default(),
         reserved_memory_bytes: 0,
         generation: Generation(0),
+        cluster: String::new(),
     }
 }
 

@@ -41,6 +41,9 @@ pub(super) fn receive(state: &mut State, config: Box<NodeConfig>, actions: &mut 
 
 fn judge(state: &mut State, config: NodeConfig, actions: &mut Vec<Action>) {
     let (new, accepted) = (config.generation, state.accepted());
+    if let Err(reason) = check_cluster(state, &config) {
+        return refuse(new, reason, actions);
+    }
     if new < accepted {
         return refuse(
             new,
@@ -65,6 +68,35 @@ fn judge(state: &mut State, config: NodeConfig, actions: &mut Vec<Action>) {
     }
     let ledger = successor(state, config);
     persist(state, ledger, actions);
+}
+
+/// Whether the store behind a configuration knows this node. On the word of one that does not, no pod is stopped.
+fn check_cluster(state: &State, config: &NodeConfig) -> Result<(), String> {
+    const WAY_OUT: &str = "this node's pods go on as they are. Give the control plane its own store back \
+                           (`gantry restore FILE`), or stop them with `gantry down`";
+    let own = &state.ledger.config.cluster;
+    if *own == config.cluster {
+        return Ok(());
+    }
+    if !own.is_empty() {
+        let theirs = &config.cluster;
+        return Err(format!(
+            "it comes from the store of cluster `{theirs}`, and this node belongs to cluster {own}; {WAY_OUT}"
+        ));
+    }
+    // The first id that is heard: the ledger is of the first version, or lost. A store that is this node's names its pods
+    // until they are gone.
+    let mut known = state
+        .pods
+        .keys()
+        .filter(|uid| !state.ledger.leaving.contains_key(*uid));
+    if known.clone().next().is_none() || known.any(|uid| config.pods.contains_key(uid)) {
+        return Ok(());
+    }
+    Err(format!(
+        "pods run on this node, and the store of cluster {} knows none of them; {WAY_OUT}",
+        config.cluster
+    ))
 }
 
 fn refuse(generation: Generation, reason: String, actions: &mut Vec<Action>) {

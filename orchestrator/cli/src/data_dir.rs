@@ -26,6 +26,9 @@ pub struct Settings {
     pub service_cidr: ipnet::Ipv4Net,
     /// A CPU list, or `none`.
     pub reserved_cpus: String,
+    /// The cluster whose state this is, once it has come up; settings of the first version name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
 }
 
 impl DataDir {
@@ -92,14 +95,21 @@ impl DataDir {
         }
     }
 
-    /// Replaces the settings: whoever reads them sees the old or the new ones.
+    /// Replaces the settings, if they are not these: whoever reads them sees the old or the new ones.
     pub fn save_settings(&self, settings: &Settings) -> Result<()> {
+        if self
+            .load_settings()
+            .is_ok_and(|saved| saved.as_ref() == Some(settings))
+        {
+            return Ok(());
+        }
         let path = self.settings_file();
         let write = || -> io::Result<()> {
             let mut file = tempfile::NamedTempFile::new_in(&self.0)?;
             file.write_all(&serde_json::to_vec_pretty(settings)?)?;
+            file.as_file().sync_all()?;
             file.persist(&path)?;
-            Ok(())
+            File::open(&self.0)?.sync_all()
         };
         write().with_context(|| format!("cannot write {}", path.display()))
     }
@@ -157,6 +167,7 @@ mod tests {
             pod_cidr: "10.85.0.0/16".parse().unwrap(),
             service_cidr: "10.86.0.0/16".parse().unwrap(),
             reserved_cpus: "0".to_owned(),
+            cluster: None,
         };
         data_dir.save_settings(&settings).unwrap();
         assert_eq!(data_dir.load_settings().unwrap(), Some(settings));

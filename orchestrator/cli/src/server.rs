@@ -23,6 +23,7 @@ pub fn run(args: &ServerArgs, global: &Global) -> Result<()> {
         pod_cidr: args.pod_cidr,
         service_cidr: args.service_cidr,
         cluster_domain: "cluster.local".to_owned(),
+        cluster: args.cluster.clone(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use gantry_orchestrator::pki::{self, NodeCredentials};
+use gantry_orchestrator::pki::{Issuer, NodeCredentials};
 use k8s_openapi::api::core::v1::Node;
 use nix::sys::utsname::uname;
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,7 +39,7 @@ pub async fn up(args: &UpArgs, global: &Global) -> Result<()> {
     let [orchestrator, agent] = daemons(&data_dir);
     let saved = data_dir.load_settings()?;
     let runs = orchestrator.running().or(agent.running()).is_some();
-    let settings = settings(args, &data_dir, saved.as_ref(), runs)?;
+    let mut settings = settings(args, &data_dir, saved.as_ref(), runs)?;
     if orchestrator.running().is_none() {
         ensure_port_free(settings.listen)?;
     }
@@ -47,16 +47,17 @@ pub async fn up(args: &UpArgs, global: &Global) -> Result<()> {
     let lock = data_dir.lock()?;
     data_dir.save_settings(&settings)?;
     let node = node_name();
-    let credentials = pki::ensure(data_dir.path(), settings.listen, &[])?.issue_node(&node)?;
 
     let mut started = Started::default();
     let mut progress = Progress::new("starting the control plane");
     started.start(&orchestrator, &mut server_command(&data_dir, &settings)?)?;
+    wait_until(&orchestrator, async || answers(&data_dir, global).await).await?;
     let client = Client::from_kubeconfig(&data_dir.kubeconfig(), &global.namespace).await?;
-    wait_until(&orchestrator, async || {
-        client.get::<serde_json::Value>("/version").await.is_ok()
-    })
-    .await?;
+    // From now on an empty store beside these settings is a loss, and no first start.
+    let issuer = Issuer::open(data_dir.path())?;
+    settings.cluster = issuer.cluster();
+    data_dir.save_settings(&settings)?;
+    let credentials = issuer.issue_node(&node)?;
     progress.set("starting the node agent");
     started.start(
         &agent,
@@ -142,9 +143,11 @@ fn settings(args: &UpArgs, data_dir: &DataDir, saved: Option<&Settings>, runs: b
         pod_cidr: "10.85.0.0/16".parse().expect("a constant network"),
         service_cidr: "10.86.0.0/16".parse().expect("a constant network"),
         reserved_cpus: "0".to_owned(),
+        cluster: None,
     });
     let wanted = Settings {
         instance: base.instance,
+        cluster: base.cluster,
         listen: args.listen.unwrap_or(base.listen),
         pod_cidr: args.pod_cidr.unwrap_or(base.pod_cidr),
         service_cidr: args.service_cidr.unwrap_or(base.service_cidr),
@@ -214,6 +217,14 @@ async fn wait_until(daemon: &Daemon, ready: impl AsyncFn() -> bool) -> Result<()
     Ok(())
 }
 
+/// The orchestrator writes the kubeconfig before it serves; an older one may still be there until then.
+async fn answers(data_dir: &DataDir, global: &Global) -> bool {
+    match Client::from_kubeconfig(&data_dir.kubeconfig(), &global.namespace).await {
+        Ok(client) => client.get::<serde_json::Value>("/version").await.is_ok(),
+        Err(_) => false,
+    }
+}
+
 async fn is_ready(client: &Client, node: &str) -> bool {
     let Ok(Some(node)) = client.find::<Node>(&format!("/api/v1/nodes/{node}")).await else {
         return false;
@@ -236,6 +247,9 @@ fn server_command(data_dir: &DataDir, settings: &Settings) -> Result<Command> {
         ])
         .arg("--data-dir")
         .arg(data_dir.path());
+    if let Some(cluster) = &settings.cluster {
+        command.args(["--cluster", cluster]);
+    }
     Ok(command)
 }
 
@@ -257,6 +271,9 @@ fn agent_command(
         .arg(data_dir.images())
         .arg("--cni-bin")
         .arg(&tools.cni);
+    if let Some(cluster) = &settings.cluster {
+        command.args(["--cluster", cluster]);
+    }
     for (option, file) in [
         ("--ca", &credentials.ca),
         ("--cert", &credentials.certificate),

@@ -33,6 +33,8 @@ pub struct Agent {
     pub sent: Option<(Generation, u64)>,
     /// The last configuration that it did not take.
     pub refused: Option<Generation>,
+    /// Why it did not.
+    pub refusal: String,
     /// CPUs by pod in any configuration sent since the agent last said that it has accepted the newest: it may have taken them.
     told: BTreeMap<String, CpuSet>,
     /// The newest of these configurations.
@@ -127,9 +129,10 @@ impl Agents {
     }
 
     /// An agent did not take a configuration.
-    pub fn refused(&mut self, node: &str, generation: Generation) {
+    pub fn refused(&mut self, node: &str, generation: Generation, reason: &str) {
         if let Some(agent) = self.nodes.get_mut(node) {
             agent.refused = Some(generation);
+            agent.refusal = reason.to_owned();
         }
     }
 
@@ -150,6 +153,12 @@ impl Agent {
         let hello = self.hello.as_ref().map(|h| h.generation).unwrap_or_default();
         let status = self.status.as_ref().map(|s| s.accepted).unwrap_or_default();
         hello.max(status)
+    }
+
+    /// Why it does not take the newest configuration that it was sent, if it does not.
+    pub fn refusal(&self) -> Option<&str> {
+        let (newest, _) = self.sent?;
+        (self.refused == Some(newest) && self.accepted() < newest).then_some(&self.refusal)
     }
 
     /// The newest configuration that is in force on the node; none known before the first report.

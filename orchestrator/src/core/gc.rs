@@ -103,6 +103,7 @@ mod tests {
             service_cidr: "10.86.0.0/16".parse().unwrap(),
             cluster_domain: "cluster.local".to_owned(),
             seed: 0,
+            cluster: "c".to_owned(),
         });
         for (name, api_version, kind) in [
             ("gone", "apps/v1", "ReplicaSet"),

@@ -33,6 +33,7 @@ impl Lab {
             service_cidr: "10.86.0.0/16".parse().unwrap(),
             cluster_domain: "cluster.local".to_owned(),
             seed: 0,
+            cluster: "c".to_owned(),
         });
         let mut lab = Self {
             world,
@@ -240,5 +241,6 @@ fn hello(node: &str) -> Hello {
         reserved: CpuSet::new(),
         reserved_memory_bytes: 0,
         generation: Generation(0),
+        cluster: String::new(),
     }
 }

@@ -140,6 +140,7 @@ mod tests {
             service_cidr: "10.86.0.0/16".parse().unwrap(),
             cluster_domain: "cluster.local".to_owned(),
             seed: 0,
+            cluster: "c".to_owned(),
         });
         let metadata = ObjectMeta {
             name: Some("core".to_owned()),

@@ -137,6 +137,8 @@ fn node_status(work: &mut Work<'_>, key: &Key, agent: &Agent, hello: &Hello) {
     let trouble = agent.status.as_ref().map_or("", |s| &s.network_message);
     let (ready, reason, message) = if agent.connected && !trouble.is_empty() {
         ("False", "NetworkUnavailable", trouble)
+    } else if let Some(refusal) = agent.refusal().filter(|_| agent.connected) {
+        ("False", "ConfigurationRefused", refusal)
     } else if agent.connected {
         ("True", "AgentReady", "the node agent is connected")
     } else if now_ms.saturating_sub(agent.since_ms) > LOST_AFTER_MS {

@@ -240,6 +240,7 @@ mod tests {
             service_cidr: "10.86.0.0/16".parse().unwrap(),
             cluster_domain: "cluster.local".to_owned(),
             seed: 0,
+            cluster: "c".to_owned(),
         });
         let hello = Hello {
             node: "n".to_owned(),
@@ -251,6 +252,7 @@ mod tests {
             reserved: Default::default(),
             reserved_memory_bytes: 0,
             generation: Default::default(),
+            cluster: String::new(),
         };
         world.agents.connected(hello, 1);
         world.agents.reported("n", NodeStatus::default(), 1);

@@ -210,6 +210,8 @@ pub struct Settings {
     pub cluster_domain: String,
     /// Seed of the planner.
     pub seed: u64,
+    /// The cluster's id, in every configuration of a node.
+    pub cluster: String,
 }
 
 /// Everything a decision depends on.

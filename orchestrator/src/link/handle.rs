@@ -71,19 +71,33 @@ impl Drop for Waiting<'_> {
 pub struct LinkHandle {
     nodes: Arc<Mutex<Nodes>>,
     events: mpsc::Sender<LinkEvent>,
+    cluster: Arc<str>,
 }
 
 impl LinkHandle {
-    /// A link without agents, and the one receiver of its events.
-    pub fn new() -> (Self, mpsc::Receiver<LinkEvent>) {
+    /// A link without agents of a cluster, and the one receiver of its events.
+    pub fn new(cluster: &str) -> (Self, mpsc::Receiver<LinkEvent>) {
         let (events, receiver) = mpsc::channel(EVENTS);
         (
             Self {
                 nodes: Arc::default(),
                 events,
+                cluster: cluster.into(),
             },
             receiver,
         )
+    }
+
+    /// Refuses an agent that belongs to another cluster: nothing in this store is of its pods.
+    pub(super) fn check_cluster(&self, node: &str, cluster: &str) -> Result<(), String> {
+        if cluster.is_empty() || *cluster == *self.cluster {
+            return Ok(());
+        }
+        Err(format!(
+            "node {node} belongs to cluster {cluster}, and this is cluster {}; its pods go on. Give this control plane its own \
+             store back (`gantry restore FILE`), or stop them with `gantry down` on the node",
+            self.cluster
+        ))
     }
 
     pub(super) fn nodes(&self) -> MutexGuard<'_, Nodes> {
@@ -198,7 +212,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_replaced_stream_has_nothing_more_to_say() {
-        let (link, mut events) = LinkHandle::new();
+        let (link, mut events) = LinkHandle::new("c");
         let gone = || LinkEvent::Disconnected("a".to_owned());
         let (old, _) = link.attach("a", mpsc::channel(1).0);
         let (new, _) = link.attach("a", mpsc::channel(1).0);
@@ -213,7 +227,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_goes_away_waits_no_longer() {
-        let (link, _events) = LinkHandle::new();
+        let (link, _events) = LinkHandle::new("c");
         let (sender, _requests) = mpsc::channel(1);
         link.attach("a", sender);
         let kind = SessionKind::PortForward {

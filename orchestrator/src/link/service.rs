@@ -78,6 +78,10 @@ impl NodeService for NodeLink {
                 hello.node
             )));
         }
+        if let Err(problem) = self.handle.check_cluster(&node, &hello.cluster) {
+            tracing::error!(node, problem, "an agent is refused");
+            return Err(Status::failed_precondition(problem));
+        }
         let (sender, sessions) = mpsc::channel(FRAMES);
         let (epoch, config) = self.handle.attach(&node, sender);
         tokio::spawn(receive(self.handle.clone(), hello, epoch, incoming));

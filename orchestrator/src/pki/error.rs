@@ -28,6 +28,17 @@ pub enum PkiError {
         #[source]
         source: rcgen::Error,
     },
+    /// The authority: nothing that agents and kubeconfigs trust can be made in its place.
+    #[error(
+        "{} {problem}. Put pki/ back from a backup (`gantry restore FILE`), or start anew with nothing (`gantry down --purge`, then `gantry up`)",
+        path.display()
+    )]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// Rustls refuses them.
     #[error("set up TLS")]
     Tls(#[source] Box<rustls::Error>),

@@ -32,12 +32,20 @@ pub(super) fn private_dir(dir: &Path) -> Result<(), PkiError> {
     fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(failed("make the directory", dir))
 }
 
-/// The text, `None` if there is no such file.
+/// The text, `None` if there is no such file. What is no text comes as text all the same, and will not do.
 pub(super) fn read(path: &Path) -> Result<Option<String>, PkiError> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed("read", path)(error)),
+    }
+}
+
+/// Writes a file that does not have this text yet.
+pub(super) fn keep(path: &Path, text: &str) -> Result<(), PkiError> {
+    match read(path)? {
+        Some(found) if found == text => Ok(()),
+        _ => write(path, text),
     }
 }
 

@@ -4,12 +4,13 @@ use std::path::Path;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, PublicKeyData, SanType,
 };
 use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::{PkiError, files};
+use crate::cluster::Mark;
 
 /// Life of the authority.
 const AUTHORITY_LIFE: Duration = Duration::days(3650);
@@ -17,6 +18,9 @@ const AUTHORITY_LIFE: Duration = Duration::days(3650);
 const LEAF_LIFE: Duration = Duration::days(365);
 /// Clocks may differ by so much.
 const SKEW: Duration = Duration::minutes(5);
+
+/// In the authority's certificate, as a name of the authority (RFC 5280, 4.2.1.6): whose it is.
+const CLUSTER_URI: &str = "urn:uuid:";
 
 /// Certificate and key as PEM.
 pub(super) struct Pair {
@@ -78,37 +82,148 @@ fn parameters(names: Vec<String>, user: &str, life: Duration) -> Result<Certific
     Ok(params)
 }
 
+/// What there is of an authority in a directory.
+enum Found {
+    Nothing,
+    /// Its certificate can be made anew.
+    Key(KeyPair),
+    Both {
+        certificate: String,
+        key: KeyPair,
+        cluster: Option<String>,
+    },
+}
+
+fn find(dir: &Path) -> Result<Found, PkiError> {
+    let (certificate_file, key_file) = (files::certificate(dir, "ca"), files::key(dir, "ca"));
+    let bad = |problem| PkiError::Authority {
+        path: key_file.clone(),
+        problem,
+    };
+    let certificate = files::read(&certificate_file)?;
+    let Some(key) = files::read(&key_file)? else {
+        return match certificate {
+            Some(_) => Err(bad("is missing")),
+            None => Ok(Found::Nothing),
+        };
+    };
+    let key = KeyPair::from_pem(&key).map_err(|_| bad("is damaged"))?;
+    let read = certificate.and_then(|pem| facts(&pem).map(|facts| (pem, facts)));
+    let Some((certificate, facts)) = read else {
+        return Ok(Found::Key(key));
+    };
+    if facts.public_key != key.subject_public_key_info() {
+        return Err(bad("and ca.crt beside it do not belong together"));
+    }
+    Ok(Found::Both {
+        certificate,
+        key,
+        cluster: facts.cluster,
+    })
+}
+
+/// What is asked of a certificate.
+struct Facts {
+    public_key: Vec<u8>,
+    cluster: Option<String>,
+}
+
+fn facts(pem: &str) -> Option<Facts> {
+    let der = super::parse(pem).ok()?;
+    let (_, parsed) = X509Certificate::from_der(&der).ok()?;
+    let names = parsed.subject_alternative_name().ok()?;
+    let cluster = names
+        .into_iter()
+        .flat_map(|n| &n.value.general_names)
+        .find_map(|name| match name {
+            GeneralName::URI(uri) => uri.strip_prefix(CLUSTER_URI).map(str::to_owned),
+            _ => None,
+        });
+    Some(Facts {
+        public_key: parsed.public_key().raw.to_vec(),
+        cluster,
+    })
+}
+
 impl Authority {
-    /// The one in the directory, or a new one.
-    pub fn ensure(dir: &Path) -> Result<Self, PkiError> {
-        let (certificate_file, key_file) = (files::certificate(dir, "ca"), files::key(dir, "ca"));
-        if let (Some(certificate), Some(key)) = (files::read(&certificate_file)?, files::read(&key_file)?) {
-            let key = KeyPair::from_pem(&key).map_err(failed("ca"))?;
-            let issuer = Issuer::from_ca_cert_pem(&certificate, key).map_err(failed("ca"))?;
-            return Ok(Self { certificate, issuer });
+    /// Whose authority is in the directory.
+    pub fn mark(dir: &Path) -> Result<Mark, PkiError> {
+        Ok(match find(dir)? {
+            Found::Nothing => Mark::Absent,
+            // Of which cluster, the key alone does not tell.
+            Found::Key(_) => Mark::Unmarked,
+            Found::Both { cluster, .. } => cluster.map_or(Mark::Unmarked, Mark::Of),
+        })
+    }
+
+    /// The one in the directory.
+    pub fn open(dir: &Path) -> Result<Self, PkiError> {
+        match find(dir)? {
+            Found::Both {
+                certificate,
+                key,
+                cluster: Some(_),
+            } => Self::of(certificate, key),
+            _ => Err(PkiError::Authority {
+                path: files::certificate(dir, "ca"),
+                problem: "is missing, or of another version",
+            }),
         }
-        let key = new_key("ca")?;
+    }
+
+    /// The one in the directory, or a new one. A certificate that is lost, or names no cluster, is made anew with the same
+    /// key: whoever trusts the old one trusts it, and what it has signed stays good.
+    pub fn ensure(dir: &Path, cluster: &str) -> Result<Self, PkiError> {
+        let (certificate_file, key_file) = (files::certificate(dir, "ca"), files::key(dir, "ca"));
+        let key = match find(dir)? {
+            Found::Both {
+                certificate,
+                key,
+                cluster: Some(_),
+            } => return Self::of(certificate, key),
+            Found::Both { key, .. } | Found::Key(key) => {
+                tracing::warn!(file = %certificate_file.display(), cluster, "the authority's certificate is made anew, with the same key");
+                key
+            }
+            Found::Nothing => {
+                let key = new_key("ca")?;
+                // The key first: a certificate without its key would be taken for damage.
+                files::write(&key_file, &key.serialize_pem())?;
+                key
+            }
+        };
         let mut params = parameters(Vec::new(), "gantry-ca", AUTHORITY_LIFE).map_err(failed("ca"))?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let uri = format!("{CLUSTER_URI}{cluster}");
+        params.subject_alt_names = vec![SanType::URI(uri.try_into().map_err(failed("ca"))?)];
         let certificate = params.self_signed(&key).map_err(failed("ca"))?.pem();
-        // The key first: a certificate without its key would be taken for damage.
-        files::write(&key_file, &key.serialize_pem())?;
         files::write(&certificate_file, &certificate)?;
-        Ok(Self {
-            certificate,
-            issuer: Issuer::new(params, key),
-        })
+        Self::of(certificate, key)
+    }
+
+    fn of(certificate: String, key: KeyPair) -> Result<Self, PkiError> {
+        let issuer = Issuer::from_ca_cert_pem(&certificate, key).map_err(failed("ca"))?;
+        Ok(Self { certificate, issuer })
+    }
+
+    /// The cluster whose authority this is.
+    pub fn cluster(&self) -> Option<String> {
+        facts(&self.certificate)?.cluster
     }
 
     /// The certificate in the directory if it is still good, or a new one.
     pub fn leaf(&self, dir: &Path, name: &str, leaf: &Leaf) -> Result<Pair, PkiError> {
         let (certificate_file, key_file) = (files::certificate(dir, name), files::key(dir, name));
         if let (Some(certificate), Some(key)) = (files::read(&certificate_file)?, files::read(&key_file)?)
-            && KeyPair::from_pem(&key).is_ok()
+            && let Ok(parsed) = KeyPair::from_pem(&key)
+            && facts(&certificate).is_some_and(|facts| facts.public_key == parsed.subject_public_key_info())
             && self.is_good(&certificate, leaf)
         {
             return Ok(Pair { certificate, key });
+        }
+        if certificate_file.exists() {
+            tracing::info!(file = %certificate_file.display(), "the certificate is issued anew");
         }
         let key = new_key(name)?;
         let mut params = parameters(leaf.names.clone(), &leaf.user, LEAF_LIFE).map_err(failed(name))?;

@@ -20,11 +20,14 @@ pub use error::PkiError;
 use issue::{Authority, Leaf, Pair};
 
 use crate::apiserver::{MASTERS, NODE_PREFIX, NODES};
+use crate::cluster::Mark;
+
+/// Below the data directory.
+const DIR: &str = "pki";
 
 /// The authority and what it has issued to the server and to the administrator.
 pub struct Pki {
-    dir: PathBuf,
-    authority: Authority,
+    issuer: Issuer,
     server: Pair,
     kubeconfig: PathBuf,
 }
@@ -40,26 +43,48 @@ pub struct NodeCredentials {
     pub key: PathBuf,
 }
 
-/// Makes what is missing or near its end below `<data dir>/pki`, and writes `<data dir>/kubeconfig`.
-/// `names` are further DNS names or addresses of the server.
-pub fn ensure(data_dir: &Path, listen: SocketAddr, names: &[String]) -> Result<Pki, PkiError> {
-    let dir = data_dir.join("pki");
+/// Whose authority is in a data directory. Changes nothing.
+pub fn mark(data_dir: &Path) -> Result<Mark, PkiError> {
+    Authority::mark(&data_dir.join(DIR))
+}
+
+/// Makes what is missing or near its end below `<data dir>/pki`, and writes `<data dir>/kubeconfig`. A new authority is that of
+/// the cluster. `names` are further DNS names or addresses of the server.
+pub fn ensure(data_dir: &Path, listen: SocketAddr, names: &[String], cluster: &str) -> Result<Pki, PkiError> {
+    let dir = data_dir.join(DIR);
     files::private_dir(&dir)?;
-    let authority = Authority::ensure(&dir)?;
+    let authority = Authority::ensure(&dir, cluster)?;
     let server = authority.leaf(&dir, "server", &Leaf::server(server_names(listen, names)))?;
     let admin = authority.leaf(&dir, "admin", &Leaf::client("gantry-admin", MASTERS))?;
     let kubeconfig = data_dir.join("kubeconfig");
     let text = kubeconfig::render(&dial_address(listen), &authority.certificate, &admin);
-    files::write(&kubeconfig, &text)?;
+    files::keep(&kubeconfig, &text)?;
     Ok(Pki {
-        dir,
-        authority,
+        issuer: Issuer { dir, authority },
         server,
         kubeconfig,
     })
 }
 
-impl Pki {
+/// Issues the nodes' certificates.
+pub struct Issuer {
+    dir: PathBuf,
+    authority: Authority,
+}
+
+impl Issuer {
+    /// By the authority of a data directory, which must be there.
+    pub fn open(data_dir: &Path) -> Result<Self, PkiError> {
+        let dir = data_dir.join(DIR);
+        let authority = Authority::open(&dir)?;
+        Ok(Self { dir, authority })
+    }
+
+    /// The cluster of the authority.
+    pub fn cluster(&self) -> Option<String> {
+        self.authority.cluster()
+    }
+
     /// A certificate for a node's agent; the one there is if it still lasts. Names are DNS names (RFC 1123).
     pub fn issue_node(&self, name: &str) -> Result<NodeCredentials, PkiError> {
         if !crate::kinds::is_dns_subdomain(name) {
@@ -77,6 +102,13 @@ impl Pki {
             key: files::key(&self.dir, &file),
         })
     }
+}
+
+impl Pki {
+    /// Issues the nodes' certificates.
+    pub fn issuer(&self) -> &Issuer {
+        &self.issuer
+    }
 
     /// Where the kubeconfig is.
     pub fn kubeconfig(&self) -> &Path {
@@ -88,7 +120,9 @@ impl Pki {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tls = |source| PkiError::Tls(Box::new(source));
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(parse(&self.authority.certificate)?).map_err(tls)?;
+        roots
+            .add(parse(&self.issuer.authority.certificate)?)
+            .map_err(tls)?;
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
             .build()
             .map_err(|e| tls(rustls::Error::General(e.to_string())))?;

@@ -3,6 +3,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 
+const CLUSTER: &str = "6f1c8d5e-0000-4000-8000-000000000001";
+
 fn listen() -> SocketAddr {
     "127.0.0.1:6443".parse().unwrap()
 }
@@ -10,14 +12,17 @@ fn listen() -> SocketAddr {
 #[test]
 fn kept_over_restarts_and_private() {
     let dir = tempfile::tempdir().unwrap();
-    let first = ensure(dir.path(), listen(), &[]).unwrap();
-    let node = first.issue_node("n1").unwrap();
+    let first = ensure(dir.path(), listen(), &[], CLUSTER).unwrap();
+    let node = first.issuer().issue_node("n1").unwrap();
     let before = fs::read(&node.certificate).unwrap();
-    let second = ensure(dir.path(), listen(), &[]).unwrap();
-    assert_eq!(first.authority.certificate, second.authority.certificate);
+    let second = ensure(dir.path(), listen(), &[], CLUSTER).unwrap();
+    assert_eq!(
+        first.issuer.authority.certificate,
+        second.issuer.authority.certificate
+    );
     assert_eq!(first.server.certificate, second.server.certificate);
     assert_eq!(
-        fs::read(second.issue_node("n1").unwrap().certificate).unwrap(),
+        fs::read(second.issuer().issue_node("n1").unwrap().certificate).unwrap(),
         before
     );
     second.server_config().unwrap();
@@ -29,18 +34,96 @@ fn kept_over_restarts_and_private() {
         fs::metadata(first.kubeconfig()).unwrap().permissions().mode() & 0o777,
         0o600
     );
-    assert!(matches!(second.issue_node("../x"), Err(PkiError::NodeName(_))));
+    assert!(matches!(
+        second.issuer().issue_node("../x"),
+        Err(PkiError::NodeName(_))
+    ));
 }
 
 #[test]
 fn another_name_or_authority_renews() {
     let dir = tempfile::tempdir().unwrap();
-    let first = ensure(dir.path(), listen(), &[]).unwrap();
-    let second = ensure(dir.path(), listen(), &["orchestrator.example".to_owned()]).unwrap();
+    let first = ensure(dir.path(), listen(), &[], CLUSTER).unwrap();
+    let second = ensure(
+        dir.path(),
+        listen(),
+        &["orchestrator.example".to_owned()],
+        CLUSTER,
+    )
+    .unwrap();
     assert_ne!(first.server.certificate, second.server.certificate);
-    fs::remove_file(dir.path().join("pki/ca.key")).unwrap();
-    let third = ensure(dir.path(), listen(), &[]).unwrap();
-    assert_ne!(second.authority.certificate, third.authority.certificate);
-    assert_ne!(second.server.certificate, third.server.certificate);
-    third.server_config().unwrap();
+}
+
+/// What is signed by the authority stays good, and the one that it was taken for is still the same.
+#[test]
+fn a_lost_certificate_of_the_authority_is_made_anew_with_its_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = ensure(dir.path(), listen(), &[], CLUSTER).unwrap();
+    assert_eq!(mark(dir.path()).unwrap(), Mark::Of(CLUSTER.to_owned()));
+    for damage in ["", "nonsense"] {
+        fs::write(dir.path().join("pki/ca.crt"), damage).unwrap();
+        assert_eq!(mark(dir.path()).unwrap(), Mark::Unmarked);
+        let second = ensure(dir.path(), listen(), &[], CLUSTER).unwrap();
+        assert_eq!(first.server.certificate, second.server.certificate);
+        second.server_config().unwrap();
+    }
+    assert_eq!(
+        Issuer::open(dir.path()).unwrap().cluster().as_deref(),
+        Some(CLUSTER)
+    );
+}
+
+#[test]
+fn without_its_key_an_authority_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    ensure(dir.path(), listen(), &[], CLUSTER).unwrap();
+    let other = tempfile::tempdir().unwrap();
+    ensure(other.path(), listen(), &[], CLUSTER).unwrap();
+    let key = dir.path().join("pki/ca.key");
+    let foreign = fs::read(other.path().join("pki/ca.key")).unwrap();
+    for damage in [Some(&b""[..]), Some(b"\xff\xfe"), Some(&foreign), None] {
+        match damage {
+            Some(bytes) => fs::write(&key, bytes).unwrap(),
+            None => fs::remove_file(&key).unwrap(),
+        }
+        let error = ensure(dir.path(), listen(), &[], CLUSTER)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            error.contains("ca.key") && error.contains("gantry restore"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn damaged_and_foreign_certificates_are_issued_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = ensure(dir.path(), listen(), &[], CLUSTER).unwrap();
+    first.issuer().issue_node("n1").unwrap();
+    let other = tempfile::tempdir().unwrap();
+    ensure(other.path(), listen(), &[], CLUSTER)
+        .unwrap()
+        .issuer()
+        .issue_node("n1")
+        .unwrap();
+    for file in [
+        "server.crt",
+        "server.key",
+        "admin.crt",
+        "admin.key",
+        "node-n1.crt",
+        "node-n1.key",
+    ] {
+        let path = dir.path().join("pki").join(file);
+        let foreign = fs::read(other.path().join("pki").join(file)).unwrap();
+        for damage in [&b""[..], &foreign[..foreign.len() / 2], b"\xff\xfe", &foreign] {
+            fs::write(&path, damage).unwrap();
+            let pki = ensure(dir.path(), listen(), &[], CLUSTER).unwrap();
+            pki.server_config().unwrap();
+            pki.issuer().issue_node("n1").unwrap();
+            assert_ne!(fs::read(&path).unwrap(), damage, "{file}");
+        }
+    }
 }

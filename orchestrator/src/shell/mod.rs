@@ -174,7 +174,7 @@ impl Shell {
                     reason = refused.reason,
                     "agent refused a configuration"
                 );
-                agents.refused(&node, refused.generation);
+                agents.refused(&node, refused.generation, &refused.reason);
             }
             LinkEvent::Disconnected(node) => {
                 tracing::warn!(node, "agent disconnected; its pods go on");

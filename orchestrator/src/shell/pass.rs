@@ -231,10 +231,11 @@ mod tests {
             service_cidr: range,
             cluster_domain: "cluster.local".to_owned(),
             seed: 0,
+            cluster: "c".to_owned(),
         });
         let (mut cache, mut watch) = Cache::open(&*store, &mut world).await.unwrap();
         let world = Shared(Arc::new(Mutex::new(world)));
-        let (link, _events) = LinkHandle::new();
+        let (link, _events) = LinkHandle::new("c");
         while run(&*store, &link, &mut cache, &world, 0).await {}
         // One Service for the core to give an address, which it knows of, and then one of the API, which it does not.
         let services = named("Service").unwrap();

@@ -257,6 +257,7 @@ mod tests {
             service_cidr: "10.86.0.0/16".parse().unwrap(),
             cluster_domain: "cluster.local".to_owned(),
             seed: 0,
+            cluster: "c".to_owned(),
         });
         let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u", "controller": true});
         let value = json!({"metadata": {"name": "p", "namespace": "default", "uid": "u", "ownerReferences": [owner]}});

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 use thiserror::Error;
 
 use super::history::{History, Record};
@@ -14,8 +14,16 @@ use super::types::Revision;
 type LogValue = (u64, u64, Option<&'static [u8]>);
 const LOG: TableDefinition<(u64, &str), LogValue> = TableDefinition::new("log");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+/// Since format 2.
+const IDENTITY: TableDefinition<&str, &str> = TableDefinition::new("identity");
 const COMPACTED: &str = "compacted";
 const REVISION: &str = "revision";
+const FORMAT: &str = "format";
+const CLUSTER: &str = "cluster";
+
+/// The file's form. The first version had neither this number nor a cluster's id.
+pub(super) const CURRENT_FORMAT: u64 = 2;
+const FIRST_FORMAT: u64 = 1;
 
 /// The file failed.
 #[derive(Debug, Error)]
@@ -33,23 +41,90 @@ fn failed<E: Into<redb::Error>>(step: &'static str) -> impl FnOnce(E) -> DiskErr
     }
 }
 
+impl DiskError {
+    /// The file's content makes no sense to the library that reads it.
+    pub(super) fn senseless() -> Self {
+        let source = redb::Error::Corrupted("its content makes no sense".to_owned());
+        Self {
+            step: "read the database file",
+            source: Box::new(source),
+        }
+    }
+
+    /// Another process has the file.
+    pub(super) fn in_use(&self) -> bool {
+        matches!(*self.source, redb::Error::DatabaseAlreadyOpen)
+    }
+}
+
+/// What a file says of itself.
+pub(super) struct Label {
+    pub format: u64,
+    pub cluster: Option<String>,
+}
+
 /// The open file.
 pub(super) struct Disk {
     db: Database,
 }
 
 impl Disk {
-    /// Opens or makes the file and reads all of it.
-    pub fn open(path: &Path) -> Result<(Self, History), DiskError> {
-        let db = Database::create(path).map_err(failed("open the database file"))?;
-        let disk = Self { db };
-        disk.write(&[], &[], None)?;
-        let history = disk.load()?;
-        Ok((disk, history))
+    /// Opens a file that is there.
+    pub fn open(path: &Path) -> Result<Self, DiskError> {
+        let db = Database::open(path).map_err(failed("open the database file"))?;
+        Ok(Self { db })
     }
 
-    fn load(&self) -> Result<History, DiskError> {
-        let read = self.db.begin_read().map_err(failed("begin to read"))?;
+    /// Makes an empty store of a cluster; one that is there and empty is taken.
+    pub fn create(path: &Path, cluster: &str) -> Result<Self, DiskError> {
+        let db = Database::create(path).map_err(failed("make the database file"))?;
+        let disk = Self { db };
+        disk.write(&[], &[], None)?;
+        disk.label(cluster)?;
+        Ok(disk)
+    }
+
+    fn read(&self) -> Result<ReadTransaction, DiskError> {
+        self.db.begin_read().map_err(failed("begin to read"))
+    }
+
+    /// What the file says of itself.
+    pub fn read_label(&self) -> Result<Label, DiskError> {
+        let read = self.read()?;
+        let meta = read.open_table(META).map_err(failed("open the meta table"))?;
+        let format = meta.get(FORMAT).map_err(failed("read the meta table"))?;
+        let format = format.map_or(FIRST_FORMAT, |v| v.value());
+        let cluster = match read.open_table(IDENTITY) {
+            Ok(identity) => identity
+                .get(CLUSTER)
+                .map_err(failed("read the cluster's id"))?
+                .map(|v| v.value().to_owned()),
+            Err(redb::TableError::TableDoesNotExist(_)) => None,
+            Err(error) => return Err(failed("open the identity table")(error)),
+        };
+        Ok(Label { format, cluster })
+    }
+
+    /// Gives the file its form's number and its cluster's id, durably.
+    pub fn label(&self, cluster: &str) -> Result<(), DiskError> {
+        let write = self.db.begin_write().map_err(failed("begin to write"))?;
+        {
+            let mut meta = write.open_table(META).map_err(failed("open the meta table"))?;
+            let mut identity = write
+                .open_table(IDENTITY)
+                .map_err(failed("open the identity table"))?;
+            meta.insert(FORMAT, CURRENT_FORMAT)
+                .map_err(failed("write the meta table"))?;
+            identity
+                .insert(CLUSTER, cluster)
+                .map_err(failed("write the cluster's id"))?;
+        }
+        write.commit().map_err(failed("commit"))
+    }
+
+    /// Reads all of it.
+    pub fn load(&self) -> Result<History, DiskError> {
+        let read = self.read()?;
         let meta = read.open_table(META).map_err(failed("open the meta table"))?;
         let number = |key| {
             meta.get(key)

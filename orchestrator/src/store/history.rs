@@ -84,6 +84,11 @@ impl History {
         }
     }
 
+    /// Nothing was ever written.
+    pub fn is_empty(&self) -> bool {
+        self.revision == Revision(1) && self.keys.is_empty()
+    }
+
     fn latest(&self, key: &str) -> Option<Version> {
         self.keys.get(key)?.last()?.alive()
     }

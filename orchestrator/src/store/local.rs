@@ -1,5 +1,6 @@
 //! The store of a single orchestrator: everything in memory, every write in a redb file first.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
@@ -7,7 +8,7 @@ use async_trait::async_trait;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::disk::{Disk, DiskError};
+use super::disk::{CURRENT_FORMAT, Disk, DiskError};
 use super::history::{History, Limits};
 use super::types::{Commit, Listing, Range, Revision, StoreError, Txn, Version};
 use super::watch::Cursor;
@@ -17,12 +18,40 @@ use super::{Store, Watch};
 /// Writes that may wait for the disk.
 const QUEUE: usize = 4096;
 
-/// The file cannot be opened.
+/// The file cannot be opened. Nothing was changed in it.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// Not readable, not a store, or in use by another orchestrator.
-    #[error("open the store {}: is another orchestrator running on this data directory?", path.display())]
-    Disk {
+    /// Another orchestrator has it.
+    #[error("the store {} is in use: another orchestrator runs on this data directory", .0.display())]
+    InUse(PathBuf),
+    /// Not readable, or not a store.
+    #[error(
+        "the store {} is damaged, or cannot be read; it is left as it is, and pods run on. Put it back from a backup: `gantry restore FILE`",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: DiskError,
+    },
+    /// A later version wrote it.
+    #[error(
+        "the store {} has format {format}, and this version of Gantry reads up to {known}: start the version that wrote it (pods run on meanwhile)",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        format: u64,
+        /// The newest that is known here.
+        known: u64,
+    },
+    /// It cannot be made, or not given its id.
+    #[error("write the store {}", path.display())]
+    Write {
         /// The file.
         path: PathBuf,
         /// Why.
@@ -34,6 +63,87 @@ pub enum OpenError {
     Thread(#[source] std::io::Error),
 }
 
+/// A store's file, opened and read, before anything is served or written.
+pub struct StoreFile {
+    path: PathBuf,
+    disk: Disk,
+    history: History,
+    cluster: Option<String>,
+}
+
+impl StoreFile {
+    /// Opens the file; `None` if there is none, or nothing was ever written to it.
+    pub fn open(path: &Path) -> Result<Option<Self>, OpenError> {
+        if !std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
+            return Ok(None);
+        }
+        let (disk, label) = read(path, || {
+            let disk = Disk::open(path)?;
+            let label = disk.read_label()?;
+            Ok((disk, label))
+        })?;
+        // Before anything else is looked at: whatever follows may have another form.
+        if label.format > CURRENT_FORMAT {
+            return Err(OpenError::Newer {
+                path: path.to_owned(),
+                format: label.format,
+                known: CURRENT_FORMAT,
+            });
+        }
+        let history = read(path, || disk.load())?;
+        let file = Self {
+            path: path.to_owned(),
+            disk,
+            history,
+            cluster: label.cluster,
+        };
+        Ok((file.cluster.is_some() || !file.history.is_empty()).then_some(file))
+    }
+
+    /// Makes an empty store of a cluster.
+    pub fn create(path: &Path, cluster: &str) -> Result<Self, OpenError> {
+        let disk = Disk::create(path, cluster).map_err(|source| OpenError::Write {
+            path: path.to_owned(),
+            source,
+        })?;
+        let history = read(path, || disk.load())?;
+        Ok(Self {
+            path: path.to_owned(),
+            disk,
+            history,
+            cluster: Some(cluster.to_owned()),
+        })
+    }
+
+    /// The cluster that it belongs to; `None` in a store of the first version.
+    pub fn cluster(&self) -> Option<&str> {
+        self.cluster.as_deref()
+    }
+
+    /// Serves it. One that names no cluster yet is given this one's id.
+    pub fn start(self, cluster: &str, limits: Limits) -> Result<LocalStore, OpenError> {
+        if self.cluster.is_none() {
+            self.disk.label(cluster).map_err(|source| OpenError::Write {
+                path: self.path,
+                source,
+            })?;
+        }
+        LocalStore::start(Some(self.disk), self.history, limits).map_err(OpenError::Thread)
+    }
+}
+
+/// Reads a file that may hold anything at all: the library that reads it may end in a panic.
+fn read<T>(path: &Path, act: impl FnOnce() -> Result<T, DiskError>) -> Result<T, OpenError> {
+    let done = catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_| Err(DiskError::senseless()));
+    done.map_err(|source| match source.in_use() {
+        true => OpenError::InUse(path.to_owned()),
+        false => OpenError::Damaged {
+            path: path.to_owned(),
+            source,
+        },
+    })
+}
+
 /// See the module. Cheap to clone; the writer thread ends with the last clone.
 #[derive(Clone)]
 pub struct LocalStore {
@@ -43,15 +153,6 @@ pub struct LocalStore {
 }
 
 impl LocalStore {
-    /// Opens or makes the file.
-    pub fn open(path: &Path, limits: Limits) -> Result<Self, OpenError> {
-        let (disk, history) = Disk::open(path).map_err(|source| OpenError::Disk {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::start(Some(disk), history, limits).map_err(OpenError::Thread)
-    }
-
     /// Without a file: for tests and what-ifs.
     pub fn in_memory(limits: Limits) -> Result<Self, OpenError> {
         Self::start(None, History::new(Revision(1), Revision(1)), limits).map_err(OpenError::Thread)

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 
 pub use disk::DiskError;
 pub use history::Limits;
-pub use local::{LocalStore, OpenError};
+pub use local::{LocalStore, OpenError, StoreFile};
 pub use types::{Commit, Compare, Event, Listing, Op, Range, Revision, StoreError, Txn, Version, WatchBatch};
 
 /// A key-value store with one revision over all keys.

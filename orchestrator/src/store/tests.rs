@@ -10,6 +10,15 @@ fn store() -> LocalStore {
     LocalStore::in_memory(Limits::default()).unwrap()
 }
 
+/// The store of a file, made if there is none.
+fn open(path: &std::path::Path) -> Result<LocalStore, OpenError> {
+    let file = match StoreFile::open(path)? {
+        Some(file) => file,
+        None => StoreFile::create(path, "c")?,
+    };
+    file.start("c", Limits::default())
+}
+
 fn text(value: &str) -> Bytes {
     Bytes::copy_from_slice(value.as_bytes())
 }
@@ -74,11 +83,55 @@ async fn transaction_is_all_or_nothing() {
     assert!(matches!(s.txn(twice).await, Err(StoreError::Twice { .. })));
 }
 
+#[test]
+fn a_file_says_whose_it_is_and_a_newer_one_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.redb");
+    assert!(StoreFile::open(&path).unwrap().is_none());
+    std::fs::write(&path, "").unwrap();
+    assert!(StoreFile::open(&path).unwrap().is_none(), "an empty file is none");
+    drop(StoreFile::create(&path, "mine").unwrap());
+    let found = StoreFile::open(&path).unwrap().unwrap();
+    assert_eq!(found.cluster(), Some("mine"));
+    drop(found);
+    let db = redb::Database::open(&path).unwrap();
+    let write = db.begin_write().unwrap();
+    let meta = redb::TableDefinition::<&str, u64>::new("meta");
+    write.open_table(meta).unwrap().insert("format", 99).unwrap();
+    write.commit().unwrap();
+    drop(db);
+    let error = StoreFile::open(&path).err().unwrap();
+    assert!(matches!(error, OpenError::Newer { format: 99, .. }));
+    assert!(
+        error.to_string().contains("start the version that wrote it"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_damaged_file_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.redb");
+    drop(StoreFile::create(&path, "mine").unwrap());
+    let good = std::fs::read(&path).unwrap();
+    let half = good[..good.len() / 2].to_vec();
+    let random: Vec<u8> = (0..good.len()).map(|i| ((i * 7919) >> 3) as u8).collect();
+    for (what, bytes) in [("half", half), ("random", random), ("text", b"hello".to_vec())] {
+        std::fs::write(&path, &bytes).unwrap();
+        let error = StoreFile::open(&path)
+            .err()
+            .unwrap_or_else(|| panic!("{what} was taken"));
+        assert!(matches!(error, OpenError::Damaged { .. }), "{what}: {error:?}");
+        assert!(error.to_string().contains("gantry restore"), "{error}");
+        assert!(std::fs::read(&path).unwrap() == bytes, "{what}: it was changed");
+    }
+}
+
 #[tokio::test]
 async fn survives_a_restart_with_its_history() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.redb");
-    let s = LocalStore::open(&path, Limits::default()).unwrap();
+    let s = open(&path).unwrap();
     let first = s.put("/a", text("1"), Compare::Any).await.unwrap();
     let writes = (0..100).map(|i| {
         let s = s.clone();
@@ -92,17 +145,11 @@ async fn survives_a_restart_with_its_history() {
     s.delete("/a", Compare::Any).await.unwrap();
     s.put("/a", text("2"), Compare::Any).await.unwrap();
     let before = s.list(Range::default()).await.unwrap();
-    assert!(
-        matches!(
-            LocalStore::open(&path, Limits::default()),
-            Err(OpenError::Disk { .. })
-        ),
-        "one at a time"
-    );
+    assert!(matches!(open(&path), Err(OpenError::InUse(_))), "one at a time");
     drop(s);
     let s = soon(async {
         loop {
-            match LocalStore::open(&path, Limits::default()) {
+            match open(&path) {
                 Ok(s) => return s,
                 Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
             }
@@ -234,7 +281,7 @@ async fn check(s: &LocalStore, states: &BTreeMap<u64, Model>, compacted: u64) {
 async fn run(steps: Vec<Step>) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s.redb");
-    let mut s = LocalStore::open(&path, Limits::default()).unwrap();
+    let mut s = open(&path).unwrap();
     let mut model = Model::new();
     let mut states = BTreeMap::from([(1, model.clone())]);
     let mut compacted = 0;
@@ -260,7 +307,7 @@ async fn run(steps: Vec<Step>) {
                 drop(s);
                 s = soon(async {
                     loop {
-                        match LocalStore::open(&path, Limits::default()) {
+                        match open(&path) {
                             Ok(s) => return s,
                             Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
                         }

@@ -105,6 +105,7 @@ pub fn hello(node: &str) -> Hello {
         reserved: Default::default(),
         reserved_memory_bytes: 0,
         generation: Default::default(),
+        cluster: String::new(),
     }
 }
 

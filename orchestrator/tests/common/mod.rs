@@ -199,6 +199,7 @@ pub fn config(data_dir: PathBuf, listen: SocketAddr) -> ServerConfig {
         service_cidr: "10.86.0.0/16".parse().unwrap(),
         pod_cidr: "10.85.0.0/16".parse().unwrap(),
         cluster_domain: "cluster.local".to_owned(),
+        cluster: None,
     }
 }
 

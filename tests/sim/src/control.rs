@@ -109,6 +109,7 @@ impl Orchestrator {
             service_cidr: "10.86.0.0/16".parse().expect("a network"),
             cluster_domain: "cluster.local".to_owned(),
             seed,
+            cluster: "c".to_owned(),
         };
         Self {
             alive: true,

@@ -59,6 +59,7 @@ impl Node {
             reserved: CpuSet::from_iter([0]),
             reserved_memory_bytes: 256 << 20,
             generation: self.agent.as_ref().map(State::accepted).unwrap_or_default(),
+            cluster: String::new(),
         }
     }
 

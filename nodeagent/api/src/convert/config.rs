@@ -30,6 +30,7 @@ impl From<&NodeConfig> for proto::NodeConfig {
                     (name.clone(), proto::Addresses { addresses })
                 })
                 .collect(),
+            cluster: m.cluster.clone(),
         }
     }
 }
@@ -47,6 +48,7 @@ impl TryFrom<proto::NodeConfig> for NodeConfig {
             dns: map("dns", w.dns, |a| {
                 a.addresses.iter().map(|t| parse("addresses", t)).collect()
             })?,
+            cluster: w.cluster,
         })
     }
 }

@@ -17,6 +17,7 @@ impl From<&Hello> for proto::Hello {
             reserved: m.reserved.to_string(),
             reserved_memory_bytes: m.reserved_memory_bytes,
             generation: m.generation.0,
+            cluster: m.cluster.clone(),
         }
     }
 }
@@ -38,6 +39,7 @@ impl TryFrom<proto::Hello> for Hello {
             reserved: parse("reserved", &w.reserved)?,
             reserved_memory_bytes: w.reserved_memory_bytes,
             generation: Generation(w.generation),
+            cluster: w.cluster,
         })
     }
 }

@@ -47,4 +47,7 @@ pub struct Hello {
     pub reserved_memory_bytes: u64,
     /// The newest generation in the agent's ledger (0: none).
     pub generation: Generation,
+    /// Id of the cluster that the agent belongs to; empty if it knows none yet.
+    #[serde(default)]
+    pub cluster: String,
 }

@@ -25,6 +25,9 @@ pub struct NodeConfig {
     pub services: BTreeMap<String, ServiceConfig>,
     /// DNS: lower-case name without final dot to addresses.
     pub dns: BTreeMap<String, Vec<IpAddr>>,
+    /// Id of the cluster whose store this comes from; empty in what the first version wrote.
+    #[serde(default)]
+    pub cluster: String,
 }
 
 /// The node's share of the network.

@@ -278,3 +278,55 @@ fn trouble_with_the_network_is_told() {
     node.pass(1000);
     assert_eq!(node.statuses.last().unwrap().network_message, "");
 }
+
+/// What is there after the configuration `second` of another store came: both pods run, and it is refused.
+fn refused(node: &mut Node, second: &NodeConfig) {
+    let before = node.refused.len();
+    node.config(second);
+    node.settle();
+    assert_eq!(node.refused.len(), before + 1, "{:?}", node.refused);
+    let reason = &node.refused[before].reason;
+    assert!(reason.contains("gantry restore"), "{reason}");
+    assert!(node.pod("a").ready && node.pod("b").ready);
+}
+
+#[test]
+fn no_pod_is_stopped_on_the_word_of_another_store() {
+    let of = |generation, pods: &[(&str, &str)], cluster: &str| NodeConfig {
+        cluster: cluster.to_owned(),
+        ..config(generation, "0", pods)
+    };
+    let both: &[(&str, &str)] = &[("a", "1"), ("b", "2")];
+    let mut node = Node::new();
+    node.config(&of(1, both, "mine"));
+    node.settle();
+    refused(&mut node, &of(2, &[], "other"));
+    refused(&mut node, &of(3, both, "other"));
+    refused(&mut node, &of(4, &[], ""));
+    // Its own store may take all of them away.
+    node.config(&of(5, &[], "mine"));
+    node.settle();
+    assert!(node.status().pods.is_empty());
+}
+
+#[test]
+fn a_ledger_without_an_id_is_taken_over_by_a_store_that_knows_its_pods() {
+    let marked = |generation, pods: &[(&str, &str)]| NodeConfig {
+        cluster: "c".to_owned(),
+        ..config(generation, "0", pods)
+    };
+    let both: &[(&str, &str)] = &[("a", "1"), ("b", "2")];
+    let mut node = Node::new();
+    // The first version's configuration names no cluster.
+    node.config(&config(1, "0", both));
+    node.settle();
+    refused(&mut node, &marked(2, &[]));
+    refused(&mut node, &marked(3, &[("x", "3")]));
+    let starts = node.starts;
+    node.config(&marked(4, both));
+    node.settle();
+    assert_eq!((node.starts, node.disk.config.cluster.as_str()), (starts, "c"));
+    node.config(&marked(5, &[("a", "1")]));
+    node.settle();
+    assert_eq!(node.status().pods.len(), 1);
+}

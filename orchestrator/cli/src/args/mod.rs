@@ -272,6 +272,9 @@ pub struct ServerArgs {
     pub pod_cidr: ipnet::Ipv4Net,
     #[arg(long)]
     pub service_cidr: ipnet::Ipv4Net,
+    /// The cluster whose state the directory holds, once that is known
+    #[arg(long)]
+    pub cluster: Option<String>,
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ pub fn run(work: &mut Work<'_>) {
             shared_cpus,
             services: services.clone(),
             dns: dns.clone(),
+            cluster: work.settings.cluster.clone(),
         };
         advance(work, &key.name, content);
     }

@@ -138,7 +138,10 @@ impl Sim {
         }
         match message {
             Up::Status(status) => self.orchestrator.agents.reported(&name, *status, self.now_ms),
-            Up::Refused(refused) => self.orchestrator.agents.refused(&name, refused.generation),
+            Up::Refused(refused) => {
+                let (generation, reason) = (refused.generation, refused.reason);
+                self.orchestrator.agents.refused(&name, generation, &reason);
+            }
         }
         self.wake_orchestrator();
     }
