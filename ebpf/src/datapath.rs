@@ -14,8 +14,10 @@ use gantry_ebpf_common::layout::{Config, POD_IS_HOST, Pod, ServiceKey};
 
 use crate::error::DatapathError;
 use crate::lock::Lock;
+use crate::maglev::Entry;
 use crate::maps::{self, failed};
-use crate::{bpffs, object};
+use crate::upgrade::FORMER_LAYOUT;
+use crate::{bpffs, object, pins, upgrade};
 
 const PROGRAM: &str = "from_pod";
 const PROGRAM_NEXT: &str = "from_pod_next";
@@ -25,8 +27,8 @@ const LINKS: &str = "links";
 #[derive(Debug)]
 pub struct Datapath {
     pub(crate) dir: PathBuf,
-    /// Maglev tables as last written, so that a sync without changes reads none back.
-    pub(crate) tables: StdHashMap<ServiceKey, Vec<u32>>,
+    /// Index of each service's table and what it was made from, as last written: a sync without changes writes none.
+    pub(crate) tables: StdHashMap<ServiceKey, (u32, Vec<Entry>)>,
     /// The version of the tables in the kernel that `tables` is.
     pub(crate) tables_version: u32,
 }
@@ -58,7 +60,7 @@ pub struct PodEntry {
 
 impl Datapath {
     /// Mounts a BPF file system at `dir` if there is none, loads and pins programs and maps, or takes what
-    /// is pinned. Programs of another version are replaced on every interface without a gap; maps stay.
+    /// is pinned. Programs of another version are replaced on every interface without a gap; what the maps hold stays.
     pub fn ensure(dir: &Path) -> Result<Datapath, DatapathError> {
         {
             let _lock = Lock::share(dir)?;
@@ -83,10 +85,16 @@ impl Datapath {
             }
             config = datapath.config()?;
         }
-        datapath.load()?;
+        if config.layout == FORMER_LAYOUT {
+            upgrade::set_aside(dir)?;
+        }
+        datapath.load(config.layout)?;
         config.layout = LAYOUT_VERSION;
         config.object_hash = object::hash();
         datapath.set_config(&config)?;
+        for pin in upgrade::leftovers(dir) {
+            pins::remove_file(&pin)?;
+        }
         Ok(datapath)
     }
 
@@ -103,8 +111,8 @@ impl Datapath {
             },
             other => other?,
         };
-        let unfinished = config.layout == 0;
-        if config.layout != LAYOUT_VERSION && !unfinished {
+        // 0: whoever made it did not get to the end.
+        if ![0, FORMER_LAYOUT, LAYOUT_VERSION].contains(&config.layout) {
             let (path, found) = (self.dir.clone(), config.layout);
             return Err(DatapathError::Layout {
                 path,
@@ -112,7 +120,8 @@ impl Datapath {
                 needed: LAYOUT_VERSION,
             });
         }
-        Ok(config.object_hash == object::hash() && self.dir.join(PROGRAM).exists())
+        let ours = config.layout == LAYOUT_VERSION && config.object_hash == object::hash();
+        Ok(ours && self.dir.join(PROGRAM).exists())
     }
 
     /// Opens what [`Datapath::ensure`] has pinned; changes nothing. `None` if nothing is.
@@ -176,7 +185,7 @@ impl Datapath {
 
     /// Takes the program off the interface that it was put on under this name. Fine if it was not.
     pub fn detach(&self, link_name: &str) -> Result<(), DatapathError> {
-        remove_file(&self.link_path(link_name))
+        pins::remove_file(&self.link_path(link_name))
     }
 
     /// Is the program on this interface, under this name?
@@ -195,7 +204,7 @@ impl Datapath {
 
     /// Names of the links that are pinned.
     pub fn links(&self) -> Result<Vec<String>, DatapathError> {
-        let mut names = entries(&self.dir.join(LINKS))?;
+        let mut names = pins::entries(&self.dir.join(LINKS))?;
         names.sort();
         Ok(names)
     }
@@ -254,7 +263,7 @@ impl Datapath {
 
     fn create_links_dir(&self) -> Result<(), DatapathError> {
         let dir = self.dir.join(LINKS);
-        std::fs::create_dir_all(&dir).map_err(file_failed("create", &dir))
+        std::fs::create_dir_all(&dir).map_err(pins::failed("create", &dir))
     }
 
     fn link_path(&self, name: &str) -> PathBuf {
@@ -267,7 +276,7 @@ impl Datapath {
     }
 
     /// Loads our object over the pinned maps, puts it on every link, and only then gives it the pinned name.
-    fn load(&self) -> Result<(), DatapathError> {
+    fn load(&self, former_layout: u32) -> Result<(), DatapathError> {
         fn failed(e: impl std::error::Error + Send + Sync + 'static) -> DatapathError {
             DatapathError::Load { source: e.into() }
         }
@@ -279,14 +288,17 @@ impl Datapath {
             .expect("the object embedded at build time has this program");
         let program: &mut SchedClassifier = program.try_into().map_err(failed)?;
         program.load().map_err(failed)?;
+        if former_layout == FORMER_LAYOUT {
+            upgrade::take_over(&self.dir)?;
+        }
         let next = self.dir.join(PROGRAM_NEXT);
-        remove_file(&next)?;
+        pins::remove_file(&next)?;
         program.pin(&next).map_err(failed)?;
         for name in self.links()? {
             self.replace(program, &name)?;
         }
         let path = self.dir.join(PROGRAM);
-        std::fs::rename(&next, &path).map_err(file_failed("put the new program at", &path))
+        std::fs::rename(&next, &path).map_err(pins::failed("put the new program at", &path))
     }
 
     fn replace(&self, program: &mut SchedClassifier, link_name: &str) -> Result<(), DatapathError> {
@@ -328,49 +340,22 @@ fn masked((address, prefix): (Ipv4Addr, u8)) -> (u32, u32) {
     (u32::from(address) & mask, mask)
 }
 
-fn file_failed(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> DatapathError {
-    let path = path.to_owned();
-    move |source| DatapathError::File {
-        operation,
-        path,
-        source,
-    }
-}
-
-fn remove_file(path: &Path) -> Result<(), DatapathError> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(file_failed("remove", path)(e)),
-        _ => Ok(()),
-    }
-}
-
 /// Removes our pins; is nothing else there?
 fn remove_pins(dir: &Path) -> Result<bool, DatapathError> {
     let links = dir.join(LINKS);
-    for pin in entries(&links)? {
-        remove_file(&links.join(pin))?;
+    for pin in pins::entries(&links)? {
+        pins::remove_file(&links.join(pin))?;
     }
     match std::fs::remove_dir(&links) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(file_failed("remove", &links)(e)),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(pins::failed("remove", &links)(e)),
         _ => Ok(()),
     }?;
-    for pin in maps::ALL.iter().chain(&[PROGRAM, PROGRAM_NEXT]) {
-        remove_file(&dir.join(pin))?;
+    let ours = maps::ALL.iter().chain(&[PROGRAM, PROGRAM_NEXT]);
+    for pin in ours.map(|name| dir.join(name)).chain(upgrade::leftovers(dir)) {
+        pins::remove_file(&pin)?;
     }
     // The kernel's own files in a BPF file system (`maps.debug`) go with the mount.
-    Ok(entries(dir)?.iter().all(|name| name.contains('.')))
-}
-
-/// Names in a directory; none if it does not exist.
-fn entries(dir: &Path) -> Result<Vec<String>, DatapathError> {
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(file_failed("read", dir)(e)),
-    };
-    Ok(entries
-        .filter_map(|e| e.ok()?.file_name().into_string().ok())
-        .collect())
+    Ok(pins::entries(dir)?.iter().all(|name| name.contains('.')))
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! What can go wrong between userspace and the kernel.
 
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use aya::maps::MapError;
@@ -77,45 +76,5 @@ pub enum DatapathError {
         /// Why.
         #[source]
         source: ProgramError,
-    },
-    /// More services, backends or pods than the maps hold.
-    #[error("{what}: {wanted} wanted, the datapath holds {limit}")]
-    Full {
-        /// Of what.
-        what: &'static str,
-        /// How many.
-        wanted: usize,
-        /// At most.
-        limit: u32,
-    },
-    /// SCTP cannot be sent to another port: its checksum would have to be computed anew.
-    #[error("SCTP service {vip}:{port} has a backend on port {backend_port}: give both the same port")]
-    SctpPort {
-        /// Service address.
-        vip: Ipv4Addr,
-        /// Service port.
-        port: u16,
-        /// Backend's port.
-        backend_port: u16,
-    },
-    /// Two services with the same address, port and protocol.
-    #[error("service {vip}:{port}/{protocol} is listed twice")]
-    DuplicateService {
-        /// Service address.
-        vip: Ipv4Addr,
-        /// Service port.
-        port: u16,
-        /// Protocol name.
-        protocol: &'static str,
-    },
-    /// Two backends of one service with the same address and port.
-    #[error("service {vip}:{port} lists backend {backend} twice")]
-    DuplicateBackend {
-        /// Service address.
-        vip: Ipv4Addr,
-        /// Service port.
-        port: u16,
-        /// Backend's address.
-        backend: Ipv4Addr,
     },
 }

@@ -3,6 +3,7 @@
 //!
 //! Start at [`Datapath::ensure`]. Callers see addresses, ports and services, never maps.
 
+mod admit;
 mod bpffs;
 mod datapath;
 mod error;
@@ -11,12 +12,16 @@ mod lock;
 mod maglev;
 mod maps;
 mod object;
+mod pins;
 mod plan;
 mod services;
 mod stats;
+mod upgrade;
 
+pub use admit::{LeftOut, Why};
 pub use datapath::{Datapath, NodeNet, PodEntry};
 pub use error::DatapathError;
 pub use gantry_ebpf_common::reason::{DropReason, Path as PacketPath};
+pub use gantry_ebpf_common::{MAX_BACKENDS, MAX_SERVICES};
 pub use services::{Backend, BackendState, Protocol, Service, SyncReport};
 pub use stats::{BackendKey, BackendStat, Counters};

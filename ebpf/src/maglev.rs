@@ -3,6 +3,8 @@
 //! A table changes little when a backend comes or goes, so that even packets of flows that are not on
 //! record mostly reach the backend they reached before.
 
+use gantry_ebpf_common::MAGLEV_SLOTS;
+use gantry_ebpf_common::layout::Table;
 use sha2::{Digest, Sha256};
 
 /// One backend as the table sees it.
@@ -16,16 +18,16 @@ pub struct Entry {
     pub weight: u32,
 }
 
-/// The table: `slots` (a prime) backend ids, 0 everywhere if no entry has a weight.
-pub fn table(entries: &[Entry], slots: u32) -> Vec<u32> {
+/// The table; 0 everywhere if no entry has a weight.
+pub fn table(entries: &[Entry]) -> Table {
     let mut entries: Vec<Entry> = entries.iter().filter(|e| e.weight > 0).copied().collect();
     entries.sort_by_key(|e| e.identity);
-    let mut table = vec![0; slots as usize];
+    let mut table: Table = [0; size_of::<Table>() / size_of::<u32>()];
     let Some(heaviest) = entries.iter().map(|e| u64::from(e.weight)).max() else {
         return table;
     };
-    let mut walks: Vec<Walk> = entries.iter().map(|e| Walk::new(e, slots)).collect();
-    let mut left = slots;
+    let mut walks: Vec<Walk> = entries.iter().map(Walk::new).collect();
+    let mut left = MAGLEV_SLOTS;
     while left > 0 {
         for (entry, walk) in entries.iter().zip(&mut walks) {
             // A turn each time the weights of the rounds so far add up to the heaviest one's.
@@ -34,7 +36,7 @@ pub fn table(entries: &[Entry], slots: u32) -> Vec<u32> {
                 continue;
             }
             walk.credit -= heaviest;
-            let slot = walk.next_free(&table, slots);
+            let slot = walk.next_free(&table);
             table[slot] = entry.id;
             left -= 1;
             if left == 0 {
@@ -53,7 +55,7 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(entry: &Entry, slots: u32) -> Walk {
+    fn new(entry: &Entry) -> Walk {
         let mut hash = Sha256::new();
         hash.update(entry.identity.0.to_be_bytes());
         hash.update(entry.identity.1.to_be_bytes());
@@ -61,16 +63,16 @@ impl Walk {
         let word =
             |at: usize| u32::from_be_bytes([digest[at], digest[at + 1], digest[at + 2], digest[at + 3]]);
         Walk {
-            position: word(0) % slots,
-            skip: word(4) % (slots - 1) + 1,
+            position: word(0) % MAGLEV_SLOTS,
+            skip: word(4) % (MAGLEV_SLOTS - 1) + 1,
             credit: 0,
         }
     }
 
-    fn next_free(&mut self, table: &[u32], slots: u32) -> usize {
+    fn next_free(&mut self, table: &Table) -> usize {
         loop {
             let slot = self.position as usize;
-            self.position = (self.position + self.skip) % slots;
+            self.position = (self.position + self.skip) % MAGLEV_SLOTS;
             if table[slot] == 0 {
                 return slot;
             }
@@ -81,8 +83,11 @@ impl Walk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gantry_ebpf_common::MAGLEV_SLOTS;
     use proptest::prelude::*;
+
+    fn slots(entries: &[Entry]) -> Vec<u32> {
+        table(entries)[..MAGLEV_SLOTS as usize].to_vec()
+    }
 
     fn entries(weights: &[u32]) -> Vec<Entry> {
         let entry = |(i, w): (usize, &u32)| Entry {
@@ -99,22 +104,22 @@ mod tests {
 
     #[test]
     fn no_backend_no_slot() {
-        assert!(table(&[], MAGLEV_SLOTS).iter().all(|s| *s == 0));
-        assert!(table(&entries(&[0]), MAGLEV_SLOTS).iter().all(|s| *s == 0));
+        assert!(slots(&[]).iter().all(|s| *s == 0));
+        assert!(slots(&entries(&[0])).iter().all(|s| *s == 0));
     }
 
     #[test]
     fn order_and_ids_do_not_matter_to_the_slots() {
         let mut a = entries(&[1, 2, 3]);
-        let before = table(&a, MAGLEV_SLOTS);
+        let before = slots(&a);
         a.reverse();
-        assert_eq!(table(&a, MAGLEV_SLOTS), before);
+        assert_eq!(slots(&a), before);
     }
 
     proptest! {
         #[test]
         fn every_slot_is_taken_and_weights_hold(weights in prop::collection::vec(1u32..20, 1..12)) {
-            let t = table(&entries(&weights), MAGLEV_SLOTS);
+            let t = slots(&entries(&weights));
             let total: u32 = weights.iter().sum();
             for (i, w) in weights.iter().enumerate() {
                 let wanted = f64::from(*w) / f64::from(total);
@@ -128,9 +133,9 @@ mod tests {
         fn removing_one_moves_little_else(n in 2usize..16, gone in 0usize..16) {
             let all = entries(&vec![1; n]);
             let gone = gone % n;
-            let before = table(&all, MAGLEV_SLOTS);
+            let before = slots(&all);
             let fewer: Vec<Entry> = all.iter().filter(|e| e.id != all[gone].id).copied().collect();
-            let after = table(&fewer, MAGLEV_SLOTS);
+            let after = slots(&fewer);
             let moved = before.iter().zip(&after).filter(|(b, a)| b != a).count() as f64;
             let moved = moved / f64::from(MAGLEV_SLOTS);
             prop_assert!(moved < 1.0 / n as f64 + 0.12, "{moved} of the slots moved, 1/{n} expected");

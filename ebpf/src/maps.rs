@@ -12,7 +12,7 @@ use crate::error::DatapathError;
 pub const CONFIG: &str = "CONFIG";
 pub const PODS: &str = "PODS";
 pub const SERVICES: &str = "SERVICES";
-pub const MAGLEV: &str = "MAGLEV";
+pub const TABLES: &str = "TABLES";
 pub const BACKENDS: &str = "BACKENDS";
 pub const BACKEND_STATS: &str = "BACKEND_STATS";
 pub const FLOWS: &str = "FLOWS";
@@ -26,7 +26,7 @@ pub const ALL: [&str; 11] = [
     CONFIG,
     PODS,
     SERVICES,
-    MAGLEV,
+    TABLES,
     BACKENDS,
     BACKEND_STATS,
     FLOWS,

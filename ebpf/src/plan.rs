@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use gantry_ebpf_common::MAX_SERVICES;
 use gantry_ebpf_common::layout::{ACTIVE, Backend as KernelBackend, DRAINING, ServiceKey};
-use gantry_ebpf_common::{MAGLEV_SLOTS, MAX_BACKENDS, MAX_SERVICES};
 
-use crate::error::DatapathError;
-use crate::maglev::{self, Entry};
-use crate::services::{Backend, BackendState, Protocol, Service};
+use crate::maglev::Entry;
+use crate::services::{Backend, BackendState, Service};
 
 /// What the kernel has.
 #[derive(Clone, Debug, Default)]
@@ -29,90 +28,74 @@ pub struct Writes {
     pub backends: BTreeMap<u32, KernelBackend>,
     /// Those of them that are new.
     pub new_backends: BTreeSet<u32>,
-    /// Index and wanted table of every wanted service.
-    pub tables: BTreeMap<ServiceKey, (u32, Vec<u32>)>,
+    /// Index of every wanted service, and what its table is made from.
+    pub tables: BTreeMap<ServiceKey, (u32, Vec<Entry>)>,
     /// Wanted services that the kernel does not have.
     pub new_services: BTreeMap<ServiceKey, u32>,
     /// Services to remove.
-    pub gone_services: BTreeSet<ServiceKey>,
+    pub gone_services: BTreeMap<ServiceKey, u32>,
     /// Backends to remove, after everything else.
     pub gone_backends: BTreeSet<u32>,
 }
 
-/// Plans the writes.
-pub fn plan(observed: &Observed, desired: &[Service]) -> Result<Writes, DatapathError> {
-    validate(desired)?;
+/// Plans the writes that lead to the services `wanted`, at most [`MAX_SERVICES`] of them.
+pub fn plan(observed: &Observed, wanted: &BTreeMap<ServiceKey, Service>) -> Writes {
     let mut writes = Writes {
         next_backend: observed.next_backend.max(1),
         ..Writes::default()
     };
-    let wanted: BTreeMap<ServiceKey, &Service> = desired.iter().map(|s| (s.key(), s)).collect();
-    let known = |key: &&ServiceKey| !wanted.contains_key(*key);
-    writes.gone_services = observed.services.keys().filter(known).copied().collect();
-    // An index freed by this very sync is not given out in it: a packet may still be on its way there.
+    let gone = observed
+        .services
+        .iter()
+        .filter(|(key, _)| !wanted.contains_key(*key));
+    writes.gone_services = gone.map(|(key, index)| (*key, *index)).collect();
+    // An index freed by this very sync is not given out in it: a packet may still be on its way there. So there
+    // are twice as many of them as services.
     let used: BTreeSet<u32> = observed.services.values().copied().collect();
-    let mut free = (0..MAX_SERVICES).filter(|i| !used.contains(i));
-    let mut kept = BTreeSet::new();
-    for (key, service) in &wanted {
-        let index = match observed.services.get(key) {
-            Some(index) => *index,
-            None => {
-                let full = DatapathError::Full {
-                    what: "services",
-                    wanted: used.len() + wanted.len(),
-                    limit: MAX_SERVICES,
-                };
-                let index = free.next().ok_or(full)?;
-                writes.new_services.insert(*key, index);
-                index
-            }
-        };
-        let owned = if writes.new_services.contains_key(key) {
-            None
-        } else {
-            Some(index)
-        };
-        let entries = plan_backends(observed, service, index, owned, &mut writes, &mut kept);
-        writes
-            .tables
-            .insert(*key, (index, maglev::table(&entries, MAGLEV_SLOTS)));
-    }
-    writes.gone_backends = observed
+    let mut free = (0..2 * MAX_SERVICES).filter(|i| !used.contains(i));
+    let known: BTreeMap<(u32, u32, u16), u32> = observed
         .backends
-        .keys()
-        .filter(|id| !kept.contains(*id))
-        .copied()
+        .iter()
+        .map(|(id, b)| ((b.service, b.ip, b.port), *id))
         .collect();
-    let total = observed.backends.len() + writes.new_backends.len();
-    if total > MAX_BACKENDS as usize {
-        return Err(DatapathError::Full {
-            what: "backends",
-            wanted: total,
-            limit: MAX_BACKENDS,
-        });
+    let mut kept = BTreeSet::new();
+    for (key, service) in wanted {
+        let present = observed.services.get(key).copied();
+        let Some(index) = present.or_else(|| free.next()) else {
+            break;
+        };
+        if present.is_none() {
+            writes.new_services.insert(*key, index);
+        }
+        let id_of = |b: &KernelBackend| {
+            let id = known.get(&(index, b.ip, b.port)).filter(|_| present.is_some())?;
+            Some((*id, observed.backends[id]))
+        };
+        let entries = plan_backends(service, index, id_of, &mut writes);
+        kept.extend(entries.iter().map(|e| e.id));
+        writes.tables.insert(*key, (index, entries));
     }
-    Ok(writes)
+    let gone = observed.backends.keys().filter(|id| !kept.contains(*id));
+    writes.gone_backends = gone.copied().collect();
+    writes
 }
 
-/// Gives each backend of a service its id (`owned`: the index under which it may have one already).
+/// Gives each backend of a service its id: that which it has (`id_of`), or a new one.
 fn plan_backends(
-    observed: &Observed,
     service: &Service,
     index: u32,
-    owned: Option<u32>,
+    id_of: impl Fn(&KernelBackend) -> Option<(u32, KernelBackend)>,
     writes: &mut Writes,
-    kept: &mut BTreeSet<u32>,
 ) -> Vec<Entry> {
     let mut entries = Vec::new();
     for backend in &service.backends {
         let value = kernel_backend(backend, index);
-        let same = |b: &KernelBackend| Some(b.service) == owned && b.ip == value.ip && b.port == value.port;
-        let id = match observed.backends.iter().find(|(_, b)| same(b)) {
+        let id = match id_of(&value) {
             Some((id, present)) => {
-                if *present != value {
-                    writes.backends.insert(*id, value);
+                if present != value {
+                    writes.backends.insert(id, value);
                 }
-                *id
+                id
             }
             None => {
                 let id = writes.next_backend;
@@ -122,11 +105,9 @@ fn plan_backends(
                 id
             }
         };
-        kept.insert(id);
-        let weight = if backend.state == BackendState::Active {
-            backend.weight
-        } else {
-            0
+        let weight = match backend.state {
+            BackendState::Active => backend.weight,
+            BackendState::Draining => 0,
         };
         entries.push(Entry {
             id,
@@ -150,35 +131,6 @@ fn kernel_backend(backend: &Backend, service: u32) -> KernelBackend {
         pad: 0,
         udp_idle_s: backend.udp_idle_s,
     }
-}
-
-fn validate(desired: &[Service]) -> Result<(), DatapathError> {
-    let mut keys = BTreeSet::new();
-    for service in desired {
-        let (vip, port) = (service.vip, service.port);
-        if !keys.insert(service.key()) {
-            let protocol = service.protocol.name();
-            return Err(DatapathError::DuplicateService { vip, port, protocol });
-        }
-        let mut seen = BTreeSet::new();
-        for backend in &service.backends {
-            if !seen.insert((backend.address, backend.port)) {
-                return Err(DatapathError::DuplicateBackend {
-                    vip,
-                    port,
-                    backend: backend.address,
-                });
-            }
-            if service.protocol == Protocol::Sctp && backend.port != port {
-                return Err(DatapathError::SctpPort {
-                    vip,
-                    port,
-                    backend_port: backend.port,
-                });
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -5,15 +5,22 @@ use std::net::Ipv4Addr;
 
 use gantry_ebpf_common::layout::{
     ACTIVE, Backend as KernelBackend, BackendStats, DRAINING, SCTP, Service as KernelService, ServiceKey,
-    TCP, UDP,
+    TCP, Table, UDP,
 };
-use gantry_ebpf_common::verdict::maglev_index;
+use gantry_ebpf_common::{MAX_BACKENDS, MAX_SERVICES};
 
+use crate::admit::{LeftOut, Limits, admit};
 use crate::datapath::Datapath;
 use crate::error::DatapathError;
 use crate::lock::Lock;
+use crate::maglev;
 use crate::maps::{self, failed};
 use crate::plan::{Observed, Writes, plan};
+
+const LIMITS: Limits = Limits {
+    services: MAX_SERVICES as usize,
+    backends: MAX_BACKENDS as usize,
+};
 
 /// Transport protocol of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,7 +108,7 @@ impl Service {
 }
 
 /// How much a sync changed; all zero when the kernel had it all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SyncReport {
     /// Services that are new.
     pub services_added: usize,
@@ -113,18 +120,24 @@ pub struct SyncReport {
     pub backends_changed: usize,
     /// Backends that are gone; their flows pick another one with their next packet.
     pub backends_removed: usize,
-    /// Maglev slots that were written.
-    pub slots_written: usize,
+    /// Maglev tables that were written.
+    pub tables_written: usize,
+    /// What is not in force, in the order of the list.
+    pub left_out: Vec<LeftOut>,
 }
 
 impl Datapath {
-    /// Makes the kernel's services exactly `desired`. Established flows stay on their backends, draining
+    /// Makes the kernel's services `desired`; what cannot be in force is left out and named, and does not hold up the
+    /// rest. Established flows stay on their backends, draining
     /// ones included; only flows of backends that are gone move. Safe to repeat after a failure.
     pub fn sync_services(&mut self, desired: &[Service]) -> Result<SyncReport, DatapathError> {
         let _lock = Lock::take(&self.dir)?;
         let observed = self.observe_services()?;
-        let writes = plan(&observed, desired)?;
-        self.apply(&observed, writes)
+        let has = |key: &ServiceKey| observed.services.contains_key(key);
+        let (wanted, left_out) = admit(has, desired, LIMITS);
+        let writes = plan(&observed, &wanted);
+        let report = self.apply(&observed, writes)?;
+        Ok(SyncReport { left_out, ..report })
     }
 
     pub(crate) fn observe_services(&self) -> Result<Observed, DatapathError> {
@@ -149,7 +162,7 @@ impl Datapath {
         self.announce(&writes)?;
         self.start_stats(&writes)?;
         self.write_backends(&writes, ACTIVE)?;
-        let slots_written = self.write_tables(&writes)?;
+        let tables_written = self.write_tables(&writes)?;
         let mut services = maps::hash::<ServiceKey, KernelService>(&self.dir, maps::SERVICES)?;
         for (key, index) in &writes.new_services {
             let value = KernelService { index: *index };
@@ -158,8 +171,10 @@ impl Datapath {
                 .map_err(failed("write", maps::SERVICES))?;
         }
         self.write_backends(&writes, DRAINING)?;
-        for key in &writes.gone_services {
+        let mut tables = maps::hash::<u32, Table>(&self.dir, maps::TABLES)?;
+        for (key, index) in &writes.gone_services {
             maps::forget(&mut services, maps::SERVICES, key)?;
+            maps::forget(&mut tables, maps::TABLES, index)?;
         }
         let mut backends = maps::hash::<u32, KernelBackend>(&self.dir, maps::BACKENDS)?;
         let mut stats = maps::per_cpu_hash::<u32, BackendStats>(&self.dir, maps::BACKEND_STATS)?;
@@ -177,7 +192,8 @@ impl Datapath {
             backends_added: writes.new_backends.len(),
             backends_changed: writes.backends.len() - writes.new_backends.len(),
             backends_removed: writes.gone_backends.len(),
-            slots_written,
+            tables_written,
+            ..SyncReport::default()
         })
     }
 
@@ -191,7 +207,7 @@ impl Datapath {
         let same = writes
             .tables
             .iter()
-            .all(|(key, (_, table))| self.tables.get(key) == Some(table));
+            .all(|(key, table)| self.tables.get(key) == Some(table));
         if !same {
             config.tables = config.tables.wrapping_add(1);
         }
@@ -231,30 +247,20 @@ impl Datapath {
         Ok(())
     }
 
-    /// Writes the slots that differ, one by one.
+    /// Writes the tables that differ from what this handle knows to be in the kernel.
     fn write_tables(&mut self, writes: &Writes) -> Result<usize, DatapathError> {
-        let mut map = maps::array::<u32>(&self.dir, maps::MAGLEV)?;
+        let mut map = maps::hash::<u32, Table>(&self.dir, maps::TABLES)?;
         let mut written = 0;
-        for (key, (index, table)) in &writes.tables {
-            let fresh = writes.new_services.contains_key(key);
-            let present = self.tables.remove(key).filter(|_| !fresh);
-            for (slot, id) in table.iter().enumerate() {
-                let at = maglev_index(*index, slot as u32, 0);
-                let old = match &present {
-                    Some(present) => present[slot],
-                    None => map.get(&at, 0).map_err(failed("read", maps::MAGLEV))?,
-                };
-                if old != *id {
-                    map.set(at, *id, 0).map_err(failed("write", maps::MAGLEV))?;
-                    written += 1;
-                }
+        let known = std::mem::take(&mut self.tables);
+        for (key, wanted) in &writes.tables {
+            let (index, entries) = wanted;
+            if known.get(key) != Some(wanted) {
+                map.insert(*index, maglev::table(entries), 0)
+                    .map_err(failed("write", maps::TABLES))?;
+                written += 1;
             }
         }
-        self.tables = writes
-            .tables
-            .iter()
-            .map(|(key, (_, table))| (*key, table.clone()))
-            .collect();
+        self.tables = writes.tables.clone().into_iter().collect();
         Ok(written)
     }
 }

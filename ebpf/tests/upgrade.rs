@@ -2,13 +2,20 @@
 
 mod support;
 
+use std::path::Path;
 use std::process::Command;
 
-use aya::maps::{Array, Map, MapData};
+use aya::EbpfLoader;
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuHashMap, PerCpuValues};
 use aya::programs::{SchedClassifier, TcAttachType};
-use gantry_ebpf::{Datapath, DatapathError};
-use gantry_ebpf_common::layout::Config;
-use support::{Loaded, can_run};
+use gantry_ebpf::{Datapath, DatapathError, Protocol};
+use gantry_ebpf_common::MAGLEV_SLOTS;
+use gantry_ebpf_common::layout::{
+    ACTIVE, Backend as KernelBackend, BackendStats, Config, Service, ServiceKey, UDP,
+};
+use support::{
+    CLIENT, Loaded, REDIRECT, SERVER, SERVER_MAC, VIP, can_run, networks, packet, pod, run, service,
+};
 
 fn ip(args: &[&str]) {
     let output = Command::new("ip").args(args).output().unwrap();
@@ -79,6 +86,104 @@ fn another_version_replaces_the_program_on_every_link_and_keeps_the_maps() {
         upgraded.detach("v0").unwrap();
         assert!(!upgraded.is_attached("v0", "v0").unwrap());
     });
+}
+
+/// What a version with layout 3 leaves behind: one service, one backend, one established flow.
+fn pin_former(dir: &Path) {
+    #[repr(C, align(32))]
+    struct Aligned<T: ?Sized>(T);
+    static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("data/layout3.bpf.o"));
+    std::fs::create_dir_all(dir.join("links")).unwrap();
+    let mut loader = EbpfLoader::new();
+    loader.btf(None).default_map_pin_directory(dir);
+    let mut ebpf = loader.load(&OBJECT.0).unwrap();
+    let program: &mut SchedClassifier = ebpf.program_mut("from_pod").unwrap().try_into().unwrap();
+    program.load().unwrap();
+    program.pin(dir.join("from_pod")).unwrap();
+    let map = |name: &str| Map::from_map_data(MapData::from_pin(dir.join(name)).unwrap()).unwrap();
+    let mut config: Array<_, Config> = map("CONFIG").try_into().unwrap();
+    let value = Config {
+        layout: 3,
+        next_backend: 8,
+        ..Config::default()
+    };
+    config.set(0, value, 0).unwrap();
+    let key = ServiceKey {
+        vip: VIP.into(),
+        port: 5060,
+        protocol: UDP,
+        pad: 0,
+    };
+    let mut services: HashMap<_, ServiceKey, Service> = map("SERVICES").try_into().unwrap();
+    services.insert(key, Service { index: 5 }, 0).unwrap();
+    let backend = KernelBackend {
+        ip: SERVER.into(),
+        service: 5,
+        port: 5080,
+        state: ACTIVE,
+        pad: 0,
+        udp_idle_s: 300,
+    };
+    let mut backends: HashMap<_, u32, KernelBackend> = map("BACKENDS").try_into().unwrap();
+    backends.insert(7, backend, 0).unwrap();
+    let mut slots: Array<_, u32> = map("MAGLEV").try_into().unwrap();
+    for slot in 0..MAGLEV_SLOTS {
+        slots.set(5 * MAGLEV_SLOTS + slot, 7, 0).unwrap();
+    }
+    let mut stats: PerCpuHashMap<_, u32, BackendStats> = map("BACKEND_STATS").try_into().unwrap();
+    let cpus = aya::util::nr_cpus().unwrap();
+    let seen = BackendStats {
+        new_flows: 1,
+        ..BackendStats::default()
+    };
+    let values = PerCpuValues::try_from(vec![seen; cpus]).unwrap();
+    stats.insert(7, values, 0).unwrap();
+}
+
+#[test]
+fn the_layout_before_is_taken_over_with_its_services_and_counters() {
+    if !can_run() {
+        return;
+    }
+    let loaded = Loaded::new();
+    let dir = loaded.dir();
+    for attempt in 0..2 {
+        // As after an unload, but on the file system that is mounted.
+        for name in std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path()) {
+            let _ = std::fs::remove_file(name);
+        }
+        pin_former(&dir);
+        if attempt == 1 {
+            // An attempt before this one got half way.
+            std::fs::rename(dir.join("SERVICES"), dir.join("SERVICES_3")).unwrap();
+        }
+        let mut datapath = Datapath::ensure(&dir).unwrap();
+        datapath.configure(&networks(0)).unwrap();
+        datapath.add_pod(&pod(SERVER, SERVER_MAC, 1, false)).unwrap();
+        datapath
+            .add_pod(&pod(CLIENT, [2, 0, 0, 0, 0, 2], 1, false))
+            .unwrap();
+        let (verdict, frame) = run(&loaded, &packet(UDP, (CLIENT, 4000), (VIP, 5060)).bytes());
+        assert_eq!((verdict, &frame[30..34]), (REDIRECT, &SERVER.octets()[..]));
+        let cpus = aya::util::nr_cpus().unwrap() as u64;
+        let counted: u64 = datapath
+            .backend_stats()
+            .unwrap()
+            .iter()
+            .map(|s| s.new_flows)
+            .sum();
+        assert_eq!(counted, cpus + 1);
+        let report = datapath
+            .sync_services(&[service(Protocol::Udp, 5060, &[(SERVER, 5080)])])
+            .unwrap();
+        assert_eq!((report.services_added, report.backends_added), (0, 0));
+        let left: Vec<_> = std::fs::read_dir(&dir)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .filter(|n| n == "MAGLEV" || n.ends_with("_3"))
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
 }
 
 #[test]

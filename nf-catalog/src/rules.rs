@@ -1,6 +1,6 @@
 //! The rules that a descriptor must meet beyond its shape. Each returns every broken rule, not only the first.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     Cpu, DrainMethod, NetworkFunctionSpec, NetworkServiceSpec, NfContainer, NfPackageSpec, NfProbe, Problem,
@@ -62,6 +62,21 @@ impl NfPackageSpec {
             found.require(interface.network == "pod", &format!("{path}.network"), || {
                 format!("network `{}` is not available: only `pod` is", interface.network)
             });
+        }
+        let mut served = BTreeMap::new();
+        for (i, interface) in self.interfaces.iter().enumerate().filter(|(_, i)| i.service) {
+            let port = (interface.port, interface.transport);
+            let first = *served.entry(port).or_insert(interface.name.as_str());
+            found.require(
+                first == interface.name,
+                &format!("spec.interfaces[{i}].port"),
+                || {
+                    format!(
+                        "port {} is served by interface `{first}` already, over the same transport",
+                        interface.port
+                    )
+                },
+            );
         }
         found.unique("spec.needs", self.needs.iter().map(|n| n.function.as_str()));
     }

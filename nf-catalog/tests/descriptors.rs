@@ -100,6 +100,11 @@ fn broken_descriptors_name_file_line_and_column() {
             "proxy.yaml:14:23: spec.containers[0].readinessProbe",
         ),
         ("port: 5060", "port: 99999", "proxy.yaml:16:"),
+        (
+            "  config:",
+            "    - {name: sip2, protocol: SIP, transport: udp, port: 5060, service: true}\n  config:",
+            "spec.interfaces[1].port",
+        ),
     ] {
         let errors = broken(from, to);
         assert!(

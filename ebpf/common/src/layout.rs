@@ -25,7 +25,7 @@ pub struct Config {
     pub layout: u32,
     /// Next backend id never used before (0: none given yet). Userspace only.
     pub next_backend: u32,
-    /// Raised before Maglev tables are written. Userspace only.
+    /// Raised before tables are written. Userspace only.
     pub tables: u32,
     /// SHA-256 of the loaded object. Userspace only.
     pub object_hash: [u8; 32],
@@ -78,9 +78,13 @@ pub struct ServiceKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Service {
-    /// Which [`crate::MAGLEV_SLOTS`] entries of map MAGLEV are this service's.
+    /// Which entry of map TABLES is this service's.
     pub index: u32,
 }
+
+/// Value of map TABLES, by [`Service::index`]: backend ids, 0 where there is none. A few more than the
+/// [`crate::MAGLEV_SLOTS`] that are used: the verifier's bounds are bits.
+pub type Table = [u32; crate::MAGLEV_SLOTS.next_power_of_two() as usize];
 
 /// [`Backend::state`]: takes new flows.
 pub const ACTIVE: u8 = 1;

@@ -12,10 +12,11 @@ pub mod verdict;
 
 /// Slots of one service's Maglev table: a prime, so that every step through it visits every slot.
 pub const MAGLEV_SLOTS: u32 = 1021;
-/// Services that fit in the maps.
-pub const MAX_SERVICES: u32 = 512;
-/// Backends, over all services, that fit in the maps.
-pub const MAX_BACKENDS: u32 = 4096;
+/// Services (an address, a port and a protocol each) that a node takes. The maps hold twice as many, for the moment in
+/// which all are replaced; they take memory for what is in them only: 4 kB a service, most of it the Maglev table.
+pub const MAX_SERVICES: u32 = 16_384;
+/// Backends, over all services, that a node takes. The maps hold twice as many.
+pub const MAX_BACKENDS: u32 = 65_536;
 /// Pods of one node that fit in the maps.
 pub const MAX_PODS: u32 = 4096;
 /// Tracked flows; the least recently used one makes room for a new one.
@@ -23,4 +24,4 @@ pub const MAX_FLOWS: u32 = 131_072;
 /// Fragmented datagrams tracked at one time.
 pub const MAX_FRAGMENTS: u32 = 4096;
 /// Raised with every change of a struct in [`layout`] or of a map's size: pinned maps are kept only if it is equal.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;

@@ -39,6 +39,8 @@ counted! {
         SctpPortChange = 6 => "sctp_port_change",
         /// From a pod, with a source address of the pod or service network that is not that pod's.
         ForeignSource = 7 => "foreign_source",
+        /// The node's networks are not known yet.
+        NotConfigured = 8 => "not_configured",
     }
 }
 

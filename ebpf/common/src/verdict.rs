@@ -71,10 +71,12 @@ const fn mix(h: u32, word: u32) -> u32 {
     (h ^ k).rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64)
 }
 
-/// Index in map MAGLEV of the `attempt`-th slot for a flow.
+/// The `attempt`-th slot of its service's table for a flow: a multiplication, by which the kernel's verifier sees that
+/// the slot is inside the table.
 #[inline(always)]
-pub const fn maglev_index(service: u32, hash: u32, attempt: u32) -> u32 {
-    service * MAGLEV_SLOTS + hash.wrapping_add(attempt.wrapping_mul(0x9e37_79b1)) % MAGLEV_SLOTS
+pub const fn maglev_slot(hash: u32, attempt: u32) -> usize {
+    let mixed = hash.wrapping_add(attempt.wrapping_mul(0x9e37_79b1));
+    ((mixed as u64 * MAGLEV_SLOTS as u64) >> 32) as usize
 }
 
 /// The addresses that a packet leaves with.
@@ -342,9 +344,8 @@ mod tests {
         }
 
         #[test]
-        fn slots_stay_inside_their_service(service in 0..crate::MAX_SERVICES, hash: u32, attempt in 0u32..4) {
-            let index = maglev_index(service, hash, attempt);
-            prop_assert!(index >= service * MAGLEV_SLOTS && index < (service + 1) * MAGLEV_SLOTS);
+        fn slots_stay_inside_their_table(hash: u32, attempt in 0u32..4) {
+            prop_assert!(maglev_slot(hash, attempt) < MAGLEV_SLOTS as usize);
         }
     }
 
@@ -353,7 +354,7 @@ mod tests {
         let mut hits = vec![0u32; MAGLEV_SLOTS as usize];
         for sport in 0..65_535u16 {
             let h = flow_hash(&FlowKey { sport, ..key(CLIENT) });
-            hits[maglev_index(0, h, 0) as usize] += 1;
+            hits[maglev_slot(h, 0)] += 1;
         }
         let (min, max) = (hits.iter().min().unwrap(), hits.iter().max().unwrap());
         assert!(*min > 30 && *max < 110, "64 expected a slot, found {min}..{max}");

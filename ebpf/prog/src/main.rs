@@ -43,7 +43,7 @@ pub fn from_pod(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn handle(ctx: &TcContext) -> Result<i32, DropReason> {
     let Some(config) = CONFIG.get(0) else {
-        return Err(DropReason::RewriteFailed);
+        return Err(DropReason::NotConfigured);
     };
     let ip = ctx
         .load(0)

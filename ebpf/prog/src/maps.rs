@@ -1,25 +1,28 @@
 //! The maps, pinned by these names. Layouts: `gantry_ebpf_common::layout`.
 
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap};
 use gantry_ebpf_common::layout::{
     Backend, BackendStats, Config, Flow, FlowKey, Fragment, FragmentKey, Pod, Reverse, Service, ServiceKey,
+    Table,
 };
 use gantry_ebpf_common::reason::{DropReason, Path};
-use gantry_ebpf_common::{MAGLEV_SLOTS, MAX_BACKENDS, MAX_FLOWS, MAX_FRAGMENTS, MAX_PODS, MAX_SERVICES};
+use gantry_ebpf_common::{MAX_BACKENDS, MAX_FLOWS, MAX_FRAGMENTS, MAX_PODS, MAX_SERVICES};
 
 #[map]
 pub static CONFIG: Array<Config> = Array::pinned(1, 0);
 #[map]
 pub static PODS: HashMap<u32, Pod> = HashMap::pinned(MAX_PODS, 0);
 #[map]
-pub static SERVICES: HashMap<ServiceKey, Service> = HashMap::pinned(MAX_SERVICES, 0);
+pub static SERVICES: HashMap<ServiceKey, Service> = HashMap::pinned(2 * MAX_SERVICES, BPF_F_NO_PREALLOC);
 #[map]
-pub static MAGLEV: Array<u32> = Array::pinned(MAX_SERVICES * MAGLEV_SLOTS, 0);
+pub static TABLES: HashMap<u32, Table> = HashMap::pinned(2 * MAX_SERVICES, BPF_F_NO_PREALLOC);
 #[map]
-pub static BACKENDS: HashMap<u32, Backend> = HashMap::pinned(MAX_BACKENDS, 0);
+pub static BACKENDS: HashMap<u32, Backend> = HashMap::pinned(2 * MAX_BACKENDS, BPF_F_NO_PREALLOC);
 #[map]
-pub static BACKEND_STATS: PerCpuHashMap<u32, BackendStats> = PerCpuHashMap::pinned(MAX_BACKENDS, 0);
+pub static BACKEND_STATS: PerCpuHashMap<u32, BackendStats> =
+    PerCpuHashMap::pinned(2 * MAX_BACKENDS, BPF_F_NO_PREALLOC);
 #[map]
 pub static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::pinned(MAX_FLOWS, 0);
 #[map]

@@ -6,10 +6,10 @@ use gantry_ebpf_common::layout::{Backend, BackendStats, Config, Flow, FlowKey, F
 use gantry_ebpf_common::packet::{Ipv4, Ports, opening_offset, opens};
 use gantry_ebpf_common::reason::{DropReason, Path};
 use gantry_ebpf_common::verdict::{
-    Addresses, FlowVerdict, flow_hash, flow_of, flow_verdict, maglev_index, reverse_of, takes_new,
+    Addresses, FlowVerdict, flow_hash, flow_of, flow_verdict, maglev_slot, reverse_of, takes_new,
 };
 
-use crate::maps::{BACKEND_STATS, BACKENDS, FLOWS, FRAGMENTS, MAGLEV, REVERSE, SERVICES, count_path};
+use crate::maps::{BACKEND_STATS, BACKENDS, FLOWS, FRAGMENTS, REVERSE, SERVICES, TABLES, count_path};
 
 /// Slots looked at before a service counts as without backend. One is enough except in the instant
 /// when userspace replaces a table.
@@ -187,11 +187,12 @@ fn known_flow(key: &FlowKey, opening: bool, now_s: u32) -> Option<(u32, Backend)
 #[inline(always)]
 fn new_flow(key: &FlowKey, service: u32, now_s: u32) -> Result<(u32, Backend), DropReason> {
     let hash = flow_hash(key);
+    // SAFETY: userspace replaces tables whole.
+    let Some(table) = (unsafe { TABLES.get(&service) }) else {
+        return Err(DropReason::NoBackend);
+    };
     for attempt in 0..ATTEMPTS {
-        let Some(id) = MAGLEV.get(maglev_index(service, hash, attempt)) else {
-            break;
-        };
-        let id = *id;
+        let id = table[maglev_slot(hash, attempt)];
         // SAFETY: see `known_flow`.
         let Some(backend) = (unsafe { BACKENDS.get(&id) }) else {
             continue;

@@ -1,46 +1,41 @@
-//! Whether a configuration makes sense as a whole. An agent refuses one that does not, before anything is touched.
+//! Which pods of a configuration make sense. An agent leaves out those that do not, before anything is touched, and all
+//! others go on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::path::{Component, Path};
 
 use gantry_topology::CpuSet;
 
-use crate::convert::InvalidMessage;
-use crate::{ContainerConfig, NodeConfig, PodConfig, PodDesired, Volume};
+use crate::{ContainerConfig, NodeConfig, PodConfig, PodDesired, PodUid, Volume};
 
 impl NodeConfig {
-    /// Checks names that become paths, addresses, references, and that no CPU has two owners among the pods that run.
-    pub fn check(&self) -> Result<(), InvalidMessage> {
-        let mut owned = self.shared_cpus.clone();
-        let mut addresses = BTreeSet::new();
-        for (uid, pod) in &self.pods {
-            let wrong = |what: String| InvalidMessage::new(format_args!("pods[{uid}]"), what);
-            if !is_label(uid) {
-                return Err(wrong(
-                    "the uid must be letters, digits, `-`, `_` or `.`, 1 to 63 of them".to_owned(),
-                ));
-            }
-            check_pod(pod).map_err(wrong)?;
-            if pod.desired == PodDesired::Stop {
-                continue;
-            }
-            self.check_network(pod).map_err(wrong)?;
-            // Pods on the host's network share the host's address.
-            if let Some(address) = pod.address.filter(|_| !pod.host_network)
-                && !addresses.insert(address)
-            {
-                return Err(wrong(format!("the address {address} belongs to another pod too")));
-            }
-            for container in &pod.containers {
-                owned = claim(&owned, &container.resources.cpus).map_err(|twice| {
-                    wrong(format!(
-                        "container {}: CPUs {twice} have another owner",
-                        container.name
-                    ))
-                })?;
-            }
+    /// What is wrong with pods, by uid: names that become paths, addresses, references, and CPUs, none of which has two
+    /// owners among the pods that run. Where two want the same, the one that `holds` something on the node has it, else
+    /// the first.
+    pub fn faults(&self, holds: impl Fn(&PodUid) -> bool) -> BTreeMap<PodUid, String> {
+        let mut claims = Claims {
+            cpus: self.shared_cpus.clone(),
+            addresses: BTreeSet::new(),
+        };
+        let mut order: Vec<(&PodUid, &PodConfig)> = self.pods.iter().collect();
+        order.sort_by_key(|(uid, _)| !holds(uid));
+        order
+            .into_iter()
+            .filter_map(|(uid, pod)| Some((uid.clone(), self.fault(uid, pod, &mut claims).err()?)))
+            .collect()
+    }
+
+    fn fault(&self, uid: &PodUid, pod: &PodConfig, claims: &mut Claims) -> Result<(), String> {
+        if !is_label(uid) {
+            return Err("the uid must be letters, digits, `-`, `_` or `.`, 1 to 63 of them".to_owned());
         }
-        Ok(())
+        check_pod(pod)?;
+        if pod.desired == PodDesired::Stop {
+            return Ok(());
+        }
+        self.check_network(pod)?;
+        claims.claim(pod)
     }
 
     fn check_network(&self, pod: &PodConfig) -> Result<(), String> {
@@ -61,11 +56,35 @@ impl NodeConfig {
     }
 }
 
-fn claim(owned: &CpuSet, cpus: &CpuSet) -> Result<CpuSet, CpuSet> {
-    if owned.is_disjoint(cpus) {
-        Ok(owned.union(cpus))
-    } else {
-        Err(owned.intersection(cpus))
+/// What the pods looked at so far have for themselves.
+struct Claims {
+    cpus: CpuSet,
+    addresses: BTreeSet<Ipv4Addr>,
+}
+
+impl Claims {
+    /// All that the pod needs, or nothing.
+    fn claim(&mut self, pod: &PodConfig) -> Result<(), String> {
+        // Pods on the host's network share the host's address.
+        let address = pod.address.filter(|_| !pod.host_network);
+        if let Some(address) = address.filter(|a| self.addresses.contains(a)) {
+            return Err(format!("the address {address} belongs to another pod too"));
+        }
+        let mut cpus = self.cpus.clone();
+        for container in &pod.containers {
+            let own = &container.resources.cpus;
+            if !cpus.is_disjoint(own) {
+                let twice = cpus.intersection(own);
+                return Err(format!(
+                    "container {}: CPUs {twice} have another owner",
+                    container.name
+                ));
+            }
+            cpus = cpus.union(own);
+        }
+        self.cpus = cpus;
+        self.addresses.extend(address);
+        Ok(())
     }
 }
 
@@ -201,13 +220,15 @@ mod tests {
 
     fn refused(edit: impl FnOnce(&mut NodeConfig)) -> String {
         let mut config = config();
-        config.check().unwrap();
+        assert!(config.faults(|_| false).is_empty());
         edit(&mut config);
-        config.check().unwrap_err().to_string()
+        let faults: Vec<String> = config.faults(|_| false).into_values().collect();
+        assert_eq!(faults.len(), 1, "the other pod goes on: {faults:?}");
+        faults.into_iter().collect()
     }
 
     #[test]
-    fn a_cpu_with_two_owners_is_refused() {
+    fn a_pod_with_a_cpu_of_another_is_left_out() {
         let pod = |c: &mut NodeConfig, cpus: &str| {
             c.pods.get_mut("b").unwrap().containers[0].resources.cpus = cpus.parse().unwrap();
         };
@@ -216,7 +237,17 @@ mod tests {
     }
 
     #[test]
-    fn names_that_leave_their_folder_are_refused() {
+    fn who_holds_something_already_keeps_it() {
+        let mut config = config();
+        config.pods.get_mut("a").unwrap().address = Some("10.85.0.3".parse().unwrap());
+        for (holder, at_fault) in [("a", "b"), ("b", "a")] {
+            let faults = config.faults(|uid| uid == holder);
+            assert_eq!(faults.keys().collect::<Vec<_>>(), [at_fault]);
+        }
+    }
+
+    #[test]
+    fn names_that_leave_their_folder_are_left_out() {
         for uid in ["..", "a/b", ""] {
             refused(|c| {
                 let pod = c.pods.remove("a").unwrap();
@@ -230,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_start_would_take_is_refused() {
+    fn what_no_start_would_take_is_left_out() {
         for name in ["A", "a_b", "a.b", ""] {
             refused(|c| c.pods.get_mut("a").unwrap().containers[0].name = name.to_owned());
         }
@@ -257,7 +288,7 @@ mod tests {
             pod.host_network = true;
             pod.address = Some("192.0.2.1".parse().unwrap());
         }
-        config.check().unwrap();
+        assert!(config.faults(|_| false).is_empty());
     }
 
     #[test]

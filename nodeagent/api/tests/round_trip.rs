@@ -279,15 +279,22 @@ fn status() -> impl Strategy<Value = NodeStatus> {
             },
         );
     let counters = || btree_map(text(), any::<u64>(), 0..3);
+    let reason = prop_oneof![
+        Just(ServiceFaultReason::PortConflict),
+        Just(ServiceFaultReason::SctpPortChange),
+        Just(ServiceFaultReason::TablesFull),
+    ];
+    let fault = (reason, text()).prop_map(|(reason, message)| ServiceFault { reason, message });
     (
         any::<(u64, u64, u64)>(),
         btree_map(text(), pod, 0..3),
         counters(),
         counters(),
         text(),
+        btree_map(text(), fault, 0..3),
     )
         .prop_map(
-            |((accepted, applied, packets), pods, drops, new_flows, network_message)| NodeStatus {
+            |((accepted, applied, packets), pods, drops, new_flows, network_message, services)| NodeStatus {
                 accepted: Generation(accepted),
                 applied: Generation(applied),
                 pods,
@@ -297,6 +304,7 @@ fn status() -> impl Strategy<Value = NodeStatus> {
                     new_flows,
                 },
                 network_message,
+                services,
             },
         )
 }

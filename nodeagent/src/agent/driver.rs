@@ -1,9 +1,10 @@
 //! Runs the core: one task that feeds it events and hands out its actions.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use gantry_nodeagent_api::{NodeStatus, Refused};
+use gantry_nodeagent_api::{NodeStatus, Refused, ServiceFault};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -112,29 +113,29 @@ impl Hands {
             }
             Action::Persist { id, ledger } => {
                 let file = self.ledger.clone();
-                self.block(move || {
-                    let result = file.save(&ledger).map_err(|e| e.to_string());
-                    Event::Persisted { id, result }
-                });
+                let save = move || file.save(&ledger).map_err(|e| e.to_string());
+                self.block(save, move |result| Event::Persisted { id, result });
             }
             Action::SyncNetwork { id, wanted } => {
                 let (network, dns, pods) = (self.network.clone(), self.dns.clone(), self.pods.clone());
-                self.block(move || {
-                    let result = network.sync(wanted.network.as_ref(), wanted.services.values());
-                    if let (Ok(()), Some(node)) = (&result, wanted.network) {
+                let generation = wanted.generation.0;
+                let sync = move || {
+                    let result = network.sync(wanted.network.as_ref(), &wanted.services);
+                    // Names need no services.
+                    if let Some(node) = wanted.network {
                         dns.send_replace(Some(Arc::new(Table::new(&node, wanted.dns))));
                         pods.knows(node);
                     }
                     let result = result.map_err(|failure| chain(&failure));
-                    if let Err(error) = &result {
-                        tracing::error!(
-                            generation = wanted.generation.0,
-                            error,
-                            "services cannot be brought in force"
-                        );
+                    match &result {
+                        Ok(faults) => log_faults(generation, faults),
+                        Err(error) => {
+                            tracing::error!(generation, error, "services cannot be brought in force");
+                        }
                     }
-                    Event::NetworkSynced { id, result }
-                });
+                    result
+                };
+                self.block(sync, move |result| Event::NetworkSynced { id, result });
             }
             Action::Pod { id, uid, op } => self.pod(id, uid, op),
             Action::Probe {
@@ -214,14 +215,33 @@ impl Hands {
         });
     }
 
-    fn block(&self, work: impl FnOnce() -> Event + Send + 'static) {
+    /// Does something that blocks and tells how it went, whatever happens: the core waits for the answer.
+    fn block<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, String> + Send + 'static,
+        answer: impl FnOnce(Result<T, String>) -> Event + Send + 'static,
+    ) {
         let answers = self.answers.clone();
         tokio::spawn(async move {
-            if let Ok(event) = tokio::task::spawn_blocking(work).await {
-                // Fails only when the agent ends.
-                let _ = answers.send(event).await;
-            }
+            let result = tokio::task::spawn_blocking(work)
+                .await
+                .unwrap_or_else(|_| Err("the agent has an error in itself; see its log".to_owned()));
+            // Fails only when the agent ends.
+            let _ = answers.send(answer(result)).await;
         });
+    }
+}
+
+fn log_faults(generation: u64, faults: &BTreeMap<String, ServiceFault>) {
+    for (service, fault) in faults {
+        let (reason, message) = (fault.reason.as_str(), &fault.message);
+        tracing::warn!(
+            generation,
+            service,
+            reason,
+            message,
+            "the service is not wholly in force"
+        );
     }
 }
 

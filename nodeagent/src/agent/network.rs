@@ -1,9 +1,13 @@
 //! Host device, services and names, as the configuration wants them; and the counters.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use gantry_ebpf::{Backend, BackendState, Datapath, Protocol, Service};
-use gantry_nodeagent_api::{NetworkCounters, NodeNetwork, ServiceConfig};
+use gantry_ebpf::{Backend, BackendState, Datapath, LeftOut, Protocol, Service, Why};
+use gantry_nodeagent_api::{
+    MAX_SERVICE_BACKENDS, MAX_SERVICE_PORTS, NetworkCounters, NodeNetwork, ServiceConfig, ServiceFault,
+    ServiceFaultReason,
+};
 
 use super::Failure;
 use super::cni::Cni;
@@ -30,13 +34,15 @@ impl Network {
         }
     }
 
-    /// Makes services so; the host's side too when it is new.
-    pub(super) fn sync<'a>(
+    /// Makes services so, the host's side too when it is new. What of services is left out, by `namespace/name`.
+    pub(super) fn sync(
         &self,
         network: Option<&NodeNetwork>,
-        services: impl Iterator<Item = &'a ServiceConfig>,
-    ) -> Result<(), Failure> {
-        let Some(network) = network else { return Ok(()) };
+        services: &BTreeMap<String, ServiceConfig>,
+    ) -> Result<BTreeMap<String, ServiceFault>, Failure> {
+        let Some(network) = network else {
+            return Ok(BTreeMap::new());
+        };
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.host.as_ref() != Some(network) {
             self.cni.host(network)?;
@@ -46,7 +52,11 @@ impl Network {
             Some(datapath) => datapath,
             None => Datapath::ensure(&self.cni.bpf_dir()).map_err(Failure::other)?,
         };
-        let wanted: Vec<Service> = services.flat_map(of_config).collect();
+        let named = services.iter().flat_map(|(name, config)| {
+            let ports = of_config(config);
+            ports.map(move |service| (name, service))
+        });
+        let (names, wanted): (Vec<&String>, Vec<Service>) = named.unzip();
         let synced = datapath.sync_services(&wanted).map_err(Failure::other);
         if synced.is_ok() {
             state.datapath = Some(datapath);
@@ -54,7 +64,7 @@ impl Network {
             // Something may have been taken away from under us: look at all of it again.
             state.host = None;
         }
-        synced.map(drop)
+        Ok(faults(&names, &synced?.left_out))
     }
 
     /// Packets, drops and new flows since the datapath's start; `None` before it.
@@ -64,10 +74,10 @@ impl Network {
         };
         let counters = datapath.counters().map_err(Failure::other)?;
         let drops = counters.drops.iter().filter(|(_, count)| **count > 0);
-        let drops: std::collections::BTreeMap<String, u64> = drops
+        let drops: BTreeMap<String, u64> = drops
             .map(|(reason, count)| (reason.label().to_owned(), *count))
             .collect();
-        let mut new_flows = std::collections::BTreeMap::new();
+        let mut new_flows = BTreeMap::new();
         for stat in datapath.backend_stats().map_err(Failure::other)? {
             let key = stat.key;
             let name = format!(
@@ -87,6 +97,30 @@ impl Network {
             new_flows,
         }))
     }
+}
+
+const _: () = assert!(MAX_SERVICE_PORTS <= gantry_ebpf::MAX_SERVICES as usize);
+const _: () = assert!(MAX_SERVICE_BACKENDS <= gantry_ebpf::MAX_BACKENDS as usize);
+
+/// What the datapath leaves out, by the name of its service.
+fn faults(names: &[&String], left_out: &[LeftOut]) -> BTreeMap<String, ServiceFault> {
+    let mut faults: BTreeMap<String, ServiceFault> = BTreeMap::new();
+    for left_out in left_out {
+        let reason = match left_out.why {
+            Why::ListedTwice { .. } => ServiceFaultReason::PortConflict,
+            Why::SctpPort { .. } => ServiceFaultReason::SctpPortChange,
+            Why::Full { .. } => ServiceFaultReason::TablesFull,
+        };
+        let message = left_out.why.to_string();
+        faults
+            .entry(names[left_out.position].clone())
+            .and_modify(|fault| fault.message = format!("{}; {message}", fault.message))
+            .or_insert(ServiceFault {
+                reason,
+                message: message.clone(),
+            });
+    }
+    faults
 }
 
 fn of_config(service: &ServiceConfig) -> impl Iterator<Item = Service> + '_ {

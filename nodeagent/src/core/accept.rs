@@ -63,9 +63,6 @@ fn judge(state: &mut State, config: NodeConfig, actions: &mut Vec<Action>) {
         }
         return;
     }
-    if let Err(error) = config.check() {
-        return refuse(new, error.to_string(), actions);
-    }
     let ledger = successor(state, config);
     persist(state, ledger, actions);
 }
@@ -160,7 +157,7 @@ pub(super) fn persisted(
     }
 }
 
-/// Brings what is known of each pod to the accepted configuration.
+/// Brings what is known of each pod to the accepted configuration. One whose part of it makes no sense stays as it is.
 pub(super) fn adopt_config(state: &mut State) {
     let draining: BTreeSet<&PodUid> = (state.ledger.config.services.values())
         .flat_map(|service| &service.ports)
@@ -168,8 +165,15 @@ pub(super) fn adopt_config(state: &mut State) {
         .filter(|backend| backend.draining)
         .map(|backend| &backend.pod)
         .collect();
+    let config = &state.ledger.config;
+    let holds = |uid: &PodUid| state.pods.get(uid).is_some_and(|pod| pod.touched);
+    state.faults = config.faults(holds);
+    for (uid, fault) in &state.faults {
+        tracing::error!(pod = uid, fault, "the pod's configuration is not followed");
+    }
     for (uid, pod) in &mut state.pods {
-        if let Some(config) = state.ledger.config.pods.get(uid)
+        if let Some(config) = config.pods.get(uid)
+            && !state.faults.contains_key(uid)
             && pod.config.as_deref() != Some(config)
         {
             pod.config = Some(Arc::new(config.clone()));

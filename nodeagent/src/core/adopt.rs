@@ -24,14 +24,8 @@ pub(super) fn start(state: &mut State, now_ms: u64, observed: Observed) {
         .filter_map(|c| c.limits.as_ref().map(|(_, cpus)| cpus.clone()))
         .collect();
     for (uid, found) in observed.pods {
-        let config = state
-            .ledger
-            .config
-            .pods
-            .get(&uid)
-            .or_else(|| state.ledger.leaving.get(&uid))
-            .cloned()
-            .map(Arc::new);
+        // Of those that are to stay the accepted configuration tells, below.
+        let config = state.ledger.leaving.get(&uid).cloned().map(Arc::new);
         let mut pod = Pod {
             config,
             prepared: found.shim,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gantry_nodeagent_api::{ContainerResources, NetworkCounters, NodeConfig, PodUid};
+use gantry_nodeagent_api::{ContainerResources, NetworkCounters, NodeConfig, PodUid, ServiceFault};
 use gantry_topology::CpuSet;
 use serde::{Deserialize, Serialize};
 
@@ -28,8 +28,8 @@ pub enum Event {
     NetworkSynced {
         /// Number.
         id: RequestId,
-        /// How it went.
-        result: Result<(), String>,
+        /// The services that are not or not wholly in force, by `namespace/name`; or why nothing is.
+        result: Result<BTreeMap<String, ServiceFault>, String>,
     },
     /// Answer to [`super::Action::Pod`].
     PodDone {

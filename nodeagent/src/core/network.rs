@@ -1,5 +1,9 @@
 //! Services and names follow every accepted configuration.
 
+use std::collections::BTreeMap;
+
+use gantry_nodeagent_api::ServiceFault;
+
 use super::{Action, NetworkWanted, State};
 
 pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
@@ -25,13 +29,19 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
     });
 }
 
-/// The network is as it was wanted, or it is not.
-pub(super) fn synced(state: &mut State, now_ms: u64, id: u64, result: Result<(), String>) {
+/// The network is as it was wanted, but for these services; or it is not.
+pub(super) fn synced(
+    state: &mut State,
+    now_ms: u64,
+    id: u64,
+    result: Result<BTreeMap<String, ServiceFault>, String>,
+) {
     let Some((_, generation)) = state.network.under_way.take_if(|(awaited, _)| *awaited == id) else {
         return;
     };
     match result {
-        Ok(()) => {
+        Ok(faults) => {
+            state.network.faults = faults;
             state.network.synced = Some(generation);
             state.network.backoff.reset();
             state.network.message.clear();

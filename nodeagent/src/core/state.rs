@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gantry_nodeagent_api::{
     ContainerResources, Generation, NetworkCounters, NodeConfig, NodeStatus, PodConfig, PodDesired, PodUid,
-    Volume,
+    ServiceFault, Volume,
 };
 use gantry_topology::CpuSet;
 
@@ -23,6 +23,8 @@ pub struct State {
     pub(super) ledger_dirty: bool,
     pub(super) incoming: Option<Box<NodeConfig>>,
     pub(super) pods: BTreeMap<PodUid, Pod>,
+    /// What is wrong with pods of the accepted configuration.
+    pub(super) faults: BTreeMap<PodUid, String>,
     pub(super) network: Network,
     pub(super) counters: NetworkCounters,
     /// The newest generation that was seen in force.
@@ -49,6 +51,8 @@ pub(super) struct Network {
     pub(super) under_way: Option<(RequestId, Generation)>,
     pub(super) backoff: Backoff,
     pub(super) message: String,
+    /// What of services is left out of that generation.
+    pub(super) faults: BTreeMap<String, ServiceFault>,
 }
 
 /// One pod.
@@ -237,13 +241,12 @@ impl State {
         self.wake_ms = Some(self.wake_ms.map_or(at_ms, |w| w.min(at_ms)));
     }
 
-    /// Uids that the accepted configuration wants to run.
+    /// Whether the accepted configuration wants it to run. One whose part makes no sense never starts, but what runs stays.
     pub(super) fn wants(&self, uid: &str) -> bool {
-        self.ledger
-            .config
-            .pods
-            .get(uid)
-            .is_some_and(|pod| pod.desired == PodDesired::Run)
+        let wanted = self.ledger.config.pods.get(uid);
+        let is_there = || self.pods.get(uid).is_some_and(|pod| pod.touched);
+        wanted.is_some_and(|pod| pod.desired == PodDesired::Run)
+            && (!self.faults.contains_key(uid) || is_there())
     }
 
     pub(super) fn uids(&self) -> BTreeSet<PodUid> {

@@ -1,7 +1,10 @@
 //! What the orchestrator is told.
 
+use std::collections::BTreeMap;
+
 use gantry_nodeagent_api::{
-    ContainerConfig, ContainerResources, ContainerStatus, NodeStatus, PodPhase, PodStatus, RestartPolicy,
+    ContainerConfig, ContainerResources, ContainerStatus, NodeStatus, PodPhase, PodStatus, PodUid,
+    RestartPolicy,
 };
 use gantry_topology::CpuSet;
 
@@ -22,6 +25,7 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
         (last.accepted, last.applied) != (status.accepted, status.applied)
             || last.pods != status.pods
             || last.network_message != status.network_message
+            || last.services != status.services
     });
     if changed || state.status_due || now_ms >= due_ms {
         state.status_due = false;
@@ -35,16 +39,19 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
 impl State {
     /// Everything seen, as it is reported.
     pub fn status(&self) -> NodeStatus {
+        let seen = self.pods.iter().map(|(uid, pod)| (uid.clone(), pod_status(pod)));
+        let mut pods: BTreeMap<PodUid, PodStatus> = seen.collect();
+        for (uid, fault) in &self.faults {
+            pods.entry(uid.clone()).or_default().message =
+                format!("the node does not take its configuration: {fault}");
+        }
         NodeStatus {
             accepted: self.accepted(),
             applied: self.applied,
-            pods: self
-                .pods
-                .iter()
-                .map(|(uid, pod)| (uid.clone(), pod_status(pod)))
-                .collect(),
+            pods,
             network: self.counters.clone(),
             network_message: self.network.message.clone(),
+            services: self.network.faults.clone(),
         }
     }
 

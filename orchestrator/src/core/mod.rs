@@ -23,6 +23,7 @@ mod podstatus;
 mod replicaset;
 mod resources;
 mod schedule;
+mod service_condition;
 mod snapshot;
 mod vip;
 mod world;

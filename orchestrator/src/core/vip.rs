@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::meta;
-use super::world::{Key, Work};
+use super::service_condition::{self, Trouble};
+use super::world::Work;
 
 /// Gives addresses to Services that want one and have none.
 pub fn run(work: &mut Work<'_>) {
@@ -20,11 +19,11 @@ pub fn run(work: &mut Work<'_>) {
             continue;
         }
         let Some(free) = work.settings.service_cidr.hosts().find(|a| !taken.contains(a)) else {
-            say(
-                work,
-                &service,
-                Some("no service address is left: start with a larger service range"),
-            );
+            let trouble = Trouble {
+                reason: "RangeExhausted".to_owned(),
+                message: "no service address is left: start with a larger service range".to_owned(),
+            };
+            service_condition::set(work, &key, CONDITION, "True", Some(&trouble));
             continue;
         };
         taken.insert(free);
@@ -32,41 +31,11 @@ pub fn run(work: &mut Work<'_>) {
             spec.cluster_ip = Some(free.to_string());
             spec.cluster_ips = Some(vec![free.to_string()]);
         }
-        say(work, &service, None);
+        service_condition::set(work, &key, CONDITION, "True", None);
     }
 }
 
-/// Why it has no address, as a condition; an event when that is new. What is told on every pass would itself cause the next one.
-fn say(work: &mut Work<'_>, service: &Service, problem: Option<&str>) {
-    const CONDITION: &str = "NoAddress";
-    let key = Key::of(&service.metadata);
-    let conditions = service.status.as_ref().and_then(|s| s.conditions.as_ref());
-    let was_said = conditions.into_iter().flatten().any(|c| c.type_ == CONDITION);
-    if was_said == problem.is_some() {
-        return;
-    }
-    let now_ms = work.now_ms;
-    let Some(edited) = work.edit::<Service>(&key) else {
-        return;
-    };
-    let conditions = edited
-        .status
-        .get_or_insert_default()
-        .conditions
-        .get_or_insert_default();
-    conditions.retain(|c| c.type_ != CONDITION);
-    if let Some(problem) = problem {
-        conditions.push(Condition {
-            type_: CONDITION.to_owned(),
-            status: "True".to_owned(),
-            reason: "RangeExhausted".to_owned(),
-            message: problem.to_owned(),
-            last_transition_time: meta::time(now_ms),
-            observed_generation: None,
-        });
-        work.tell(service, true, CONDITION, problem);
-    }
-}
+const CONDITION: &str = "NoAddress";
 
 fn wants_one(spec: &ServiceSpec) -> bool {
     spec.cluster_ip.as_deref().unwrap_or_default().is_empty() && spec.type_.as_deref() != Some("ExternalName")
@@ -92,7 +61,7 @@ mod tests {
             lab.deploy(name, json!({}));
         }
         let told = lab.settle();
-        let without = told.iter().filter(|t| *t == "c NoAddress");
+        let without = told.iter().filter(|t| *t == "c RangeExhausted");
         assert_eq!(without.count(), 1, "{told:?}");
     }
 }

@@ -37,7 +37,7 @@ pub struct FieldError {
     pub field: String,
     /// What is wrong, and what to write instead.
     pub message: String,
-    /// `FieldValueInvalid`, `FieldValueRequired`, `FieldValueForbidden`.
+    /// `FieldValueInvalid`, `FieldValueRequired`, `FieldValueForbidden`, `FieldValueDuplicate`.
     pub reason: &'static str,
 }
 
@@ -48,6 +48,15 @@ impl FieldError {
             field: field.into(),
             message: message.into(),
             reason: "FieldValueInvalid",
+        }
+    }
+
+    /// The value is there twice; `value` as JSON.
+    pub fn duplicate(field: impl Into<String>, value: &Value) -> Self {
+        Self {
+            field: field.into(),
+            message: format!("Duplicate value: {value}"),
+            reason: "FieldValueDuplicate",
         }
     }
 

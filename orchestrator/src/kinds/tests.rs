@@ -108,6 +108,37 @@ fn unknown_fields_are_named() {
 }
 
 #[test]
+fn services_that_no_node_could_serve_are_refused() {
+    let wrong = |ports: Value| {
+        let kind = named("Service").unwrap();
+        let mut object = (kind.decode)(&json!({"apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "x"}, "spec": {"ports": ports}}))
+        .unwrap();
+        (kind.default)(&mut object);
+        let mut errors = Vec::new();
+        (kind.validate)(&object, None, &Context::default(), &mut errors);
+        let text = |e: FieldError| format!("{}: {} {}", e.field, e.message, e.reason);
+        errors.into_iter().map(text).collect::<Vec<_>>()
+    };
+    let twice =
+        json!([{"name": "a", "port": 70, "targetPort": 8080}, {"name": "b", "port": 70, "protocol": "TCP"}]);
+    assert_eq!(
+        wrong(twice),
+        ["spec.ports[1]: Duplicate value: {\"port\":70,\"protocol\":\"TCP\"} FieldValueDuplicate"]
+    );
+    let both = json!([{"name": "a", "port": 70}, {"name": "a", "port": 70, "protocol": "UDP"}]);
+    assert_eq!(
+        wrong(both),
+        ["spec.ports[1].name: Duplicate value: \"a\" FieldValueDuplicate"]
+    );
+    let sctp = |target: Value| json!([{"port": 38412, "protocol": "SCTP", "targetPort": target}]);
+    assert!(wrong(sctp(json!(36412)))[0].starts_with("spec.ports[0].targetPort: SCTP keeps its port"));
+    for target in [json!(38412), json!("n2")] {
+        assert_eq!(wrong(sctp(target)), Vec::<String>::new());
+    }
+}
+
+#[test]
 fn a_wrong_type_is_located() {
     let pod = named("Pod").unwrap();
     let mut input = sample(pod);

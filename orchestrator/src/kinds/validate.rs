@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use gantry_catalog::{NetworkFunctionSpec, NetworkServiceSpec, NfPackageSpec, Problem};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::path::{at, list, text};
 use super::{Context, FieldError, extras, podspec};
@@ -50,7 +50,7 @@ pub(super) fn service(new: &Value, old: Option<&Value>, _: &Context, errors: &mu
     if ports.is_empty() && address != "None" {
         errors.push(FieldError::invalid("spec.ports", "at least one port is needed"));
     }
-    let mut seen = HashSet::new();
+    let (mut seen, mut names) = (HashSet::new(), HashSet::new());
     for (i, port) in ports.iter().enumerate() {
         let number = at(port, "/port").as_i64().unwrap_or_default();
         if !(1..=65_535).contains(&number) {
@@ -59,16 +59,33 @@ pub(super) fn service(new: &Value, old: Option<&Value>, _: &Context, errors: &mu
                 "must be 1 to 65535",
             ));
         }
-        if !seen.insert((number, text(port, "/protocol"))) {
-            errors.push(FieldError::invalid(
-                format!("spec.ports[{i}]"),
-                "port and protocol are there twice",
-            ));
+        let protocol = match text(port, "/protocol") {
+            "" => "TCP",
+            protocol => protocol,
+        };
+        if !seen.insert((number, protocol)) {
+            let value = json!({"protocol": protocol, "port": number});
+            errors.push(FieldError::duplicate(format!("spec.ports[{i}]"), &value));
         }
-        if ports.len() > 1 && text(port, "/name").is_empty() {
+        let name = text(port, "/name");
+        if ports.len() > 1 && name.is_empty() {
             errors.push(FieldError::invalid(
                 format!("spec.ports[{i}].name"),
                 "several ports need names",
+            ));
+        } else if !name.is_empty() && !names.insert(name) {
+            errors.push(FieldError::duplicate(
+                format!("spec.ports[{i}].name"),
+                at(port, "/name"),
+            ));
+        }
+        let target = at(port, "/targetPort").as_i64().filter(|target| *target != 0);
+        if protocol == "SCTP" && address != "None" && target.is_some_and(|target| target != number) {
+            let message =
+                format!("SCTP keeps its port on the way to a pod (its checksum covers it): use {number}");
+            errors.push(FieldError::invalid(
+                format!("spec.ports[{i}].targetPort"),
+                message,
             ));
         }
     }

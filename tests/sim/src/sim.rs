@@ -270,7 +270,13 @@ impl Sim {
                     });
                     self.nodes[node].host.network = *wanted;
                     self.hosts_changed = true;
-                    self.tell(node, Event::NetworkSynced { id, result: Ok(()) });
+                    self.tell(
+                        node,
+                        Event::NetworkSynced {
+                            id,
+                            result: Ok(Default::default()),
+                        },
+                    );
                 }
             }
             Happening::Wake { node, life } => {

@@ -3,7 +3,10 @@
 use gantry_topology::{Cpu, NumaNode, Topology};
 
 use super::{InvalidMessage, list, map, optional, parse, parse_opt, required};
-use crate::{ContainerStatus, Generation, Hello, NetworkCounters, NodeStatus, PodPhase, PodStatus, proto};
+use crate::{
+    ContainerStatus, Generation, Hello, NetworkCounters, NodeStatus, PodPhase, PodStatus, ServiceFault,
+    ServiceFaultReason, proto,
+};
 
 impl From<&Hello> for proto::Hello {
     fn from(m: &Hello) -> Self {
@@ -116,7 +119,45 @@ impl From<&NodeStatus> for proto::NodeStatus {
                 new_flows: m.network.new_flows.clone(),
             }),
             network_message: m.network_message.clone(),
+            services: m
+                .services
+                .iter()
+                .map(|(name, fault)| (name.clone(), fault.into()))
+                .collect(),
         }
+    }
+}
+
+impl From<&ServiceFault> for proto::ServiceFault {
+    fn from(m: &ServiceFault) -> Self {
+        Self {
+            reason: match m.reason {
+                ServiceFaultReason::PortConflict => proto::ServiceFaultReason::PortConflict,
+                ServiceFaultReason::SctpPortChange => proto::ServiceFaultReason::SctpPortChange,
+                ServiceFaultReason::TablesFull => proto::ServiceFaultReason::TablesFull,
+            }
+            .into(),
+            message: m.message.clone(),
+        }
+    }
+}
+
+impl TryFrom<proto::ServiceFault> for ServiceFault {
+    type Error = InvalidMessage;
+
+    fn try_from(w: proto::ServiceFault) -> Result<Self, InvalidMessage> {
+        let reason = match w.reason() {
+            proto::ServiceFaultReason::PortConflict => ServiceFaultReason::PortConflict,
+            proto::ServiceFaultReason::SctpPortChange => ServiceFaultReason::SctpPortChange,
+            proto::ServiceFaultReason::TablesFull => ServiceFaultReason::TablesFull,
+            proto::ServiceFaultReason::Unspecified => {
+                return Err(InvalidMessage::new("reason", "unknown value"));
+            }
+        };
+        Ok(Self {
+            reason,
+            message: w.message,
+        })
     }
 }
 
@@ -135,6 +176,7 @@ impl TryFrom<proto::NodeStatus> for NodeStatus {
                 new_flows: network.new_flows,
             },
             network_message: w.network_message,
+            services: map("services", w.services, TryInto::try_into)?,
         })
     }
 }

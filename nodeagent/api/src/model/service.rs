@@ -65,3 +65,41 @@ pub const DEFAULT_UDP_IDLE_S: u32 = 300;
 fn default_udp_idle_s() -> u32 {
     DEFAULT_UDP_IDLE_S
 }
+
+/// What of a service is not in force on a node. The rest of it, and all other services, are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceFault {
+    /// Of the first thing that is left out.
+    pub reason: ServiceFaultReason,
+    /// For people: all that is left out, and what to do.
+    pub message: String,
+}
+
+/// Why something of a service is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServiceFaultReason {
+    /// Its address, port and protocol are taken.
+    PortConflict,
+    /// An SCTP backend is on another port than the service.
+    SctpPortChange,
+    /// The tables of services are full, or its namespace's share of them is.
+    TablesFull,
+}
+
+impl ServiceFaultReason {
+    /// One CamelCase word, as the reason of a condition.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ServiceFaultReason::PortConflict => "PortConflict",
+            ServiceFaultReason::SctpPortChange => "SctpPortChange",
+            ServiceFaultReason::TablesFull => "TablesFull",
+        }
+    }
+}
+
+/// Service ports that a node takes.
+pub const MAX_SERVICE_PORTS: usize = 16_384;
+
+/// Backends, over all service ports, that a node takes.
+pub const MAX_SERVICE_BACKENDS: usize = 65_536;

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use gantry_topology::CpuSet;
 use serde::{Deserialize, Serialize};
 
-use super::{ContainerResources, Generation, PodUid};
+use super::{ContainerResources, Generation, PodUid, ServiceFault};
 
 /// Everything an agent sees, as a whole, on every change and at least every few seconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -23,6 +23,9 @@ pub struct NodeStatus {
     /// Why the node's addresses, services and names are not as configured; empty when they are.
     #[serde(default)]
     pub network_message: String,
+    /// What of services is not in force here, by `namespace/name`; all others are.
+    #[serde(default)]
+    pub services: BTreeMap<String, ServiceFault>,
 }
 
 /// Life of a pod on its node.

@@ -59,14 +59,59 @@ fn older_and_different_configurations_are_refused() {
 }
 
 #[test]
-fn a_configuration_that_gives_a_cpu_twice_is_refused() {
+fn a_pod_that_makes_no_sense_is_left_out_and_the_others_run() {
     let mut node = Node::new();
-    node.config(&config(1, "0-1", &[("a", "1")]));
-    assert!(
-        node.refused[0].reason.contains("another owner"),
-        "{:?}",
-        node.refused
+    node.config(&config(1, "0", &[("a", "1"), ("b", "1"), ("c", "2")]));
+    node.settle();
+    assert_eq!(node.status().applied, Generation(1));
+    assert!(node.pod("a").ready && node.pod("c").ready && node.refused.is_empty());
+    assert!(node.pod("b").message.contains("CPUs 1 have another owner"));
+    assert!(!node.prepared.contains_key("b"));
+
+    // What runs stays as it was when its new part makes no sense, also for an agent that comes back.
+    let mut bad = config(2, "0", &[("a", "1"), ("c", "3")]);
+    bad.pods.get_mut("c").unwrap().containers[0].mounts = vec![Mount {
+        volume: "none".to_owned(),
+        path: "/v".to_owned(),
+        sub_path: None,
+        read_only: false,
+    }];
+    node.config(&bad);
+    node.settle();
+    for _ in 0..2 {
+        assert_eq!(node.status().applied, Generation(2));
+        assert_eq!(node.pod("c").cpus, "2".parse().unwrap());
+        assert!(node.pod("c").message.contains("no volume `none`"));
+        assert!(node.pod("a").ready);
+        node.crash(node.disk.clone());
+        node.settle();
+    }
+    node.config(&config(3, "0", &[("a", "1"), ("c", "3")]));
+    node.settle();
+    assert!(node.pod("c").ready && node.pod("c").message.is_empty());
+    assert_eq!(node.pod("c").cpus, "3".parse().unwrap());
+}
+
+#[test]
+fn a_service_that_is_left_out_is_told_and_holds_up_nothing() {
+    let fault = ServiceFault {
+        reason: ServiceFaultReason::PortConflict,
+        message: "listed twice".to_owned(),
+    };
+    let mut node = Node::new();
+    node.service_faults = [("default/twice".to_owned(), fault)].into();
+    node.config(&config(1, "0", &[("a", "1")]));
+    node.settle();
+    let status = node.status();
+    assert_eq!(
+        (status.applied, &status.services),
+        (Generation(1), &node.service_faults)
     );
+    assert_eq!(status.network_message, "");
+    node.service_faults.clear();
+    node.config(&config(2, "0", &[("a", "1")]));
+    node.settle();
+    assert!(node.statuses.last().unwrap().services.is_empty());
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub(super) struct Node {
     pub(super) prepared: BTreeMap<PodUid, PodConfig>,
     /// NUMA nodes of each container's cgroup.
     pub(super) numa_nodes: BTreeMap<(PodUid, String), Vec<u32>>,
+    /// What its datapath leaves out.
+    pub(super) service_faults: BTreeMap<String, ServiceFault>,
 }
 
 impl Node {
@@ -48,6 +50,7 @@ impl Node {
             clock_ahead_ms: 0,
             prepared: BTreeMap::new(),
             numa_nodes: BTreeMap::new(),
+            service_faults: BTreeMap::new(),
         };
         node.event(Event::Start(Observed::default()));
         node
@@ -122,7 +125,11 @@ impl Node {
             }
             Action::SyncNetwork { id, .. } => Event::NetworkSynced {
                 id,
-                result: if fails { Err(broken()) } else { Ok(()) },
+                result: if fails {
+                    Err(broken())
+                } else {
+                    Ok(self.service_faults.clone())
+                },
             },
             Action::Pod { id, uid, op } => {
                 let result = if fails {

@@ -1,5 +1,6 @@
 //! Per node, everything it has to be: the plan, the pods, the services, the names. A generation rises only with the content.
 
+mod admission;
 mod env;
 mod pod;
 mod probe;
@@ -10,7 +11,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gantry_nodeagent_api::{Generation, NodeConfig, NodeNetwork, PodConfig};
+use gantry_nodeagent_api::{Generation, NodeConfig, NodeNetwork, PodConfig, ServiceConfig};
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::world::{Key, Work};
@@ -21,7 +22,11 @@ pub const RESEND_AFTER_MS: u64 = 2_000;
 
 /// Writes the configuration of every node that has spoken at least once.
 pub fn run(work: &mut Work<'_>) {
-    let services = service::configs(work);
+    let (services, troubles) = admission::admit(work, service::configs(work), admission::LIMITS);
+    let services: BTreeMap<String, ServiceConfig> = services
+        .into_iter()
+        .map(|(key, config)| (key.to_string(), config))
+        .collect();
     let dns = service::names(work);
     for key in work.keys::<Node>() {
         let Some(node) = work.get::<Node>(&key) else {
@@ -44,6 +49,7 @@ pub fn run(work: &mut Work<'_>) {
         };
         advance(work, &key.name, content);
     }
+    admission::tell(work, troubles);
 }
 
 fn network(work: &Work<'_>, node: &Node) -> Option<NodeNetwork> {
@@ -98,14 +104,16 @@ fn update(work: &Work<'_>, network: &NodeNetwork, pod: &Pod, running: &PodConfig
     config
 }
 
-/// The pod, if its node takes it. For one bad pod a node refuses a configuration as a whole, so none may be in one.
+/// The pod, if its node takes it. A node leaves out one that makes no sense; what is known here is told here.
 fn takes(network: &NodeNetwork, uid: &str, config: PodConfig) -> Result<PodConfig, String> {
     let mut alone = NodeConfig {
         network: Some(network.clone()),
         pods: BTreeMap::from([(uid.to_owned(), config)]),
         ..NodeConfig::default()
     };
-    alone.check().map_err(|e| e.to_string())?;
+    if let Some(fault) = alone.faults(|_| false).remove(uid) {
+        return Err(fault);
+    }
     alone.pods.remove(uid).ok_or_else(|| "it is not there".to_owned())
 }
 

@@ -7,14 +7,14 @@ use gantry_nodeagent_api::{Backend, DEFAULT_UDP_IDLE_S, Protocol, ServiceConfig,
 use k8s_openapi::api::core::v1::{self as k8s, Service};
 
 use super::super::endpoints::{self, Member};
-use super::super::world::Work;
+use super::super::world::{Key, Work};
 use super::super::{meta, pods, resources, vip};
 
-/// Every Service with a virtual address, by `namespace/name`.
-pub(super) fn configs(work: &Work<'_>) -> BTreeMap<String, ServiceConfig> {
+/// Every Service with a virtual address.
+pub(super) fn configs(work: &Work<'_>) -> BTreeMap<Key, ServiceConfig> {
     let services = work.objects.services.iter();
     services
-        .filter_map(|(key, service)| Some((key.to_string(), config(work, service)?)))
+        .filter_map(|(key, service)| Some((key.clone(), config(work, service)?)))
         .collect()
 }
 

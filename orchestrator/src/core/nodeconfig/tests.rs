@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
-use serde_json::json;
+use gantry_nodeagent_api::{NodeStatus, ServiceFault, ServiceFaultReason};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use serde_json::{Value, json};
 
 use super::super::lab::Lab;
-use super::super::world::{Key, Object};
+use super::super::world::{Key, Object, Work};
 use super::super::{meta, pods};
+use super::admission;
 
 fn pod(name: &str, host_path: &str) -> Object {
     let value = json!({
@@ -21,7 +23,6 @@ fn pod(name: &str, host_path: &str) -> Object {
     Object::Pod(Arc::new(pod))
 }
 
-/// A node refuses a configuration as a whole: one bad pod would keep all others from being started, changed or stopped.
 #[test]
 fn a_pod_that_the_node_would_refuse_is_kept_from_it() {
     let mut lab = Lab::new(&["n"]);
@@ -30,7 +31,7 @@ fn a_pod_that_the_node_would_refuse_is_kept_from_it() {
     lab.world.objects.put(pod("b", "not/absolute"));
     let told = lab.settle();
     let config = &lab.world.configs["n"];
-    config.check().unwrap();
+    assert!(config.faults(|_| false).is_empty());
     let names: Vec<&str> = config.pods.values().map(|p| p.name.as_str()).collect();
     assert_eq!(names, ["a"]);
     let problems = told.iter().filter(|t| *t == "b CreateContainerConfigError");
@@ -44,4 +45,101 @@ fn a_pod_that_the_node_would_refuse_is_kept_from_it() {
             .contains("not/absolute")
     );
     assert_eq!(meta::name(&bad.metadata), "b");
+}
+
+fn service(lab: &mut Lab, namespace: &str, name: &str, spec: Value) -> Key {
+    let metadata = json!({"name": name, "namespace": namespace, "uid": format!("{namespace}-{name}"),
+        "creationTimestamp": meta::time(lab.now_ms)});
+    let service: Service = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
+    lab.world.objects.put(Object::Service(Arc::new(service)));
+    lab.now_ms += 1000;
+    Key::new(namespace, name)
+}
+
+/// Reason and message of the condition on a Service that is not in force.
+fn trouble(lab: &Lab, key: &Key) -> Option<(String, String)> {
+    let service = &lab.world.objects.services[key];
+    let conditions = service.status.as_ref()?.conditions.as_ref()?;
+    let condition = conditions.iter().find(|c| c.type_ == "Programmed")?;
+    assert_eq!(condition.status, "False");
+    Some((condition.reason.clone(), condition.message.clone()))
+}
+
+#[test]
+fn of_two_services_with_one_address_the_older_is_in_force_and_the_other_says_why() {
+    let mut lab = Lab::new(&["n"]);
+    let spec = json!({"clusterIP": "10.86.0.9", "ports": [{"port": 80}], "selector": {"app": "x"}});
+    let older = service(&mut lab, "default", "z", spec.clone());
+    let newer = service(&mut lab, "default", "a", spec);
+    let other = service(&mut lab, "default", "other", json!({"ports": [{"port": 80}]}));
+    let told = lab.settle();
+    let services: Vec<&String> = lab.world.configs["n"].services.keys().collect();
+    assert_eq!(services, [&other.to_string(), &older.to_string()]);
+    let (reason, message) = trouble(&lab, &newer).unwrap();
+    assert_eq!(reason, "AddressConflict");
+    assert!(message.contains("default/z"), "{message}");
+    assert!(trouble(&lab, &older).is_none() && trouble(&lab, &other).is_none());
+    let events = told.iter().filter(|t| *t == "a AddressConflict");
+    assert_eq!(events.count(), 1, "{told:?}");
+
+    lab.world.objects.remove("Service", &older);
+    lab.settle();
+    assert!(trouble(&lab, &newer).is_none());
+    assert!(lab.world.configs["n"].services.contains_key("default/a"));
+}
+
+#[test]
+fn what_a_node_leaves_out_is_said_on_the_service_and_the_node_stays_ready() {
+    let mut lab = Lab::new(&["n"]);
+    let key = service(
+        &mut lab,
+        "default",
+        "twice",
+        json!({"ports": [{"port": 70}, {"port": 70}]}),
+    );
+    lab.settle();
+    let fault = ServiceFault {
+        reason: ServiceFaultReason::PortConflict,
+        message: "listed twice".to_owned(),
+    };
+    let mut status = NodeStatus::default();
+    status.services.insert(key.to_string(), fault);
+    lab.world.agents.reported("n", status, lab.now_ms);
+    let told = lab.settle();
+    assert_eq!(told, ["twice PortConflict"]);
+    let said = ("PortConflict".to_owned(), "node n: listed twice".to_owned());
+    assert_eq!(trouble(&lab, &key), Some(said));
+    let node = &lab.world.objects.nodes[&Key::new("", "n")];
+    let conditions = node.status.as_ref().unwrap().conditions.as_ref().unwrap();
+    assert!(
+        conditions
+            .iter()
+            .any(|c| c.type_ == "Ready" && c.status == "True")
+    );
+    lab.world.agents.reported("n", NodeStatus::default(), lab.now_ms);
+    lab.settle();
+    assert_eq!(trouble(&lab, &key), None);
+}
+
+#[test]
+fn a_namespace_that_fills_its_share_keeps_what_it_has_and_leaves_room_for_others() {
+    let mut lab = Lab::new(&["n"]);
+    let spec = json!({"ports": [{"port": 80}]});
+    for name in ["e", "d", "c", "b"] {
+        service(&mut lab, "greedy", name, spec.clone());
+    }
+    service(&mut lab, "modest", "x", spec.clone());
+    lab.settle();
+    service(&mut lab, "greedy", "a", spec);
+    let work = Work::new(&lab.world, lab.now_ms);
+    let limits = admission::Limits {
+        ports: 8,
+        backends: 8,
+    };
+    let configs = super::service::configs(&work);
+    let (admitted, troubles) = admission::admit(&work, configs, limits);
+    let names: Vec<String> = admitted.keys().map(Key::to_string).collect();
+    assert_eq!(names, ["greedy/d", "greedy/e", "modest/x"]);
+    assert!(troubles.values().all(|t| t.reason == "TablesFull"));
+    assert!(troubles.values().all(|t| t.message.contains("namespace greedy")));
 }
