@@ -114,15 +114,15 @@ fn pods_from_creation_to_deletion() {
         "",
     );
     assert!(frozen.contains("pod updates may not change fields"), "{frozen}");
-    s.ok(&[
-        "patch",
-        "pod",
-        "web",
-        "--subresource",
-        "resize",
-        "-p",
-        r#"{"spec":{"containers":[{"name":"main","resources":{"limits":{"cpu":"2"}}}]}}"#,
-    ]);
+    let change = |resources: &str| {
+        format!(r#"{{"spec":{{"containers":[{{"name":"main","resources":{resources}}}]}}}}"#)
+    };
+    let resize = ["patch", "pod", "web", "--subresource", "resize", "-p"];
+    let other_class = change(r#"{"limits":{"cpu":"2"}}"#);
+    let refused = s.fails(&[&resize[..], &[&other_class]].concat(), "");
+    assert!(refused.contains("Pod QOS Class may not change"), "{refused}");
+    let twice = change(r#"{"limits":{"cpu":"2"},"requests":{"cpu":"2"}}"#);
+    s.ok(&[&resize[..], &[&twice]].concat());
     assert_eq!(
         s.ok(&[
             "get",

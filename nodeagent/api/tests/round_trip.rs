@@ -232,6 +232,8 @@ fn container_status() -> impl Strategy<Value = ContainerStatus> {
                 message,
             )| {
                 ContainerStatus {
+                    limits_message: "in use".to_owned(),
+                    limits_wait: "waits for CPUs 1".to_owned(),
                     name,
                     running,
                     ready,

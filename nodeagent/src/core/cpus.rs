@@ -30,6 +30,7 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
             continue;
         }
         for wanted in &config.containers {
+            forget_refusal(container_mut(state, &uid, &wanted.name), wanted);
             let next = next_limits(state, now_ms, &uid, wanted);
             let container = container_mut(state, &uid, &wanted.name);
             match next {
@@ -57,6 +58,14 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
             .any(|(uid, container)| park(state, uid, container, actions));
     }
     wake_for_memory(state, now_ms);
+}
+
+/// What was refused is not asked for any more: that it was means nothing now.
+fn forget_refusal(container: &mut Container, wanted: &ContainerConfig) {
+    let other = |refused: &mut super::state::MemoryRefused| !refused.is(&wanted.resources);
+    if container.memory_refused.take_if(other).is_some() {
+        container.limits_message.clear();
+    }
 }
 
 /// Whether a pod that is being stopped holds any of these CPUs: it lets go of them by itself.

@@ -8,7 +8,7 @@ use gantry_nodeagent_api::{
 };
 use gantry_topology::CpuSet;
 
-use super::state::{Container, Pod};
+use super::state::{Container, Pod, UnderWay};
 use super::{Action, State, pods};
 
 /// A status goes out at least this often, in milliseconds.
@@ -94,12 +94,13 @@ fn pod_status(pod: &Pod) -> PodStatus {
     let mut containers: Vec<ContainerStatus> = known
         .iter()
         .map(|wanted| {
-            container_status(
-                &wanted.name,
-                pod.containers.get(&wanted.name),
-                Some(wanted),
-                pod.stopping,
-            )
+            let container = pod.containers.get(&wanted.name);
+            let (limits_message, limits_wait) = limits(pod, wanted, container);
+            ContainerStatus {
+                limits_message,
+                limits_wait,
+                ..container_status(&wanted.name, container, Some(wanted), pod.stopping)
+            }
         })
         .collect();
     for (name, container) in &pod.containers {
@@ -198,7 +199,38 @@ fn container_status(
             .as_ref()
             .map_or_else(ContainerResources::default, |l| l.resources.clone()),
         message,
+        ..ContainerStatus::default()
     }
+}
+
+/// Why the limits of a container that runs cannot be as wanted, and what they wait for; empty when they are. Each way on which
+/// [`super::cpus`] passes a container by has its word here.
+fn limits(pod: &Pod, wanted: &ContainerConfig, container: Option<&Container>) -> (String, String) {
+    let nothing = Default::default();
+    let Some(container) = container.filter(|c| c.running() && !pod.stopping) else {
+        return nothing;
+    };
+    let in_force = container.in_force.as_ref();
+    if in_force.is_some_and(|l| l.resources == wanted.resources) && container.memory_refused.is_none() {
+        return nothing;
+    }
+    let trouble = [&container.limits_message, &pod.message]
+        .into_iter()
+        .find(|text| !text.is_empty());
+    let busy = match &pod.under_way {
+        _ if !pod.prepared => "waits until the pod's shim is back",
+        Some((_, UnderWay::Prepare { .. })) => "waits until the pod's files are written",
+        Some((_, UnderWay::Start { .. } | UnderWay::Signal { .. })) => {
+            "waits until a container of the pod is started or stopped"
+        }
+        Some(_) | None => "",
+    };
+    let wait = if container.cpu_message.is_empty() {
+        busy
+    } else {
+        &container.cpu_message
+    };
+    (trouble.cloned().unwrap_or_default(), wait.to_owned())
 }
 
 /// The pod's own trouble, or else its first container's.

@@ -1,12 +1,8 @@
 //! `gantry resize POD`: Kubernetes' in-place resize of one pod.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Result, bail};
 use gantry_api::{PodExtras, labels};
-use gantry_orchestrator::quantity;
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
 
 use crate::args::{Output, ResizeArgs};
@@ -15,10 +11,7 @@ use crate::output::{self, Progress};
 use crate::plan::{self, NoRoom};
 use crate::waiting::Patience;
 
-/// Memory limits in the kernel are whole pages.
-const PAGE_BYTES: u64 = 4096;
-
-/// Writes the new size and waits until the node reports it.
+/// Writes the new size and waits until it is in force.
 pub async fn resize(client: &Client, args: &ResizeArgs, output: Output) -> Result<()> {
     let path = format!("/api/v1/namespaces/{}/pods/{}", client.namespace, args.name);
     let Some(pod_before) = client.find::<Pod>(&path).await? else {
@@ -45,7 +38,7 @@ pub async fn resize(client: &Client, args: &ResizeArgs, output: Output) -> Resul
         if let Some((pod, explanation)) = patience.answer(look(client, &path, name).await)? {
             match pod {
                 None => bail!("pod {name} was removed meanwhile"),
-                Some(pod) if in_force(&pod, &container) => break,
+                Some(pod) if in_force(&pod) => break,
                 Some(_) if !args.room.queue => {
                     if let Err(error) = ensure_not_held_back(name, &explanation) {
                         // What does not fit is not asked for any more.
@@ -122,23 +115,13 @@ fn resources_of(pod: &Pod, container: &str) -> Option<ResourceRequirements> {
     containers.find(|c| c.name == container)?.resources.clone()
 }
 
-/// The node reports the container's CPU request and memory limit.
-fn in_force(pod: &Pod, container: &str) -> bool {
-    let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref());
-    let status = statuses.into_iter().flatten().find(|s| s.name == container);
-    let has = status.and_then(|s| s.allocated_resources.as_ref());
-    let (Some(wanted), Some(has)) = (resources_of(pod, container), has) else {
-        return false;
-    };
-    let milli = |amount: &Quantity| quantity::milli(&amount.0);
-    let pages = |amount: &Quantity| quantity::units(&amount.0).map(|bytes| bytes / PAGE_BYTES);
-    let same = |wanted: Option<&Quantity>, resource: &str, amount: &dyn Fn(&Quantity) -> Option<u64>| {
-        wanted.is_none_or(|wanted| has.get(resource).is_some_and(|has| amount(has) == amount(wanted)))
-    };
-    let of = |list: &Option<BTreeMap<String, Quantity>>, resource| list.as_ref()?.get(resource).cloned();
-    same(of(&wanted.requests, "cpu").as_ref(), "cpu", &|q| {
-        milli(q).map(u64::from)
-    }) && same(of(&wanted.limits, "memory").as_ref(), "memory", &pages)
+/// The newest spec has been looked at, and nothing holds its sizes up.
+fn in_force(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return false };
+    let conditions = status.conditions.iter().flatten();
+    let mut held_up =
+        conditions.filter(|c| ["PodResizePending", "PodResizeInProgress"].contains(&c.type_.as_str()));
+    status.observed_generation >= pod.metadata.generation && held_up.next().is_none()
 }
 
 /// The Kubernetes patch that resizes a single pod's container.
@@ -162,21 +145,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn resized_is_what_the_node_reports() {
-        let pod = |cpu: &str, memory: &str| -> Pod {
-            let container = json!({"name": "c", "resources": {"requests": {"cpu": "0.4", "memory": "1"}, "limits": {"memory": "100000"}}});
-            let status = json!({
-                "name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0,
-                "allocatedResources": {"cpu": cpu, "memory": memory},
-            });
-            let value =
-                json!({"spec": {"containers": [container]}, "status": {"containerStatuses": [status]}});
-            serde_json::from_value(value).unwrap()
+    fn resized_is_what_nothing_holds_up() {
+        let pod = |observed: i64, condition: &str| -> Pod {
+            let condition = json!({"type": condition, "status": "True"});
+            let status = json!({"observedGeneration": observed, "conditions": [condition]});
+            serde_json::from_value(json!({"metadata": {"generation": 2}, "status": status})).unwrap()
         };
-        assert!(in_force(&pod("400m", "98304"), "c"));
-        assert!(!in_force(&pod("200m", "98304"), "c"));
-        assert!(!in_force(&pod("400m", "65536"), "c"));
-        assert!(!in_force(&Pod::default(), "c"));
+        assert!(in_force(&pod(2, "Ready")));
+        assert!(!in_force(&pod(1, "Ready")), "nobody has looked at it yet");
+        assert!(!in_force(&pod(2, "PodResizePending")));
+        assert!(!in_force(&pod(2, "PodResizeInProgress")));
+        assert!(!in_force(&Pod::default()));
     }
 
     #[test]

@@ -20,3 +20,4 @@ pub use check::{Violation, check};
 pub use explain::NOT_SCHEDULABLE;
 pub use model::*;
 pub use planner::plan;
+pub use resize::grants;

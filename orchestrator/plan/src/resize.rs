@@ -48,7 +48,7 @@ fn resized<'a>(board: &Board<'a>, uid: &str) -> Option<(&'a PodRequest, Placemen
     let snapshot = board.snapshot;
     let request = snapshot.pods.get(uid)?;
     let placement = board.placement(uid)?;
-    (!as_requested(request, placement)).then(|| (request, placement.clone()))
+    (!grants(placement, &request.containers)).then(|| (request, placement.clone()))
 }
 
 fn resize(
@@ -84,11 +84,10 @@ fn mark(board: &mut Board<'_>, order: &[&PodUid], pending: &BTreeMap<PodUid, Exp
     }
 }
 
-/// Whether a placement grants exactly what the request asks for.
-fn as_requested(request: &PodRequest, placement: &Placement) -> bool {
-    request.containers.len() == placement.containers.len()
-        && request
-            .containers
+/// Whether a placement grants exactly what is asked for.
+pub fn grants(placement: &Placement, asked: &[ContainerRequest]) -> bool {
+    asked.len() == placement.containers.len()
+        && asked
             .iter()
             .zip(&placement.containers)
             .all(|(wanted, granted)| same(wanted, granted))

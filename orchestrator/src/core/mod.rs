@@ -21,9 +21,11 @@ mod operation;
 pub mod pods;
 mod podstatus;
 mod replicaset;
+mod resize;
 mod resources;
 mod schedule;
 mod service_condition;
+mod size;
 mod snapshot;
 mod vip;
 mod world;
@@ -109,6 +111,7 @@ fn decide(work: &mut Work<'_>) {
     endpoints::run(work);
     nodeconfig::run(work);
     // How far it is.
+    resize::run(work);
     nf::status(work);
     operation::follow(work);
 }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use gantry_nodeagent_api::{ContainerResources, ContainerStatus, PodPhase, PodStatus};
+use gantry_nodeagent_api::{ContainerStatus, PodPhase, PodStatus};
+use gantry_plan::ContainerPlacement;
 use k8s_openapi::api::core::v1 as k8s;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::agents::Agent;
 use super::world::{Key, Work};
-use super::{meta, pods};
+use super::{meta, pods, size};
 
 /// An agent that has just connected may have just started, and not have probed its pods yet: for so long a container that was
 /// ready and still runs is not taken for unready, or a restart of the agent would take traffic away.
@@ -92,6 +92,11 @@ fn observe(work: &mut Work<'_>, key: &Key, seen: &PodStatus, agent: &Agent) {
     let now_ms = work.now_ms;
     let host = agent.hello.as_ref().map(|h| h.address.to_string());
     let fresh = now_ms.saturating_sub(agent.since_ms) < FRESH_AGENT_MS;
+    let uid = work
+        .get::<k8s::Pod>(key)
+        .map(|pod| meta::uid(&pod.metadata).to_owned());
+    let placement = uid.and_then(|uid| work.plan.placements.get(&uid));
+    let granted = placement.map(|p| p.containers.clone()).unwrap_or_default();
     let Some(pod) = work.edit::<k8s::Pod>(key) else {
         return;
     };
@@ -116,7 +121,12 @@ fn observe(work: &mut Work<'_>, key: &Key, seen: &PodStatus, agent: &Agent) {
     if seen.started_at_ms > 0 {
         status.start_time = Some(meta::time(seen.started_at_ms));
     }
-    status.container_statuses = Some(seen.containers.iter().map(|c| container(c, &images)).collect());
+    status.container_statuses = Some(
+        seen.containers
+            .iter()
+            .map(|c| container(c, &images, granted.iter().find(|g| g.name == c.name)))
+            .collect(),
+    );
     let ready = (seen.ready || spared) && seen.phase == PodPhase::Running;
     let (reason, message) = if ready {
         ("", "")
@@ -145,7 +155,11 @@ fn runs_on(pod: &k8s::Pod, seen: &PodStatus) -> bool {
     !seen.containers.is_empty() && seen.containers.iter().all(same)
 }
 
-fn container(seen: &ContainerStatus, images: &BTreeMap<String, String>) -> k8s::ContainerStatus {
+fn container(
+    seen: &ContainerStatus,
+    images: &BTreeMap<String, String>,
+    granted: Option<&ContainerPlacement>,
+) -> k8s::ContainerStatus {
     let started_at = (seen.started_at_ms > 0).then(|| meta::time(seen.started_at_ms));
     let ended = seen.exit_code.map(|exit_code| k8s::ContainerStateTerminated {
         exit_code,
@@ -184,7 +198,7 @@ fn container(seen: &ContainerStatus, images: &BTreeMap<String, String>) -> k8s::
             terminated: Some(terminated),
             ..Default::default()
         });
-    let allocated = allocated(&seen.resources);
+    let allocated = granted.map(size::allocated).unwrap_or_default();
     k8s::ContainerStatus {
         name: seen.name.clone(),
         image: images.get(&seen.name).cloned().unwrap_or_default(),
@@ -195,32 +209,10 @@ fn container(seen: &ContainerStatus, images: &BTreeMap<String, String>) -> k8s::
         restart_count: i32::try_from(seen.restarts).unwrap_or(i32::MAX),
         state: Some(state),
         last_state,
-        resources: Some(k8s::ResourceRequirements {
-            requests: Some(allocated.clone()),
-            ..Default::default()
-        }),
+        resources: Some(size::in_force(&seen.resources, &allocated)),
         allocated_resources: Some(allocated),
         ..Default::default()
     }
-}
-
-fn allocated(resources: &ContainerResources) -> BTreeMap<String, Quantity> {
-    let milli = match resources.cpus.len() {
-        0 => resources.cpu_request_milli,
-        count => u32::try_from(count).unwrap_or(u32::MAX).saturating_mul(1000),
-    };
-    let mut table = BTreeMap::new();
-    table.insert(
-        "cpu".to_owned(),
-        Quantity(gantry_catalog::MilliCpu(milli).to_string()),
-    );
-    if resources.memory_bytes > 0 {
-        table.insert(
-            "memory".to_owned(),
-            Quantity(gantry_catalog::Quantity(resources.memory_bytes).to_string()),
-        );
-    }
-    table
 }
 
 #[cfg(test)]

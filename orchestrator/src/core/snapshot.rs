@@ -32,6 +32,29 @@ pub fn take(objects: &Objects, agents: &Agents, plan: &Plan) -> Snapshot {
     }
 }
 
+/// One pod on its node as if nothing else were there: what does not fit then never will.
+pub fn alone(
+    objects: &Objects,
+    agents: &Agents,
+    pod: &Pod,
+    placement: &Placement,
+) -> Option<(Snapshot, Plan)> {
+    let uid = meta::uid(&pod.metadata).to_owned();
+    let key = super::world::Key::new("", &placement.node);
+    let (node, topology) = (objects.nodes.get(&key)?, objects.topologies.get(&key)?);
+    let mut state = node_state(node, topology, agents);
+    state.held.retain(|holder, _| *holder == uid);
+    let snapshot = Snapshot {
+        nodes: [(placement.node.clone(), state)].into(),
+        pods: [(uid.clone(), request(pod, Some(placement), agents))].into(),
+    };
+    let plan = Plan {
+        placements: [(uid, placement.clone())].into(),
+        ..Plan::default()
+    };
+    Some((snapshot, plan))
+}
+
 /// A pod keeps its place until it has left the store; one that ended by itself or never ran and is to stop wants none.
 fn wants_place(pod: &Pod) -> bool {
     !(pods::is_over(pod) || pods::is_stopping(pod) && pods::node(pod).is_none())

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::path::{entry, list, set_default, text};
+use crate::quantity;
 
 /// Nothing.
 pub(super) fn none(_: &mut Value) {}
@@ -85,22 +86,35 @@ fn limits_are_requests(container: &mut Value) {
     }
 }
 
-fn qos_class(pod: &Value) -> &'static str {
+/// The quality of service that a pod's sizes make.
+/// Source: k8s.io/kubernetes/pkg/apis/core/v1/helper/qos, `ComputePodQOS`.
+pub(crate) fn qos_class(pod: &Value) -> &'static str {
     let containers = list(pod, "/spec/containers");
     let mut any = false;
     let mut all = !containers.is_empty();
     for container in containers {
         for resource in ["cpu", "memory"] {
-            let limit = container.pointer(&format!("/resources/limits/{resource}"));
-            let request = container.pointer(&format!("/resources/requests/{resource}"));
+            let amount = |which: &str| {
+                let quantity = container.pointer(&format!("/resources/{which}/{resource}"))?;
+                amount(resource, quantity.as_str()?).filter(|amount| *amount > 0)
+            };
+            let (limit, request) = (amount("limits"), amount("requests"));
             any |= limit.is_some() || request.is_some();
-            all &= limit.is_some() && limit == request;
+            all &= limit.is_some() && request.is_none_or(|request| Some(request) == limit);
         }
     }
     match (all, any) {
         (true, _) => "Guaranteed",
         (false, true) => "Burstable",
         (false, false) => "BestEffort",
+    }
+}
+
+/// Thousandths of a CPU, or bytes.
+fn amount(resource: &str, quantity: &str) -> Option<u64> {
+    match resource {
+        "cpu" => quantity::milli(quantity).map(u64::from),
+        _ => quantity::units(quantity),
     }
 }
 

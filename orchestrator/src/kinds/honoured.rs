@@ -32,7 +32,7 @@ const CONTAINER: &[&str] = &[
     "securityContext",
 ];
 const PORT: &[&str] = &["name", "containerPort", "protocol"];
-const MOUNT: &[&str] = &["name", "mountPath", "subPath", "readOnly"];
+const MOUNT: &[&str] = &["name", "mountPath", "subPath", "subPathExpr", "readOnly"];
 /// Of a volume's source, whatever the source is.
 const VOLUME: &[&str] = &["name", "secretName", "items", "optional", "sizeLimit", "path"];
 const FILE: &[&str] = &["key", "path"];
@@ -271,7 +271,6 @@ mod tests {
             format!("{container}.resources.requests.ephemeral-storage"),
             format!("{container}.securityContext.capabilities.drop"),
             format!("{container}.volumeMounts[0].mountPropagation"),
-            format!("{container}.volumeMounts[0].subPathExpr"),
             "spec.volumes[0].configMap.defaultMode".to_owned(),
             "spec.volumes[0].configMap.items[0].mode".to_owned(),
             "spec.volumes[3].hostPath.type".to_owned(),

@@ -37,6 +37,11 @@ pub fn is_label_value(value: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
 }
 
+/// A name of an environment variable: printable ASCII without `=`.
+pub fn is_env_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'=')
+}
+
 /// A label's or annotation's key: a name with an optional DNS prefix and a slash.
 pub fn is_qualified_name(key: &str) -> bool {
     match key.split_once('/') {

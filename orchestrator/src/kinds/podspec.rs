@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::FieldError;
 use super::names::is_dns_label;
 use super::path::{at, list, text};
+use super::{FieldError, podenv, podvolumes};
 use crate::quantity;
 
 type Errors = Vec<FieldError>;
@@ -40,35 +40,15 @@ pub(super) fn spec(spec: &Value, path: &str, errors: &mut Errors) {
         if text(container, "/image").is_empty() {
             errors.push(FieldError::invalid(format!("{here}.image"), "an image is needed"));
         }
-        mounts(container, spec, &here, errors);
+        podvolumes::mounts(container, spec, &here, errors);
         resources(container, &here, errors);
+        request_within_limit(container, &here, errors);
+        podenv::check(container, &here, errors);
         for field in ["readinessProbe", "livenessProbe", "startupProbe"] {
             probe(container, field, &here, errors);
         }
     }
-    for (i, volume) in list(spec, "/volumes").iter().enumerate() {
-        let size = at(volume, "/emptyDir/sizeLimit");
-        if size.as_str().is_some_and(|q| quantity::units(q).is_none()) {
-            errors.push(not_a_quantity(
-                format!("{path}.volumes[{i}].emptyDir.sizeLimit"),
-                size,
-            ));
-        }
-    }
-}
-
-fn mounts(container: &Value, spec: &Value, here: &str, errors: &mut Errors) {
-    let volumes: HashSet<&str> = list(spec, "/volumes").iter().map(|v| text(v, "/name")).collect();
-    for (j, mount) in list(container, "/volumeMounts").iter().enumerate() {
-        let volume = text(mount, "/name");
-        if !volumes.contains(volume) {
-            let message = format!("the pod has no volume {volume:?}");
-            errors.push(FieldError::invalid(
-                format!("{here}.volumeMounts[{j}].name"),
-                message,
-            ));
-        }
-    }
+    podvolumes::check(spec, path, errors);
 }
 
 fn not_a_quantity(field: String, quantity: &Value) -> FieldError {
@@ -99,6 +79,29 @@ fn resources(container: &Value, here: &str, errors: &mut Errors) {
                 let message = format!("{size:?} is not a page size: write for example hugepages-2Mi");
                 errors.push(FieldError::invalid(field, message));
             }
+        }
+    }
+}
+
+/// A request above its limit can never be had.
+fn request_within_limit(container: &Value, here: &str, errors: &mut Errors) {
+    let limits = at(container, "/resources/limits").as_object();
+    for (resource, limit) in limits.into_iter().flatten() {
+        let request = at(container, "/resources/requests").get(resource);
+        let amount = |quantity: &Value| match resource.as_str() {
+            "cpu" => quantity::milli(quantity.as_str()?).map(u64::from),
+            _ => quantity::units(quantity.as_str()?),
+        };
+        if let (Some(asked), Some(most)) = (request.and_then(amount), amount(limit))
+            && asked > most
+        {
+            let text = |quantity: &Value| quantity.as_str().unwrap_or_default().to_owned();
+            let message = format!(
+                "{:?}: must be less than or equal to {resource} limit of {}",
+                request.map(text).unwrap_or_default(),
+                text(limit)
+            );
+            errors.push(FieldError::invalid(format!("{here}.resources.requests"), message));
         }
     }
 }

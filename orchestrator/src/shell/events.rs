@@ -1,26 +1,118 @@
-//! Events: what people are told, kept for an hour.
+//! Events: what people are told, kept for an hour. The same word about the same object is one Event with a count, as in
+//! Kubernetes; whoever wants to tell something makes an [`EventNote`].
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Event;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::core::{EventNote, Key, meta};
 use crate::kinds;
-use crate::store::{Compare, Range, Store};
+use crate::store::{Compare, Range, Revision, Store, StoreError, Txn};
 
 /// How long an Event is kept (Kubernetes' default).
 const KEPT_MS: u64 = 3_600_000;
 /// How often old ones are looked for.
-const LOOK_EVERY_MS: u64 = 60_000;
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Old Events that are removed in one transaction: others' writes wait no longer than for these.
+const AT_ONCE: usize = 256;
+/// An object's different messages of one reason, after which they are combined in one Event.
+const SIMILAR: usize = 10;
+/// What the message of a combined Event begins with.
+const COMBINED: &str = "(combined from similar events): ";
 
-/// The Event object of a note. `number` tells apart those of one pass.
-pub(super) fn object(note: &EventNote, now_ms: u64, number: usize) -> (Key, Value) {
-    let namespace = if note.key.namespace.is_empty() {
-        "default"
-    } else {
-        &note.key.namespace
-    };
-    let unique = &meta::hash(&[&note.uid, &note.reason, &now_ms.to_string(), &number.to_string()])[..16];
-    let name = format!("{}.{unique}", note.key.name);
-    let time = serde_json::to_value(meta::time(now_ms)).unwrap_or_default();
+/// What was told within the last hour.
+#[derive(Default)]
+pub(super) struct Recorder {
+    told: BTreeMap<Key, Told>,
+}
+
+/// One Event.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    group: String,
+    count: i32,
+    first_ms: u64,
+    last_ms: u64,
+}
+
+impl Recorder {
+    /// Remembers what the store has.
+    pub(super) async fn open(store: &dyn Store) -> Result<Self, StoreError> {
+        let mut recorder = Self::default();
+        for (event, _, _) in all(store).await? {
+            let key = Key::of(&event.metadata);
+            let uid = event.involved_object.uid.clone().unwrap_or_default();
+            let time = |at: &Option<_>| at.as_ref().map_or(0, meta::millis);
+            let told = Told {
+                group: group(&uid, event.reason.as_deref().unwrap_or_default()),
+                count: event.count.unwrap_or(1),
+                first_ms: time(&event.first_timestamp),
+                last_ms: time(&event.last_timestamp),
+            };
+            recorder.told.insert(key, told);
+        }
+        Ok(recorder)
+    }
+
+    /// The Event object of a note.
+    pub(super) fn event(&self, note: &EventNote, now_ms: u64) -> (Key, Value, Told) {
+        let namespace = if note.key.namespace.is_empty() {
+            "default"
+        } else {
+            &note.key.namespace
+        };
+        let group = group(&note.uid, &note.reason);
+        let name = |message: &str| {
+            let unique = meta::hash(&[&note.uid, &note.reason, message, &note.warning.to_string()]);
+            Key::new(namespace, &format!("{}.{}", note.key.name, &unique[..16]))
+        };
+        let recent = |told: &&Told| now_ms.saturating_sub(told.last_ms) < KEPT_MS;
+        let mut key = name(&note.message);
+        let mut message = note.message.clone();
+        let similar = || {
+            self.told
+                .values()
+                .filter(recent)
+                .filter(|t| t.group == group)
+                .count()
+        };
+        if !self.told.contains_key(&key) && similar() >= SIMILAR {
+            key = name(COMBINED);
+            message = format!("{COMBINED}{message}");
+        }
+        let before = self.told.get(&key).filter(recent);
+        let told = Told {
+            group,
+            count: before.map_or(1, |told| told.count.saturating_add(1)),
+            first_ms: before.map_or(now_ms, |told| told.first_ms),
+            last_ms: now_ms,
+        };
+        let value = object(note, &key, &message, &told);
+        (key, value, told)
+    }
+
+    /// These were written.
+    pub(super) fn told(&mut self, written: Vec<(Key, Told)>, now_ms: u64) {
+        if written.is_empty() {
+            return;
+        }
+        self.told
+            .retain(|_, told| now_ms.saturating_sub(told.last_ms) < KEPT_MS);
+        self.told.extend(written);
+    }
+}
+
+/// An object's Events of one reason.
+fn group(uid: &str, reason: &str) -> String {
+    format!("{uid} {reason}")
+}
+
+fn object(note: &EventNote, key: &Key, message: &str, told: &Told) -> Value {
+    let time = |ms: u64| serde_json::to_value(meta::time(ms)).unwrap_or_default();
     let api_version = kinds::named(note.kind)
         .map(|k| k.api_version())
         .unwrap_or_default();
@@ -29,55 +121,143 @@ pub(super) fn object(note: &EventNote, now_ms: u64, number: usize) -> (Key, Valu
     if !note.key.namespace.is_empty() {
         involved["namespace"] = note.key.namespace.clone().into();
     }
-    let value = json!({
+    let uid = meta::uuid(&meta::hash(&["Event", &key.name, &told.first_ms.to_string()]));
+    json!({
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": name, "namespace": namespace, "uid": meta::uuid(&meta::hash(&["Event", unique])), "creationTimestamp": time},
+        "metadata": {"name": key.name, "namespace": key.namespace, "uid": uid, "creationTimestamp": time(told.first_ms)},
         "involvedObject": involved,
         "type": if note.warning { "Warning" } else { "Normal" },
         "reason": note.reason,
-        "message": note.message,
+        "message": message,
         "source": {"component": "gantry-orchestrator"},
-        "firstTimestamp": time,
-        "lastTimestamp": time,
-        "count": 1,
+        "firstTimestamp": time(told.first_ms),
+        "lastTimestamp": time(told.last_ms),
+        "count": told.count,
+    })
+}
+
+async fn all(store: &dyn Store) -> Result<Vec<(Event, String, Revision)>, StoreError> {
+    let Some(kind) = kinds::named("Event") else {
+        return Ok(Vec::new());
+    };
+    let listing = store.list(Range::prefix(kind.prefix(None))).await?;
+    let events = listing.items.into_iter().filter_map(|version| {
+        let event = serde_json::from_value(kinds::codec::decode(&version)).ok()?;
+        Some((event, version.key.to_string(), version.mod_revision))
     });
-    (Key::new(namespace, &name), value)
+    Ok(events.collect())
 }
 
-/// Removes Events that are old.
-#[derive(Default)]
-pub(super) struct Expiry {
-    last_ms: u64,
-}
-
-impl Expiry {
-    /// Looks once a minute.
-    pub async fn run(&mut self, store: &dyn Store, now_ms: u64) {
-        if now_ms.saturating_sub(self.last_ms) < LOOK_EVERY_MS {
-            return;
+/// Removes Events that are old, once a minute, until `stop`. A task of its own: nothing waits for it.
+pub(super) async fn expire(store: Arc<dyn Store>, now_ms: fn() -> u64, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(LOOK_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        // Cancel-safe: a tick is only a tick.
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
         }
-        self.last_ms = now_ms;
-        let Some(kind) = kinds::named("Event") else { return };
-        let events = match store.list(Range::prefix(kind.prefix(None))).await {
-            Ok(listing) => listing.items,
-            Err(error) => return tracing::warn!(%error, "cannot list events"),
+        if let Err(error) = expire_once(&*store, now_ms()).await {
+            tracing::warn!(%error, "cannot remove old events; trying again in a minute");
+        }
+    }
+}
+
+async fn expire_once(store: &dyn Store, now_ms: u64) -> Result<(), StoreError> {
+    let old: Vec<(String, Revision)> = all(store)
+        .await?
+        .into_iter()
+        .filter(|(event, _, _)| {
+            let at = event
+                .last_timestamp
+                .as_ref()
+                .or(event.metadata.creation_timestamp.as_ref());
+            at.is_some_and(|at| meta::millis(at) + KEPT_MS < now_ms)
+        })
+        .map(|(_, key, revision)| (key, revision))
+        .collect();
+    for chunk in old.chunks(AT_ONCE) {
+        let mut txn = Txn::default();
+        for (key, revision) in chunk {
+            txn = txn.when(key, Compare::At(*revision)).delete(key);
+        }
+        match store.txn(txn).await {
+            // One was told again meanwhile: the others go the next time.
+            Ok(_) | Err(StoreError::Conflict { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Limits, LocalStore};
+
+    fn note(message: &str) -> EventNote {
+        EventNote {
+            kind: "Pod",
+            key: Key::new("default", "p"),
+            uid: "u".to_owned(),
+            warning: true,
+            reason: "FailedScheduling".to_owned(),
+            message: message.to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_same_word_is_one_event_with_a_count() {
+        let mut recorder = Recorder::default();
+        let mut tell = |message: &str, now_ms: u64| {
+            let (key, value, told) = recorder.event(&note(message), now_ms);
+            recorder.told(vec![(key.clone(), told)], now_ms);
+            (key.name, value)
         };
-        for version in events {
-            let event: k8s_openapi::api::core::v1::Event =
-                match serde_json::from_value(kinds::codec::decode(&version)) {
-                    Ok(event) => event,
-                    Err(_) => continue,
-                };
-            let at = event.last_timestamp.or(event.metadata.creation_timestamp);
-            let old = at.is_some_and(|at| meta::millis(&at) + KEPT_MS < now_ms);
-            if old
-                && let Err(error) = store
-                    .delete(&version.key, Compare::At(version.mod_revision))
-                    .await
-            {
-                tracing::debug!(%error, "an old event was changed meanwhile");
-            }
+        let (first, value) = tell("full", 1_000);
+        assert_eq!(value["count"], 1);
+        let (second, value) = tell("full", 5_000);
+        assert_eq!((second == first, &value["count"]), (true, &json!(2)));
+        assert_eq!(value["firstTimestamp"], "1970-01-01T00:00:01Z");
+        assert_eq!(value["lastTimestamp"], "1970-01-01T00:00:05Z");
+        assert_ne!(tell("other", 5_000).0, first);
+        for i in 0..SIMILAR {
+            tell(&format!("message {i}"), 6_000);
         }
+        let (combined, value) = tell("one more", 7_000);
+        assert_eq!(value["message"], "(combined from similar events): one more");
+        assert_eq!(tell("and another", 7_000).0, combined);
+        assert_eq!(tell("full", 7_000).1["count"], 3, "a known one goes on");
+        assert_eq!(
+            tell("full", 7_001 + KEPT_MS).1["count"],
+            1,
+            "after an hour it is new"
+        );
+    }
+
+    #[tokio::test]
+    async fn old_ones_go_in_few_transactions_and_known_ones_are_remembered() {
+        let store = LocalStore::in_memory(Limits::default()).unwrap();
+        let mut recorder = Recorder::default();
+        let mut txn = Txn::default();
+        for i in 0..3 * AT_ONCE {
+            let mut note = note("full");
+            note.uid = i.to_string();
+            note.key.name = format!("p{i}");
+            let (key, value, told) = recorder.event(&note, 1_000);
+            recorder.told(vec![(key.clone(), told)], 1_000);
+            let key = kinds::named("Event").unwrap().key(&key.namespace, &key.name);
+            txn = txn.put(&key, kinds::codec::encode(&value));
+        }
+        store.txn(txn).await.unwrap();
+        let known = Recorder::open(&store).await.unwrap();
+        assert_eq!(known.told.len(), 3 * AT_ONCE);
+        let before = store.revision();
+        expire_once(&store, 1_000 + KEPT_MS).await.unwrap();
+        assert_eq!(store.revision(), before, "not old yet");
+        expire_once(&store, 2_000 + KEPT_MS).await.unwrap();
+        assert!(all(&store).await.unwrap().is_empty());
     }
 }

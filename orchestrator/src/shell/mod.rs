@@ -73,6 +73,7 @@ pub struct Shell {
     cache: Cache,
     watch: Box<dyn Watch>,
     world: Shared,
+    recorder: events::Recorder,
 }
 
 impl Shell {
@@ -88,7 +89,9 @@ impl Shell {
         for (node, config) in &world.configs {
             link.send_config(node, (**config).clone());
         }
+        let recorder = events::Recorder::open(&*store).await?;
         Ok(Self {
+            recorder,
             store,
             link,
             link_events,
@@ -107,12 +110,12 @@ impl Shell {
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), ShellError> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut expiry = events::Expiry::default();
+        tokio::spawn(events::expire(self.store.clone(), now_ms, stop.clone()));
         loop {
             // All arms are cancel-safe: a receiver and a store's watch lose nothing, a tick is only a tick.
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                _ = tick.tick() => expiry.run(&*self.store, now_ms()).await,
+                _ = tick.tick() => {},
                 Some(event) = self.link_events.recv() => self.link_event(event),
                 batch = self.watch.next() => match batch {
                     Ok(batch) => if !self.cache.apply(&batch.events, &mut self.world.lock())? { continue },
@@ -130,7 +133,9 @@ impl Shell {
     /// Passes until there is nothing to do.
     async fn settle(&mut self, stop: &CancellationToken) {
         for passes in 1.. {
-            let again = pass::run(&*self.store, &self.link, &mut self.cache, &self.world, now_ms()).await;
+            let (store, link) = (&*self.store, &self.link);
+            let (cache, recorder) = (&mut self.cache, &mut self.recorder);
+            let again = pass::run(store, link, cache, &self.world, recorder, now_ms()).await;
             if !again || stop.is_cancelled() {
                 return;
             }

@@ -6,7 +6,8 @@ use gantry_nodeagent_api::NodeConfig;
 use serde::Serialize;
 
 use super::cache::Cache;
-use super::{Shared, events, keys};
+use super::events::{Recorder, Told};
+use super::{Shared, keys};
 use crate::core::{Action, Key, Object, World, reconcile};
 use crate::kinds::SERVICE_ADDRESS;
 use crate::link::LinkHandle;
@@ -21,6 +22,7 @@ struct Batch {
     plan: Option<gantry_plan::Plan>,
     configs: Vec<(String, Arc<NodeConfig>)>,
     forgotten: Vec<String>,
+    told: Vec<(Key, Told)>,
 }
 
 /// Runs one pass; true if it changed something, so that another one should follow.
@@ -29,12 +31,13 @@ pub(super) async fn run(
     link: &LinkHandle,
     cache: &mut Cache,
     world: &Shared,
+    recorder: &mut Recorder,
     now_ms: u64,
 ) -> bool {
     let batch = {
         let world = world.lock();
         let actions = reconcile(&world, now_ms);
-        Batch::of(actions, &world, cache, now_ms)
+        Batch::of(actions, &world, cache, recorder, now_ms)
     };
     let wrote = !batch.written.is_empty();
     if wrote {
@@ -42,6 +45,7 @@ pub(super) async fn run(
             Ok(commit) => {
                 let mut world = world.lock();
                 cache.committed(&batch.written, &commit, &mut world);
+                recorder.told(batch.told, now_ms);
                 if let Some(plan) = batch.plan {
                     tracing::info!(
                         plan = plan.id,
@@ -82,9 +86,9 @@ pub(super) async fn run(
 }
 
 impl Batch {
-    fn of(actions: Vec<Action>, world: &World, cache: &Cache, now_ms: u64) -> Self {
+    fn of(actions: Vec<Action>, world: &World, cache: &Cache, recorder: &Recorder, now_ms: u64) -> Self {
         let mut batch = Self::default();
-        for (number, action) in actions.into_iter().enumerate() {
+        for action in actions {
             match action {
                 Action::CommitPlan { plan, .. } => {
                     batch.put_own(keys::PLAN.to_owned(), &plan, cache);
@@ -128,9 +132,12 @@ impl Batch {
                     );
                 }
                 Action::EmitEvent(note) => {
-                    let (key, value) = events::object(&note, now_ms, number);
-                    if let Some(store_key) = keys::object("Event", &key) {
+                    let (key, value, told) = recorder.event(&note, now_ms);
+                    if let Some(store_key) = keys::object("Event", &key)
+                        && !batch.written.contains(&store_key)
+                    {
                         batch.write(store_key, Compare::Any, crate::kinds::codec::encode(&value));
+                        batch.told.push((key, told));
                     }
                 }
             }
@@ -236,7 +243,8 @@ mod tests {
         let (mut cache, mut watch) = Cache::open(&*store, &mut world).await.unwrap();
         let world = Shared(Arc::new(Mutex::new(world)));
         let (link, _events) = LinkHandle::new("c");
-        while run(&*store, &link, &mut cache, &world, 0).await {}
+        let mut recorder = Recorder::default();
+        while run(&*store, &link, &mut cache, &world, &mut recorder, 0).await {}
         // One Service for the core to give an address, which it knows of, and then one of the API, which it does not.
         let services = named("Service").unwrap();
         let bare =
@@ -257,7 +265,7 @@ mod tests {
             .unwrap()
             .object;
         assert!(
-            !run(&*store, &link, &mut cache, &world, 1).await,
+            !run(&*store, &link, &mut cache, &world, &mut recorder, 1).await,
             "it must look again first"
         );
         let bare = api.get(services, "default", "bare").await.unwrap();
@@ -265,7 +273,7 @@ mod tests {
         cache
             .apply(&watch.next().await.unwrap().events, &mut world.lock())
             .unwrap();
-        assert!(run(&*store, &link, &mut cache, &world, 2).await);
+        assert!(run(&*store, &link, &mut cache, &world, &mut recorder, 2).await);
         let bare = api.get(services, "default", "bare").await.unwrap();
         let addresses = [&bare, &other].map(|s| s["spec"]["clusterIP"].as_str().unwrap());
         assert_eq!(HashSet::from(addresses).len(), 2);

@@ -243,6 +243,8 @@ impl From<&ContainerStatus> for proto::ContainerStatus {
             image_id: m.image_id.clone(),
             resources: Some((&m.resources).into()),
             message: m.message.clone(),
+            limits_message: m.limits_message.clone(),
+            limits_wait: m.limits_wait.clone(),
         }
     }
 }
@@ -265,6 +267,8 @@ impl TryFrom<proto::ContainerStatus> for ContainerStatus {
                 optional("resources", w.resources, TryInto::try_into)?,
             )?,
             message: w.message,
+            limits_message: w.limits_message,
+            limits_wait: w.limits_wait,
         })
     }
 }

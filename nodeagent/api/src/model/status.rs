@@ -91,6 +91,12 @@ pub struct ContainerStatus {
     pub image_id: String,
     /// Resources in force in the kernel.
     pub resources: ContainerResources,
+    /// Why its limits cannot be as configured; empty when they are, or will be.
+    #[serde(default)]
+    pub limits_message: String,
+    /// What it waits for before its limits can be as configured.
+    #[serde(default)]
+    pub limits_wait: String,
     /// Why it does not run; empty when it does.
     pub message: String,
 }

@@ -4,6 +4,7 @@ mod create;
 mod delete;
 mod meta;
 mod prepare;
+mod resize;
 mod service_ip;
 mod update;
 

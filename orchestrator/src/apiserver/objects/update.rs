@@ -1,10 +1,10 @@
 //! Changes of objects and of their sub-resources.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::error::ApiError;
 use super::prepare::reject;
-use super::{Objects, WriteOptions, Written, meta};
+use super::{Objects, WriteOptions, Written, meta, resize};
 use crate::kinds::{FieldError, Kind, at, codec};
 use crate::store::{Compare, StoreError, Txn};
 
@@ -150,8 +150,7 @@ fn merge(
             return Ok(merged);
         }
         Target::Resize => {
-            let mut merged = old.clone();
-            resize(kind, &new, &mut merged)?;
+            let mut merged = resize::apply(kind, new, old)?;
             meta::on_update(&mut merged, old);
             return Ok(merged);
         }
@@ -207,23 +206,4 @@ fn frozen_spec(kind: &Kind, new: &Value, old: &Value) -> Result<(), ApiError> {
             reason: "FieldValueForbidden",
         }],
     )
-}
-
-fn resize(kind: &Kind, new: &Value, merged: &mut Value) -> Result<(), ApiError> {
-    let wanted = at(new, "/spec/containers")
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
-    let containers = merged["spec"]["containers"].as_array_mut();
-    for container in containers.into_iter().flatten() {
-        let Some(resized) = wanted.iter().find(|c| c["name"] == container["name"]) else {
-            let message = format!("container {} is missing", container["name"]);
-            return reject(kind, new, &[FieldError::invalid("spec.containers", message)]);
-        };
-        match resized.get("resources") {
-            Some(resources) => container["resources"] = resources.clone(),
-            None => container["resources"] = json!({}),
-        }
-    }
-    Ok(())
 }

@@ -200,6 +200,7 @@ fn resize_in_place(work: &mut Work<'_>, blueprint: &Blueprint, wanted: &Pod) {
             continue;
         };
         let sizes = template::sizes(wanted);
+        pod.metadata.generation = Some(pod.metadata.generation.unwrap_or(1) + 1);
         for container in pod.spec.iter_mut().flat_map(|s| &mut s.containers) {
             if let Some(size) = sizes.get(&container.name) {
                 container.resources.clone_from(size);

@@ -1,206 +1,145 @@
-//! Environment of a container: downward API, ConfigMaps, Secrets, and `$(VAR)` as in Kubernetes.
+//! Environment of a container, by one rule: `envFrom` in order, then `env` in order; the last one of a name wins, everywhere.
+//!
+//! Source: k8s.io/kubernetes/pkg/kubelet, `makeEnvironmentVariables`.
 
-use std::collections::BTreeMap;
+use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVarSource, Pod};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, KeyToPath, Pod, Secret};
+use super::super::meta;
+use super::super::world::Work;
+use super::data::Source;
+use super::expand::{Vars, expand};
+use super::field;
+use crate::kinds::is_env_name;
 
-use super::super::world::{Key, Work};
-use super::super::{meta, pods};
+/// What a container's environment is.
+#[derive(Debug, Default)]
+pub(super) struct Environment {
+    /// The variables.
+    pub(super) vars: Vars,
+    /// Of keys that are no names of variables, and so were left out; in words.
+    pub(super) skipped: Vec<String>,
+}
 
-/// All variables in order, references resolved and `$(VAR)` expanded; in words what is missing.
-pub(super) fn resolve(
+/// All variables, references resolved and `$(VAR)` expanded; in words what is missing.
+pub(super) fn resolve(work: &Work<'_>, pod: &Pod, container: &Container) -> Result<Environment, String> {
+    let mut env = Environment::default();
+    for source in container.env_from.iter().flatten() {
+        take_all(work, pod, source, &mut env)?;
+    }
+    for var in container.env.iter().flatten() {
+        let text = var.value.as_deref().unwrap_or_default();
+        let value = match &var.value_from {
+            Some(source) if text.is_empty() => value_from(work, pod, container, source)
+                .map_err(|e| format!("variable {} of container {}: {e}", var.name, container.name))?,
+            _ => Some(expand(text, &env.vars)),
+        };
+        if let Some(value) = value {
+            env.vars.insert(var.name.clone(), value);
+        }
+    }
+    let zero = env.vars.iter().find(|(_, value)| value.contains('\0'));
+    if let Some((name, _)) = zero {
+        let container = &container.name;
+        return Err(format!(
+            "variable {name} of container {container} has a zero byte, which no variable can: take it as a file"
+        ));
+    }
+    Ok(env)
+}
+
+fn take_all(work: &Work<'_>, pod: &Pod, from: &EnvFromSource, env: &mut Environment) -> Result<(), String> {
+    let (source, name, optional) = match (&from.config_map_ref, &from.secret_ref) {
+        (Some(r), _) => (Source::ConfigMap, &r.name, r.optional),
+        (None, Some(r)) => (Source::Secret, &r.name, r.optional),
+        (None, None) => return Ok(()),
+    };
+    let Some(data) = source.texts(work, pod, name) else {
+        return if optional == Some(true) {
+            Ok(())
+        } else {
+            Err(source.missing(name))
+        };
+    };
+    let prefix = from.prefix.as_deref().unwrap_or_default();
+    let mut bad = Vec::new();
+    for (key, value) in data {
+        let variable = format!("{prefix}{key}");
+        if is_env_name(&variable) {
+            env.vars.insert(variable, text(name, &key, value)?);
+        } else {
+            bad.push(variable);
+        }
+    }
+    if !bad.is_empty() {
+        let kind = match source {
+            Source::ConfigMap => "configMap",
+            Source::Secret => "secret",
+        };
+        env.skipped.push(format!(
+            "Keys [{}] from the EnvFrom {kind} {}/{name} were skipped since they are considered invalid environment variable names.",
+            bad.join(", "),
+            meta::namespace(&pod.metadata),
+        ));
+    }
+    Ok(())
+}
+
+/// `None`: it may be missing, and is.
+fn value_from(
     work: &Work<'_>,
     pod: &Pod,
     container: &Container,
-) -> Result<Vec<(String, String)>, String> {
-    let mut all: Vec<(String, String)> = Vec::new();
-    for source in container.env_from.iter().flatten() {
-        let prefix = source.prefix.clone().unwrap_or_default();
-        let (data, name, optional) = match (&source.config_map_ref, &source.secret_ref) {
-            (Some(r), _) => (config_map(work, pod, &r.name), &r.name, r.optional),
-            (None, Some(r)) => (secret(work, pod, &r.name), &r.name, r.optional),
-            (None, None) => continue,
-        };
-        match data {
-            Some(data) => {
-                for (key, value) in data {
-                    let value = utf8(name, &key, value)
-                        .map_err(|e| format!("environment of container `{}`: {e}", container.name))?;
-                    all.push((format!("{prefix}{key}"), value));
-                }
-            }
-            None if optional == Some(true) => {}
-            None => {
-                return Err(format!(
-                    "container `{}` takes its environment from `{name}`, which does not exist",
-                    container.name
-                ));
-            }
-        }
+    from: &EnvVarSource,
+) -> Result<Option<String>, String> {
+    if let Some(r) = &from.field_ref {
+        return field::value(work, pod, &r.field_path).map(Some);
     }
-    for var in container.env.iter().flatten() {
-        let value = match (&var.value, &var.value_from) {
-            (None, Some(source)) => value_from(work, pod, source)
-                .map_err(|e| format!("variable {} of container `{}`: {e}", var.name, container.name))?,
-            (value, _) => Some(expand(value.as_deref().unwrap_or_default(), &all)),
-        };
-        if let Some(value) = value {
-            all.retain(|(name, _)| *name != var.name);
-            all.push((var.name.clone(), value));
-        }
+    if let Some(r) = &from.resource_field_ref {
+        return field::resource(work, pod, Some(container), r).map(Some);
     }
-    Ok(all)
-}
-
-/// Replaces `$(NAME)` by the variable's value; `$$` is a dollar sign; an unknown name stays as it is.
-pub(super) fn expand(text: &str, env: &[(String, String)]) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find('$') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix('$') {
-            out.push('$');
-            rest = after;
-        } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|r| r.split_once(')')) {
-            match env.iter().find(|(n, _)| n == name) {
-                Some((_, value)) => out.push_str(value),
-                None => out.push_str(&format!("$({name})")),
-            }
-            rest = after;
-        } else {
-            out.push('$');
-        }
-    }
-    out + rest
-}
-
-fn value_from(work: &Work<'_>, pod: &Pod, source: &EnvVarSource) -> Result<Option<String>, String> {
-    if let Some(field) = &source.field_ref {
-        return field_of(pod, &field.field_path).map(Some);
-    }
-    let (data, name, key, optional) = if let Some(r) = &source.config_map_key_ref {
-        (config_map(work, pod, &r.name), &r.name, &r.key, r.optional)
-    } else if let Some(r) = &source.secret_key_ref {
-        (secret(work, pod, &r.name), &r.name, &r.key, r.optional)
+    let (source, name, key, optional) = if let Some(r) = &from.config_map_key_ref {
+        (Source::ConfigMap, &r.name, &r.key, r.optional)
+    } else if let Some(r) = &from.secret_key_ref {
+        (Source::Secret, &r.name, &r.key, r.optional)
     } else {
-        return Err("only fieldRef, configMapKeyRef and secretKeyRef are supported".to_owned());
+        return Err(
+            "only fieldRef, resourceFieldRef, configMapKeyRef and secretKeyRef are supported".to_owned(),
+        );
     };
-    match data.and_then(|mut d| d.remove(key)) {
-        None if optional != Some(true) => Err(format!("`{name}` with key `{key}` does not exist")),
-        value => value.map(|value| utf8(name, key, value)).transpose(),
+    let optional = optional == Some(true);
+    let Some(mut data) = source.texts(work, pod, name) else {
+        return if optional {
+            Ok(None)
+        } else {
+            Err(source.missing(name))
+        };
+    };
+    match data.remove(key) {
+        Some(value) => text(name, key, value).map(Some),
+        None if optional => Ok(None),
+        None => Err(source.missing_key(pod, name, key)),
     }
 }
 
-fn field_of(pod: &Pod, path: &str) -> Result<String, String> {
-    let m = &pod.metadata;
-    let quoted = |prefix: &str| path.strip_prefix(prefix)?.strip_suffix("']");
-    let value = match path {
-        "metadata.name" => meta::name(m).to_owned(),
-        "metadata.namespace" => meta::namespace(m).to_owned(),
-        "metadata.uid" => meta::uid(m).to_owned(),
-        "spec.nodeName" => pods::node(pod).unwrap_or_default().to_owned(),
-        "spec.serviceAccountName" => pod
-            .spec
-            .as_ref()
-            .and_then(|s| s.service_account_name.clone())
-            .unwrap_or_default(),
-        "status.podIP" | "status.podIPs" => pods::address(pod).map(|a| a.to_string()).unwrap_or_default(),
-        "status.hostIP" => pod
-            .status
-            .as_ref()
-            .and_then(|s| s.host_ip.clone())
-            .unwrap_or_default(),
-        _ => match (quoted("metadata.labels['"), quoted("metadata.annotations['")) {
-            (Some(key), _) => meta::label(m, key).unwrap_or_default().to_owned(),
-            (_, Some(key)) => meta::annotation(m, key).unwrap_or_default().to_owned(),
-            _ => return Err(format!("field `{path}` is not supported")),
-        },
-    };
-    Ok(value)
-}
-
-/// Values by key, as bytes: of a Secret, or of a ConfigMap.
-type Data = BTreeMap<String, Vec<u8>>;
-
-/// A ConfigMap's texts; variables do not see its `binaryData`.
-fn config_map(work: &Work<'_>, pod: &Pod, name: &str) -> Option<Data> {
-    let map = work.get::<ConfigMap>(&Key::new(meta::namespace(&pod.metadata), name))?;
-    let texts = map.data.iter().flatten();
-    Some(texts.map(|(k, v)| (k.clone(), v.clone().into_bytes())).collect())
-}
-
-fn secret(work: &Work<'_>, pod: &Pod, name: &str) -> Option<Data> {
-    let secret = work.get::<Secret>(&Key::new(meta::namespace(&pod.metadata), name))?;
-    let values = secret.data.iter().flatten();
-    Some(values.map(|(k, v)| (k.clone(), v.0.clone())).collect())
-}
-
-/// The value as text. Nodes are told texts only, and one with other bytes replaced would be a wrong key or certificate.
-fn utf8(name: &str, key: &str, value: Vec<u8>) -> Result<String, String> {
+/// The value as text: one with other bytes replaced would be a wrong key or certificate.
+fn text(name: &str, key: &str, value: Vec<u8>) -> Result<String, String> {
     String::from_utf8(value).map_err(|_| {
-        format!("key `{key}` of `{name}` is not UTF-8 text, which is all that Gantry delivers: encode it, in base64 for example")
+        format!(
+            "key {key} of {name:?} is not UTF-8 text, which a variable must be: take it as a file of a volume"
+        )
     })
-}
-
-/// The files of a volume with a ConfigMap, all of it or the chosen items; `None` if it does not exist.
-pub(super) fn config_map_files(
-    work: &Work<'_>,
-    pod: &Pod,
-    name: &str,
-    items: &Option<Vec<KeyToPath>>,
-) -> Result<Option<BTreeMap<String, String>>, String> {
-    let Some(mut data) = config_map(work, pod, name) else {
-        return Ok(None);
-    };
-    let map = work.get::<ConfigMap>(&Key::new(meta::namespace(&pod.metadata), name));
-    let binary = map.iter().filter_map(|m| m.binary_data.as_ref()).flatten();
-    data.extend(binary.map(|(k, v)| (k.clone(), v.0.clone())));
-    files(name, data, items).map(Some)
-}
-
-/// As [`config_map_files`], with a Secret.
-pub(super) fn secret_files(
-    work: &Work<'_>,
-    pod: &Pod,
-    name: &str,
-    items: &Option<Vec<KeyToPath>>,
-) -> Result<Option<BTreeMap<String, String>>, String> {
-    let data = secret(work, pod, name);
-    data.map(|data| files(name, data, items)).transpose()
-}
-
-fn files(
-    name: &str,
-    mut data: Data,
-    items: &Option<Vec<KeyToPath>>,
-) -> Result<BTreeMap<String, String>, String> {
-    let chosen: Vec<(String, String, Vec<u8>)> = match items {
-        None => data
-            .into_iter()
-            .map(|(key, value)| (key.clone(), key, value))
-            .collect(),
-        Some(items) => items
-            .iter()
-            .filter_map(|i| Some((i.path.clone(), i.key.clone(), data.remove(&i.key)?)))
-            .collect(),
-    };
-    let texts = chosen
-        .into_iter()
-        .map(|(path, key, value)| Ok((path, utf8(name, &key, value)?)));
-    texts.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::super::super::world::{Object, Settings, World};
     use super::*;
 
-    fn world(objects: impl IntoIterator<Item = Object>) -> World {
+    fn world() -> World {
         let mut world = World::new(Settings {
             pod_cidr: "10.85.0.0/16".parse().unwrap(),
             service_cidr: "10.86.0.0/16".parse().unwrap(),
@@ -208,57 +147,139 @@ mod tests {
             seed: 0,
             cluster: "c".to_owned(),
         });
-        objects.into_iter().for_each(|object| world.objects.put(object));
+        let named = |name: &str| json!({"name": name, "namespace": "default"});
+        for (name, data) in [
+            ("common", json!({"REALM": "common.example", "ONLY": "c"})),
+            ("amf", json!({"REALM": "amf.example", "zero": "\0"})),
+        ] {
+            let map = json!({"metadata": named(name), "data": data});
+            let map = serde_json::from_value(map).unwrap();
+            world.objects.put(Object::ConfigMap(Arc::new(map)));
+        }
+        // `//79` is base64 of two bytes that are no UTF-8, `b2s=` of `ok`.
+        let secret = json!({"metadata": named("s"), "data": {"bad": "//79", "good": "b2s="}});
+        let secret = serde_json::from_value(secret).unwrap();
+        world.objects.put(Object::Secret(Arc::new(secret)));
         world
     }
 
-    /// `//79` is base64 of two bytes that are no UTF-8, `b2s=` of `ok`.
-    #[test]
-    fn bytes_that_are_no_text_are_named_and_never_changed() {
-        let metadata = json!({"name": "x", "namespace": "default"});
-        let secret = json!({"metadata": metadata, "data": {"bad": "//79", "good": "b2s="}});
-        let map = json!({"metadata": metadata, "data": {"text": "t"}, "binaryData": {"bad": "//79", "good": "b2s="}});
-        let world = world([
-            Object::Secret(Arc::new(serde_json::from_value(secret).unwrap())),
-            Object::ConfigMap(Arc::new(serde_json::from_value(map).unwrap())),
-        ]);
+    fn env(env_from: Value, env: Value) -> Result<Environment, String> {
+        let world = world();
         let work = Work::new(&world, 0);
-        let pod: Pod = serde_json::from_value(json!({"metadata": metadata})).unwrap();
-        let bad = secret_files(&work, &pod, "x", &None).unwrap_err();
-        assert!(bad.contains("`bad` of `x`"), "{bad}");
-        assert!(
-            config_map_files(&work, &pod, "x", &None)
-                .unwrap_err()
-                .contains("`bad`")
-        );
-        let items: Option<Vec<KeyToPath>> =
-            serde_json::from_value(json!([{"key": "good", "path": "p"}])).unwrap();
-        let picked = BTreeMap::from([("p".to_owned(), "ok".to_owned())]);
-        assert_eq!(
-            secret_files(&work, &pod, "x", &items).unwrap(),
-            Some(picked.clone())
-        );
-        assert_eq!(config_map_files(&work, &pod, "x", &items).unwrap(), Some(picked));
-        let env = |key: &str| {
-            let from = json!({"secretKeyRef": {"name": "x", "key": key}});
-            let container = json!({"name": "c", "env": [{"name": "A", "valueFrom": from}]});
-            resolve(&work, &pod, &serde_json::from_value(container).unwrap())
-        };
-        assert_eq!(env("good").unwrap(), [("A".to_owned(), "ok".to_owned())]);
-        assert!(env("bad").unwrap_err().contains("`bad` of `x`"));
+        let resources = json!({"requests": {"cpu": "1500m", "memory": "1Gi"}, "limits": {"memory": "1Gi"}});
+        let container = json!({"name": "c", "envFrom": env_from, "env": env, "resources": resources});
+        let metadata = json!({"name": "p", "namespace": "default", "labels": {"a": "x"}});
+        let pod = json!({"metadata": metadata, "spec": {"containers": [container]}});
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        resolve(&work, &pod, &pod.spec.as_ref().unwrap().containers[0])
     }
 
     #[test]
-    fn variables_expand_as_in_kubernetes() {
-        let env = [("A".to_owned(), "1".to_owned())];
-        for (text, expanded) in [
-            ("$(A)", "1"),
-            ("x$(A)y$(B)", "x1y$(B)"),
-            ("$$(A)", "$(A)"),
-            ("$A $", "$A $"),
-            ("$(A", "$(A"),
+    fn the_last_source_wins_in_values_and_in_references() {
+        let maps = json!([{"configMapRef": {"name": "common"}}, {"configMapRef": {"name": "x", "optional": true}},
+            {"prefix": "P_", "configMapRef": {"name": "common"}}]);
+        let vars = json!([{"name": "PEER", "value": "sip:$(REALM)"}, {"name": "REALM", "value": "own"},
+            {"name": "REALM", "value": "$(REALM)-2"}, {"name": "PEER2", "value": "$(REALM) $(LATER) $$(REALM)"},
+            {"name": "LATER", "value": ""}]);
+        let env = env(maps, vars).unwrap();
+        for (name, value) in [
+            ("PEER", "sip:common.example"),
+            ("REALM", "own-2"),
+            ("PEER2", "own-2 $(LATER) $(REALM)"),
+            ("LATER", ""),
+            ("P_REALM", "common.example"),
+            ("ONLY", "c"),
         ] {
-            assert_eq!(expand(text, &env), expanded, "{text}");
+            assert_eq!(env.vars[name], value, "{name}");
         }
+        assert!(env.skipped.is_empty());
+        // Command and arguments take them from the same place.
+        assert_eq!(expand("$(REALM)", &env.vars), "own-2");
+    }
+
+    #[test]
+    fn of_two_config_maps_the_second_wins() {
+        let maps = json!([{"configMapRef": {"name": "amf"}}, {"configMapRef": {"name": "common"}}]);
+        assert!(env(maps.clone(), json!([])).unwrap_err().contains("zero byte"));
+        let override_zero = json!([{"name": "zero", "value": "0"}]);
+        let vars = env(maps, override_zero).unwrap().vars;
+        assert_eq!(vars["REALM"], "common.example");
+    }
+
+    #[test]
+    fn what_is_missing_is_said_as_kubernetes_says_it() {
+        let key = |kind: &str, name: &str, key: &str, optional: bool| json!([{"name": "A", "valueFrom": {kind: {"name": name, "key": key, "optional": optional}}}]);
+        for (from, vars, part) in [
+            (
+                json!([{"configMapRef": {"name": "x"}}]),
+                json!([]),
+                "configmap \"x\" not found",
+            ),
+            (
+                json!([{"secretRef": {"name": "x"}}]),
+                json!([]),
+                "secret \"x\" not found",
+            ),
+            (
+                json!([]),
+                key("configMapKeyRef", "x", "k", false),
+                "configmap \"x\" not found",
+            ),
+            (
+                json!([]),
+                key("secretKeyRef", "s", "k", false),
+                "couldn't find key k in Secret default/s",
+            ),
+            (json!([]), key("secretKeyRef", "s", "bad", false), "not UTF-8"),
+        ] {
+            let error = env(from, vars).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+        for name in ["x", "s"] {
+            let vars = env(json!([]), key("secretKeyRef", name, "k", true)).unwrap().vars;
+            assert!(vars.is_empty());
+        }
+        let vars = env(json!([]), key("secretKeyRef", "s", "good", false))
+            .unwrap()
+            .vars;
+        assert_eq!(vars["A"], "ok");
+    }
+
+    #[test]
+    fn keys_that_are_no_names_are_skipped_and_told() {
+        let maps = json!([{"prefix": "a=", "configMapRef": {"name": "common"}}]);
+        let env = env(maps, json!([])).unwrap();
+        assert!(env.vars.is_empty());
+        assert!(env.skipped[0].contains("Keys [a=ONLY, a=REALM] from the EnvFrom configMap default/common"));
+    }
+
+    #[test]
+    fn a_container_is_told_of_its_own_pod() {
+        let field = |path: &str| json!([{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": path}}}]);
+        for (path, value) in [
+            ("metadata.name", "p"),
+            ("metadata.labels['a']", "x"),
+            ("spec.serviceAccountName", "default"),
+        ] {
+            assert_eq!(env(json!([]), field(path)).unwrap().vars["A"], value);
+        }
+        assert!(
+            env(json!([]), field("spec.x"))
+                .unwrap_err()
+                .contains("not supported")
+        );
+        let resource = |resource: &str, divisor: &str| {
+            let r = json!({"resource": resource, "divisor": divisor});
+            let vars = env(
+                json!([]),
+                json!([{"name": "A", "valueFrom": {"resourceFieldRef": r}}]),
+            );
+            vars.unwrap().vars["A"].clone()
+        };
+        assert_eq!(resource("requests.cpu", "1"), "2");
+        assert_eq!(resource("requests.cpu", "1m"), "1500");
+        assert_eq!(resource("limits.memory", "1Mi"), "1024");
+        assert_eq!(resource("limits.memory", "0"), "1073741824");
+        assert_eq!(resource("requests.ephemeral-storage", "1"), "0");
     }
 }

@@ -1,12 +1,17 @@
 //! Per node, everything it has to be: the plan, the pods, the services, the names. A generation rises only with the content.
 
 mod admission;
+mod data;
 mod env;
+mod expand;
+mod field;
 mod pod;
 mod probe;
 mod service;
 #[cfg(test)]
 mod tests;
+mod volume;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,6 +70,7 @@ fn network(work: &Work<'_>, node: &Node) -> Option<NodeNetwork> {
 fn pods_on(work: &mut Work<'_>, node: &str, network: &NodeNetwork) -> BTreeMap<String, PodConfig> {
     let mut configs = BTreeMap::new();
     let mut started = Vec::new();
+    let mut warned = Vec::new();
     let last = work.sent.get(node);
     for (key, pod) in work
         .objects
@@ -78,7 +84,12 @@ fn pods_on(work: &mut Work<'_>, node: &str, network: &NodeNetwork) -> BTreeMap<S
             None if pods::is_stopping(pod) => continue,
             None => {
                 // A pod enters the configuration when everything that it refers to is there.
-                let first = pod::config(work, pod).and_then(|config| takes(network, uid, config));
+                let mut warnings = Vec::new();
+                let first =
+                    pod::config(work, pod, &mut warnings).and_then(|config| takes(network, uid, config));
+                if first.is_ok() {
+                    warned.extend(warnings.into_iter().map(|text| (pod.clone(), text)));
+                }
                 started.push((key.clone(), first.as_ref().err().cloned()));
                 let Ok(config) = first else { continue };
                 config
@@ -87,7 +98,10 @@ fn pods_on(work: &mut Work<'_>, node: &str, network: &NodeNetwork) -> BTreeMap<S
         configs.insert(uid.to_owned(), config);
     }
     for (key, problem) in started {
-        explain(work, &key, problem.as_deref());
+        waiting::explain(work, &key, problem.as_deref());
+    }
+    for (pod, text) in warned {
+        work.tell(&*pod, true, "InvalidEnvironmentVariableNames", &text);
     }
     configs
 }
@@ -115,29 +129,6 @@ fn takes(network: &NodeNetwork, uid: &str, config: PodConfig) -> Result<PodConfi
         return Err(fault);
     }
     alone.pods.remove(uid).ok_or_else(|| "it is not there".to_owned())
-}
-
-/// Why a pod does not get to its node, in its status; an event when that is new.
-fn explain(work: &mut Work<'_>, key: &Key, problem: Option<&str>) {
-    const CONDITION: &str = "PodReadyToStartContainers";
-    const REASON: &str = "CreateContainerConfigError";
-    let now_ms = work.now_ms;
-    let Some(pod) = work.get::<Pod>(key) else { return };
-    let waited = pods::find(&pod, CONDITION).is_some();
-    if problem.is_none() && !waited {
-        return;
-    }
-    let Some(edited) = work.edit::<Pod>(key) else {
-        return;
-    };
-    let reason = if problem.is_some() { REASON } else { "" };
-    let text = problem.unwrap_or_default();
-    if pods::set_condition(edited, CONDITION, problem.is_none(), reason, text, now_ms)
-        && let Some(problem) = problem
-    {
-        tracing::warn!(pod = %key, problem, "the pod cannot start yet");
-        work.tell(&*pod, true, REASON, problem);
-    }
 }
 
 fn advance(work: &mut Work<'_>, node: &str, mut content: NodeConfig) {

@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 
 use gantry_nodeagent_api::{
-    ContainerConfig, ContainerResources, Mount, PodConfig, PodDesired, RestartPolicy, Security, SessionProbe,
-    Volume,
+    ContainerConfig, ContainerResources, PodConfig, PodDesired, RestartPolicy, Security, SessionProbe,
 };
 use gantry_plan::{ContainerPlacement, CpuRequest, Placement};
 use k8s_openapi::api::core::v1::{self as k8s, Container, Pod};
 
 use super::super::world::Work;
 use super::super::{meta, pods, resources};
-use super::{env, probe};
+use super::{env, expand, probe, volume};
 
-/// The configuration of a pod that its node does not know yet; in words what is missing.
-pub(super) fn config(work: &Work<'_>, pod: &Pod) -> Result<PodConfig, String> {
+/// The configuration of a pod that its node does not know yet; in words what is missing. What people should know all the same
+/// goes to `warnings`.
+pub(super) fn config(work: &Work<'_>, pod: &Pod, warnings: &mut Vec<String>) -> Result<PodConfig, String> {
     let placement = work
         .plan
         .placements
@@ -24,7 +24,7 @@ pub(super) fn config(work: &Work<'_>, pod: &Pod) -> Result<PodConfig, String> {
     let extras = pods::extras(pod);
     let mut containers = Vec::new();
     for container in &spec.containers {
-        containers.push(container_config(work, pod, container, placement)?);
+        containers.push(container_config(work, pod, container, placement, warnings)?);
     }
     Ok(PodConfig {
         namespace: meta::namespace(&pod.metadata).to_owned(),
@@ -41,7 +41,7 @@ pub(super) fn config(work: &Work<'_>, pod: &Pod) -> Result<PodConfig, String> {
         termination_grace_s: grace(pod),
         numa_nodes: placement.numa_nodes.iter().copied().collect(),
         containers,
-        volumes: volumes(work, pod)?,
+        volumes: volume::all(work, pod)?,
         sessions: extras.drain.sessions.map(|s| SessionProbe {
             port: s.port,
             path: s.path,
@@ -60,7 +60,7 @@ pub(super) fn update(work: &Work<'_>, pod: &Pod, running: &PodConfig) -> PodConf
     }
     config.labels = pod.metadata.labels.clone().unwrap_or_default();
     // Files follow their ConfigMap or Secret while it exists.
-    if let Ok(volumes) = volumes(work, pod) {
+    if let Ok(volumes) = volume::all(work, pod) {
         config.volumes = volumes;
     }
     let Some(placement) = work.plan.placements.get(meta::uid(&pod.metadata)) else {
@@ -72,13 +72,14 @@ pub(super) fn update(work: &Work<'_>, pod: &Pod, running: &PodConfig) -> PodConf
         .as_ref()
         .map(|s| s.containers.as_slice())
         .unwrap_or_default();
-    for target in &mut config.containers {
+    // What the plan does not grant yet is not told: the size stays as it is, limits beyond the request included.
+    for target in config.containers.iter_mut().filter(|_| !placement.resize_pending) {
         let found = containers
             .iter()
             .find(|c| c.name == target.name)
             .zip(of(placement, &target.name));
         if let Some((container, granted)) = found {
-            target.resources = sizes(container, granted, placement.resize_pending);
+            target.resources = sizes(container, granted, false);
         }
     }
     config
@@ -137,19 +138,16 @@ fn container_config(
     pod: &Pod,
     from: &Container,
     placement: &Placement,
+    warnings: &mut Vec<String>,
 ) -> Result<ContainerConfig, String> {
     let granted =
         of(placement, &from.name).ok_or_else(|| format!("the plan has no container `{}`", from.name))?;
     let env = env::resolve(work, pod, from)?;
     let expand = |list: &Option<Vec<String>>| -> Vec<String> {
-        list.iter().flatten().map(|t| env::expand(t, &env)).collect()
+        let texts = list.iter().flatten();
+        texts.map(|text| expand::expand(text, &env.vars)).collect()
     };
-    let mounts = from.volume_mounts.iter().flatten().map(|m| Mount {
-        volume: m.name.clone(),
-        path: m.mount_path.clone(),
-        sub_path: m.sub_path.clone().filter(|s| !s.is_empty()),
-        read_only: m.read_only.unwrap_or(false),
-    });
+    warnings.extend(env.skipped);
     let readers = |p: &Option<k8s::Probe>| p.as_ref().map(|p| probe::convert(p, from)).transpose();
     Ok(ContainerConfig {
         name: from.name.clone(),
@@ -158,12 +156,12 @@ fn container_config(
         args: expand(&from.args),
         working_dir: from.working_dir.clone().unwrap_or_default(),
         resources: sizes(from, granted, placement.resize_pending),
-        mounts: mounts.collect(),
+        mounts: volume::mounts(from, &env.vars)?,
         security: security(pod, from),
         readiness: readers(&from.readiness_probe)?,
         liveness: readers(&from.liveness_probe)?,
         startup: readers(&from.startup_probe)?,
-        env,
+        env: env.vars.into_iter().collect(),
     })
 }
 
@@ -181,50 +179,5 @@ fn security(pod: &Pod, container: &Container) -> Security {
         capabilities: own.capabilities.and_then(|c| c.add).unwrap_or_default(),
         privileged: own.privileged.unwrap_or(false),
         read_only_root: own.read_only_root_filesystem.unwrap_or(false),
-    }
-}
-
-fn volumes(work: &Work<'_>, pod: &Pod) -> Result<BTreeMap<String, Volume>, String> {
-    let all = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
-    all.map(|v| volume(work, pod, v).map(|volume| (v.name.clone(), volume)))
-        .collect()
-}
-
-fn volume(work: &Work<'_>, pod: &Pod, from: &k8s::Volume) -> Result<Volume, String> {
-    let files =
-        |files: Option<BTreeMap<String, String>>, what: &str, name: &str, optional: Option<bool>| match files
-        {
-            Some(files) => Ok(Volume::Files(files)),
-            None if optional == Some(true) => Ok(Volume::Files(BTreeMap::new())),
-            None => Err(format!(
-                "volume `{}` refers to {what} `{name}`, which does not exist",
-                from.name
-            )),
-        };
-    let unfit = |e: String| format!("volume `{}`: {e}", from.name);
-    if let Some(source) = &from.config_map {
-        let found = env::config_map_files(work, pod, &source.name, &source.items).map_err(unfit)?;
-        files(found, "ConfigMap", &source.name, source.optional)
-    } else if let Some(source) = &from.secret {
-        let name = source.secret_name.clone().unwrap_or_default();
-        let found = env::secret_files(work, pod, &name, &source.items).map_err(unfit)?;
-        files(found, "Secret", &name, source.optional)
-    } else if let Some(source) = &from.empty_dir {
-        let limit = source
-            .size_limit
-            .as_ref()
-            .and_then(|q| resources::parse_bytes(&q.0));
-        Ok(Volume::Scratch {
-            size_bytes: limit.unwrap_or(0),
-        })
-    } else if let Some(source) = &from.host_path {
-        Ok(Volume::HostPath {
-            path: source.path.clone(),
-        })
-    } else {
-        Err(format!(
-            "volume `{}` is of a type that is not supported: use configMap, secret, emptyDir or hostPath",
-            from.name
-        ))
     }
 }

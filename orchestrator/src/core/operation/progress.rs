@@ -3,21 +3,12 @@
 use std::sync::Arc;
 
 use gantry_api::{NetworkFunction, Operation, OperationKind, OperationPhase};
-use gantry_nodeagent_api::{ContainerResources, PodDesired};
+use gantry_nodeagent_api::PodDesired;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::super::world::{Key, Work};
-use super::super::{meta, nf, pods};
+use super::super::{meta, nf, pods, size};
 use super::{function_of, instances, receipt};
-
-/// Memory limits in the kernel are whole pages.
-const PAGE_BYTES: u64 = 4096;
-/// A CPU weight of cgroup v2 stands for tens of thousandths.
-const WEIGHT_STEP_MILLI: u32 = 10;
-/// The highest weight of cgroup v2 stands for so much.
-const MOST_WEIGHT_MILLI: u32 = 100_000;
-/// The kernel takes no CPU quota below a millisecond of 100.
-const LEAST_LIMIT_MILLI: u32 = 10;
 
 /// One step of a running operation.
 pub(super) fn advance(work: &mut Work<'_>, key: &Key, operation: &Operation) {
@@ -139,66 +130,6 @@ pub(super) fn in_force(work: &Work<'_>, pod: &Pod) -> bool {
         && config.desired == PodDesired::Run
         && config.containers.iter().all(|wanted| {
             let seen = report.containers.iter().find(|c| c.name == wanted.name);
-            seen.is_some_and(|seen| is_same_size(&seen.resources, &wanted.resources))
+            seen.is_some_and(|seen| size::is_same(&seen.resources, &wanted.resources))
         })
-}
-
-/// What is read back from the kernel is what was asked, as exactly as the kernel keeps it.
-fn is_same_size(seen: &ContainerResources, wanted: &ContainerResources) -> bool {
-    let pages = |r: &ContainerResources| r.memory_bytes / PAGE_BYTES;
-    let limit = |r: &ContainerResources| r.cpu_limit_milli.map(|milli| milli.max(LEAST_LIMIT_MILLI));
-    let hugepages = |r: &ContainerResources| -> Vec<(u64, u64)> {
-        let some = r.hugepages.iter().filter(|(_, bytes)| **bytes > 0);
-        some.map(|(size, bytes)| (*size, *bytes)).collect()
-    };
-    seen.cpus == wanted.cpus
-        && is_same_request(seen.cpu_request_milli, wanted.cpu_request_milli)
-        && limit(seen) == limit(wanted)
-        && pages(seen) == pages(wanted)
-        && hugepages(seen) == hugepages(wanted)
-}
-
-/// The least weight reads as none.
-fn is_same_request(seen_milli: u32, wanted_milli: u32) -> bool {
-    let least = seen_milli == 0 && wanted_milli < 2 * WEIGHT_STEP_MILLI;
-    let most = |milli: u32| milli.min(MOST_WEIGHT_MILLI);
-    least || most(seen_milli).abs_diff(most(wanted_milli)) < WEIGHT_STEP_MILLI
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn size(cpus: &str, request: u32, limit: Option<u32>, memory: u64, pages: u64) -> ContainerResources {
-        ContainerResources {
-            cpus: cpus.parse().unwrap(),
-            cpu_request_milli: request,
-            cpu_limit_milli: limit,
-            memory_bytes: memory,
-            hugepages: [(2 << 20, pages)].into(),
-        }
-    }
-
-    #[test]
-    fn a_size_is_compared_in_all_its_parts() {
-        let none = ContainerResources {
-            hugepages: [].into(),
-            ..size("", 105, None, 8192, 0)
-        };
-        for (seen, wanted, same) in [
-            (size("", 105, None, 8192, 0), none, true),
-            (size("", 100, None, 8192, 0), size("", 105, None, 8300, 0), true),
-            (size("", 0, None, 0, 0), size("", 15, None, 0, 0), true),
-            (size("", 100_000, None, 0, 0), size("", 200_000, None, 0, 0), true),
-            (size("", 0, Some(10), 0, 0), size("", 0, Some(5), 0, 0), true),
-            (size("", 200, None, 0, 0), size("", 400, None, 0, 0), false),
-            (size("", 200, None, 0, 0), size("", 200, Some(200), 0, 0), false),
-            (size("2-3", 2000, None, 0, 0), size("", 2000, None, 0, 0), false),
-            (size("", 2000, None, 0, 0), size("2-3", 2000, None, 0, 0), false),
-            (size("", 200, None, 4096, 0), size("", 200, None, 8192, 0), false),
-            (size("", 200, None, 0, 2 << 20), size("", 200, None, 0, 0), false),
-        ] {
-            assert_eq!(is_same_size(&seen, &wanted), same, "{seen:?} {wanted:?}");
-        }
-    }
 }
