@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use gantry_catalog::{NetworkFunctionSpec, NetworkServiceSpec, NfPackageSpec};
 use gantry_topology::{CpuSet, Topology};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use serde::{Deserialize, Serialize};
 
 macro_rules! kind {
@@ -115,6 +115,9 @@ pub struct NetworkFunctionStatus {
     /// Why it is not as wanted; empty when it is.
     #[serde(default)]
     pub message: String,
+    /// What is wrong with the function itself: `ReplicaFailure`, `TemplateFailure`; none when nothing is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
 }
 
 /// A former state of a NetworkFunction.

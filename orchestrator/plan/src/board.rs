@@ -16,9 +16,13 @@ pub(crate) struct Board<'a> {
     holders: BTreeMap<&'a PodUid, &'a NodeName>,
     /// How many pods have their place on a node.
     pods: BTreeMap<NodeName, usize>,
+    /// How many pods hold something on a node where they have no place.
+    guests: BTreeMap<NodeName, usize>,
     keys: BTreeMap<NodeName, BTreeMap<&'a str, KeyCount>>,
     /// Rises whenever a node's books change.
     versions: BTreeMap<NodeName, u64>,
+    /// Rises whenever anything changes.
+    changes: u64,
 }
 
 /// How many pods on a node have an anti-affinity key.
@@ -47,8 +51,14 @@ impl<'a> Board<'a> {
             placements: BTreeMap::new(),
             holders: holders.collect(),
             pods: BTreeMap::new(),
+            guests: snapshot
+                .nodes
+                .iter()
+                .map(|(name, state)| (name.clone(), state.held.len()))
+                .collect(),
             keys: BTreeMap::new(),
             versions: BTreeMap::new(),
+            changes: 0,
         };
         for (uid, placement) in &current.placements {
             if snapshot.pods.contains_key(uid) {
@@ -75,8 +85,13 @@ impl<'a> Board<'a> {
         if let Some(book) = self.books.get_mut(&placement.node) {
             book.set(uid, Some(&placement));
         }
-        *self.versions.entry(placement.node.clone()).or_default() += 1;
+        self.changed(&placement.node);
         *self.pods.entry(placement.node.clone()).or_default() += 1;
+        if self.holds(&placement.node, uid)
+            && let Some(guests) = self.guests.get_mut(&placement.node)
+        {
+            *guests -= 1;
+        }
         self.placements.insert(uid.to_owned(), placement);
     }
 
@@ -92,18 +107,34 @@ impl<'a> Board<'a> {
         if let Some(pods) = self.pods.get_mut(&old.node) {
             *pods -= 1;
         }
-        *self.versions.entry(old.node).or_default() += 1;
+        if self.holds(&old.node, uid)
+            && let Some(guests) = self.guests.get_mut(&old.node)
+        {
+            *guests += 1;
+        }
+        self.changed(&old.node);
+    }
+
+    /// Whether the node reports that the pod holds something there.
+    fn holds(&self, node: &str, uid: &str) -> bool {
+        let book = self.books.get(node);
+        book.is_some_and(|b| b.state.held.contains_key(uid))
+    }
+
+    fn changed(&mut self, node: &str) {
+        self.changes += 1;
+        match self.versions.get_mut(node) {
+            Some(version) => *version += 1,
+            None => {
+                self.versions.insert(node.to_owned(), 1);
+            }
+        }
     }
 
     /// How many pods a node has besides this one without a place: by plan, or because it still holds something of theirs.
     pub(crate) fn pods_besides(&self, node: &str, uid: &str) -> usize {
-        let placed = self.pods.get(node).copied().unwrap_or(0);
-        let has_place_here = |other: &str| self.placements.get(other).is_some_and(|p| p.node == node);
-        let held = self.books.get(node).into_iter().flat_map(|b| b.state.held.keys());
-        placed
-            + held
-                .filter(|other| *other != uid && !has_place_here(other))
-                .count()
+        let count = |pods: &BTreeMap<NodeName, usize>| pods.get(node).copied().unwrap_or(0);
+        count(&self.pods) + count(&self.guests) - usize::from(self.holds(node, uid))
     }
 
     /// Pods with an anti-affinity key on a node.
@@ -118,6 +149,16 @@ impl<'a> Board<'a> {
     /// A number that changes whenever the node's books do.
     pub(crate) fn version(&self, node: &str) -> u64 {
         self.versions.get(node).copied().unwrap_or(0)
+    }
+
+    /// A number that changes whenever anything does.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// The pods that have a place.
+    pub(crate) fn placed(&self) -> impl Iterator<Item = (&PodUid, &Placement)> {
+        self.placements.iter()
     }
 
     /// The placements, and each node's shared pool.

@@ -100,6 +100,9 @@ fn text(reason: &Reason) -> String {
     match reason {
         Reason::NotSchedulable => NOT_SCHEDULABLE.to_owned(),
         Reason::Full { max_pods } => format!("it has {max_pods} pods and takes no more"),
+        Reason::KeptForOthers { kept } => {
+            format!("its last {kept} places are kept for others: many pods of the same owner are there")
+        }
         Reason::OtherNode { wanted } => format!("the pod is bound to node {wanted}"),
         Reason::RunsOn { node } => format!("the pod still runs on node {node}"),
         Reason::Selector { key, value } => format!("no label {key}={value}"),

@@ -5,6 +5,7 @@ mod book;
 mod check;
 mod exclusive;
 mod explain;
+mod fair;
 mod filter;
 mod fit;
 mod memory;

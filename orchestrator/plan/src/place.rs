@@ -1,10 +1,11 @@
-//! Pods without a place: one by one, groups all or none.
+//! Pods without a place: one by one, groups all or none, those of whoever has least first.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::board::Board;
 use crate::explain;
+use crate::fair::fair;
 use crate::filter::filter;
 use crate::fit::Ask;
 use crate::reason::Reason;
@@ -22,7 +23,7 @@ pub(crate) fn place_all(
     let mut tried = Tried::default();
     let mut unplaced = BTreeMap::new();
     let mut holder_placed = false;
-    for unit in units(board, order) {
+    for unit in units(board, &fair(board, order)) {
         match place_unit(board, &mut tried, &unit, seed) {
             Ok(()) => holder_placed |= unit.iter().any(|uid| board.holder(uid).is_some()),
             Err(explanations) => unplaced.extend(explanations),
@@ -35,7 +36,7 @@ pub(crate) fn place_all(
 fn units<'o>(board: &Board<'_>, order: &[&'o PodUid]) -> Vec<Vec<&'o PodUid>> {
     let mut units: Vec<Vec<&PodUid>> = Vec::new();
     let mut by_group: BTreeMap<&str, usize> = BTreeMap::new();
-    for uid in order.iter().copied().filter(|uid| board.placement(uid).is_none()) {
+    for uid in order.iter().copied() {
         let group = board
             .snapshot
             .pods
@@ -64,11 +65,18 @@ fn place_unit<'a>(
         let Some(request) = snapshot.pods.get(*uid) else {
             continue;
         };
+        let alone = unit.len() == 1 && board.holder(uid).is_none();
+        if let Some(why) = tried.refused(request, board.changes()).filter(|_| alone) {
+            return Err(BTreeMap::from([((*uid).clone(), why)]));
+        }
         match place(board, tried, uid, request, seed) {
             Ok(placement) => board.put(uid, placement),
             Err(reasons) => {
                 unit[..index].iter().for_each(|placed| board.take_back(placed));
                 let blocker = explain::unplaced(request, &reasons);
+                if alone {
+                    tried.refuse(request, board.changes(), blocker.clone());
+                }
                 let explain_one = |other: &&PodUid| {
                     let request = snapshot.pods.get(*other)?;
                     let explanation = explain::in_group(request, &blocker, other == uid);

@@ -11,6 +11,8 @@ pub(crate) enum Reason {
     NotSchedulable,
     /// It has as many pods as it can have.
     Full { max_pods: u32 },
+    /// Only the last places are left, and the pod's like have many there.
+    KeptForOthers { kept: u32 },
     /// The pod is bound to another node.
     OtherNode { wanted: String },
     /// Another node still reports that the pod holds something there.

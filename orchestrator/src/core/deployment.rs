@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gantry_api::ObjectMeta;
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet, ReplicaSetSpec};
+use k8s_openapi::api::apps::v1::{
+    Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet, ReplicaSetSpec,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use super::meta;
 use super::world::{Key, Work};
+use super::{births, meta};
 
 /// Label that tells the templates of one Deployment apart.
 const TEMPLATE_HASH: &str = "pod-template-hash";
@@ -53,14 +55,18 @@ fn roll(work: &mut Work<'_>, deployment: &Deployment) {
         .into_iter()
         .filter(|(key, _)| *key != current)
         .collect();
-    let old: i32 = others.iter().map(|(_, s)| asked(s)).sum();
+    let old = others.iter().map(|(_, s)| asked(s)).fold(0, i32::saturating_add);
     let Some(set) = work.get::<ReplicaSet>(&current) else {
         return;
     };
     // At most one pod more than wanted; an old one goes for each new one that is ready.
-    let target = (want + 1 - old).clamp(0, want).max(asked(&set).min(want));
+    let target = want
+        .saturating_add(1)
+        .saturating_sub(old)
+        .clamp(0, want)
+        .max(asked(&set).min(want));
     set_replicas(work, &current, if old == 0 { want } else { target });
-    let mut surplus = old - (want - ready(&set).min(want));
+    let mut surplus = old.saturating_sub(want - ready(&set).min(want));
     for (key, other) in others {
         let drop = surplus.clamp(0, asked(&other));
         surplus -= drop;
@@ -131,7 +137,8 @@ fn ensure_set(work: &mut Work<'_>, deployment: &Deployment) -> Key {
 
 fn status(work: &mut Work<'_>, key: &Key, deployment: &Deployment) {
     let sets = owned(work, deployment);
-    let sum = |pick: &dyn Fn(&ReplicaSet) -> i32| sets.iter().map(|(_, s)| pick(s)).sum::<i32>();
+    let sum =
+        |pick: &dyn Fn(&ReplicaSet) -> i32| sets.iter().map(|(_, s)| pick(s)).fold(0, i32::saturating_add);
     let replicas = sum(&|s| s.status.as_ref().map_or(0, |s| s.replicas));
     let ready_replicas = sum(&ready);
     let current = sets
@@ -140,10 +147,15 @@ fn status(work: &mut Work<'_>, key: &Key, deployment: &Deployment) {
     let updated = current
         .and_then(|(_, s)| s.status.as_ref())
         .map_or(0, |s| s.replicas);
+    let failure = sets.iter().find_map(|(_, s)| failure(s));
     if let Some(deployment) = work.edit::<Deployment>(key) {
         let want = wanted(deployment);
         let before = deployment.status.take().unwrap_or_default();
+        let mut conditions = before.conditions.unwrap_or_default();
+        conditions.retain(|c| c.type_.as_deref() != Some(births::CONDITION));
+        conditions.extend(failure);
         deployment.status = Some(DeploymentStatus {
+            conditions: (!conditions.is_empty()).then_some(conditions),
             observed_generation: deployment.metadata.generation,
             replicas: Some(replicas),
             ready_replicas: Some(ready_replicas),
@@ -153,6 +165,22 @@ fn status(work: &mut Work<'_>, key: &Key, deployment: &Deployment) {
             ..before
         });
     }
+}
+
+/// The condition of a set whose pods are not all made, as the Deployment's own.
+fn failure(set: &ReplicaSet) -> Option<DeploymentCondition> {
+    let conditions = set.status.as_ref()?.conditions.as_ref()?;
+    let found = conditions
+        .iter()
+        .find(|c| c.type_.as_deref() == Some(births::CONDITION))?;
+    Some(DeploymentCondition {
+        type_: found.type_.clone(),
+        status: found.status.clone(),
+        reason: found.reason.clone(),
+        message: found.message.clone(),
+        last_transition_time: found.last_transition_time.clone(),
+        last_update_time: found.last_transition_time.clone(),
+    })
 }
 
 fn is_current(set: &ReplicaSet, deployment: &Deployment) -> bool {

@@ -25,21 +25,33 @@ const OWNERS: &[(&str, &str)] = &[
 
 /// Removes what has lost its owner.
 pub fn run(work: &mut Work<'_>) {
-    orphans::<NetworkFunction>(work);
-    orphans::<ReplicaSet>(work);
-    orphans::<Service>(work);
-    orphans::<ConfigMap>(work);
-    orphans::<EndpointSlice>(work);
-    orphans::<Pod>(work);
+    let mut alive = owners(work);
+    orphans::<NetworkFunction>(work, &mut alive);
+    orphans::<ReplicaSet>(work, &mut alive);
+    orphans::<Service>(work, &mut alive);
+    orphans::<ConfigMap>(work, &mut alive);
+    orphans::<EndpointSlice>(work, &mut alive);
+    orphans::<Pod>(work, &mut alive);
     old_operations(work);
 }
 
-fn orphans<T: Kinded>(work: &mut Work<'_>) {
-    let alive = owners(work);
+fn orphans<T: Kinded>(work: &mut Work<'_>, alive: &mut BTreeSet<String>) {
     let table = T::table(&work.objects).iter();
-    let lost = table.filter(|(_, o)| owner(o.meta()).is_some_and(|uid| !alive.contains(uid)));
-    let lost: Vec<Key> = lost.map(|(key, _)| key.clone()).collect();
-    lost.iter().for_each(|key| work.retire::<T>(key));
+    let lost = table.filter(|(_, o)| {
+        let goes = o.meta().deletion_timestamp.is_some();
+        !goes && owner(o.meta()).is_some_and(|uid| !alive.contains(uid))
+    });
+    let lost: Vec<(Key, String)> = lost
+        .map(|(key, o)| (key.clone(), meta::uid(o.meta()).to_owned()))
+        .take(work.limits.pods_a_pass)
+        .collect();
+    for (key, uid) in lost {
+        work.retire::<T>(&key);
+        // What lingers still is an owner.
+        if !T::table(&work.objects).contains_key(&key) {
+            alive.remove(&uid);
+        }
+    }
 }
 
 /// The uid of the controller, if it is of a kind that is looked for.

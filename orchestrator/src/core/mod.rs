@@ -5,13 +5,18 @@
 
 mod action;
 mod agents;
+mod births;
 mod bootstrap;
+mod crowd;
 mod deployment;
 mod drain;
 mod endpoints;
+#[cfg(test)]
+mod flood;
 mod gc;
 #[cfg(test)]
 mod lab;
+mod limits;
 pub mod meta;
 mod networkservice;
 mod nf;
@@ -33,6 +38,7 @@ mod world;
 pub use action::{Action, EventNote};
 pub use agents::{Agent, Agents};
 pub use drain::{Facts as DrainFacts, SETTLE_MS, step as drain_step};
+pub use limits::Limits;
 pub use nf::{FINALIZER, UNDEPLOY};
 pub use nodeconfig::RESEND_AFTER_MS;
 pub use nodes::LOST_AFTER_MS;

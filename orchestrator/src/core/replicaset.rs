@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use gantry_api::ObjectMeta;
-use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::world::{Key, Work};
-use super::{meta, pods};
+use super::{births, meta, pods};
 
 /// One step of every ReplicaSet.
 pub fn run(work: &mut Work<'_>) {
@@ -15,44 +15,30 @@ pub fn run(work: &mut Work<'_>) {
         let Some(set) = work.get::<ReplicaSet>(&key) else {
             continue;
         };
-        if set.metadata.deletion_timestamp.is_none() {
-            fill(work, &set);
-        }
-        status(work, &key, &set);
+        let held_back = if set.metadata.deletion_timestamp.is_none() {
+            fill(work, &set)
+        } else {
+            None
+        };
+        status(work, &key, &set, held_back);
     }
 }
 
 fn alive(work: &Work<'_>, set: &ReplicaSet) -> Vec<Arc<Pod>> {
-    let uid = set.metadata.uid.as_deref();
-    let pods = work
-        .objects
-        .pods
-        .values()
-        .filter(|p| meta::controller_uid(&p.metadata) == uid);
-    pods.filter(|p| !pods::is_stopping(p) && !pods::is_over(p))
-        .cloned()
-        .collect()
+    let mut pods = work.pods_of(&set.metadata);
+    pods.retain(|p| !pods::is_stopping(p) && !pods::is_over(p));
+    pods
 }
 
-fn fill(work: &mut Work<'_>, set: &ReplicaSet) {
+/// Makes what is missing and takes down what is too much; why some of it is not made.
+fn fill(work: &mut Work<'_>, set: &ReplicaSet) -> Option<String> {
     let mut have = alive(work, set);
     let want = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0);
-    let mut attempt = 0u64;
-    for _ in have.len()..want {
-        let key = loop {
-            let parts = [
-                meta::uid(&set.metadata),
-                &work.now_ms.to_string(),
-                &attempt.to_string(),
-            ];
-            attempt += 1;
-            let name = format!("{}-{}", meta::name(&set.metadata), &meta::hash(&parts)[..5]);
-            let key = Key::new(meta::namespace(&set.metadata), &name);
-            if !work.objects.pods.contains_key(&key) {
-                break key;
-            }
-        };
-        if let Some(pod) = pod(set, &key) {
+    let missing = want.saturating_sub(have.len());
+    let allowance = births::allowance(work, &set.metadata, &have, missing);
+    for number in 0..allowance.now {
+        let pod = births::name(work, &set.metadata, number).and_then(|key| pod(set, &key));
+        if let Some(pod) = pod {
             work.create(pod);
         }
     }
@@ -63,9 +49,11 @@ fn fill(work: &mut Work<'_>, set: &ReplicaSet) {
             std::cmp::Reverse(p.metadata.creation_timestamp.clone()),
         )
     });
-    for pod in have.iter().take(have.len().saturating_sub(want)) {
+    let surplus = have.len().saturating_sub(want).min(work.limits.pods_a_pass);
+    for pod in have.iter().take(surplus) {
         work.retire::<Pod>(&Key::of(&pod.metadata));
     }
+    allowance.held_back
 }
 
 fn pod(set: &ReplicaSet, key: &Key) -> Option<Pod> {
@@ -86,13 +74,15 @@ fn pod(set: &ReplicaSet, key: &Key) -> Option<Pod> {
     })
 }
 
-fn status(work: &mut Work<'_>, key: &Key, set: &ReplicaSet) {
+fn status(work: &mut Work<'_>, key: &Key, set: &ReplicaSet, held_back: Option<String>) {
     let have = alive(work, set);
     let ready = i32::try_from(have.iter().filter(|p| pods::is_ready(p)).count()).unwrap_or(i32::MAX);
     let replicas = i32::try_from(have.len()).unwrap_or(i32::MAX);
+    let now_ms = work.now_ms;
     if let Some(set) = work.edit::<ReplicaSet>(key) {
         let before = set.status.take().unwrap_or_default();
         set.status = Some(ReplicaSetStatus {
+            conditions: failure(before.conditions, held_back, now_ms),
             observed_generation: set.metadata.generation,
             replicas,
             ready_replicas: Some(ready),
@@ -101,4 +91,25 @@ fn status(work: &mut Work<'_>, key: &Key, set: &ReplicaSet) {
             ..before
         });
     }
+}
+
+/// The conditions with the one that says why pods are not made; its time moves only when it appears.
+fn failure(
+    before: Option<Vec<ReplicaSetCondition>>,
+    held_back: Option<String>,
+    now_ms: u64,
+) -> Option<Vec<ReplicaSetCondition>> {
+    let (known, mut conditions): (Vec<_>, Vec<_>) = before
+        .unwrap_or_default()
+        .into_iter()
+        .partition(|c| c.type_.as_deref() == Some(births::CONDITION));
+    let since = known.into_iter().find_map(|c| c.last_transition_time);
+    conditions.extend(held_back.map(|message| ReplicaSetCondition {
+        type_: Some(births::CONDITION.to_owned()),
+        status: Some("True".to_owned()),
+        reason: Some(births::REASON.to_owned()),
+        message: Some(message),
+        last_transition_time: since.or_else(|| Some(meta::time(now_ms))),
+    }));
+    (!conditions.is_empty()).then_some(conditions)
 }

@@ -1,6 +1,6 @@
 //! The planner loop: snapshot -> plan -> check -> bind.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use gantry_plan::{Outcome, Placement};
@@ -24,62 +24,65 @@ pub fn run(work: &mut Work<'_>) {
     bind_all(work);
 }
 
+/// Reason of a pod that fits no node.
+const UNSCHEDULABLE: &str = "Unschedulable";
+/// So many of an owner's waiting pods always say exactly what is in their way; the others keep what they were told first. What
+/// a neighbour does must not rewrite a thousand objects.
+const EXACT: usize = 50;
+
 /// Pods without a place say why.
 fn explain(work: &mut Work<'_>, outcome: &Outcome) {
     let now_ms = work.now_ms;
-    for key in work.keys::<Pod>() {
-        let Some(pod) = work.get::<Pod>(&key) else {
+    let mut told: BTreeMap<String, usize> = BTreeMap::new();
+    for why in outcome.unplaced.values() {
+        let key = Key::new(&why.namespace, &why.name);
+        let Some(pod) = work.get::<Pod>(&key).filter(|p| pods::node(p).is_none()) else {
             continue;
         };
-        let Some(why) = outcome.unplaced.get(meta::uid(&pod.metadata)) else {
-            continue;
-        };
-        if pods::node(&pod).is_some() {
+        let crowd = meta::controller_uid(&pod.metadata).unwrap_or(&key.namespace);
+        let number = told.entry(crowd.to_owned()).or_default();
+        *number += 1;
+        let said = pods::find(&pod, "PodScheduled").filter(|c| c.reason.as_deref() == Some(UNSCHEDULABLE));
+        let same = said.is_some_and(|c| c.message.as_ref() == Some(&why.reason));
+        if same || said.is_some() && *number > EXACT {
             continue;
         }
-        let Some(edited) = work.edit::<Pod>(&key) else {
-            continue;
-        };
-        pods::status_mut(edited)
-            .phase
-            .get_or_insert_with(|| "Pending".to_owned());
-        if pods::set_condition(
-            edited,
-            "PodScheduled",
-            false,
-            "Unschedulable",
-            &why.reason,
-            now_ms,
-        ) {
+        if said.is_none() {
             work.tell(&*pod, true, "FailedScheduling", &why.reason);
+        }
+        if let Some(edited) = work.edit::<Pod>(&key) {
+            let phase = &mut pods::status_mut(edited).phase;
+            phase.get_or_insert_with(|| "Pending".to_owned());
+            pods::set_condition(edited, "PodScheduled", false, UNSCHEDULABLE, &why.reason, now_ms);
         }
     }
 }
 
 fn bind_all(work: &mut Work<'_>) {
-    for key in work.keys::<Pod>() {
-        let Some(pod) = work.get::<Pod>(&key) else {
-            continue;
-        };
-        if pods::is_stopping(&pod) {
-            continue;
-        }
-        let Some(placement) = work.plan.placements.get(meta::uid(&pod.metadata)).cloned() else {
-            continue;
-        };
-        if pods::node(&pod).is_none() || pods::find(&pod, "PodScheduled").is_none() {
-            bind(work, &key, &pod, &placement);
-        }
+    let mut addresses = Addresses::default();
+    let unbound = |p: &Pod| pods::node(p).is_none() || pods::find(p, "PodScheduled").is_none();
+    let placed = work.plan.placements.iter().filter_map(|(uid, placement)| {
+        let key = Key::new(&placement.namespace, &placement.name);
+        let pod = work
+            .objects
+            .pods
+            .get(&key)
+            .filter(|p| meta::uid(&p.metadata) == uid)?;
+        (!pods::is_stopping(pod) && unbound(pod)).then(|| (key, pod.clone(), placement.clone()))
+    });
+    let placed: Vec<_> = placed.collect();
+    for (key, pod, placement) in placed {
+        bind(work, &mut addresses, &key, &pod, &placement);
     }
 }
 
-fn bind(work: &mut Work<'_>, key: &Key, pod: &Pod, placement: &Placement) {
+fn bind(work: &mut Work<'_>, addresses: &mut Addresses, key: &Key, pod: &Pod, placement: &Placement) {
     let now_ms = work.now_ms;
     let host_network = pod.spec.as_ref().and_then(|s| s.host_network).unwrap_or(false);
     let address = if host_network {
         host_address(work, &placement.node)
     } else {
-        let free = free_address(work, &placement.node, meta::uid(&pod.metadata));
+        let free = addresses.free(work, &placement.node, meta::uid(&pod.metadata));
         if free.is_none() {
             no_address(work, key, pod, &placement.node);
             return;
@@ -126,33 +129,38 @@ fn host_address(work: &Work<'_>, node: &str) -> Option<Ipv4Addr> {
     }
 }
 
-/// An address of the node that nobody has: no pod in the store, none in the node's configuration, none that it still reports.
-fn free_address(work: &Work<'_>, node: &str, uid: &str) -> Option<Ipv4Addr> {
-    let range = nodes::cidr(&*work.get::<Node>(&Key::new("", node))?)?;
-    let mut taken: BTreeSet<Ipv4Addr> = work
-        .objects
-        .pods
+/// The addresses that somebody has, looked up once a pass.
+#[derive(Default)]
+struct Addresses {
+    /// Of pods in the store, by any node's configuration, or still reported by any.
+    taken: Option<BTreeSet<Ipv4Addr>>,
+}
+
+impl Addresses {
+    /// An address of the node that nobody has: no pod in the store, none in a node's configuration, none that one still reports.
+    fn free(&mut self, work: &Work<'_>, node: &str, uid: &str) -> Option<Ipv4Addr> {
+        let range = nodes::cidr(&*work.get::<Node>(&Key::new("", node))?)?;
+        let taken = self.taken.get_or_insert_with(|| all_addresses(work));
+        // The first address is the gateway's. Starting where the uid says keeps an address from coming back soon.
+        let hosts: Vec<Ipv4Addr> = range.hosts().skip(1).collect();
+        let start = usize::from_str_radix(uid.get(..8)?, 16).unwrap_or(0) % hosts.len().max(1);
+        let free = hosts[start..]
+            .iter()
+            .chain(&hosts[..start])
+            .find(|a| !taken.contains(a))
+            .copied();
+        taken.extend(free);
+        free
+    }
+}
+
+fn all_addresses(work: &Work<'_>) -> BTreeSet<Ipv4Addr> {
+    let pods = work.objects.pods.values().filter_map(|p| pods::address(p));
+    let told = work
+        .sent
         .values()
-        .filter_map(|p| pods::address(p))
-        .collect();
-    taken.extend(
-        work.sent
-            .get(node)
-            .iter()
-            .flat_map(|c| c.pods.values().filter_map(|p| p.address)),
-    );
-    let report = work.agents.get(node).and_then(|a| a.status.as_ref());
-    taken.extend(
-        report
-            .iter()
-            .flat_map(|r| r.pods.values().filter_map(|p| p.address)),
-    );
-    // The first address is the gateway's. Starting where the uid says keeps an address from coming back soon.
-    let hosts: Vec<Ipv4Addr> = range.hosts().skip(1).collect();
-    let start = usize::from_str_radix(uid.get(..8)?, 16).unwrap_or(0) % hosts.len().max(1);
-    hosts[start..]
-        .iter()
-        .chain(&hosts[..start])
-        .find(|a| !taken.contains(a))
-        .copied()
+        .flat_map(|c| c.pods.values().filter_map(|p| p.address));
+    let reports = work.agents.iter().filter_map(|(_, a)| a.status.as_ref());
+    let reported = reports.flat_map(|r| r.pods.values().filter_map(|p| p.address));
+    pods.chain(told).chain(reported).collect()
 }

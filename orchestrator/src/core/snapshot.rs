@@ -91,14 +91,14 @@ fn node_state(node: &Node, topology: &NodeTopology, agents: &Agents) -> NodeStat
 /// What a pod asks. On a node that has not reported yet (what it holds is not known), or while it stops, it asks for what it has.
 fn request(pod: &Pod, placement: Option<&Placement>, agents: &Agents) -> PodRequest {
     let extras = pods::extras(pod);
-    let spec = pod.spec.clone().unwrap_or_default();
+    let spec = pod.spec.as_ref();
     let unknown = |node: &str| agents.get(node).is_none_or(|a| a.status.is_none());
     let frozen = placement.filter(|p| pods::is_stopping(pod) || unknown(&p.node));
     let containers = match frozen {
         Some(placement) => granted(placement),
         None => spec
-            .containers
-            .iter()
+            .into_iter()
+            .flat_map(|s| &s.containers)
             .map(|c| resources::request(c, &extras))
             .collect(),
     };
@@ -110,13 +110,13 @@ fn request(pod: &Pod, placement: Option<&Placement>, agents: &Agents) -> PodRequ
             .map(|g| format!("{}/{g}", meta::namespace(&pod.metadata))),
         containers,
         numa: NumaPolicy::Prefer,
-        node_selector: spec.node_selector.unwrap_or_default(),
-        node_name: spec.node_name.filter(|n| !n.is_empty()),
+        node_selector: spec.and_then(|s| s.node_selector.clone()).unwrap_or_default(),
+        node_name: pods::node(pod).map(str::to_owned),
         anti_affinity: spread_key(pod)
             .into_iter()
             .map(|key| AntiAffinity { key, required: false })
             .collect(),
-        priority: spec.priority.unwrap_or(0),
+        priority: spec.and_then(|s| s.priority).unwrap_or(0),
     }
 }
 

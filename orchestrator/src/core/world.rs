@@ -13,6 +13,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::action::{Action, EventNote};
 use super::agents::Agents;
+use super::crowd::Crowds;
+use super::limits::Limits;
 
 /// Namespace (empty for cluster-wide kinds) and name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -227,6 +229,8 @@ pub struct World {
     pub agents: Agents,
     /// What the operator chose.
     pub settings: Settings,
+    /// How much one object may make the core do.
+    pub limits: Limits,
 }
 
 impl World {
@@ -238,6 +242,29 @@ impl World {
             configs: BTreeMap::new(),
             agents: Agents::default(),
             settings,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What is wrong with an object, as a condition of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flaw {
+    /// Type of the condition; it is `True`.
+    pub condition: &'static str,
+    /// One word in CamelCase.
+    pub reason: &'static str,
+    /// A sentence: what, and what to do.
+    pub message: String,
+}
+
+impl Flaw {
+    /// A flaw from its parts.
+    pub fn new(condition: &'static str, reason: &'static str, message: String) -> Self {
+        Self {
+            condition,
+            reason,
+            message,
         }
     }
 }
@@ -258,6 +285,8 @@ pub struct Work<'a> {
     pub unplaced: BTreeMap<String, gantry_plan::Explanation>,
     /// What stands in the way of a NetworkFunction.
     pub problems: BTreeMap<Key, String>,
+    /// Conditions of NetworkFunctions that do not get what they ask.
+    pub flaws: BTreeMap<Key, Flaw>,
     /// What people should know about a NetworkFunction that gets on all the same.
     pub hints: BTreeMap<Key, String>,
     /// The configurations as last persisted.
@@ -266,6 +295,10 @@ pub struct Work<'a> {
     pub agents: &'a Agents,
     /// What the operator chose.
     pub settings: &'a Settings,
+    /// How much one object may make this pass do.
+    pub limits: &'a Limits,
+    /// Pods by owner.
+    pub crowds: Crowds,
     /// Milliseconds since the Unix epoch.
     pub now_ms: u64,
     /// What people should be told.
@@ -283,10 +316,13 @@ impl<'a> Work<'a> {
             refused: Vec::new(),
             unplaced: BTreeMap::new(),
             problems: BTreeMap::new(),
+            flaws: BTreeMap::new(),
             hints: BTreeMap::new(),
             sent: &world.configs,
             agents: &world.agents,
             settings: &world.settings,
+            limits: &world.limits,
+            crowds: Crowds::of(&world.objects),
             now_ms,
             events: Vec::new(),
         }
@@ -311,13 +347,27 @@ impl<'a> Work<'a> {
     pub fn create<T: Kinded>(&mut self, mut object: T) -> Key {
         super::meta::be_born(T::KIND, object.meta_mut(), self.now_ms);
         let key = Key::of(object.meta());
+        if T::KIND == "Pod" {
+            self.crowds.join(object.meta());
+        }
         T::table_mut(&mut self.objects).insert(key.clone(), Arc::new(object));
         key
     }
 
     /// Takes an object out at once.
     pub fn remove<T: Kinded>(&mut self, key: &Key) {
-        T::table_mut(&mut self.objects).remove(key);
+        let object = T::table_mut(&mut self.objects).remove(key);
+        if let Some(object) = object.filter(|_| T::KIND == "Pod") {
+            self.crowds.part(object.meta());
+        }
+    }
+
+    /// The pods that an object controls, those being stopped included.
+    pub fn pods_of(&self, owner: &ObjectMeta) -> Vec<Arc<Pod>> {
+        let keys = self.crowds.of_owner(super::meta::uid(owner));
+        keys.filter_map(|key| self.objects.pods.get(key))
+            .cloned()
+            .collect()
     }
 
     /// Asks an object to go: at once, or marked with a deletion time when it holds something that is let go first.
@@ -326,7 +376,13 @@ impl<'a> Work<'a> {
         let Some(object) = T::table(&self.objects).get(key) else {
             return;
         };
-        let lingers = T::KIND == "Pod" || object.meta().finalizers.as_ref().is_some_and(|f| !f.is_empty());
+        let is_held = object.meta().finalizers.as_ref().is_some_and(|f| !f.is_empty());
+        // A pod that no node runs has nobody to wait for.
+        let runs = match object.clone().into_object() {
+            Object::Pod(pod) => super::pods::node(&pod).is_some(),
+            _ => false,
+        };
+        let lingers = is_held || runs;
         if !lingers {
             self.remove::<T>(key);
         } else if object.meta().deletion_timestamp.is_none()

@@ -69,15 +69,6 @@ pub fn package_key(function: &NetworkFunction) -> Key {
     )
 }
 
-/// The pods of a function, those being stopped included.
-pub fn pods_of(work: &Work<'_>, function: &ObjectMeta) -> Vec<Arc<Pod>> {
-    let uid = meta::uid(function);
-    let all = work.objects.pods.values();
-    all.filter(|p| !uid.is_empty() && meta::controller_uid(&p.metadata) == Some(uid))
-        .cloned()
-        .collect()
-}
-
 /// Whether the size that the function last gave the pod is the one that it asks for now.
 pub fn is_sized_as_asked(function: &NetworkFunction, pod: &Pod) -> bool {
     meta::annotation(&pod.metadata, pods::SIZED_BY) == Some(&template::size_of(&function.spec))
@@ -201,7 +192,7 @@ fn ensure_config_map(work: &mut Work<'_>, blueprint: &Blueprint) {
 /// ConfigMaps of revisions that no pod runs any more.
 fn drop_old_config_maps(work: &mut Work<'_>, blueprint: &Blueprint) {
     let uid = blueprint.function.metadata.uid.as_deref();
-    let pods = pods_of(work, &blueprint.function.metadata);
+    let pods = work.pods_of(&blueprint.function.metadata);
     let in_use = |revision: Option<&str>| {
         revision == Some(&blueprint.revision)
             || pods

@@ -7,9 +7,9 @@ use gantry_api::{DrainPhase, labels};
 use gantry_catalog::{ResizeClass, UpgradeStrategy};
 use k8s_openapi::api::core::v1::Pod;
 
-use super::super::world::{Key, Work};
-use super::super::{meta, pods};
-use super::{Blueprint, is_sized_as_asked, pods_of, template};
+use super::super::world::{Flaw, Key, Work};
+use super::super::{births, meta, pods};
+use super::{Blueprint, is_sized_as_asked, template};
 
 /// The pods of a function by what they are good for.
 #[derive(Default)]
@@ -37,7 +37,9 @@ pub(super) fn run(work: &mut Work<'_>, blueprint: &Blueprint) {
         } else {
             let mut victims = crew.current.clone();
             victims.sort_by_key(|p| drain_cost(work, p, false));
-            victims.iter().take(total - want).for_each(|p| leave(work, p));
+            let most = work.limits.pods_a_pass;
+            let surplus = victims.iter().take(total - want);
+            surplus.take(most).for_each(|p| leave(work, p));
         }
         return;
     }
@@ -49,7 +51,7 @@ pub(super) fn run(work: &mut Work<'_>, blueprint: &Blueprint) {
 
 fn muster(work: &Work<'_>, blueprint: &Blueprint) -> Crew {
     let mut crew = Crew::default();
-    for pod in pods_of(work, &blueprint.function.metadata) {
+    for pod in work.pods_of(&blueprint.function.metadata) {
         let current = is_current(blueprint, &pod);
         match pods::drain(&pod) {
             _ if pods::is_stopping(&pod) => crew.leaving += 1,
@@ -129,22 +131,19 @@ fn add(work: &mut Work<'_>, blueprint: &Blueprint, crew: &Crew, count: usize) {
         }
     }
     let function = &blueprint.function.metadata;
-    let mut attempt = 0u64;
-    for _ in crew.recallable.len()..count {
-        let key = loop {
-            let parts = [
-                meta::uid(function),
-                &work.now_ms.to_string(),
-                &attempt.to_string(),
-            ];
-            let name = format!("{}-{}", meta::name(function), &meta::hash(&parts)[..5]);
-            attempt += 1;
-            let key = Key::new(meta::namespace(function), &name);
-            if !work.objects.pods.contains_key(&key) {
-                break key;
-            }
-        };
-        work.create(template::pod(blueprint, key.name));
+    let missing = count.saturating_sub(crew.recallable.len());
+    let waiting: Vec<Arc<Pod>> = crew.current.iter().chain(&crew.outdated).cloned().collect();
+    let allowance = births::allowance(work, function, &waiting, missing);
+    for number in 0..allowance.now {
+        if let Some(key) = births::name(work, function, number) {
+            work.create(template::pod(blueprint, key.name));
+        }
+    }
+    if let Some(why) = allowance.held_back {
+        work.flaws.insert(
+            Key::of(function),
+            Flaw::new(births::CONDITION, births::REASON, why),
+        );
     }
 }
 
@@ -177,7 +176,7 @@ fn drain_cost(
 fn resize_in_place(work: &mut Work<'_>, blueprint: &Blueprint, wanted: &Pod) {
     let classes = blueprint.package.spec.resize;
     let extras = template::extras(blueprint);
-    for pod in pods_of(work, &blueprint.function.metadata) {
+    for pod in work.pods_of(&blueprint.function.metadata) {
         let same_revision = meta::label(&pod.metadata, labels::REVISION) == Some(&blueprint.revision);
         if !same_revision || pods::is_leaving(&pod) {
             continue;

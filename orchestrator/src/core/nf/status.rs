@@ -2,10 +2,11 @@
 
 use gantry_api::{NetworkFunction, labels};
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::super::world::{Key, Work};
+use super::super::world::{Flaw, Key, Work};
 use super::super::{meta, pods, vip};
-use super::{pods_of, render};
+use super::render;
 
 /// Brings the status of every function up to date; tells people when something new stands in its way.
 pub fn run(work: &mut Work<'_>) {
@@ -18,7 +19,7 @@ fn one(work: &mut Work<'_>, key: &Key) {
     let Some(function) = work.get::<NetworkFunction>(key) else {
         return;
     };
-    let instances = pods_of(work, &function.metadata);
+    let instances = work.pods_of(&function.metadata);
     let mut status = function.status.clone();
     if function.metadata.deletion_timestamp.is_none()
         && let Ok(blueprint) = render::blueprint(work, function.clone())
@@ -50,10 +51,13 @@ fn one(work: &mut Work<'_>, key: &Key) {
         let reason = &work.unplaced.get(meta::uid(&p.metadata))?.reason;
         Some(format!("{}: {reason}", meta::name(&p.metadata)))
     });
+    let flaw = work.flaws.get(key);
+    status.conditions = conditions(&function, flaw, work.now_ms);
     let blocked = work
         .problems
         .get(key)
         .cloned()
+        .or(flaw.map(|f| f.message.clone()))
         .or(unplaced)
         .or(work.hints.get(key).cloned());
     // Nobody is told about a pod's own trouble: an instance that starts has some, and the pod's events say it too.
@@ -73,6 +77,27 @@ fn one(work: &mut Work<'_>, key: &Key) {
     {
         function.status = status;
     }
+}
+
+/// The condition that says what is wrong with the function; its time moves only when it appears.
+fn conditions(function: &NetworkFunction, flaw: Option<&Flaw>, now_ms: u64) -> Vec<Condition> {
+    let condition = |flaw: &Flaw| {
+        let known = function
+            .status
+            .conditions
+            .iter()
+            .find(|c| c.type_ == flaw.condition);
+        Condition {
+            type_: flaw.condition.to_owned(),
+            status: "True".to_owned(),
+            reason: flaw.reason.to_owned(),
+            message: flaw.message.clone(),
+            last_transition_time: known
+                .map_or_else(|| meta::time(now_ms), |c| c.last_transition_time.clone()),
+            observed_generation: function.metadata.generation,
+        }
+    };
+    flaw.map(condition).into_iter().collect()
 }
 
 /// What keeps an instance from being ready, as its node tells it.

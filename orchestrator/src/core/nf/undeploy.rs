@@ -1,11 +1,13 @@
 //! A function that is deleted: its pods first, then all else that it owns, then itself.
 
+use std::sync::Arc;
+
 use gantry_api::NetworkFunction;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 
 use super::super::world::{Key, Work};
 use super::super::{meta, pods};
-use super::{FINALIZER, pods_of};
+use super::FINALIZER;
 
 /// Annotation on a function: `drain` lets its sessions end before its pods stop; anything else stops them at once.
 pub const UNDEPLOY: &str = "gantry.dev/undeploy";
@@ -16,15 +18,20 @@ pub(super) fn run(work: &mut Work<'_>, key: &Key) {
         return;
     };
     let drains = meta::annotation(&function.metadata, UNDEPLOY) == Some("drain");
-    let instances = pods_of(work, &function.metadata);
+    let instances = work.pods_of(&function.metadata);
     let (agents, now_ms) = (work.agents, work.now_ms);
-    for pod in &instances {
+    let waits = |p: &&Arc<Pod>| {
+        if drains {
+            pods::drain(p).is_none()
+        } else {
+            !pods::is_stopping(p)
+        }
+    };
+    for pod in instances.iter().filter(waits).take(work.limits.pods_a_pass) {
         let key = Key::of(&pod.metadata);
         if !drains {
             work.retire::<Pod>(&key);
-        } else if pods::drain(pod).is_none()
-            && let Some(pod) = work.edit::<Pod>(&key)
-        {
+        } else if let Some(pod) = work.edit::<Pod>(&key) {
             pods::begin_drain(pod, agents, now_ms);
         }
     }

@@ -1,5 +1,6 @@
 //! What an operation did to each pod, and what became of the pod's sessions.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use gantry_api::{DrainPhase, Operation, OperationKind, PodReceipt};
@@ -38,8 +39,9 @@ pub(super) fn settle(work: &mut Work<'_>, key: &Key, instances: &[Arc<Pod>], ope
         action.clone_into(&mut entry.action);
         note(work, pod, restarts, entry);
     }
+    let there: BTreeSet<&str> = instances.iter().map(|p| meta::name(&p.metadata)).collect();
     for (name, entry) in &mut entries {
-        if !instances.iter().any(|p| meta::name(&p.metadata) == name) {
+        if !there.contains(name.as_str()) {
             lose(entry, true);
             entry.done = true;
             entry.cpus_after = CpuSet::new();

@@ -26,7 +26,7 @@ pub(super) fn advance(work: &mut Work<'_>, key: &Key, operation: &Operation) {
         }
         return;
     };
-    let pods = nf::pods_of(work, &function.metadata);
+    let pods = work.pods_of(&function.metadata);
     instances::settle(work, key, &pods, operation);
     let asked = Asked::of(work, &function, &pods);
     if asked.all() {

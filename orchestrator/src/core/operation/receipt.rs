@@ -6,7 +6,7 @@ use gantry_api::{NetworkFunction, Operation, OperationPhase, Receipt};
 use serde::{Deserialize, Serialize};
 
 use super::super::world::{Key, Work};
-use super::super::{meta, nf, pods};
+use super::super::{meta, pods};
 use super::function_of;
 
 /// Annotation on an operation: JSON of [`Baseline`].
@@ -31,7 +31,7 @@ impl Baseline {
 
 /// Notes the counters at the beginning.
 pub(super) fn baseline(work: &Work<'_>, operation: &mut Operation, function: &NetworkFunction) {
-    let instances = nf::pods_of(work, &function.metadata);
+    let instances = work.pods_of(&function.metadata);
     operation.status.receipt.sessions_before = instances
         .iter()
         .filter_map(|p| pods::sessions(p, work.agents))

@@ -1,0 +1,103 @@
+//! How many pods may be made for an owner now, and their names. One owner never fills the store, however many it asks for.
+
+use std::sync::Arc;
+
+use gantry_api::ObjectMeta;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::world::{Key, Work};
+use super::{crowd, meta};
+
+/// Condition of an owner whose pods are not all made (Kubernetes' ReplicaSets and Deployments have it too).
+pub const CONDITION: &str = "ReplicaFailure";
+/// Its reason.
+pub const REASON: &str = "TooManyWaiting";
+
+/// Characters of the owner's name in a pod's (Kubernetes' generated names keep as many).
+const BASE_CHARS: usize = 58;
+/// Digits of the suffix; one more while the name is taken.
+const SUFFIX_DIGITS: usize = 5;
+
+/// What an owner may have now.
+pub struct Allowance {
+    /// So many pods are to be made.
+    pub now: usize,
+    /// Why others are not, if some are held back until there is room.
+    pub held_back: Option<String>,
+}
+
+/// How many of `missing` pods are made for an owner that has `owned` ones.
+pub fn allowance(work: &Work<'_>, owner: &ObjectMeta, owned: &[Arc<Pod>], missing: usize) -> Allowance {
+    let (limits, namespace) = (work.limits, meta::namespace(owner));
+    let waiting = owned.iter().filter(|p| crowd::waits(p)).count();
+    let waiting_in_namespace = work.crowds.waiting_in(namespace);
+    let of_owner = limits.waiting_of_owner.saturating_sub(waiting);
+    let of_namespace = limits.waiting_in_namespace.saturating_sub(waiting_in_namespace);
+    let room = of_owner.min(of_namespace);
+    // The rest of what fits into the bound is made in the next passes.
+    let held_back = (missing > room).then(|| {
+        let left = missing - room;
+        if of_owner <= of_namespace {
+            let most = limits.waiting_of_owner;
+            format!(
+                "{left} more pods are not made while {most} of its own wait for a place: make room, or ask for fewer"
+            )
+        } else {
+            let most = limits.waiting_in_namespace;
+            format!(
+                "{left} more pods are not made while {most} of namespace {namespace} wait for a place: make room, or ask for fewer"
+            )
+        }
+    });
+    Allowance {
+        now: missing.min(room).min(limits.pods_a_pass),
+        held_back,
+    }
+}
+
+/// A free name for an owner's pod. `number` tells apart those of one pass.
+pub fn name(work: &Work<'_>, owner: &ObjectMeta, number: usize) -> Option<Key> {
+    let parts = [meta::uid(owner), &work.now_ms.to_string(), &number.to_string()];
+    let digits = meta::hash(&parts);
+    let base: String = meta::name(owner).chars().take(BASE_CHARS).collect();
+    let longer = (SUFFIX_DIGITS..=digits.len()).map(|count| {
+        let name = format!("{base}-{}", &digits[..count]);
+        Key::new(meta::namespace(owner), &name)
+    });
+    longer
+        .into_iter()
+        .find(|key| !work.objects.pods.contains_key(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lab::Lab;
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_taken_gets_longer() {
+        let lab = Lab::new(&[]);
+        let mut work = Work::new(&lab.world, 1);
+        let owner = ObjectMeta {
+            name: Some("x".repeat(100)),
+            namespace: Some("default".to_owned()),
+            uid: Some("u".to_owned()),
+            ..Default::default()
+        };
+        let mut lengths = Vec::new();
+        for _ in 0..3 {
+            let key = name(&work, &owner, 0).unwrap();
+            lengths.push(key.name.len());
+            let metadata = ObjectMeta {
+                name: Some(key.name),
+                namespace: Some(key.namespace),
+                ..Default::default()
+            };
+            work.create(Pod {
+                metadata,
+                ..Default::default()
+            });
+        }
+        assert_eq!(lengths, [64, 65, 66]);
+    }
+}
