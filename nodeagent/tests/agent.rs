@@ -171,6 +171,56 @@ async fn pods_come_serve_survive_change_and_go() {
     nothing_is_left(&agent);
 }
 
+/// An agent that is killed while configurations come in: it never forgets one that it has said to have accepted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acknowledged_generations_survive_kills() {
+    let Some(cni) = cni_or_skip() else { return };
+    let kills = std::env::var("GANTRY_KILLS").map_or(5_u64, |kills| kills.parse().unwrap());
+    let keys = tempfile::tempdir().unwrap();
+    let orchestrator = Orchestrator::start(keys.path()).await;
+    let mut agent = Agent::new(cni);
+    let mut wanted = config(&agent);
+    wanted.pods.clear();
+    wanted.services.clear();
+    orchestrator.wants(&wanted);
+    for kill in 0..kills {
+        let heard = orchestrator.heard.lock().unwrap().len();
+        agent.start(&orchestrator);
+        let since = |o: &Orchestrator| o.heard.lock().unwrap()[heard..].to_vec();
+        let accepted = |m: &AgentMessage| match m {
+            AgentMessage::Status(status) => Some(status.accepted),
+            _ => None,
+        };
+        let (begun, writes) = (Instant::now(), 1 + kill % 7 * 5);
+        loop {
+            wanted.generation.0 += 1;
+            let name = format!("n{}.core.svc.cluster.local", wanted.generation.0 % 50);
+            wanted.dns.insert(name, vec![vip(&agent).into()]);
+            orchestrator.wants(&wanted);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            let last = since(&orchestrator).iter().filter_map(accepted).max();
+            if last > Some(Generation(0)) && begun.elapsed() > Duration::from_millis(writes * 10) {
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE, "nothing is accepted");
+        }
+        agent.stop(true);
+        let told = since(&orchestrator)
+            .iter()
+            .filter_map(accepted)
+            .max()
+            .unwrap_or_default();
+        let ledger = std::fs::read(agent.data.path().join("agent/ledger.json")).unwrap();
+        let ledger: serde_json::Value = serde_json::from_slice(&ledger).unwrap();
+        let kept = ledger["config"]["generation"].as_u64().unwrap();
+        assert!(
+            Generation(kept) >= told,
+            "kill {kill}: {told:?} was acknowledged, {kept} is kept"
+        );
+    }
+    eprintln!("{} generations, {kills} kills, none lost", wanted.generation.0);
+}
+
 async fn killed_container_answers_again(orchestrator: &Orchestrator, status: &NodeStatus, address: Ipv4Addr) {
     let pid = status.pods["u-a"].containers[0].pid.unwrap();
     let begun = Instant::now();

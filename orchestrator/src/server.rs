@@ -128,6 +128,7 @@ where
         objects,
         link: link.clone(),
         planning,
+        data_dir: config.data_dir.clone(),
         shutdown: shutdown.clone(),
     };
     tracing::info!(address = %config.listen, kubeconfig = %pki.kubeconfig().display(), "serving");

@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use crate::cluster::{Evidence, Mark, judge};
@@ -73,5 +73,12 @@ fn private(dir: &Path, store: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let mut options = File::options();
     let file = options.create(true).append(true).mode(0o600).open(store)?;
-    file.set_permissions(Permissions::from_mode(0o600))
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    // Root may have it back from whoever has got it; anybody else has it, or could not open it.
+    let own = std::fs::metadata("/proc/self")?.uid();
+    if file.metadata()?.uid() != own {
+        tracing::warn!(path = %store.display(), "another user owned the store; it is its owner's again");
+        std::os::unix::fs::fchown(&file, Some(own), None)?;
+    }
+    Ok(())
 }

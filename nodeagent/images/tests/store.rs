@@ -54,6 +54,46 @@ fn import_resolve_retag_remove() {
 }
 
 #[test]
+fn a_lost_or_damaged_index_comes_back() {
+    let tmp = tempfile::tempdir().unwrap();
+    let from = tmp.path().join("from");
+    std::fs::create_dir(&from).unwrap();
+    let digest = layout(&from, Some("t:1"), &one_layer("x"));
+    let dir = tmp.path().join("store");
+    ImageStore::open(&dir)
+        .unwrap()
+        .import_layout(&from, None)
+        .unwrap();
+    let (index, copy) = (dir.join("index.json"), dir.join("index.copy.json"));
+    let good = std::fs::read(&index).unwrap();
+    for damage in [
+        Some(&b""[..]),
+        Some(&good[..good.len() / 2]),
+        Some(b"\xff\xfe"),
+        None,
+    ] {
+        match damage {
+            Some(bytes) => std::fs::write(&index, bytes).unwrap(),
+            None => std::fs::remove_file(&index).unwrap(),
+        }
+        assert_eq!(
+            ImageStore::open(&dir).unwrap().resolve("t:1").unwrap().digest,
+            digest
+        );
+        assert_eq!(std::fs::read(&index).unwrap(), good);
+    }
+    // With the copy lost too, the blobs tell the images, but not their names.
+    std::fs::write(&index, "").unwrap();
+    std::fs::remove_file(&copy).unwrap();
+    let store = ImageStore::open(&dir).unwrap();
+    assert!(store.resolve("t:1").is_err());
+    assert_eq!(store.resolve(&digest.to_string()).unwrap().digest, digest);
+    assert_eq!(store.gc().unwrap().blobs, 0, "nothing is lost to a collection");
+    store.import_layout(&from, None).unwrap();
+    assert_eq!(store.list().unwrap().len(), 1);
+}
+
+#[test]
 fn import_of_a_tar_plain_or_compressed() {
     let tmp = tempfile::tempdir().unwrap();
     let from = tmp.path().join("from");

@@ -293,6 +293,6 @@ proptest! {
         let mut names: Vec<_> = std::fs::read_dir(tmp.path().join("store")).unwrap()
             .map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
-        prop_assert_eq!(names, ["blobs", "index.json", "layers", "leases", "lock", "oci-layout", "tmp"]);
+        prop_assert_eq!(names, ["blobs", "index.copy.json", "index.json", "layers", "leases", "lock", "oci-layout", "tmp"]);
     }
 }

@@ -1,11 +1,11 @@
 //! The ledger on disk: replaced as a whole, or not at all.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::slots::{FileSlots, replace};
 use crate::core::Ledger;
 
 /// Where the ledger is.
@@ -54,21 +54,12 @@ impl LedgerFile {
         Ledger::default()
     }
 
-    /// Replaces it durably.
+    /// Replaces it durably, within space that it holds already.
     pub fn save(&self, ledger: &Ledger) -> io::Result<()> {
-        let dir = self.path.parent().expect("a file of a directory");
-        let temporary = self.path.with_extension("json.new");
-        // It tells the pods' environment and files, Secrets among them.
-        let mut file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(&serde_json::to_vec(ledger)?)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &self.path)?;
-        File::open(dir)?.sync_all()
+        // It tells the pods' environment and files, Secrets among them: only its owner reads it.
+        let text = serde_json::to_vec(ledger)?;
+        let mut slots = FileSlots::open(&self.path, text.len())?;
+        replace(&mut slots, text)
     }
 }
 

@@ -16,6 +16,7 @@ mod purge;
 mod run;
 mod session;
 mod settings;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod tls;

@@ -1,16 +1,19 @@
 //! Processes that outlive the command: started detached, found again by pid and start time, so that a reused pid is
 //! never taken for ours.
 
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use std::{fs, thread};
+use std::{fs, io, thread};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+/// Length of a pid file: more than a pid and a start time can have, less than a sector, so that it is read as it was written.
+const RECORD_BYTES: usize = 64;
 
 /// One of Gantry's processes: `<name>.pid` and `<name>.log` in the data directory.
 pub struct Daemon {
@@ -38,15 +41,33 @@ impl Daemon {
 
     /// The pid, if the process that was started still runs.
     pub fn running(&self) -> Option<i32> {
-        let text = fs::read_to_string(&self.pid_file).ok()?;
-        let (pid, start) = text.trim().split_once(' ')?;
-        let pid: i32 = pid.parse().ok()?;
-        (start_time(pid).as_deref() == Some(start)).then_some(pid)
+        let (pid, start) = self.recorded()?;
+        (start_time(pid)? == start).then_some(pid)
     }
 
     /// Nobody has stopped it since it was started.
     pub fn is_expected(&self) -> bool {
-        self.pid_file.exists()
+        self.recorded().is_some()
+    }
+
+    fn recorded(&self) -> Option<(i32, String)> {
+        let text = fs::read_to_string(&self.pid_file).ok()?;
+        let (pid, start) = text.trim().split_once(' ')?;
+        Some((pid.parse().ok()?, start.to_owned()))
+    }
+
+    /// Overwrites the record in its place, which needs no space on a disk that is full; nothing but blanks: it is stopped.
+    fn record(&self, text: &str) -> io::Result<()> {
+        let mut options = fs::OpenOptions::new();
+        let file = options
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&self.pid_file)?;
+        file.write_all_at(
+            format!("{text:<width$}\n", width = RECORD_BYTES - 1).as_bytes(),
+            0,
+        )
     }
 
     /// Starts the command in a session of its own, its output appended to the log.
@@ -66,18 +87,22 @@ impl Daemon {
         let pid = i32::try_from(child.id()).context("pid out of range")?;
         let start = start_time(pid)
             .with_context(|| format!("{} ended at once; see {}", self.name, self.log_file.display()))?;
-        // By rename: whoever reads the file meanwhile sees all of it.
-        let new = self.pid_file.with_extension("pid.new");
-        fs::write(&new, format!("{pid} {start}\n"))
-            .and_then(|()| fs::rename(&new, &self.pid_file))
+        self.record(&format!("{pid} {start}"))
             .with_context(|| format!("cannot write {}", self.pid_file.display()))?;
         Ok(pid)
+    }
+
+    fn forget(&self) {
+        if self.pid_file.exists() {
+            // What is recorded has ended: the record says nothing any more.
+            let _ = self.record("");
+        }
     }
 
     /// SIGTERM, and SIGKILL when it does not help in time. True if it ran.
     pub fn stop(&self, patience: Duration) -> Result<bool> {
         let Some(pid) = self.running() else {
-            let _ = fs::remove_file(&self.pid_file);
+            self.forget();
             return Ok(false);
         };
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
@@ -85,7 +110,7 @@ impl Daemon {
             let deadline = Instant::now() + patience;
             while Instant::now() < deadline {
                 if self.running().is_none() {
-                    let _ = fs::remove_file(&self.pid_file);
+                    self.forget();
                     return Ok(true);
                 }
                 thread::sleep(Duration::from_millis(20));

@@ -5,11 +5,15 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+/// The settings once more, for when the first file is damaged.
+pub const SETTINGS_COPY: &str = "settings.copy.json";
 
 /// Paths below the data directory.
 #[derive(Clone, Debug)]
@@ -84,34 +88,70 @@ impl DataDir {
         }
     }
 
+    /// The settings, or their copy where they are missing or damaged; `None` if nothing was ever started from here.
     pub fn load_settings(&self) -> Result<Option<Settings>> {
-        let path = self.settings_file();
-        match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text)
-                .map(Some)
-                .with_context(|| format!("{} is damaged, or not Gantry's", path.display())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        match read(&self.settings_file()) {
+            Ok(Some(settings)) => Ok(Some(settings)),
+            first => match read(&self.0.join(SETTINGS_COPY)) {
+                Ok(Some(copy)) => Ok(Some(copy)),
+                _ => first,
+            },
         }
     }
 
-    /// Replaces the settings, if they are not these: whoever reads them sees the old or the new ones.
+    /// Replaces the settings, if they are not these: whoever reads them sees the old or the new ones. Damaged ones are set
+    /// aside.
     pub fn save_settings(&self, settings: &Settings) -> Result<()> {
-        if self
-            .load_settings()
-            .is_ok_and(|saved| saved.as_ref() == Some(settings))
-        {
-            return Ok(());
-        }
         let path = self.settings_file();
+        match read(&path) {
+            Ok(Some(saved)) if saved == *settings => return Ok(()),
+            Err(error) => {
+                let aside = self.0.join(format!("settings.json.corrupt-{}", now_s()));
+                eprintln!(
+                    "gantry: {error:#}; it is set aside as {} and made anew",
+                    aside.display()
+                );
+                fs::rename(&path, &aside).with_context(|| format!("cannot set {} aside", path.display()))?;
+            }
+            Ok(_) => {}
+        }
+        self.write(&path, settings)
+    }
+
+    /// Keeps a copy of settings that have proved to be good.
+    pub fn copy_settings(&self, settings: &Settings) -> Result<()> {
+        let path = self.0.join(SETTINGS_COPY);
+        match read(&path) {
+            Ok(Some(saved)) if saved == *settings => Ok(()),
+            _ => self.write(&path, settings),
+        }
+    }
+
+    fn write(&self, path: &Path, settings: &Settings) -> Result<()> {
         let write = || -> io::Result<()> {
             let mut file = tempfile::NamedTempFile::new_in(&self.0)?;
             file.write_all(&serde_json::to_vec_pretty(settings)?)?;
             file.as_file().sync_all()?;
-            file.persist(&path)?;
+            file.persist(path)?;
             File::open(&self.0)?.sync_all()
         };
         write().with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+/// Seconds since the Unix epoch, for names of what is set aside.
+pub fn now_s() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+    since_epoch.unwrap_or_default().as_secs()
+}
+
+fn read(path: &Path) -> Result<Option<Settings>> {
+    match fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text)
+            .map(Some)
+            .with_context(|| format!("{} is damaged, or not Gantry's", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
 }
 
@@ -170,9 +210,25 @@ mod tests {
             cluster: None,
         };
         data_dir.save_settings(&settings).unwrap();
-        assert_eq!(data_dir.load_settings().unwrap(), Some(settings));
+        assert_eq!(data_dir.load_settings().unwrap(), Some(settings.clone()));
         fs::write(data_dir.settings_file(), "{\"editor.tabSize\": 2}").unwrap();
         assert!(data_dir.load_settings().is_err());
+        // With a copy neither damage nor loss matters; what was there is kept.
+        data_dir.copy_settings(&settings).unwrap();
+        assert_eq!(data_dir.load_settings().unwrap(), Some(settings.clone()));
+        data_dir.save_settings(&settings).unwrap();
+        let names = fs::read_dir(root.path())
+            .unwrap()
+            .flatten()
+            .map(|e| e.file_name());
+        assert_eq!(
+            names
+                .filter(|n| n.to_string_lossy().contains(".corrupt-"))
+                .count(),
+            1
+        );
+        fs::remove_file(data_dir.settings_file()).unwrap();
+        assert_eq!(data_dir.load_settings().unwrap(), Some(settings));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -15,7 +15,7 @@ use crate::up::{STOP_PATIENCE, Tools, daemons};
 
 /// What Gantry makes in its directory. The settings, which say that the directory is Gantry's, come last: a purge that was
 /// cut off can be repeated.
-const OURS: [&str; 11] = [
+const OURS: [&str; 14] = [
     "pki",
     "images",
     "agent",
@@ -26,6 +26,9 @@ const OURS: [&str; 11] = [
     "orchestrator.pid",
     "nodeagent.pid",
     "lock",
+    "snapshot.redb",
+    "restore.new",
+    "settings.copy.json",
     "settings.json",
 ];
 
@@ -42,6 +45,12 @@ pub fn down(args: &DownArgs, global: &Global) -> Result<()> {
     let [orchestrator, agent] = daemons(&data_dir);
     orchestrator.stop(STOP_PATIENCE)?;
     agent.stop(STOP_PATIENCE)?;
+    if args.keep_pods {
+        drop(progress);
+        return output::write_out(
+            "stopped; pods and their packets go on, and `gantry up` takes them over again\n",
+        );
+    }
     progress.set("stopping pods, removing networks");
     purge_node(&data_dir, &settings, &tools)?;
     drop(progress);
@@ -71,11 +80,29 @@ fn purge(data_dir: &DataDir, ours: &[&str]) -> Result<()> {
     for name in ours {
         remove(&data_dir.path().join(name))?;
     }
+    for path in set_aside(data_dir.path()) {
+        remove(&path)?;
+    }
     let path = data_dir.path().display();
     match fs::remove_dir(data_dir.path()) {
         Ok(()) => output::write_out(&format!("stopped; {path} removed\n")),
         Err(error) => output::write_out(&format!("stopped; {path} stays: {error}\n")),
     }
+}
+
+/// What was set aside as damaged, or by a restore.
+fn set_aside(dir: &Path) -> Vec<PathBuf> {
+    let ours = |name: &str| {
+        OURS.iter().any(|ours| {
+            let rest = name.strip_prefix(ours);
+            rest.is_some_and(|rest| rest.starts_with(".corrupt-") || rest.starts_with(".before-restore-"))
+        })
+    };
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_name().to_str().is_some_and(ours))
+        .map(|entry| entry.path())
+        .collect()
 }
 
 fn remove(path: &Path) -> Result<()> {
@@ -120,7 +147,10 @@ mod tests {
             fs::create_dir(root.path().join(name)).unwrap();
         }
         let data_dir = DataDir::new(root.path());
-        let args = DownArgs { purge: true };
+        let args = DownArgs {
+            purge: true,
+            keep_pods: false,
+        };
         let error = never_up(&args, &data_dir).unwrap_err().to_string();
         assert!(error.contains("settings.json"), "{error}");
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 3);
@@ -135,7 +165,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let data_dir = DataDir::new(&root.path().join("data"));
         data_dir.create().unwrap();
-        for name in ["settings.json", "lock", "notes.txt"] {
+        for name in ["settings.json", "lock", "settings.json.corrupt-7", "notes.txt"] {
             fs::write(data_dir.path().join(name), "").unwrap();
         }
         purge(&data_dir, &OURS).unwrap();

@@ -22,7 +22,19 @@ Examples:
 pub const DOWN: &str = "\
 Examples:
   gantry down                        all stops; `gantry up` starts again what was deployed
+  gantry down --keep-pods            pods and their packets go on without control plane and agent
   gantry down --purge                nothing is left of it";
+
+pub const BACKUP: &str = "\
+Examples:
+  gantry backup /root/gantry.backup
+  gantry backup ./lab.backup --data-dir ./lab";
+
+pub const RESTORE: &str = "\
+Examples:
+  gantry down --keep-pods            first: over a running control plane nothing is restored
+  gantry restore /root/gantry.backup
+  gantry up --detach                 pods that run are taken over";
 
 pub const STATUS: &str = "\
 Examples:

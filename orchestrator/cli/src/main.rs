@@ -1,6 +1,7 @@
 //! The `gantry` command: one front door to the control plane, the catalog, the images and this machine.
 
 mod args;
+mod backup;
 mod catalog;
 mod client;
 mod daemon;
@@ -65,6 +66,7 @@ fn start(cli: &Cli) -> Result<u8> {
         }
         Command::Catalog(command) => return catalog::run(command, cli.global.output).map(|()| 0),
         Command::Image(command) => return image::run(command, &cli.global).map(|()| 0),
+        Command::Restore(args) => return backup::restore(args, &cli.global).map(|()| 0),
         Command::Down(args) => return down::down(args, &cli.global).map(|()| 0),
         _ => {}
     }
@@ -82,6 +84,7 @@ async fn run(cli: &Cli) -> Result<u8> {
     let global = &cli.global;
     match &cli.command {
         Command::Up(args) => return up::up(args, global).await.map(|()| 0),
+        Command::Backup(args) => return backup::backup(args, global).await.map(|()| 0),
         Command::Status => return status::status(global).await,
         Command::Version => return version(global).await.map(|()| 0),
         Command::Kubeconfig => {

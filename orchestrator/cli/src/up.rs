@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use gantry_orchestrator::pki::{Issuer, NodeCredentials};
+use gantry_orchestrator::state::STORE;
 use k8s_openapi::api::core::v1::Node;
 use nix::sys::utsname::uname;
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,7 +38,7 @@ pub async fn up(args: &UpArgs, global: &Global) -> Result<()> {
     let tools = Tools::find()?;
     preflight::check()?;
     let [orchestrator, agent] = daemons(&data_dir);
-    let saved = data_dir.load_settings()?;
+    let saved = saved_settings(args, &data_dir)?;
     let runs = orchestrator.running().or(agent.running()).is_some();
     let mut settings = settings(args, &data_dir, saved.as_ref(), runs)?;
     if orchestrator.running().is_none() {
@@ -57,6 +58,7 @@ pub async fn up(args: &UpArgs, global: &Global) -> Result<()> {
     let issuer = Issuer::open(data_dir.path())?;
     settings.cluster = issuer.cluster();
     data_dir.save_settings(&settings)?;
+    data_dir.copy_settings(&settings)?;
     let credentials = issuer.issue_node(&node)?;
     progress.set("starting the node agent");
     started.start(
@@ -133,6 +135,24 @@ async fn stay(daemons: &[Daemon]) -> Result<()> {
         daemon.stop(STOP_PATIENCE)?;
     }
     failure.map_or(Ok(()), |text| Err(anyhow!(text)))
+}
+
+/// The settings of the directory. Where there is state and no settings, nobody can guess them: they must be given.
+fn saved_settings(args: &UpArgs, data_dir: &DataDir) -> Result<Option<Settings>> {
+    let given = args.listen.is_some() && args.pod_cidr.is_some() && args.service_cidr.is_some();
+    let problem = match data_dir.load_settings() {
+        Ok(None) if data_dir.path().join(STORE).exists() => anyhow!("settings.json is missing"),
+        Ok(saved) => return Ok(saved),
+        Err(error) => error,
+    };
+    if given {
+        return Ok(None);
+    }
+    Err(problem.context(format!(
+        "{}: put its settings back (`gantry restore FILE`), or say them again as they were: `gantry up --listen ADDR:PORT \
+         --pod-cidr CIDR --service-cidr CIDR`",
+        data_dir.path().display()
+    )))
 }
 
 /// What `up` was told now and before. What `runs` keeps its settings: clients and the agent know the address.

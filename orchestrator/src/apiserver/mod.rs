@@ -15,6 +15,7 @@ mod protobuf;
 mod query;
 mod rest;
 mod selector;
+mod snapshot;
 mod sub;
 mod table;
 mod watch;
@@ -47,6 +48,8 @@ pub struct ApiServer {
     pub link: LinkHandle,
     /// The planner, for what-ifs.
     pub planning: Arc<dyn Planning>,
+    /// Where snapshots of the store are put.
+    pub data_dir: std::path::PathBuf,
     /// Ends watches, logs and commands.
     pub shutdown: CancellationToken,
 }
@@ -68,6 +71,7 @@ impl ApiServer {
             .route("/openapi/v3", get(openapi::index))
             .route("/openapi/v3/api/{version}", get(openapi::document))
             .route("/openapi/v3/apis/{group}/{version}", get(openapi::document))
+            .route("/gantry/v1/snapshot", post(snapshot::snapshot))
             .route("/gantry/v1/plan", post(planning::plan))
             .route("/gantry/v1/explain/{namespace}/{pod}", get(planning::explain))
             .route("/api/v1/{*rest}", any(rest::resource))

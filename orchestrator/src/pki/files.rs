@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::PkiError;
@@ -30,6 +30,26 @@ pub(super) fn private_dir(dir: &Path) -> Result<(), PkiError> {
         .create(dir)
         .map_err(failed("make the directory", dir))?;
     fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(failed("make the directory", dir))
+}
+
+/// Gives what is in a directory of private files back to its owner alone, whoever has changed that.
+pub(super) fn make_private(dir: &Path) -> Result<(), PkiError> {
+    let own = fs::metadata("/proc/self").map_err(failed("look at", dir))?.uid();
+    for entry in fs::read_dir(dir).map_err(failed("list", dir))? {
+        let path = entry.map_err(failed("list", dir))?.path();
+        keep_private(&path, own).map_err(failed("make private", &path))?;
+    }
+    Ok(())
+}
+
+fn keep_private(path: &Path, own: u32) -> io::Result<()> {
+    let found = fs::symlink_metadata(path)?;
+    if !found.is_file() || (found.uid() == own && found.mode() & 0o177 == 0) {
+        return Ok(());
+    }
+    tracing::warn!(path = %path.display(), uid = found.uid(), mode = format!("{:o}", found.mode() & 0o7777), "others could use this file; it is its owner's alone again");
+    std::os::unix::fs::chown(path, Some(own), None)?;
+    fs::set_permissions(path, Permissions::from_mode(0o600))
 }
 
 /// The text, `None` if there is no such file. What is no text comes as text all the same, and will not do.

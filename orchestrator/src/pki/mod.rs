@@ -53,6 +53,7 @@ pub fn mark(data_dir: &Path) -> Result<Mark, PkiError> {
 pub fn ensure(data_dir: &Path, listen: SocketAddr, names: &[String], cluster: &str) -> Result<Pki, PkiError> {
     let dir = data_dir.join(DIR);
     files::private_dir(&dir)?;
+    files::make_private(&dir)?;
     let authority = Authority::ensure(&dir, cluster)?;
     let server = authority.leaf(&dir, "server", &Leaf::server(server_names(listen, names)))?;
     let admin = authority.leaf(&dir, "admin", &Leaf::client("gantry-admin", MASTERS))?;

@@ -26,6 +26,8 @@ fn kept_over_restarts_and_private() {
         before
     );
     second.server_config().unwrap();
+    fs::set_permissions(dir.path().join("pki/ca.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    ensure(dir.path(), listen(), &[], CLUSTER).unwrap();
     for entry in fs::read_dir(dir.path().join("pki")).unwrap() {
         let mode = entry.unwrap().metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

@@ -1,6 +1,8 @@
 //! The log on disk: one redb table, ordered by revision.
 
-use std::path::Path;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,6 +10,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefi
 use thiserror::Error;
 
 use super::history::{History, Record};
+use super::space::Held;
 use super::types::Revision;
 
 /// (revision, key) to (create revision, version, value); no value: removed.
@@ -42,6 +45,14 @@ fn failed<E: Into<redb::Error>>(step: &'static str) -> impl FnOnce(E) -> DiskErr
 }
 
 impl DiskError {
+    /// A file cannot be made.
+    pub(super) fn file(source: std::io::Error) -> Self {
+        Self {
+            step: "open the file",
+            source: Box::new(redb::Error::Io(source)),
+        }
+    }
+
     /// The file's content makes no sense to the library that reads it.
     pub(super) fn senseless() -> Self {
         let source = redb::Error::Corrupted("its content makes no sense".to_owned());
@@ -65,27 +76,71 @@ pub(super) struct Label {
 
 /// The open file.
 pub(super) struct Disk {
-    db: Database,
+    /// `None` after a failure: redb goes on only when it has opened the file again.
+    db: Option<Database>,
+    /// `None`: it cannot be opened again.
+    path: Option<PathBuf>,
 }
 
 impl Disk {
     /// Opens a file that is there.
     pub fn open(path: &Path) -> Result<Self, DiskError> {
-        let db = Database::open(path).map_err(failed("open the database file"))?;
-        Ok(Self { db })
+        Ok(Self {
+            db: Some(database(path)?),
+            path: Some(path.to_owned()),
+        })
     }
 
     /// Makes an empty store of a cluster; one that is there and empty is taken.
     pub fn create(path: &Path, cluster: &str) -> Result<Self, DiskError> {
-        let db = Database::create(path).map_err(failed("make the database file"))?;
-        let disk = Self { db };
-        disk.write(&[], &[], None)?;
+        let mut disk = Self::open(path)?;
+        disk.try_write(&[], &[], None)?;
         disk.label(cluster)?;
+        sync_parent(path).map_err(DiskError::file)?;
         Ok(disk)
     }
 
+    /// Over something that is no file; with a cluster it is made.
+    #[cfg(test)]
+    pub fn on(backend: impl redb::StorageBackend, cluster: Option<&str>) -> Result<Self, DiskError> {
+        let db = Database::builder().create_with_backend(backend);
+        let mut disk = Self {
+            db: Some(db.map_err(failed("open the database file"))?),
+            path: None,
+        };
+        if let Some(cluster) = cluster {
+            disk.try_write(&[], &[], None)?;
+            disk.label(cluster)?;
+        }
+        Ok(disk)
+    }
+
+    fn db(&self) -> Result<&Database, DiskError> {
+        self.db
+            .as_ref()
+            .ok_or_else(|| failed("open the database file again")(redb::Error::PreviousIo))
+    }
+
+    /// Makes a store of these keys as they are at a revision, without what came before.
+    pub fn snapshot(path: &Path, cluster: &str, live: &[Record], at: Revision) -> Result<(), DiskError> {
+        let db = Database::create(path).map_err(failed("make the database file"))?;
+        let mut disk = Self {
+            db: Some(db),
+            path: None,
+        };
+        disk.try_write(live, &[], Some(at))?;
+        disk.label(cluster)?;
+        let write = disk.db()?.begin_write().map_err(failed("begin to write"))?;
+        {
+            let mut meta = write.open_table(META).map_err(failed("open the meta table"))?;
+            meta.insert(REVISION, at.0)
+                .map_err(failed("write the meta table"))?;
+        }
+        write.commit().map_err(failed("commit"))
+    }
+
     fn read(&self) -> Result<ReadTransaction, DiskError> {
-        self.db.begin_read().map_err(failed("begin to read"))
+        self.db()?.begin_read().map_err(failed("begin to read"))
     }
 
     /// What the file says of itself.
@@ -107,7 +162,7 @@ impl Disk {
 
     /// Gives the file its form's number and its cluster's id, durably.
     pub fn label(&self, cluster: &str) -> Result<(), DiskError> {
-        let write = self.db.begin_write().map_err(failed("begin to write"))?;
+        let write = self.db()?.begin_write().map_err(failed("begin to write"))?;
         {
             let mut meta = write.open_table(META).map_err(failed("open the meta table"))?;
             let mut identity = write
@@ -147,14 +202,51 @@ impl Disk {
         Ok(history)
     }
 
-    /// Writes records and drops compacted ones in one durable transaction (fsync before it returns).
+    /// Writes records and drops compacted ones in one durable transaction (fsync before it returns). Every record up to `known`
+    /// is on the disk, and none after it was acknowledged. After a failure (a full disk) the next write finds the file as good
+    /// as it was.
     pub fn write(
-        &self,
+        &mut self,
+        records: &[Record],
+        dropped: &[(Revision, Arc<str>)],
+        compacted: Option<Revision>,
+        known: Revision,
+    ) -> Result<(), DiskError> {
+        if self.db.is_none() {
+            self.reopen(known)?;
+        }
+        let written = self.try_write(records, dropped, compacted);
+        if written.is_err() && self.path.is_some() {
+            self.db = None;
+        }
+        written
+    }
+
+    /// Opens the file again, and takes back what a transaction wrote that was told to have failed.
+    fn reopen(&mut self, known: Revision) -> Result<(), DiskError> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let db = database(path)?;
+        let write = db.begin_write().map_err(failed("begin to write"))?;
+        {
+            let mut log = write.open_table(LOG).map_err(failed("open the log table"))?;
+            log.retain_in((known.0 + 1, "").., |_, _| false)
+                .map_err(failed("take back a failed write"))?;
+            let mut meta = write.open_table(META).map_err(failed("open the meta table"))?;
+            meta.insert(REVISION, known.0)
+                .map_err(failed("write the meta table"))?;
+        }
+        write.commit().map_err(failed("commit"))?;
+        self.db = Some(db);
+        Ok(())
+    }
+
+    fn try_write(
+        &mut self,
         records: &[Record],
         dropped: &[(Revision, Arc<str>)],
         compacted: Option<Revision>,
     ) -> Result<(), DiskError> {
-        let write = self.db.begin_write().map_err(failed("begin to write"))?;
+        let write = self.db()?.begin_write().map_err(failed("begin to write"))?;
         {
             let mut log = write.open_table(LOG).map_err(failed("open the log table"))?;
             let mut meta = write.open_table(META).map_err(failed("open the meta table"))?;
@@ -180,4 +272,22 @@ impl Disk {
         }
         write.commit().map_err(failed("commit"))
     }
+}
+
+fn database(path: &Path) -> Result<Database, DiskError> {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path);
+    let held = Held::new(file.map_err(DiskError::file)?).map_err(failed("open the database file"))?;
+    Database::builder()
+        .create_with_backend(held)
+        .map_err(failed("open the database file"))
+}
+
+/// Makes the file's name as durable as what is in it.
+fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }

@@ -89,6 +89,12 @@ impl History {
         self.revision == Revision(1) && self.keys.is_empty()
     }
 
+    /// The last record of every key that is there.
+    pub fn live(&self) -> Vec<Record> {
+        let last = self.keys.values().filter_map(|versions| versions.last());
+        last.filter(|record| record.value.is_some()).cloned().collect()
+    }
+
     fn latest(&self, key: &str) -> Option<Version> {
         self.keys.get(key)?.last()?.alive()
     }

@@ -1,5 +1,6 @@
 //! The store of a single orchestrator: everything in memory, every write in a redb file first.
 
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -9,7 +10,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::disk::{CURRENT_FORMAT, Disk, DiskError};
-use super::history::{History, Limits};
+use super::history::{History, Limits, Record};
 use super::types::{Commit, Listing, Range, Revision, StoreError, Txn, Version};
 use super::watch::Cursor;
 use super::writer::{Request, Writer};
@@ -120,6 +121,17 @@ impl StoreFile {
         self.cluster.as_deref()
     }
 
+    /// Writes all keys as they are now into a new store's file (mode 0600).
+    pub fn snapshot(&self, to: &Path) -> Result<(), OpenError> {
+        let cluster = self.cluster.as_deref().unwrap_or_default();
+        snapshot(to, cluster, &self.history.live(), self.history.revision).map_err(|source| {
+            OpenError::Write {
+                path: to.to_owned(),
+                source,
+            }
+        })
+    }
+
     /// Serves it. One that names no cluster yet is given this one's id.
     pub fn start(self, cluster: &str, limits: Limits) -> Result<LocalStore, OpenError> {
         if self.cluster.is_none() {
@@ -128,8 +140,21 @@ impl StoreFile {
                 source,
             })?;
         }
-        LocalStore::start(Some(self.disk), self.history, limits).map_err(OpenError::Thread)
+        LocalStore::start(Some(self.disk), self.history, cluster, limits).map_err(OpenError::Thread)
     }
+}
+
+/// In the place of whatever is there.
+fn snapshot(to: &Path, cluster: &str, live: &[Record], at: Revision) -> Result<(), DiskError> {
+    let mut options = std::fs::File::options();
+    let made = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(to);
+    made.map_err(DiskError::file)?;
+    Disk::snapshot(to, cluster, live, at)
 }
 
 /// Reads a file that may hold anything at all: the library that reads it may end in a panic.
@@ -150,15 +175,16 @@ pub struct LocalStore {
     history: Arc<RwLock<History>>,
     requests: mpsc::Sender<Request>,
     moved: watch::Receiver<Revision>,
+    cluster: Arc<str>,
 }
 
 impl LocalStore {
     /// Without a file: for tests and what-ifs.
     pub fn in_memory(limits: Limits) -> Result<Self, OpenError> {
-        Self::start(None, History::new(Revision(1), Revision(1)), limits).map_err(OpenError::Thread)
+        Self::start(None, History::new(Revision(1), Revision(1)), "", limits).map_err(OpenError::Thread)
     }
 
-    fn start(disk: Option<Disk>, history: History, limits: Limits) -> std::io::Result<Self> {
+    fn start(disk: Option<Disk>, history: History, cluster: &str, limits: Limits) -> std::io::Result<Self> {
         let (requests, receiver) = mpsc::channel(QUEUE);
         let (sender, moved) = watch::channel(history.revision);
         let history = Arc::new(RwLock::new(history));
@@ -176,6 +202,7 @@ impl LocalStore {
             history,
             requests,
             moved,
+            cluster: cluster.into(),
         })
     }
 
@@ -232,6 +259,17 @@ impl Store for LocalStore {
             prefix: prefix.to_owned(),
             after,
         }))
+    }
+
+    async fn snapshot(&self, to: &Path) -> Result<(), StoreError> {
+        let (live, at) = {
+            let history = self.read();
+            (history.live(), history.revision)
+        };
+        let (to, cluster) = (to.to_owned(), self.cluster.clone());
+        let written = tokio::task::spawn_blocking(move || snapshot(&to, &cluster, &live, at));
+        let written = written.await.map_err(|_| StoreError::Closed)?;
+        written.map_err(|error| StoreError::Disk(Arc::new(error)))
     }
 
     async fn compact(&self, through: Revision) -> Result<(), StoreError> {

@@ -3,8 +3,11 @@
 //! [`Store`] is the contract; [`LocalStore`] keeps it in memory over a redb log (fsync before every acknowledgement).
 
 mod disk;
+#[cfg(test)]
+mod durability;
 mod history;
 mod local;
+mod space;
 mod types;
 mod watch;
 mod writer;
@@ -37,6 +40,9 @@ pub trait Store: Send + Sync {
 
     /// Changes of keys that start with `prefix`, with revisions above `after`. `Compacted` if some are forgotten.
     fn watch(&self, prefix: &str, after: Revision) -> Result<Box<dyn Watch>, StoreError>;
+
+    /// Writes all keys as they are now into a file that can be opened as a store; replaces what is there.
+    async fn snapshot(&self, to: &std::path::Path) -> Result<(), StoreError>;
 
     /// Forgets superseded versions up to and including a revision.
     async fn compact(&self, through: Revision) -> Result<(), StoreError>;

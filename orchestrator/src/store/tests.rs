@@ -108,6 +108,130 @@ fn a_file_says_whose_it_is_and_a_newer_one_is_refused() {
     );
 }
 
+/// A small disk of its own, until it is dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None`, with a loud word, without the right to mount one.
+    fn mount(size: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        let options = std::ffi::CString::new(format!("size={size}")).unwrap();
+        match rustix::mount::mount("tmpfs", dir.path(), "tmpfs", flags, options.as_c_str()) {
+            Ok(()) => Some(Self(dir)),
+            Err(error) => {
+                println!("SKIPPED: a tmpfs cannot be mounted: {error}");
+                None
+            }
+        }
+    }
+
+    /// Others take all that is left of it.
+    fn fill(&self) {
+        use std::io::Write;
+        let mut filler = std::fs::File::create(self.0.path().join("filler")).unwrap();
+        while filler.write(&[1; 4096]).is_ok() {}
+        assert!(
+            std::fs::write(self.0.path().join("another"), [1; 4096]).is_err(),
+            "it is full"
+        );
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(self.0.path(), rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_others_and_not_the_store() {
+    let Some(disk) = SmallDisk::mount("24m") else {
+        return;
+    };
+    let path = disk.0.path().join("store.redb");
+    let s = open(&path).unwrap();
+    disk.fill();
+    for n in 0..1000 {
+        let value = Bytes::from(vec![n as u8; 2000]);
+        s.put(&format!("/k/{}", n % 300), value, Compare::Any)
+            .await
+            .unwrap();
+    }
+    drop(s);
+    let s = soon(async {
+        loop {
+            match open(&path) {
+                Ok(s) => return s,
+                Err(OpenError::InUse(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Err(error) => panic!("on a full disk: {error:?}"),
+            }
+        }
+    })
+    .await;
+    assert_eq!(s.list(Range::default()).await.unwrap().items.len(), 300);
+    s.put("/k/0", text("again"), Compare::Exists).await.unwrap();
+}
+
+/// Once even its reserve is used up, writes fail; when there is room again they do not.
+#[tokio::test]
+async fn a_store_that_had_no_room_goes_on_when_it_has() {
+    let Some(disk) = SmallDisk::mount("20m") else {
+        return;
+    };
+    let s = open(&disk.0.path().join("store.redb")).unwrap();
+    disk.fill();
+    let big = |n: u32| (format!("/big/{n}"), Bytes::from(vec![7; 1 << 20]));
+    let mut written = 0;
+    loop {
+        let (key, value) = big(written);
+        match s.put(&key, value, Compare::Any).await {
+            Ok(_) => written += 1,
+            Err(StoreError::Disk(_)) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    std::fs::remove_file(disk.0.path().join("filler")).unwrap();
+    let small = s.put("/small", text("x"), Compare::Any).await.unwrap();
+    drop(s);
+    let path = disk.0.path().join("store.redb");
+    let s = soon(async {
+        loop {
+            match open(&path) {
+                Ok(s) => return s,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    })
+    .await;
+    let found = s.list(Range::default()).await.unwrap();
+    assert_eq!(
+        (found.items.len(), found.revision),
+        (written as usize + 1, small.revision)
+    );
+}
+
+#[tokio::test]
+async fn a_snapshot_is_the_store_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let s = open(&dir.path().join("store.redb")).unwrap();
+    s.put("/a", text("1"), Compare::Any).await.unwrap();
+    s.put("/a", text("2"), Compare::Any).await.unwrap();
+    s.put("/b", text("1"), Compare::Any).await.unwrap();
+    s.delete("/b", Compare::Any).await.unwrap();
+    let copy = dir.path().join("copy.redb");
+    s.snapshot(&copy).await.unwrap();
+    let before = s.list(Range::default()).await.unwrap();
+    s.put("/a", text("3"), Compare::Any).await.unwrap();
+    let s = open(&copy).unwrap();
+    assert_eq!(s.list(Range::default()).await.unwrap(), before);
+    let next = s
+        .put("/a", text("4"), Compare::At(before.items[0].mod_revision))
+        .await
+        .unwrap();
+    assert_eq!(next.revision.0, before.revision.0 + 1);
+}
+
 #[test]
 fn a_damaged_file_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();

@@ -85,8 +85,13 @@ impl Writer {
         if pending.records.is_empty() {
             return Ok(());
         }
-        if let Some(disk) = &self.disk {
-            disk.write(&pending.records, &[], None).map_err(|error| {
+        if let Some(disk) = &mut self.disk {
+            let known = self
+                .history
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .revision;
+            disk.write(&pending.records, &[], None, known).map_err(|error| {
                 tracing::error!(error = &error as &dyn std::error::Error, "write the store");
                 Arc::new(error)
             })?;
@@ -103,14 +108,13 @@ impl Writer {
     }
 
     fn compact(&mut self, through: Revision) -> Result<(), StoreError> {
-        let dropped = self
-            .history
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .compact(through)?;
-        match &self.disk {
+        let (dropped, known) = {
+            let mut history = self.history.write().unwrap_or_else(PoisonError::into_inner);
+            (history.compact(through)?, history.revision)
+        };
+        match &mut self.disk {
             Some(disk) => disk
-                .write(&[], &dropped, Some(through))
+                .write(&[], &dropped, Some(through), known)
                 .map_err(|error| StoreError::Disk(Arc::new(error))),
             None => Ok(()),
         }

@@ -42,7 +42,16 @@ pub fn tls(dir: &Path, name: &str, alpn: &[u8]) -> tokio_rustls::TlsConnector {
 
 /// A channel with a certificate of the server's authority.
 pub async fn channel(server: &Server, name: &str) -> Channel {
-    let (tls, address) = (tls(server.dir.path(), name, b"h2"), server.address);
+    channel_to(server.dir.path(), server.address, name).await.unwrap()
+}
+
+/// The same to a server that is another process, and may not be there.
+pub async fn channel_to(
+    dir: &Path,
+    address: std::net::SocketAddr,
+    name: &str,
+) -> Result<Channel, tonic::transport::Error> {
+    let tls = tls(dir, name, b"h2");
     let connector = tower::service_fn(move |_: http::Uri| {
         let tls = tls.clone();
         async move {
@@ -56,7 +65,6 @@ pub async fn channel(server: &Server, name: &str) -> Channel {
     Endpoint::from_static("http://localhost")
         .connect_with_connector(connector)
         .await
-        .unwrap()
 }
 
 pub type Reply = http::Response<tonic::body::Body>;

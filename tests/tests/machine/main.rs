@@ -4,6 +4,7 @@ mod bad_input;
 mod first_version;
 mod life;
 mod pinning;
+mod state_files;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -30,6 +30,8 @@ enum Chore {
     Sim(SimArgs),
     /// Runs tests that touch the kernel in a machine of two sockets with cgroup v2 alone (QEMU)
     Vm(VmArgs),
+    /// Power cuts on a disk that forgets what was not synced, and kills under write load: nothing acknowledged is lost
+    Durability(DurabilityArgs),
     /// Runs benchmarks; one table of figures, each with a peer or floor measured in the same run
     Bench(BenchArgs),
 }
@@ -68,6 +70,16 @@ struct VmArgs {
 }
 
 #[derive(clap::Args)]
+struct DurabilityArgs {
+    /// Histories with power cuts, of the store and of the agent's ledger
+    #[arg(long, default_value_t = 1000)]
+    runs: u64,
+    /// Kills of the orchestrator and of the agent, each half of it
+    #[arg(long, default_value_t = 200)]
+    kills: u64,
+}
+
+#[derive(clap::Args)]
 struct BenchArgs {
     /// Only this one
     name: Option<String>,
@@ -82,6 +94,7 @@ fn main() -> ExitCode {
         Chore::Test(args) => test::run(args.quick),
         Chore::Sim(args) => shell::sim(args.from, args.seeds),
         Chore::Vm(args) => vm::run(args.only.as_deref(), |line| println!("{line}")),
+        Chore::Durability(args) => shell::durability(args.runs, args.kills),
         Chore::Bench(args) => bench::run(args.name.as_deref(), args.report.as_deref()),
     };
     match result {

@@ -51,6 +51,40 @@ pub fn cargo_with(args: &[&str], env: &[(&str, &Path)]) -> Result<()> {
     run_with(&cargo_program(), args, env)
 }
 
+/// The tests of durability, with more runs than the test command has.
+pub fn durability(runs: u64, kills: u64) -> Result<()> {
+    let (runs, kills) = (runs.to_string(), (kills / 2).to_string());
+    let env = [
+        ("GANTRY_DURABILITY_RUNS", Path::new(&runs)),
+        ("GANTRY_KILLS", Path::new(&kills)),
+        ("REQUIRE", Path::new("netns,cgroup")),
+    ];
+    cargo(&[
+        "build",
+        "--package",
+        "gantry-nodeagent",
+        "--package",
+        "gantry-cni",
+    ])?;
+    let packages = [
+        "--package",
+        "gantry-orchestrator",
+        "--package",
+        "gantry-nodeagent",
+    ];
+    let test = |rest: &[&str]| cargo_with(&[&["test"], &packages[..], rest].concat(), &env);
+    test(&["--lib", "durability"])?;
+    test(&[
+        "--test",
+        "kills",
+        "--test",
+        "agent",
+        "survive_kills",
+        "--",
+        "--nocapture",
+    ])
+}
+
 /// Cargo, for what it prints on stdout.
 pub fn cargo_output(args: &[&str]) -> Result<Vec<u8>> {
     eprintln!("$ cargo {}", args.join(" "));

@@ -1,12 +1,20 @@
 //! index.json: which images there are and what they are called.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use oci_spec::image::{Descriptor, ImageIndex, ImageIndexBuilder, MediaType};
+use oci_spec::image::{Descriptor, ImageIndex, ImageIndexBuilder, ImageManifest, MediaType};
 
 use super::{ImageStore, Scratch, StoreError, blobs};
 use crate::digest::Digest;
 use crate::reference::ImageName;
+
+const INDEX: &str = "index.json";
+/// The index once more: it alone knows the images' names.
+const COPY: &str = "index.copy.json";
+/// The file `oci-layout` (image spec, image-layout.md).
+const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// Image spec, annotations.md.
 const NAME: &str = "org.opencontainers.image.ref.name";
@@ -47,26 +55,77 @@ pub(crate) struct NewImage {
 }
 
 impl ImageStore {
+    pub(super) fn has_layout(&self) -> bool {
+        std::fs::read(self.dir.join("oci-layout")).is_ok_and(|found| found == LAYOUT)
+    }
+
+    pub(super) fn has_copy(&self) -> bool {
+        self.dir.join(COPY).exists()
+    }
+
+    /// Makes what is missing. An index that is lost or damaged comes back from its copy, or else from the blobs: then the
+    /// images have no names until they are built or imported again, and whoever names a digest finds them.
     pub(super) fn initialise(&self) -> Result<(), StoreError> {
         let _lock = self.lock()?;
-        let layout = self.dir.join("oci-layout");
-        if !layout.exists() {
-            self.replace_file(&layout, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        if !self.has_layout() {
+            self.replace_file(&self.dir.join("oci-layout"), LAYOUT)?;
         }
-        if !self.dir.join("index.json").exists() {
-            let empty = ImageIndexBuilder::default()
-                .schema_version(2_u32)
-                .media_type(MediaType::ImageIndex)
-                .manifests(Vec::new())
-                .build()
-                .expect("all required fields are set");
-            self.write_index(&empty)?;
+        if let Ok(index) = self.read_index() {
+            // A copy helps one day, and its absence hurts nobody today: on a disk that is full there is none.
+            let _ = self.replace_file(&self.dir.join(COPY), &canonical_json(&index));
+            return Ok(());
         }
-        Ok(())
+        let path = self.dir.join(INDEX);
+        if path.exists() {
+            let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let aside = self
+                .dir
+                .join(format!("{INDEX}.corrupt-{}", since_epoch.as_secs()));
+            std::fs::rename(&path, &aside).map_err(StoreError::io("set aside", &path))?;
+            tracing::error!(path = %path.display(), aside = %aside.display(), "the index of images is damaged: set aside and made anew");
+        }
+        let index = match self.read_index_file(COPY) {
+            Ok(copy) => copy,
+            Err(_) => self.index_of_blobs()?,
+        };
+        self.write_index(&index)
+    }
+
+    /// Every manifest whose blobs are all here.
+    fn index_of_blobs(&self) -> Result<ImageIndex, StoreError> {
+        let dir = self.dir.join("blobs/sha256");
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&dir).map_err(StoreError::io("list", &dir))? {
+            let path = entry.map_err(StoreError::io("list", &dir))?.path();
+            found.extend(self.manifest_at(&path));
+        }
+        found.sort_by_key(|d: &Descriptor| d.digest().to_string());
+        let index = ImageIndexBuilder::default()
+            .schema_version(2_u32)
+            .media_type(MediaType::ImageIndex)
+            .manifests(found)
+            .build();
+        Ok(index.expect("all required fields are set"))
+    }
+
+    /// The entry of a blob that is a manifest, as large as one may be and with the digest that it is called by.
+    fn manifest_at(&self, path: &Path) -> Option<Descriptor> {
+        let bytes = blobs::read_bounded(path, self.limits.document_bytes).ok()?;
+        let manifest: ImageManifest = serde_json::from_slice(&bytes).ok()?;
+        let digest = Digest::of(&bytes);
+        let here = |d: &Descriptor| Some(self.blob_path(&digest_of(d).ok()?).exists());
+        let all = path == self.blob_path(&digest)
+            && here(manifest.config())?
+            && manifest.layers().iter().all(|layer| here(layer) == Some(true));
+        all.then(|| entry(&digest, bytes.len() as u64))
     }
 
     pub(super) fn read_index(&self) -> Result<ImageIndex, StoreError> {
-        let path = self.dir.join("index.json");
+        self.read_index_file(INDEX)
+    }
+
+    fn read_index_file(&self, name: &str) -> Result<ImageIndex, StoreError> {
+        let path = self.dir.join(name);
         let bytes =
             blobs::read_bounded(&path, self.limits.document_bytes).map_err(StoreError::io("read", &path))?;
         serde_json::from_slice(&bytes).map_err(|e| StoreError::Invalid {
@@ -79,7 +138,8 @@ impl ImageStore {
     /// The caller holds the lock.
     pub(super) fn write_index(&self, index: &ImageIndex) -> Result<(), StoreError> {
         let json = canonical_json(index);
-        self.replace_file(&self.dir.join("index.json"), &json)
+        self.replace_file(&self.dir.join(INDEX), &json)?;
+        self.replace_file(&self.dir.join(COPY), &json)
     }
 
     /// Moves the blobs out of `scratch` and gives the image its name. An image that had the name stays, unnamed,
@@ -101,6 +161,15 @@ impl ImageStore {
     }
 }
 
+/// An entry without a name.
+fn entry(digest: &Digest, size_bytes: u64) -> Descriptor {
+    let digest: oci_spec::image::Digest = digest
+        .to_string()
+        .parse()
+        .expect("a sha256 digest is an OCI digest");
+    Descriptor::new(MediaType::ImageManifest, size_bytes, digest)
+}
+
 fn add_entry(entries: &mut Vec<Descriptor>, image: &NewImage) {
     for old in entries
         .iter_mut()
@@ -110,12 +179,7 @@ fn add_entry(entries: &mut Vec<Descriptor>, image: &NewImage) {
         annotations.remove(NAME);
         old.set_annotations(Some(annotations));
     }
-    let digest: oci_spec::image::Digest = image
-        .digest
-        .to_string()
-        .parse()
-        .expect("a sha256 digest is an OCI digest");
-    let mut entry = Descriptor::new(MediaType::ImageManifest, image.size_bytes, digest);
+    let mut entry = entry(&image.digest, image.size_bytes);
     let mut annotations = HashMap::from([(NAME.to_owned(), image.name.to_string())]);
     annotations.extend(image.recipe_hash.clone().map(|hash| (RECIPE.to_owned(), hash)));
     entry.set_annotations(Some(annotations));

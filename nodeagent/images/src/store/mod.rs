@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/oci-layout, index.json, blobs/sha256/<hex>   the OCI layout (image spec, image-layout.md)
+//! DIR/index.copy.json                              the index once more, for when the first is damaged
 //! DIR/layers/sha256-<diff id>/                     layers in overlayfs form
 //! DIR/leases/                                      which mounted root file systems use which layers
 //! DIR/tmp/                                         work in progress, each folder locked by its owner
@@ -151,7 +152,7 @@ impl ImageStore {
             make(&dir.join(sub))?;
         }
         let store = Self { dir, limits };
-        if !store.dir.join("index.json").exists() || !store.dir.join("oci-layout").exists() {
+        if store.read_index().is_err() || !store.has_layout() || !store.has_copy() {
             store.initialise()?;
         }
         Ok(store)

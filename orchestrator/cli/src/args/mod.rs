@@ -87,6 +87,12 @@ pub enum Command {
     /// Stop all pods, the agent and the control plane; keeps images and objects
     #[command(after_help = examples::DOWN)]
     Down(DownArgs),
+    /// Save objects, settings and certificates in one file, while all runs
+    #[command(after_help = examples::BACKUP)]
+    Backup(BackupArgs),
+    /// Put a backup in place; `gantry up` then takes over the pods that run
+    #[command(after_help = examples::RESTORE)]
+    Restore(RestoreArgs),
     /// What runs: processes, nodes, network functions, operations
     #[command(after_help = examples::STATUS)]
     Status,
@@ -166,6 +172,21 @@ pub struct DownArgs {
     /// Remove the data directory too: objects, images, certificates, logs
     #[arg(long)]
     pub purge: bool,
+    /// Stop the control plane and the agent only: pods and their packets go on
+    #[arg(long, conflicts_with = "purge")]
+    pub keep_pods: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// File to write (mode 0600); it holds the authority's key and all Secrets
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// A file that `gantry backup` wrote
+    pub file: PathBuf,
 }
 
 #[derive(Debug, Args)]
