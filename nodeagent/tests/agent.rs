@@ -236,7 +236,12 @@ async fn killed_container_answers_again(orchestrator: &Orchestrator, status: &No
     eprintln!("answers again {} ms after kill -9", begun.elapsed().as_millis());
     let restarted = |s: &NodeStatus| {
         let container = &s.pods["u-a"].containers[0];
-        container.restarts == 1 && container.exit_code == Some(137) && s.pods["u-a"].ready
+        container.restarts == 1
+            && container
+                .last_ended
+                .as_ref()
+                .is_some_and(|end| end.exit_code == 137)
+            && s.pods["u-a"].ready
     };
     orchestrator.until("the restart in the status", restarted).await;
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use gantry_nodeagent::runtime::{
     BindMount, ContainerUser, PodDir, RuntimeDir, RuntimeError, ShimHandle, purge,
 };
-use gantry_nodeagent_api::Security;
+use gantry_nodeagent_api::{EndReason, Security};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use runtime_support::{AGENT, PATIENCE, alive, exit_on_record, logged, node, until};
@@ -25,7 +25,7 @@ fn an_exit_is_told_and_recorded_and_the_next_attempt_starts() {
     assert!(started.running());
     assert_eq!(events.wait().unwrap(), started);
     let ended = events.wait().unwrap();
-    assert_eq!(ended.exit.unwrap().code, 7);
+    assert_eq!(ended.exit.clone().unwrap().code, 7);
     assert_eq!(exit_on_record(&pod, "web"), ended);
     let mut lines: Vec<String> = logged(&start).lines().map(str::to_owned).collect();
     lines.sort();
@@ -51,20 +51,20 @@ fn a_start_that_fails_says_why_and_leaves_nothing() {
     let shim = node.shim(&pod);
     let mut start = node.sh(&pod, "f", "web", "true");
     start.argv = vec!["/bin/not-there".to_owned()];
-    let error = shim.start_container(&start).unwrap_err().to_string();
-    assert!(
-        error.contains("/bin/not-there") && error.contains("web"),
-        "{error}"
-    );
-    assert_eq!(shim.status().unwrap().containers, []);
+    let ended = shim.start_container(&start).unwrap();
+    let exit = ended.exit.clone().unwrap();
+    assert_eq!((exit.code, exit.reason), (128, Some(EndReason::StartError)));
+    assert!(exit.message.contains("/bin/not-there"), "{exit:?}");
+    assert_eq!(exit_on_record(&pod, "web"), ended);
     until("nothing runs", || {
         node.cgroups.pids_of_pod("f").unwrap().is_empty().then_some(())
     });
 
     let mut start = node.sh(&pod, "f", "web", "true");
     start.security.capabilities = vec!["FLY".to_owned()];
+    start.attempt = 1;
     let error = shim.start_container(&start).unwrap_err().to_string();
-    assert!(error.contains("`FLY`"), "{error}");
+    assert!(error.contains("`FLY`") && error.contains("web"), "{error}");
 
     let mut start = node.sh(&pod, "f", "web", "true");
     fs::write(start.rootfs.join("bin/text"), "#!/bin/no-shell").unwrap();
@@ -74,8 +74,15 @@ fn a_start_that_fails_says_why_and_leaves_nothing() {
         .status()
         .unwrap();
     start.argv = vec!["/bin/text".to_owned()];
-    let error = shim.start_container(&start).unwrap_err().to_string();
-    assert!(error.contains("cannot run `/bin/text`: No such file"), "{error}");
+    // That could not be made was no run.
+    start.attempt = 1;
+    let ended = shim.start_container(&start).unwrap();
+    assert_eq!(ended.before.map(|before| before.attempt), Some(0));
+    let exit = ended.exit.unwrap();
+    assert!(
+        exit.message.contains("cannot run `/bin/text`: No such file"),
+        "{exit:?}"
+    );
     shim.shutdown().unwrap();
 }
 
@@ -230,7 +237,10 @@ fn a_disk_that_takes_nothing_ends_no_container() {
             break state;
         }
     };
-    assert_eq!((ended.name.as_str(), ended.exit.unwrap().code), ("web", 137));
+    assert_eq!(
+        (ended.name.as_str(), ended.exit.clone().unwrap().code),
+        ("web", 137)
+    );
     assert_eq!(shim.status().unwrap().containers, [other, ended]);
     let mut evil = node.sh(&pod, "d", "web", "true");
     evil.name = "../web".to_owned();
@@ -263,11 +273,14 @@ fn containers_die_with_a_killed_shim() {
     );
     // A new shim starts in the same place, and the record says what happened.
     let shim = node.shim(&pod);
-    assert_eq!(shim.status().unwrap().containers[0].exit.unwrap().code, 137);
+    assert_eq!(
+        shim.status().unwrap().containers[0].exit.clone().unwrap().code,
+        137
+    );
     let mut start = node.sh(&pod, "k", "web", "exit 0");
     start.attempt = 1;
     shim.start_container(&start).unwrap();
-    assert_eq!(until("exit", || pod.states().unwrap()[0].exit).code, 0);
+    assert_eq!(until("exit", || pod.states().unwrap()[0].exit.clone()).code, 0);
 }
 
 #[test]

@@ -31,7 +31,7 @@ impl NodeConfig {
             return Err("the uid must be letters, digits, `-`, `_` or `.`, 1 to 63 of them".to_owned());
         }
         check_pod(pod)?;
-        if pod.desired == PodDesired::Stop {
+        if pod.desired != PodDesired::Run {
             return Ok(());
         }
         self.check_network(pod)?;

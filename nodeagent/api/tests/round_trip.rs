@@ -122,7 +122,11 @@ fn volume() -> impl Strategy<Value = Volume> {
 }
 
 fn pod() -> impl Strategy<Value = PodConfig> {
-    let desired = prop_oneof![Just(PodDesired::Run), Just(PodDesired::Stop)];
+    let desired = prop_oneof![
+        Just(PodDesired::Run),
+        Just(PodDesired::Stop),
+        Just(PodDesired::Keep)
+    ];
     let policy = prop_oneof![
         Just(RestartPolicy::Always),
         Just(RestartPolicy::OnFailure),
@@ -141,13 +145,17 @@ fn pod() -> impl Strategy<Value = PodConfig> {
             policy,
         ),
         (any::<u32>(), vec(any::<u32>(), 0..3), vec(container(), 0..3)),
-        (btree_map(text(), volume(), 0..3), option::of(sessions)),
+        (
+            btree_map(text(), volume(), 0..3),
+            option::of(sessions),
+            any::<Option<u64>>(),
+        ),
     )
         .prop_map(
             |(
                 (namespace, name, labels, desired, address, host_network, restart_policy),
                 (termination_grace_s, numa_nodes, containers),
-                (volumes, sessions),
+                (volumes, sessions, deadline_ms),
             )| PodConfig {
                 namespace,
                 name,
@@ -161,6 +169,7 @@ fn pod() -> impl Strategy<Value = PodConfig> {
                 containers,
                 volumes,
                 sessions,
+                deadline_ms,
             },
         )
 }
@@ -215,21 +224,60 @@ fn config() -> impl Strategy<Value = NodeConfig> {
         )
 }
 
+fn run_end() -> impl Strategy<Value = RunEnd> {
+    let reason = prop_oneof![
+        Just(EndReason::Completed),
+        Just(EndReason::Error),
+        Just(EndReason::OomKilled),
+        Just(EndReason::StartError)
+    ];
+    let numbers = any::<(u32, i32, Option<i32>, u64, u64)>();
+    (numbers, reason, text()).prop_map(
+        |((attempt, exit_code, signal, started_at_ms, finished_at_ms), reason, message)| RunEnd {
+            attempt,
+            exit_code,
+            signal,
+            reason,
+            message,
+            started_at_ms,
+            finished_at_ms,
+        },
+    )
+}
+
+fn waiting() -> impl Strategy<Value = WaitingReason> {
+    prop_oneof![
+        Just(WaitingReason::ContainerCreating),
+        Just(WaitingReason::PodInitializing),
+        Just(WaitingReason::CrashLoopBackOff),
+        Just(WaitingReason::ErrImagePull),
+        Just(WaitingReason::ImagePullBackOff),
+        Just(WaitingReason::CreateContainerConfigError),
+        Just(WaitingReason::CreateContainerError)
+    ]
+}
+
 fn container_status() -> impl Strategy<Value = ContainerStatus> {
     (
         text(),
-        any::<(bool, bool, u32, Option<u32>, u64, Option<i32>)>(),
+        any::<(bool, bool, u32, Option<u32>, u64)>(),
         text(),
         resources(),
         text(),
+        (
+            option::of(waiting()),
+            option::of(run_end()),
+            option::of(run_end()),
+        ),
     )
         .prop_map(
             |(
                 name,
-                (running, ready, restarts, pid, started_at_ms, exit_code),
+                (running, ready, restarts, pid, started_at_ms),
                 image_id,
                 resources,
                 message,
+                (waiting, ended, last_ended),
             )| {
                 ContainerStatus {
                     limits_message: "in use".to_owned(),
@@ -240,7 +288,9 @@ fn container_status() -> impl Strategy<Value = ContainerStatus> {
                     restarts,
                     pid,
                     started_at_ms,
-                    exit_code,
+                    waiting,
+                    ended,
+                    last_ended,
                     image_id,
                     resources,
                     message,
@@ -264,9 +314,18 @@ fn status() -> impl Strategy<Value = NodeStatus> {
         vec(container_status(), 0..3),
         any::<(bool, u64, u64, Option<u64>)>(),
         text(),
+        option::of(Just(PodReason::DeadlineExceeded)),
     )
         .prop_map(
-            |(phase, cpus, address, containers, (ready, memory_bytes, started_at_ms, sessions), message)| {
+            |(
+                phase,
+                cpus,
+                address,
+                containers,
+                (ready, memory_bytes, started_at_ms, sessions),
+                message,
+                reason,
+            )| {
                 PodStatus {
                     phase,
                     ready,
@@ -277,6 +336,7 @@ fn status() -> impl Strategy<Value = NodeStatus> {
                     containers,
                     sessions,
                     message,
+                    reason,
                 }
             },
         );

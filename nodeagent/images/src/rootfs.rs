@@ -12,7 +12,7 @@ use rustix::mount::{
 };
 
 use crate::config::{ResolvedUser, UserError, resolve_user};
-use crate::store::StoreError;
+use crate::store::{ImageStore, StoreError};
 use crate::unpack::UnpackedImage;
 
 /// A root file system cannot be mounted or unmounted.
@@ -97,6 +97,40 @@ impl Rootfs {
         Ok(Self { merged })
     }
 
+    /// Mounts `dir/merged` anew, out of the layers that it was mounted of: what was written there is gone. An earlier attempt
+    /// may have been cut off anywhere. Nothing may run in it.
+    pub fn renew(store: &ImageStore, dir: &Path) -> Result<Self, RootfsError> {
+        let fail = |operation, path: &Path| {
+            let path = path.to_owned();
+            move |source| RootfsError::Io {
+                operation,
+                path,
+                image: "(any)".to_owned(),
+                hint: "check permissions, free space, and that nothing uses it",
+                source,
+            }
+        };
+        let dir = dir.canonicalize().map_err(fail("open", dir))?;
+        let [upper, work, merged, old] = ["upper", "work", "merged", "old"].map(|d| dir.join(d));
+        let lowerdirs = store.leased_to(&merged)?;
+        detach(&merged).map_err(fail("unmount", &merged))?;
+        // Put aside first: a mount on a folder that is half removed would show the rest.
+        remove_all(&old).map_err(fail("remove", &old))?;
+        fs::create_dir(&old).map_err(fail("create", &old))?;
+        for (path, aside) in [(&upper, "upper"), (&work, "work")] {
+            match fs::rename(path, old.join(aside)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fail("move", path)(e)),
+                _ => fs::create_dir(path).map_err(fail("create", path))?,
+            }
+        }
+        if let Some(top) = lowerdirs.first() {
+            copy_owner(top, &upper).map_err(fail("prepare", &upper))?;
+        }
+        overlay(&lowerdirs, &upper, &work, &merged).map_err(fail("mount", &merged))?;
+        remove_all(&old).map_err(fail("remove", &old))?;
+        Ok(Self { merged })
+    }
+
     /// Unmounts what is at `dir/merged` (also after a restart of the caller; also if nothing is mounted) and releases
     /// its layers. `dir` itself, with what the container wrote, stays for the caller to remove.
     pub fn unmount(dir: &Path) -> Result<(), RootfsError> {
@@ -144,6 +178,23 @@ impl UnpackedImage {
     fn lease_names(&self) -> Vec<String> {
         let name = |p: &PathBuf| p.file_name().map(|n| n.to_string_lossy().into_owned());
         self.lowerdirs.iter().filter_map(name).collect()
+    }
+}
+
+/// Unmounts what is there, if anything is. What still holds on to it keeps it for itself.
+fn detach(target: &Path) -> io::Result<()> {
+    loop {
+        match unmount(target, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH) {
+            Err(Errno::INVAL | Errno::NOENT) => return Ok(()),
+            done => done?,
+        }
+    }
+}
+
+fn remove_all(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
     }
 }
 

@@ -84,6 +84,22 @@ fn layers_whiteouts_writes_and_leases() {
     // Removed while mounted: the blobs go, the layers stay until the mount is gone.
     assert_eq!(store.remove("t:1").unwrap().layers, 0);
     assert_eq!(read("etc/passwd").map(|p| p.lines().count()), Some(2));
+
+    // Begun anew, as often as one likes, without what was written, and after an attempt that was cut off.
+    for cut_off in [false, true] {
+        std::fs::write(root.join("keep"), "changed").unwrap();
+        std::fs::write(root.join("pid"), "1").unwrap();
+        if cut_off {
+            Rootfs::unmount(&pod).unwrap();
+            std::fs::create_dir(root).unwrap();
+            std::fs::create_dir(pod.join("old")).unwrap();
+            std::fs::rename(pod.join("work"), pod.join("old/work")).unwrap();
+        }
+        let renewed = Rootfs::renew(&store, &pod).unwrap();
+        assert_eq!((renewed.path(), mounted(root)), (root, true));
+        assert_eq!((read("keep").as_deref(), read("pid")), (Some("top"), None));
+        assert!(!pod.join("old").exists());
+    }
     Rootfs::unmount(&pod).unwrap();
     assert!(!mounted(root) && Rootfs::open(&pod).is_none());
     Rootfs::unmount(&pod).unwrap();

@@ -14,7 +14,7 @@ use super::network::Network;
 use super::pods::Pods;
 use super::probe;
 use crate::chain::chain;
-use crate::core::{Action, Event, PodFailure, PodOp, State, step};
+use crate::core::{Action, Event, FailureKind, PodFailure, PodOp, State, step};
 
 /// How many pods are prepared or torn down at once.
 const HEAVY_AT_ONCE: usize = 4;
@@ -183,7 +183,10 @@ impl Hands {
     fn pod(&self, id: u64, uid: String, op: PodOp) {
         let hands = self.clone();
         tokio::spawn(async move {
-            let heavy = matches!(op, PodOp::Prepare { .. } | PodOp::Teardown);
+            let heavy = matches!(
+                op,
+                PodOp::Prepare { .. } | PodOp::Release { .. } | PodOp::Teardown
+            );
             let _permit = match heavy {
                 true => hands.heavy.acquire().await.ok(),
                 false => None,
@@ -196,7 +199,7 @@ impl Hands {
                     let message = format!("{what}: the agent has an error in itself; see its log");
                     Err(PodFailure {
                         message,
-                        memory_in_use: false,
+                        kind: FailureKind::Other,
                     })
                 });
             let took_ms = begun.elapsed().as_millis();
@@ -252,6 +255,7 @@ fn describe(op: &PodOp) -> &'static str {
         PodOp::Start { .. } => "start",
         PodOp::Signal { kill: false, .. } => "terminate",
         PodOp::Signal { kill: true, .. } => "kill",
+        PodOp::Release { .. } => "release",
         PodOp::Teardown => "teardown",
     }
 }

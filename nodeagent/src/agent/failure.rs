@@ -4,6 +4,9 @@ use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use gantry_nodeagent_api::ContainerConfig;
+
+use crate::core::FailureKind;
 use crate::host::cgroup::CgroupError;
 use crate::runtime::RuntimeError;
 
@@ -27,6 +30,14 @@ pub(super) enum Failure {
     /// What was asked for makes no sense.
     #[error("{0}")]
     Config(String),
+    /// A container's image.
+    #[error("image {image} of container {container}")]
+    Image {
+        image: String,
+        container: String,
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// An error of another crate that says it all.
     #[error(transparent)]
     Other(Box<dyn Error + Send + Sync>),
@@ -35,6 +46,29 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn other(error: impl Error + Send + Sync + 'static) -> Self {
         Self::Other(Box::new(error))
+    }
+
+    pub(super) fn image<E: Error + Send + Sync + 'static>(
+        container: &ContainerConfig,
+    ) -> impl FnOnce(E) -> Self + use<E> {
+        let (image, container) = (container.image.clone(), container.name.clone());
+        move |error| Self::Image {
+            image,
+            container,
+            source: Box::new(error),
+        }
+    }
+
+    /// What it means for the container.
+    pub(super) fn kind(&self) -> FailureKind {
+        match self {
+            Self::Cgroup(error) if error.in_use() => FailureKind::MemoryInUse,
+            Self::Image { container, .. } => FailureKind::Image {
+                container: container.clone(),
+            },
+            Self::Config(_) => FailureKind::Config,
+            _ => FailureKind::Other,
+        }
     }
 
     pub(super) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {

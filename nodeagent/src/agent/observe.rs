@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use gantry_topology::CpuSet;
 
 use super::Failure;
-use super::pods::{Pods, read_record, run_of};
+use super::pods::{Pods, end_before, read_record, run_of};
 use crate::core::{Observed, ObservedPod};
 use crate::runtime::{RuntimeError, ShimHandle};
 
@@ -26,7 +26,10 @@ pub(super) fn observe(pods: &Pods) -> Result<Observed, Failure> {
 
 fn observe_pod(pods: &Pods, uid: &str) -> ObservedPod {
     let dir = pods.runtime.pod(uid);
-    let mut pod = ObservedPod::default();
+    let mut pod = ObservedPod {
+        released: dir.is_reduced(),
+        ..ObservedPod::default()
+    };
     let states = match ShimHandle::connect(&dir).and_then(|shim| shim.status()) {
         Ok(status) => {
             pod.shim = true;
@@ -44,7 +47,9 @@ fn observe_pod(pods: &Pods, uid: &str) -> ObservedPod {
         pods.watches.keep_trying(uid, &dir);
     }
     for state in states {
-        pod.containers.entry(state.name.clone()).or_default().run = Some(run_of(&state));
+        let container = pod.containers.entry(state.name.clone()).or_default();
+        container.before = end_before(&state);
+        container.run = Some(run_of(&state));
     }
     for name in pods.cgroups.containers(uid).unwrap_or_default() {
         match pods.cgroups.in_force(uid, &name) {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gantry_images::{ImageStore, Rootfs};
-use gantry_nodeagent_api::{ContainerConfig, NodeNetwork, PodConfig};
+use gantry_nodeagent_api::{ContainerConfig, NodeNetwork, PodConfig, RunEnd};
 use serde::{Deserialize, Serialize};
 
 use super::cni::{Cni, CniError};
@@ -17,8 +17,8 @@ use crate::chain::chain;
 use crate::core::{Exit, Limits, PodDone, PodFailure, PodOp, Run};
 use crate::host::cgroup::{Cgroups, Hierarchy};
 use crate::runtime::{
-    ContainerStart, ContainerState, LOG_MAX_BYTES, PodDir, RuntimeDir, RuntimeError, ShimHandle, merge_argv,
-    resolve_user, volumes,
+    ContainerExit, ContainerStart, ContainerState, LOG_MAX_BYTES, PodDir, RuntimeDir, RuntimeError,
+    ShimHandle, merge_argv, resolve_user, volumes,
 };
 
 /// How long the kernel may take to end processes and let go of groups.
@@ -67,10 +67,11 @@ impl Pods {
                 pod,
             } => self.start(uid, &container, attempt, &pod).map(PodDone::Started),
             PodOp::Signal { containers, kill } => self.signal(uid, &containers, kill),
+            PodOp::Release { sure } => self.release(uid, sure),
             PodOp::Teardown => self.teardown(uid),
         };
         done.map_err(|failure| PodFailure {
-            memory_in_use: matches!(&failure, Failure::Cgroup(error) if error.in_use()),
+            kind: failure.kind(),
             message: chain(&failure),
         })
     }
@@ -111,8 +112,8 @@ impl Pods {
         }
         let store = ImageStore::open(&self.settings.images).map_err(Failure::other)?;
         let name = known.map_or_else(|| container.image.clone(), |record| record.digest);
-        let image = store.resolve(&name).map_err(Failure::other)?;
-        let unpacked = store.unpack(&image).map_err(Failure::other)?;
+        let image = store.resolve(&name).map_err(Failure::image(container))?;
+        let unpacked = store.unpack(&image).map_err(Failure::image(container))?;
         if Rootfs::open(&root).is_none() {
             Rootfs::mount(&unpacked, &root).map_err(Failure::other)?;
         }
@@ -204,7 +205,11 @@ impl Pods {
             .ok_or_else(missing)?;
         let image = read_record(&dir, name).ok_or_else(missing)?;
         self.check_capabilities(container)?;
-        let rootfs = rootfs_dir(&dir, name).join("merged");
+        let root = rootfs_dir(&dir, name);
+        if attempt > 0 || Rootfs::open(&root).is_none() {
+            self.clean(&root)?;
+        }
+        let rootfs = root.join("merged");
         let mut env: Vec<(String, String)> = (image.env.iter())
             .filter_map(|line| line.split_once('='))
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -218,7 +223,8 @@ impl Pods {
         let start = ContainerStart {
             name: name.to_owned(),
             attempt,
-            user: resolve_user(&rootfs, &image.user, &container.security).map_err(Failure::other)?,
+            user: resolve_user(&rootfs, &image.user, &container.security)
+                .map_err(|e| Failure::Config(chain(&e)))?,
             rootfs,
             netns: (!pod.host_network).then(|| self.netns.path(uid)),
             hostname: hostname(&pod.name),
@@ -230,9 +236,17 @@ impl Pods {
             cgroup: self.cgroups.container_path(uid, name),
             log_path: new_log(&dir, name, attempt)?,
             log_max_bytes: LOG_MAX_BYTES,
+            oom_events: self.cgroups.oom_events(uid, name),
         };
         let shim = ShimHandle::connect(&dir).inspect_err(|e| self.watches.gone(uid, e))?;
         Ok(run_of(&shim.start_container(&start)?))
+    }
+
+    /// Each run begins with the image as it is; what is to outlive a run is on a volume.
+    fn clean(&self, root: &Path) -> Result<(), Failure> {
+        let store = ImageStore::open(&self.settings.images).map_err(Failure::other)?;
+        Rootfs::renew(&store, root).map_err(Failure::other)?;
+        Ok(())
     }
 
     /// In cgroup v2 no device rules are in force: who may make device nodes could open every device of the host.
@@ -270,11 +284,36 @@ impl Pods {
         Ok(PodDone::Signalled)
     }
 
+    /// A pod that has ended holds nothing but its logs and records.
+    fn release(&self, uid: &str, sure: bool) -> Result<PodDone, Failure> {
+        let dir = self.runtime.pod(uid);
+        let runs = |shim: ShimHandle| {
+            shim.status()
+                .map(|s| s.containers.iter().any(ContainerState::running))
+        };
+        if !sure && let Ok(true) = ShimHandle::connect(&dir).and_then(runs) {
+            self.watches.watch(uid, &dir)?;
+            return Err(Failure::Config(
+                "the shim was taken for dead, and runs".to_owned(),
+            ));
+        }
+        self.let_go(uid, &dir)?;
+        dir.reduce_to_records()?;
+        Ok(PodDone::Released)
+    }
+
     fn teardown(&self, uid: &str) -> Result<PodDone, Failure> {
         let dir = self.runtime.pod(uid);
+        self.let_go(uid, &dir)?;
+        dir.remove()?;
+        Ok(PodDone::TornDown)
+    }
+
+    /// Processes, shim, network, mounts, cgroups.
+    fn let_go(&self, uid: &str, dir: &PodDir) -> Result<(), Failure> {
         self.watches.forget(uid);
         self.cgroups.kill_pod(uid, PATIENCE)?;
-        end_shim(&dir)?;
+        end_shim(dir)?;
         let network = self
             .network
             .lock()
@@ -286,10 +325,9 @@ impl Pods {
         self.netns
             .remove(uid)
             .map_err(Failure::io("remove network namespace", &self.netns.path(uid)))?;
-        volumes::unmount(&dir)?;
+        volumes::unmount(dir)?;
         self.cgroups.remove_pod(uid, PATIENCE)?;
-        dir.remove()?;
-        Ok(PodDone::TornDown)
+        Ok(())
     }
 }
 
@@ -356,16 +394,37 @@ pub(super) fn attempt_of(path: &Path) -> Option<u32> {
 }
 
 pub(super) fn run_of(state: &ContainerState) -> Run {
-    let exit = state.exit.map(|exit| Exit {
-        code: exit.code,
-        at_ms: exit.at_ms,
-    });
     Run {
         attempt: state.attempt,
         pid: state.pid,
         started_at_ms: state.started_at_ms,
-        exit,
+        exit: state.exit.clone().map(exit_of),
     }
+}
+
+fn exit_of(exit: ContainerExit) -> Exit {
+    let plain = Exit::with(exit.code, exit.at_ms);
+    Exit {
+        signal: exit.signal,
+        reason: exit.reason.unwrap_or(plain.reason),
+        message: exit.message,
+        ..plain
+    }
+}
+
+/// How the run before the last one ended.
+pub(super) fn end_before(state: &ContainerState) -> Option<RunEnd> {
+    let before = state.before.clone()?;
+    let exit = exit_of(before.exit);
+    Some(RunEnd {
+        attempt: before.attempt,
+        exit_code: exit.code,
+        signal: exit.signal,
+        reason: exit.reason,
+        message: exit.message,
+        started_at_ms: before.started_at_ms,
+        finished_at_ms: exit.at_ms,
+    })
 }
 
 impl From<CniError> for Failure {

@@ -188,7 +188,7 @@ fn sync_pods(state: &mut State) {
     // Before the first configuration nothing is known about what was found: it stays.
     if state.accepted() > Generation(0) {
         for uid in state.uids() {
-            let wanted = state.wants(&uid);
+            let wanted = state.wants(&uid) || state.keeps(&uid);
             let pod = state.pods.get_mut(&uid).expect("just listed");
             pod.stopping |= !wanted;
             if pod.stopping && !pod.touched && pod.under_way.is_none() {

@@ -119,6 +119,11 @@ pub enum PodOp {
         /// SIGKILL instead of SIGTERM.
         kill: bool,
     },
+    /// The pod has ended: take everything of it off the node but its logs and the records of its runs.
+    Release {
+        /// False: the end was concluded from the silence of its shim. If that runs after all, this fails and changes nothing.
+        sure: bool,
+    },
     /// Take everything of the pod off the node: processes, network, mounts, cgroups, directory.
     Teardown,
 }
@@ -154,6 +159,8 @@ pub enum PodDone {
     Started(super::Run),
     /// Sent.
     Signalled,
+    /// Only logs and records are left.
+    Released,
     /// Nothing is left.
     TornDown,
 }
@@ -163,6 +170,23 @@ pub enum PodDone {
 pub struct PodFailure {
     /// For people: what, which object, what to do.
     pub message: String,
+    /// What it means for the container.
+    pub kind: FailureKind,
+}
+
+/// What kind of failure a [`PodFailure`] is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum FailureKind {
+    /// None of the others.
+    #[default]
+    Other,
     /// The memory or the hugepages in use are above the wanted limit, and nothing was changed.
-    pub memory_in_use: bool,
+    MemoryInUse,
+    /// A container's image is not to be had.
+    Image {
+        /// Which container.
+        container: String,
+    },
+    /// What is asked for makes no sense on this node.
+    Config,
 }

@@ -29,6 +29,7 @@ pub(super) fn start(state: &mut State, now_ms: u64, observed: Observed) {
         let mut pod = Pod {
             config,
             prepared: found.shim,
+            released: found.released,
             touched: true,
             ..Pod::default()
         };
@@ -44,17 +45,14 @@ pub(super) fn start(state: &mut State, now_ms: u64, observed: Observed) {
 
 fn adopt(found: ObservedContainer, shim: bool, exclusive: bool, now_ms: u64) -> Container {
     let mut run = found.run;
-    let presumed = !shim && run.is_some_and(|run| run.exit.is_none());
+    let presumed = !shim && run.as_ref().is_some_and(|run| run.exit.is_none());
     if let (Some(run), true) = (&mut run, presumed) {
-        run.exit = Some(Exit {
-            code: KILLED,
-            at_ms: now_ms,
-        });
+        run.exit = Some(Exit::with(KILLED, now_ms));
     }
     let mut container = Container {
         presumed,
-        last_attempt: run.map(|r| r.attempt),
-        last_exit: run.and_then(|r| r.exit),
+        last_attempt: run.as_ref().map(|r| r.attempt),
+        before: found.before,
         run,
         image_id: found.image_id,
         ..Container::default()

@@ -9,19 +9,31 @@ pub(super) struct Backoff {
     failures: u32,
     /// Milliseconds since the Unix epoch.
     pub(super) not_before_ms: u64,
+    /// How long it waits for that, in milliseconds.
+    pub(super) delay_ms: u64,
 }
 
 impl Backoff {
     /// After a failure: 1, 2, 4 .. 30 s.
     pub(super) fn failed(&mut self, now_ms: u64) {
         self.failures = self.failures.saturating_add(1);
-        self.not_before_ms = now_ms + delay_ms(self.failures);
+        self.wait(now_ms);
     }
 
     /// After an end that is answered by a start: at once, then 1, 2, 4 .. 30 s.
     pub(super) fn ended(&mut self, now_ms: u64) {
-        self.not_before_ms = now_ms + delay_ms(self.failures);
+        self.wait(now_ms);
         self.failures = self.failures.saturating_add(1);
+    }
+
+    fn wait(&mut self, now_ms: u64) {
+        self.delay_ms = delay_ms(self.failures);
+        self.not_before_ms = now_ms + self.delay_ms;
+    }
+
+    /// More than one failure in a row.
+    pub(super) fn is_repeated(&self) -> bool {
+        self.failures > 1
     }
 
     /// The last try failed.

@@ -17,8 +17,9 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
     let mut moving = false;
     for uid in state.uids() {
         let pod = &state.pods[&uid];
-        moving |= pod.under_way.is_some() && !pod.stopping;
-        if pod.under_way.is_some() || pod.stopping || !pod.prepared {
+        let ends = pod.stopping || pod.over.is_some();
+        moving |= pod.under_way.is_some() && !ends;
+        if pod.under_way.is_some() || ends || !pod.prepared {
             continue;
         }
         let Some(config) = pod.config.clone() else {
@@ -68,9 +69,12 @@ fn forget_refusal(container: &mut Container, wanted: &ContainerConfig) {
     }
 }
 
-/// Whether a pod that is being stopped holds any of these CPUs: it lets go of them by itself.
+/// Whether a pod that is being stopped, or has ended, holds any of these CPUs: it lets go of them by itself.
 fn leaving(state: &State, cpus: &CpuSet) -> bool {
-    let stopping = state.pods.values().filter(|pod| pod.stopping);
+    let stopping = state
+        .pods
+        .values()
+        .filter(|pod| pod.stopping || pod.over.is_some());
     stopping
         .flat_map(|pod| pod.containers.values())
         .any(|c| !c.owned.exclusive.is_disjoint(cpus) || !c.owned.shared.is_disjoint(cpus))

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use gantry_nodeagent_api::{ContainerResources, NetworkCounters, NodeConfig, PodUid, ServiceFault};
+use gantry_nodeagent_api::{
+    ContainerResources, EndReason, NetworkCounters, NodeConfig, PodUid, RunEnd, ServiceFault,
+};
 use gantry_topology::CpuSet;
 use serde::{Deserialize, Serialize};
 
@@ -81,7 +83,7 @@ pub enum Event {
 }
 
 /// One run of a container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Run {
     /// Number of the run; rises.
@@ -94,14 +96,53 @@ pub struct Run {
     pub exit: Option<Exit>,
 }
 
+impl Run {
+    /// How it ended, if it has.
+    pub(super) fn end(&self) -> Option<RunEnd> {
+        let exit = self.exit.as_ref()?;
+        Some(RunEnd {
+            attempt: self.attempt,
+            exit_code: exit.code,
+            signal: exit.signal,
+            reason: exit.reason,
+            message: exit.message.clone(),
+            started_at_ms: self.started_at_ms,
+            finished_at_ms: exit.at_ms,
+        })
+    }
+}
+
 /// End of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Exit {
     /// Exit code; 128 + signal when killed.
     pub code: i32,
+    /// The signal that killed it.
+    pub signal: Option<i32>,
+    /// Why.
+    pub reason: EndReason,
+    /// Why its program could not be run.
+    pub message: String,
     /// Milliseconds since the Unix epoch.
     pub at_ms: u64,
+}
+
+impl Exit {
+    /// With a code and nothing else to say.
+    pub fn with(code: i32, at_ms: u64) -> Self {
+        Self {
+            code,
+            signal: None,
+            reason: if code == 0 {
+                EndReason::Completed
+            } else {
+                EndReason::Error
+            },
+            message: String::new(),
+            at_ms,
+        }
+    }
 }
 
 /// What a starting agent finds on its node: everything that a former agent may have left.
@@ -116,6 +157,8 @@ pub struct Observed {
 pub struct ObservedPod {
     /// Its shim answers.
     pub shim: bool,
+    /// It has ended, and nothing is left but its logs and records.
+    pub released: bool,
     /// Its containers.
     pub containers: BTreeMap<String, ObservedContainer>,
 }
@@ -125,6 +168,8 @@ pub struct ObservedPod {
 pub struct ObservedContainer {
     /// Its last run. Without a shim an unfinished one is over.
     pub run: Option<Run>,
+    /// How the run before ended, if that is known.
+    pub before: Option<RunEnd>,
     /// Limits in force, `cpus` being all that it may run on; `None` if it has no cgroup.
     pub limits: Option<(ContainerResources, CpuSet)>,
     /// Digest of its image, if known.

@@ -1,8 +1,11 @@
 //! What events change in the state. Deciding comes after.
 
+use gantry_nodeagent_api::WaitingReason;
+
 use super::state::{Container, MemoryRefused, Owned, Pod, UnderWay};
 use super::{
-    Action, Event, Exit, PodDone, PodFailure, Run, State, accept, adopt, cpus, network, pods, probes,
+    Action, Event, Exit, FailureKind, PodDone, PodFailure, Run, State, accept, adopt, cpus, network, probes,
+    stop,
 };
 
 /// Milliseconds of running after which a container counts as healthy again.
@@ -62,7 +65,9 @@ fn succeeded(pod: &mut Pod, now_ms: u64, what: UnderWay, done: PodDone) {
             pod.backoff.reset();
             pod.message.clear();
             for (name, image_id) in images {
-                pod.containers.entry(name).or_default().image_id = image_id;
+                let container = pod.containers.entry(name).or_default();
+                container.image_id = image_id;
+                container.trouble = None;
             }
         }
         (
@@ -91,6 +96,7 @@ fn succeeded(pod: &mut Pod, now_ms: u64, what: UnderWay, done: PodDone) {
         (UnderWay::Start { container }, PodDone::Started(run)) => {
             observe_run(pod.containers.entry(container).or_default(), now_ms, run);
         }
+        (UnderWay::Release, PodDone::Released) => released(pod),
         (UnderWay::Teardown, PodDone::TornDown) => {
             *pod = Pod {
                 stopping: true,
@@ -102,14 +108,40 @@ fn succeeded(pod: &mut Pod, now_ms: u64, what: UnderWay, done: PodDone) {
     }
 }
 
+/// Nothing of the pod is in force any more.
+fn released(pod: &mut Pod) {
+    pod.prepared = false;
+    pod.released = true;
+    pod.backoff.reset();
+    pod.message.clear();
+    for container in pod.containers.values_mut() {
+        *container = Container {
+            run: container.run.take(),
+            before: container.before.take(),
+            last_attempt: container.last_attempt,
+            image_id: std::mem::take(&mut container.image_id),
+            message: std::mem::take(&mut container.message),
+            trouble: container.trouble,
+            ..Container::default()
+        };
+    }
+}
+
 fn failed(pod: &mut Pod, now_ms: u64, what: UnderWay, failure: PodFailure) {
     match what {
         UnderWay::Prepare { .. } if pod.prepared => {
             pod.files_backoff.failed(now_ms);
             pod.message = failure.message;
         }
-        UnderWay::Prepare { .. } | UnderWay::Teardown => {
+        UnderWay::Prepare { .. } | UnderWay::Release | UnderWay::Teardown => {
             pod.backoff.failed(now_ms);
+            if let FailureKind::Image { container } = failure.kind {
+                let again = pod.backoff.is_repeated();
+                pod.containers.entry(container).or_default().trouble = Some(match again {
+                    false => WaitingReason::ErrImagePull,
+                    true => WaitingReason::ImagePullBackOff,
+                });
+            }
             pod.message = failure.message;
         }
         UnderWay::Apply {
@@ -117,7 +149,7 @@ fn failed(pod: &mut Pod, now_ms: u64, what: UnderWay, failure: PodFailure) {
         } => {
             let container = pod.containers.entry(container).or_default();
             container.limits_message = failure.message;
-            if failure.memory_in_use && container.in_force.is_some() {
+            if failure.kind == FailureKind::MemoryInUse && container.in_force.is_some() {
                 container.memory_refused = Some(MemoryRefused {
                     memory_bytes: limits.resources.memory_bytes,
                     hugepages: limits.resources.hugepages,
@@ -138,16 +170,21 @@ fn failed(pod: &mut Pod, now_ms: u64, what: UnderWay, failure: PodFailure) {
             container.restart.failed(now_ms);
             if !container.running() {
                 container.message = failure.message;
+                container.trouble = Some(match failure.kind {
+                    FailureKind::Config => WaitingReason::CreateContainerConfigError,
+                    _ => WaitingReason::CreateContainerError,
+                });
             }
         }
-        UnderWay::Signal { containers, kill } => pods::not_signalled(pod, now_ms, &containers, kill),
+        UnderWay::Signal { containers, kill } => stop::not_signalled(pod, now_ms, &containers, kill),
     }
 }
 
 /// Takes in what is known of a run; news may come late or twice.
 fn observe_run(container: &mut Container, now_ms: u64, run: Run) {
-    let same = container.run.filter(|known| known.attempt == run.attempt);
-    let older = container.run.is_some_and(|known| known.attempt > run.attempt);
+    let known = container.run.as_ref();
+    let same = known.filter(|known| known.attempt == run.attempt);
+    let older = known.is_some_and(|known| known.attempt > run.attempt);
     if container.presumed && same.is_some() {
         return correct(container, run);
     }
@@ -158,55 +195,50 @@ fn observe_run(container: &mut Container, now_ms: u64, run: Run) {
         container.probes = Default::default();
         container.ending = None;
         container.message.clear();
+        container.trouble = None;
+        if let Some(ended) = known.and_then(Run::end) {
+            container.before = Some(ended);
+        }
     }
     container.last_attempt = container.last_attempt.max(Some(run.attempt));
-    container.run = Some(run);
     container.presumed = false;
-    if let Some(exit) = run.exit {
-        ended(container, now_ms, run, exit);
+    if let Some(exit) = &run.exit {
+        ended(container, now_ms, &run, exit);
     }
+    container.run = Some(run);
 }
 
 /// A run of which the end was presumed: this is what became of it.
 fn correct(container: &mut Container, run: Run) {
     container.presumed = false;
+    container.message = run.exit.as_ref().map(ended_with).unwrap_or_default();
     container.run = Some(run);
-    container.last_exit = run.exit;
-    container.message = run.exit.map(ended_with).unwrap_or_default();
 }
 
-fn ended(container: &mut Container, now_ms: u64, run: Run, exit: Exit) {
+fn ended(container: &mut Container, now_ms: u64, run: &Run, exit: &Exit) {
     if exit.at_ms.saturating_sub(run.started_at_ms) >= STABLE_MS {
         container.restart.reset();
     }
     container.restart.ended(now_ms);
-    container.last_exit = Some(exit);
     container.probes = Default::default();
     container.ending = None;
     container.message = ended_with(exit);
 }
 
-fn ended_with(exit: Exit) -> String {
-    format!("ended with code {}", exit.code)
+fn ended_with(exit: &Exit) -> String {
+    match exit.message.as_str() {
+        "" => format!("ended with code {}", exit.code),
+        why => why.to_owned(),
+    }
 }
 
 /// A shim's containers die with it. If it was there all the same, it tells when it is listened to again.
 fn shim_gone(pod: &mut Pod, now_ms: u64) {
     pod.prepared = false;
     for container in pod.containers.values_mut() {
-        if let Some(run) = container.run.filter(|run| run.exit.is_none()) {
-            let exit = Exit {
-                code: adopt::KILLED,
-                at_ms: now_ms,
-            };
-            observe_run(
-                container,
-                now_ms,
-                Run {
-                    exit: Some(exit),
-                    ..run
-                },
-            );
+        if let Some(run) = container.run.clone().filter(|run| run.exit.is_none()) {
+            let exit = Some(Exit::with(adopt::KILLED, now_ms));
+            observe_run(container, now_ms, Run { exit, ..run });
             container.presumed = true;
         }
     }

@@ -8,6 +8,7 @@ mod action;
 mod adopt;
 mod backoff;
 mod cpus;
+mod end;
 mod event;
 mod facts;
 mod ledger;
@@ -17,10 +18,11 @@ mod probes;
 mod sessions;
 mod state;
 mod status;
+mod stop;
 #[cfg(test)]
 mod tests;
 
-pub use action::{Action, Limits, NetworkWanted, PodDone, PodFailure, PodOp, RequestId};
+pub use action::{Action, FailureKind, Limits, NetworkWanted, PodDone, PodFailure, PodOp, RequestId};
 pub use event::{Event, Exit, Observed, ObservedContainer, ObservedPod, Run};
 pub use ledger::Ledger;
 pub use state::State;

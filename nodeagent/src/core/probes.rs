@@ -98,20 +98,15 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
             let Some(container) = state.pods[&uid].containers.get(&wanted.name) else {
                 continue;
             };
-            let Some(run) = container
-                .run
-                .filter(|r| r.exit.is_none() && container.ending.is_none())
-            else {
+            if !container.running() || container.ending.is_some() {
                 continue;
-            };
+            }
+            let started_at_ms = container.run.as_ref().map_or(now_ms, |run| run.started_at_ms);
             for (purpose, mut probe) in container.probes.active(wanted) {
                 let id = state.last_id + 1;
                 let pod = state.pods.get_mut(&uid).expect("just listed");
                 let container = pod.containers.get_mut(&wanted.name).expect("just found");
-                let since_ms = container
-                    .probes
-                    .since_ms
-                    .get_or_insert(run.started_at_ms.min(now_ms));
+                let since_ms = container.probes.since_ms.get_or_insert(started_at_ms.min(now_ms));
                 let first_ms = *since_ms + probe.initial_delay_ms;
                 let check = container.probes.check(purpose);
                 if check.under_way.is_some() {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use gantry_nodeagent_api::{
     ContainerResources, Generation, NetworkCounters, NodeConfig, NodeStatus, PodConfig, PodDesired, PodUid,
-    ServiceFault, Volume,
+    RunEnd, ServiceFault, Volume, WaitingReason,
 };
 use gantry_topology::CpuSet;
 
 use super::backoff::Backoff;
+use super::end::Verdict;
 use super::probes::Probes;
-use super::{Exit, Ledger, Limits, RequestId, Run};
+use super::{Ledger, Limits, RequestId, Run};
 
 /// The core's state: the ledger, what was observed, and what is under way.
 #[derive(Clone, Debug, Default)]
@@ -64,6 +65,10 @@ pub(super) struct Pod {
     pub(super) stopping: bool,
     /// Root file systems, volumes, network and shim are there.
     pub(super) prepared: bool,
+    /// It has ended for good. Looked at anew in each step, until it is released.
+    pub(super) over: Option<Verdict>,
+    /// It has ended, and nothing is left but its logs and records.
+    pub(super) released: bool,
     /// Whose files (ConfigMaps, Secrets) were written last; `None`: a former agent did it.
     pub(super) files_of: Option<Arc<PodConfig>>,
     /// Of writing new files of a pod that runs.
@@ -71,7 +76,7 @@ pub(super) struct Pod {
     /// Anything may be on the node.
     pub(super) touched: bool,
     pub(super) under_way: Option<(RequestId, UnderWay)>,
-    /// Of prepare and teardown.
+    /// Of prepare, release and teardown.
     pub(super) backoff: Backoff,
     pub(super) containers: BTreeMap<String, Container>,
     pub(super) message: String,
@@ -96,6 +101,7 @@ pub(super) enum UnderWay {
         containers: Vec<String>,
         kill: bool,
     },
+    Release,
     Teardown,
 }
 
@@ -105,8 +111,8 @@ pub(super) struct Container {
     pub(super) run: Option<Run>,
     /// The run's end was concluded from the silence of its shim: what the shim says after all counts more.
     pub(super) presumed: bool,
-    /// End of the last run that ended.
-    pub(super) last_exit: Option<Exit>,
+    /// How the run before it ended.
+    pub(super) before: Option<RunEnd>,
     /// The highest number given to a run.
     pub(super) last_attempt: Option<u32>,
     /// What surely is in force; `None`: no cgroup, or unknown after a failure.
@@ -123,6 +129,8 @@ pub(super) struct Container {
     pub(super) limits_message: String,
     /// Why it does not run.
     pub(super) message: String,
+    /// The same in one word, if it could not be made.
+    pub(super) trouble: Option<WaitingReason>,
     /// What it waits for before its limits can be put in force.
     pub(super) cpu_message: String,
 }
@@ -177,7 +185,7 @@ fn files(config: &PodConfig) -> impl Iterator<Item = (&String, &BTreeMap<String,
 
 impl Container {
     pub(super) fn running(&self) -> bool {
-        self.run.is_some_and(|run| run.exit.is_none())
+        self.run.as_ref().is_some_and(|run| run.exit.is_none())
     }
 }
 
@@ -224,12 +232,13 @@ impl State {
             && self
                 .pods
                 .values()
-                .all(|pod| !pod.stopping && pod.under_way.is_none() && pod.prepared)
+                .all(|pod| !pod.stopping && pod.under_way.is_none() && (pod.prepared || pod.released))
             && self
                 .pods
                 .values()
+                .filter(|pod| !pod.released)
                 .flat_map(|p| p.containers.values())
-                .all(|c| c.running() || c.run.is_some())
+                .all(|c| c.run.is_some())
     }
 
     pub(super) fn next_id(&mut self) -> RequestId {
@@ -247,6 +256,15 @@ impl State {
         let is_there = || self.pods.get(uid).is_some_and(|pod| pod.touched);
         wanted.is_some_and(|pod| pod.desired == PodDesired::Run)
             && (!self.faults.contains_key(uid) || is_there())
+    }
+
+    /// Uids that the accepted configuration wants to have ended, with their logs and records kept.
+    pub(super) fn keeps(&self, uid: &str) -> bool {
+        self.ledger
+            .config
+            .pods
+            .get(uid)
+            .is_some_and(|pod| pod.desired == PodDesired::Keep)
     }
 
     pub(super) fn uids(&self) -> BTreeSet<PodUid> {

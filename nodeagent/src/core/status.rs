@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use gantry_nodeagent_api::{
-    ContainerConfig, ContainerResources, ContainerStatus, NodeStatus, PodPhase, PodStatus, PodUid,
-    RestartPolicy,
+    ContainerConfig, ContainerResources, ContainerStatus, NodeStatus, PodPhase, PodStatus, PodUid, RunEnd,
+    WaitingReason,
 };
 use gantry_topology::CpuSet;
 
+use super::end::finished;
 use super::state::{Container, Pod, UnderWay};
-use super::{Action, State, pods};
+use super::{Action, Run, State};
 
 /// A status goes out at least this often, in milliseconds.
 const HEARTBEAT_MS: u64 = 5000;
@@ -39,7 +40,10 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
 impl State {
     /// Everything seen, as it is reported.
     pub fn status(&self) -> NodeStatus {
-        let seen = self.pods.iter().map(|(uid, pod)| (uid.clone(), pod_status(pod)));
+        let seen = self
+            .pods
+            .iter()
+            .map(|(uid, pod)| (uid.clone(), pod_status(uid, pod)));
         let mut pods: BTreeMap<PodUid, PodStatus> = seen.collect();
         for (uid, fault) in &self.faults {
             pods.entry(uid.clone()).or_default().message =
@@ -58,7 +62,11 @@ impl State {
     /// Services, names, files and limits of the accepted configuration are in force, and every pod has begun to come or to go.
     fn in_force(&self) -> bool {
         let pod_in_force = |pod: &Pod| {
-            let Some(config) = pod.config.as_ref().filter(|_| !pod.stopping) else {
+            let Some(config) = pod
+                .config
+                .as_ref()
+                .filter(|_| !pod.stopping && pod.over.is_none())
+            else {
                 return true;
             };
             // Files that cannot be written are told in the pod's message; the rest of the node does not wait for them.
@@ -88,26 +96,17 @@ impl State {
     }
 }
 
-fn pod_status(pod: &Pod) -> PodStatus {
+fn pod_status(uid: &str, pod: &Pod) -> PodStatus {
     let config = pod.config.as_ref();
     let known = config.map(|c| c.containers.as_slice()).unwrap_or_default();
-    let mut containers: Vec<ContainerStatus> = known
-        .iter()
-        .map(|wanted| {
-            let container = pod.containers.get(&wanted.name);
-            let (limits_message, limits_wait) = limits(pod, wanted, container);
-            ContainerStatus {
-                limits_message,
-                limits_wait,
-                ..container_status(&wanted.name, container, Some(wanted), pod.stopping)
-            }
-        })
-        .collect();
-    for (name, container) in &pod.containers {
-        if !known.iter().any(|c| c.name == *name) {
-            containers.push(container_status(name, Some(container), None, pod.stopping));
-        }
-    }
+    let nothing = Container::default();
+    let wanted = known.iter().map(|wanted| {
+        let container = pod.containers.get(&wanted.name).unwrap_or(&nothing);
+        container_status(uid, pod, &wanted.name, container, Some(wanted))
+    });
+    let unknown = (pod.containers.iter()).filter(|(name, _)| !known.iter().any(|c| c.name == **name));
+    let unknown = unknown.map(|(name, container)| container_status(uid, pod, name, container, None));
+    let containers: Vec<ContainerStatus> = wanted.chain(unknown).collect();
     let phase = phase(pod);
     let own = pod.containers.values();
     PodStatus {
@@ -120,96 +119,122 @@ fn pod_status(pod: &Pod) -> PodStatus {
             .clone()
             .filter_map(|c| Some(c.in_force.as_ref()?.resources.memory_bytes))
             .sum(),
-        address: config.and_then(|c| c.address),
-        started_at_ms: own.filter_map(|c| Some(c.run?.started_at_ms)).min().unwrap_or(0),
-        message: message(pod, &containers),
+        address: config.and_then(|c| c.address).filter(|_| !pod.released),
+        started_at_ms: own
+            .filter_map(|c| Some(c.run.as_ref()?.started_at_ms))
+            .min()
+            .unwrap_or(0),
+        message: message(pod, known),
         containers,
         sessions: pod.sessions.count,
+        reason: pod.over.and_then(|verdict| verdict.reason),
     }
 }
 
 fn phase(pod: &Pod) -> PodPhase {
+    let any_runs = pod.containers.values().any(Container::running);
     if pod.stopping {
         return PodPhase::Stopping;
     }
-    let Some(config) = &pod.config else {
-        return if pod.containers.values().any(Container::running) {
-            PodPhase::Running
-        } else {
-            PodPhase::Pending
+    if let Some(verdict) = pod.over.filter(|_| !any_runs) {
+        return match verdict.failed {
+            true => PodPhase::Failed,
+            false => PodPhase::Succeeded,
         };
-    };
-    let all: Vec<Option<&Container>> = config
-        .containers
-        .iter()
-        .map(|c| pod.containers.get(&c.name))
-        .collect();
-    if all.iter().any(|c| c.is_none_or(|c| c.run.is_none())) {
-        return PodPhase::Pending;
     }
-    let over = |policy: RestartPolicy| all.iter().flatten().all(|c| pods::finished(c, policy));
-    if !over(config.restart_policy) {
+    let started = |name: &str| pod.containers.get(name).is_some_and(|c| c.run.is_some());
+    let all_started = match &pod.config {
+        None => any_runs,
+        Some(config) => config.containers.iter().all(|c| started(&c.name)),
+    };
+    if all_started {
         PodPhase::Running
-    } else if all
-        .iter()
-        .flatten()
-        .all(|c| c.run.and_then(|r| r.exit).is_some_and(|e| e.code == 0))
-    {
-        PodPhase::Succeeded
     } else {
-        PodPhase::Failed
+        PodPhase::Pending
     }
 }
 
 fn container_status(
+    uid: &str,
+    pod: &Pod,
     name: &str,
-    container: Option<&Container>,
+    container: &Container,
     wanted: Option<&ContainerConfig>,
-    stopping: bool,
 ) -> ContainerStatus {
-    let Some(container) = container else {
-        return ContainerStatus {
-            name: name.to_owned(),
-            ..ContainerStatus::default()
-        };
-    };
     let running = container.running();
+    let run = container.run.as_ref();
+    let (waiting, ended, last_ended) = standing(pod, container);
+    let (limits_message, limits_wait) = wanted.map(|w| limits(pod, w, container)).unwrap_or_default();
+    ContainerStatus {
+        name: name.to_owned(),
+        running,
+        ready: !pod.stopping && wanted.is_some_and(|w| container.ready(w)),
+        restarts: run.map_or(0, |run| run.attempt),
+        pid: run.filter(|_| running).map(|run| run.pid),
+        started_at_ms: run.map_or(0, |run| run.started_at_ms),
+        message: match waiting {
+            Some(WaitingReason::CrashLoopBackOff) => backing_off(uid, pod, name, container),
+            _ => troubles(container),
+        },
+        limits_message,
+        limits_wait,
+        waiting,
+        ended,
+        last_ended,
+        image_id: container.image_id.clone(),
+        resources: container
+            .in_force
+            .as_ref()
+            .map_or_else(ContainerResources::default, |l| l.resources.clone()),
+    }
+}
+
+/// What a container that does not run waits for, or how it ended; and how the run before ended.
+fn standing(pod: &Pod, container: &Container) -> (Option<WaitingReason>, Option<RunEnd>, Option<RunEnd>) {
+    let before = container.before.clone();
+    let Some(end) = container.run.as_ref().and_then(Run::end) else {
+        let waiting = container.trouble.unwrap_or_default();
+        return ((!container.running()).then_some(waiting), None, before);
+    };
+    let config = pod.config.as_ref();
+    let starts_again = !pod.stopping
+        && pod.over.is_none()
+        && config.is_some_and(|config| !finished(container, config.restart_policy));
+    let back_off = (container.restart.delay_ms > 0).then_some(WaitingReason::CrashLoopBackOff);
+    match container.trouble.or(back_off).filter(|_| starts_again) {
+        Some(waiting) => (Some(waiting), None, Some(end)),
+        None => (None, Some(end), before),
+    }
+}
+
+/// In the words of Kubernetes.
+fn backing_off(uid: &str, pod: &Pod, name: &str, container: &Container) -> String {
+    let (namespace, pod_name) = match &pod.config {
+        Some(config) => (config.namespace.as_str(), config.name.as_str()),
+        None => ("", ""),
+    };
+    let seconds = container.restart.delay_ms / 1000;
+    format!("back-off {seconds}s restarting failed container={name} pod={pod_name}_{namespace}({uid})")
+}
+
+fn troubles(container: &Container) -> String {
     let messages = [
         container.limits_message.as_str(),
         container.cpu_message.as_str(),
         container.message.as_str(),
         container.probe_message(),
     ];
-    let message = messages
-        .into_iter()
-        .filter(|m| !m.is_empty())
-        .collect::<Vec<_>>()
-        .join("; ");
-    ContainerStatus {
-        name: name.to_owned(),
-        running,
-        ready: !stopping && wanted.is_some_and(|w| container.ready(w)),
-        restarts: container.run.map_or(0, |run| run.attempt),
-        pid: container.run.filter(|_| running).map(|run| run.pid),
-        started_at_ms: container.run.map_or(0, |run| run.started_at_ms),
-        exit_code: container.last_exit.map(|exit| exit.code),
-        image_id: container.image_id.clone(),
-        resources: container
-            .in_force
-            .as_ref()
-            .map_or_else(ContainerResources::default, |l| l.resources.clone()),
-        message,
-        ..ContainerStatus::default()
-    }
+    let messages: Vec<&str> = messages.into_iter().filter(|m| !m.is_empty()).collect();
+    messages.join("; ")
 }
 
 /// Why the limits of a container that runs cannot be as wanted, and what they wait for; empty when they are. Each way on which
 /// [`super::cpus`] passes a container by has its word here.
-fn limits(pod: &Pod, wanted: &ContainerConfig, container: Option<&Container>) -> (String, String) {
+fn limits(pod: &Pod, wanted: &ContainerConfig, container: &Container) -> (String, String) {
     let nothing = Default::default();
-    let Some(container) = container.filter(|c| c.running() && !pod.stopping) else {
+    if !container.running() || pod.stopping {
         return nothing;
-    };
+    }
     let in_force = container.in_force.as_ref();
     if in_force.is_some_and(|l| l.resources == wanted.resources) && container.memory_refused.is_none() {
         return nothing;
@@ -234,12 +259,18 @@ fn limits(pod: &Pod, wanted: &ContainerConfig, container: Option<&Container>) ->
 }
 
 /// The pod's own trouble, or else its first container's.
-fn message(pod: &Pod, containers: &[ContainerStatus]) -> String {
+fn message(pod: &Pod, known: &[ContainerConfig]) -> String {
     if !pod.message.is_empty() {
         return pod.message.clone();
     }
-    let first = containers.iter().find(|c| !c.message.is_empty());
-    first
-        .map(|c| format!("container {}: {}", c.name, c.message))
+    let own = known.iter().map(|c| &c.name);
+    let unknown = pod
+        .containers
+        .keys()
+        .filter(|n| !known.iter().any(|c| c.name == **n));
+    own.chain(unknown)
+        .filter_map(|name| Some((name, troubles(pod.containers.get(name)?))))
+        .find(|(_, message)| !message.is_empty())
+        .map(|(name, message)| format!("container {name}: {message}"))
         .unwrap_or_default()
 }

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::{ContainerState, RuntimeError, mounts};
 
+/// Name of the mark of [`PodDir::reduce_to_records`].
+const ENDED: &str = "ended";
+
 /// The agent's directory, as far as pods are concerned.
 #[derive(Clone, Debug)]
 pub struct RuntimeDir {
@@ -81,13 +84,39 @@ impl PodDir {
     /// may be a directory of the host. It may be gone already.
     pub fn remove(&self) -> Result<(), RuntimeError> {
         let failed = |e| RuntimeError::io("remove directory", &self.path, e);
-        if let Some(point) = mounts::below(&self.path).map_err(failed)?.first() {
-            let held = format!("{} is still mounted", point.display());
-            return Err(failed(io::Error::other(held)));
-        }
+        self.nothing_mounted().map_err(failed)?;
         match fs::remove_dir_all(&self.path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(e)),
             _ => Ok(()),
+        }
+    }
+
+    /// Removes everything but the logs and the record of each container's end, and marks the pod as one that holds no more.
+    /// Refused, as [`Self::remove`] is, while anything is mounted below.
+    pub fn reduce_to_records(&self) -> Result<(), RuntimeError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |e| RuntimeError::io("remove", &path, e)
+        };
+        self.nothing_mounted().map_err(failed(&self.path))?;
+        remove_others(&self.path, &["logs", "c", ENDED]).map_err(failed(&self.path))?;
+        for name in names(&self.containers())? {
+            let container = self.container(&name);
+            remove_others(&container, &["state.json"]).map_err(failed(&container))?;
+        }
+        let mark = self.path.join(ENDED);
+        fs::write(&mark, "").map_err(|e| RuntimeError::io("write", &mark, e))
+    }
+
+    /// Nothing is left of the pod but its logs and records.
+    pub fn is_reduced(&self) -> bool {
+        self.path.join(ENDED).exists()
+    }
+
+    fn nothing_mounted(&self) -> io::Result<()> {
+        match mounts::below(&self.path)?.first() {
+            Some(point) => Err(io::Error::other(format!("{} is still mounted", point.display()))),
+            None => Ok(()),
         }
     }
 
@@ -119,6 +148,26 @@ impl PodDir {
     pub(crate) fn libcontainer_root(&self) -> PathBuf {
         self.path.join("rc")
     }
+}
+
+/// Removes what is in a directory under other names.
+fn remove_others(dir: &Path, keep: &[&str]) -> io::Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if keep.iter().any(|name| entry.file_name() == *name) {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn names(dir: &Path) -> Result<Vec<String>, RuntimeError> {

@@ -28,7 +28,7 @@ pub mod volumes;
 
 use std::path::PathBuf;
 
-use gantry_nodeagent_api::Security;
+use gantry_nodeagent_api::{EndReason, Security};
 use serde::{Deserialize, Serialize};
 
 pub use client::{Events, EventsCloser, ShimHandle, own_executable};
@@ -73,6 +73,9 @@ pub struct ContainerStart {
     pub log_path: PathBuf,
     /// Size in bytes at which the log is rotated.
     pub log_max_bytes: u64,
+    /// The file of its cgroup in which the kernel counts those that it killed for want of memory.
+    #[serde(default)]
+    pub oom_events: Option<PathBuf>,
 }
 
 /// Numeric identity of a process.
@@ -113,6 +116,21 @@ pub struct ContainerState {
     pub started_at_ms: u64,
     /// How it ended; `None` while it runs.
     pub exit: Option<ContainerExit>,
+    /// The attempt before, if it is known.
+    #[serde(default)]
+    pub before: Option<EndedAttempt>,
+}
+
+/// An attempt that is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndedAttempt {
+    /// Which.
+    pub attempt: u32,
+    /// Start, in milliseconds since the Unix epoch.
+    pub started_at_ms: u64,
+    /// Its end.
+    pub exit: ContainerExit,
 }
 
 impl ContainerState {
@@ -123,13 +141,22 @@ impl ContainerState {
 }
 
 /// How a container ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerExit {
     /// Exit code; 128 + signal when killed by one.
     pub code: i32,
     /// When, in milliseconds since the Unix epoch.
     pub at_ms: u64,
+    /// The signal that killed it.
+    #[serde(default)]
+    pub signal: Option<i32>,
+    /// Why; `None` in the record of a shim that did not know.
+    #[serde(default)]
+    pub reason: Option<EndReason>,
+    /// Why its program could not be run.
+    #[serde(default)]
+    pub message: String,
 }
 
 /// A shim and its containers.

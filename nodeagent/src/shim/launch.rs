@@ -41,6 +41,22 @@ pub(super) struct Launched {
 enum Report {
     Pid(i32),
     Failed(String),
+    CannotRun(String),
+}
+
+/// Why there is no container.
+#[derive(Debug)]
+pub(super) enum LaunchError {
+    /// It was made, and its program cannot be run: a run that ended at once.
+    CannotRun(String),
+    /// It could not be made.
+    Failed(String),
+}
+
+impl From<String> for LaunchError {
+    fn from(reason: String) -> Self {
+        Self::Failed(reason)
+    }
 }
 
 /// Name of one attempt, unique within the pod.
@@ -48,7 +64,7 @@ pub(super) fn id(start: &ContainerStart) -> String {
     format!("{}-{}", start.name, start.attempt)
 }
 
-pub(super) fn launch(dir: &PodDir, start: &ContainerStart) -> Result<Launched, String> {
+pub(super) fn launch(dir: &PodDir, start: &ContainerStart) -> Result<Launched, LaunchError> {
     let bundle = dir.container(&start.name);
     write_bundle(&bundle, start)?;
     let (stdout, stdout_writer) = output_pipe(start).map_err(|e| words("make a pipe", &e))?;
@@ -164,7 +180,7 @@ pub(crate) fn raise_open_files() {
 }
 
 /// Reads reports until every writer is gone: then the program runs, or a failure was told.
-fn collect(report: OwnedFd) -> Result<Pid, (Option<Pid>, String)> {
+fn collect(report: OwnedFd) -> Result<Pid, (Option<Pid>, LaunchError)> {
     let deadline = Instant::now() + START_TIMEOUT;
     let mut text = Vec::new();
     let mut reader = File::from(report);
@@ -177,30 +193,32 @@ fn collect(report: OwnedFd) -> Result<Pid, (Option<Pid>, String)> {
                 late = true;
                 break;
             }
-            Err(e) => return Err((None, words("wait for the start", &e))),
+            Err(e) => return Err((None, words("wait for the start", &e).into())),
         }
         let mut buffer = [0; 4096];
         match reader.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => text.extend_from_slice(&buffer[..count]),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err((None, words("read from the start", &e))),
+            Err(e) => return Err((None, words("read from the start", &e).into())),
         }
     }
     let mut pid = None;
-    let mut failure = late.then(|| format!("the start took longer than {} s", START_TIMEOUT.as_secs()));
+    let late = late.then(|| format!("the start took longer than {} s", START_TIMEOUT.as_secs()));
+    let mut failure = late.map(LaunchError::Failed);
     for line in text.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
         match serde_json::from_slice(line) {
             Ok(Report::Pid(raw)) => pid = Some(Pid::from_raw(raw)),
-            Ok(Report::Failed(reason)) => failure = failure.or(Some(reason)),
-            Err(_) => failure = failure.or_else(|| Some(String::from_utf8_lossy(line).into_owned())),
+            Ok(Report::Failed(reason)) => failure = failure.or(Some(LaunchError::Failed(reason))),
+            Ok(Report::CannotRun(reason)) => failure = failure.or(Some(LaunchError::CannotRun(reason))),
+            Err(_) => failure = failure.or_else(|| Some(String::from_utf8_lossy(line).into_owned().into())),
         }
     }
     match (pid, failure) {
         (Some(pid), None) => Ok(pid),
         (pid, failure) => Err((
             pid,
-            failure.unwrap_or_else(|| "the start ended without a word".to_owned()),
+            failure.unwrap_or_else(|| "the start ended without a word".to_owned().into()),
         )),
     }
 }
@@ -227,17 +245,23 @@ impl Executor for Program {
             return Ok(());
         };
         let message = format!("cannot run `{}`: {error}", program(spec));
-        // SAFETY: a copy of the shim's pipe, open until the program replaces this process.
-        send(
-            unsafe { BorrowedFd::borrow_raw(self.report) },
-            &Report::Failed(message.clone()),
-        );
+        self.cannot_run(&message);
         Err(ExecutorError::Other(message))
     }
 
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
         die_with(&self.shim).map_err(|e| ExecutorValidationError::ArgValidationError(e.to_string()))?;
-        DefaultExecutor {}.validate(spec)
+        DefaultExecutor {}
+            .validate(spec)
+            .inspect_err(|e| self.cannot_run(&format!("cannot run `{}`: {}", program(spec), chain(e))))
+    }
+}
+
+impl Program {
+    fn cannot_run(&self, message: &str) {
+        // SAFETY: a copy of the shim's pipe, open until the program replaces this process.
+        let report = unsafe { BorrowedFd::borrow_raw(self.report) };
+        send(report, &Report::CannotRun(message.to_owned()));
     }
 }
 

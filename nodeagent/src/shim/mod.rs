@@ -7,6 +7,7 @@
 mod daemon;
 pub(crate) mod launch;
 mod log;
+mod oom;
 mod server;
 mod spec;
 

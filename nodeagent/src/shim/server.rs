@@ -1,5 +1,7 @@
 //! The shim's loop: requests, ends of children, output.
 
+mod start;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Write};
@@ -7,7 +9,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use gantry_nodeagent_api::is_container_name;
+use gantry_nodeagent_api::EndReason;
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::sys::signalfd::SignalFd;
@@ -15,8 +17,9 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::launch::{self, Launched};
+use super::launch;
 use super::log::{LogFile, Stream};
+use super::oom::OomCount;
 use crate::runtime::{
     ContainerExit, ContainerStart, ContainerState, PodDir, Reply, Request, ShimStatus, read_line, write_line,
 };
@@ -43,6 +46,7 @@ struct Open {
     start: ContainerStart,
     log: LogFile,
     streams: Vec<Stream>,
+    oom: Option<OomCount>,
 }
 
 impl Server {
@@ -59,10 +63,8 @@ impl Server {
         };
         for mut state in known {
             if state.exit.is_none() {
-                state.exit = Some(ContainerExit {
-                    code: 128 + nix::libc::SIGKILL,
-                    at_ms: now_ms(),
-                });
+                let signal = Some(nix::libc::SIGKILL);
+                state.exit = Some(end(128 + nix::libc::SIGKILL, signal, EndReason::Error));
                 server.record(&state)?;
             }
             server
@@ -119,19 +121,19 @@ impl Server {
     fn reap(&mut self) -> io::Result<()> {
         while let Ok(Some(_)) = self.signals.read_signal() {}
         loop {
-            let (pid, code) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (pid, code),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, 128 + signal as i32),
+            let (pid, code, signal) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, code, None),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, 128 + signal as i32, Some(signal as i32)),
                 Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(()),
                 Ok(_) | Err(Errno::EINTR) => continue,
                 Err(e) => return Err(e.into()),
             };
-            self.ended(pid, code);
+            self.ended(pid, code, signal);
         }
     }
 
     /// Children that are no container's first process (steps of a start, orphans) are only reaped.
-    fn ended(&mut self, pid: Pid, code: i32) {
+    fn ended(&mut self, pid: Pid, code: i32, signal: Option<i32>) {
         let pid = pid.as_raw().unsigned_abs();
         let Some(container) = self
             .containers
@@ -140,18 +142,28 @@ impl Server {
         else {
             return;
         };
+        let mut reason = if code == 0 {
+            EndReason::Completed
+        } else {
+            EndReason::Error
+        };
         if let Some(mut open) = container.open.take() {
             for mut stream in open.streams {
                 stream.drain(&mut open.log);
             }
+            if code != 0 && open.oom.is_some_and(|oom| oom.has_risen()) {
+                reason = EndReason::OomKilled;
+            }
             launch::forget(&self.dir, &open.start);
         }
-        container.state.exit = Some(ContainerExit {
-            code,
-            at_ms: now_ms(),
-        });
+        container.state.exit = Some(end(code, signal, reason));
         let state = container.state.clone();
-        if let Err(e) = self.record(&state) {
+        self.record_end(&state);
+        self.tell(&state);
+    }
+
+    fn record_end(&self, state: &ContainerState) {
+        if let Err(e) = self.record(state) {
             // A full disk must not end the pod's other containers; who listens hears of it, and `status` knows.
             let _ = writeln!(
                 io::stderr(),
@@ -159,7 +171,6 @@ impl Server {
                 state.name
             );
         }
-        self.tell(&state);
     }
 
     fn serve(&mut self) {
@@ -200,83 +211,6 @@ impl Server {
             Request::Subscribe => Err("a subscription is no question".to_owned()),
         };
         outcome.unwrap_or_else(|message| Reply::Error { message })
-    }
-
-    fn start(&mut self, start: ContainerStart) -> Result<ContainerState, String> {
-        let name = start.name.clone();
-        // It becomes a part of paths.
-        if !is_container_name(&name) {
-            return Err(format!(
-                "`{name}` is no container name: use lower-case letters, digits and `-`"
-            ));
-        }
-        if let Some(former) = self.containers.get(&name) {
-            if former.open.is_some() {
-                return Err(format!(
-                    "container `{name}` is running (attempt {})",
-                    former.state.attempt
-                ));
-            }
-            if start.attempt <= former.state.attempt {
-                return Err(format!(
-                    "attempt {} of container `{name}` is over",
-                    former.state.attempt
-                ));
-            }
-        }
-        let failed = |reason: String| format!("cannot start container `{name}`: {reason}");
-        let log = LogFile::open(start.log_path.clone(), start.log_max_bytes)
-            .map_err(|e| failed(format!("cannot open its log {}: {e}", start.log_path.display())))?;
-        let Launched { pid, stdout, stderr } = launch::launch(&self.dir, &start)
-            .inspect_err(|_| self.kill_strays())
-            .map_err(failed)?;
-        let state = ContainerState {
-            name: name.clone(),
-            attempt: start.attempt,
-            pid,
-            started_at_ms: now_ms(),
-            exit: None,
-        };
-        let streams = vec![Stream::new("stdout", stdout), Stream::new("stderr", stderr)];
-        let open = Some(Open { start, log, streams });
-        self.containers.insert(
-            name.clone(),
-            Container {
-                state: state.clone(),
-                open,
-            },
-        );
-        if let Err(e) = self.record(&state) {
-            // Without a record a later agent would not know of it. Its end is recorded like any other, if that works.
-            let _ = kill(
-                Pid::from_raw(pid.cast_signed()),
-                nix::sys::signal::Signal::SIGKILL,
-            );
-            return Err(format!("cannot record the start of container `{name}`: {e}"));
-        }
-        self.tell(&state);
-        Ok(state)
-    }
-
-    /// Ends what a failed start may have left: children that are no container's first process (`proc_tid_children(5)`).
-    fn kill_strays(&self) {
-        let children = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
-        for pid in children
-            .split_whitespace()
-            .filter_map(|pid| pid.parse::<u32>().ok())
-        {
-            if !self
-                .containers
-                .values()
-                .any(|c| c.open.is_some() && c.state.pid == pid)
-            {
-                // ESRCH: it has just ended by itself.
-                let _ = kill(
-                    Pid::from_raw(pid.cast_signed()),
-                    nix::sys::signal::Signal::SIGKILL,
-                );
-            }
-        }
     }
 
     fn signal(&self, name: &str, signal: i32) -> Result<(), String> {
@@ -324,6 +258,17 @@ impl Server {
         file.write_all(&serde_json::to_vec(state)?)?;
         file.sync_all()?;
         fs::rename(&beside, &path)
+    }
+}
+
+/// An end at this moment.
+fn end(code: i32, signal: Option<i32>, reason: EndReason) -> ContainerExit {
+    ContainerExit {
+        code,
+        at_ms: now_ms(),
+        signal,
+        reason: Some(reason),
+        message: String::new(),
     }
 }
 

@@ -126,6 +126,7 @@ impl Node {
             cgroup: self.cgroups.container_path(uid, name),
             log_path: pod.path().join(format!("{name}.log")),
             log_max_bytes: LOG_MAX_BYTES,
+            oom_events: None,
         }
     }
 

@@ -144,7 +144,7 @@ impl Lab {
                 .sessions
                 .as_ref()
                 .map(|_| self.sessions.get(uid).copied().unwrap_or(0)),
-            message: String::new(),
+            ..PodStatus::default()
         }
     }
 

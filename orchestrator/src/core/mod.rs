@@ -7,6 +7,7 @@ mod action;
 mod agents;
 mod births;
 mod bootstrap;
+mod containerstatus;
 mod crowd;
 mod deployment;
 mod drain;

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use gantry_nodeagent_api::{ContainerStatus, PodPhase, PodStatus};
-use gantry_plan::ContainerPlacement;
+use gantry_nodeagent_api::{ContainerStatus, PodPhase, PodReason, PodStatus};
 use k8s_openapi::api::core::v1 as k8s;
 
 use super::agents::Agent;
 use super::world::{Key, Work};
-use super::{meta, pods, size};
+use super::{containerstatus, meta, pods};
 
 /// An agent that has just connected may have just started, and not have probed its pods yet: for so long a container that was
 /// ready and still runs is not taken for unready, or a restart of the agent would take traffic away.
@@ -35,10 +34,13 @@ pub fn run(work: &mut Work<'_>) {
         let Some(agent) = agents.get(node) else { continue };
         let Some(report) = &agent.status else { continue };
         match report.pods.get(meta::uid(&pod.metadata)) {
+            // What is known of its end is all that there will be.
+            Some(_) if pods::is_over(&pod) => {}
             Some(status) => observe(work, &key, status, agent),
             None if pods::is_stopping(&pod) && is_gone(work, node, &pod) && !is_held(&pod) => {
                 work.remove::<k8s::Pod>(&key);
             }
+            None if pods::is_over(&pod) => {}
             None => absent(work, &key),
         }
     }
@@ -108,34 +110,46 @@ fn observe(work: &mut Work<'_>, key: &Key, seen: &PodStatus, agent: &Agent) {
         .collect();
     let initialized = seen.phase != PodPhase::Pending;
     let spared = fresh && pods::is_ready(pod) && runs_on(pod, seen);
+    let uid = meta::uid(&pod.metadata).to_owned();
     let status = pods::status_mut(pod);
     let phase = match seen.phase {
         PodPhase::Pending => "Pending",
-        PodPhase::Running | PodPhase::Stopping => "Running",
+        // It keeps the phase that it had.
+        PodPhase::Stopping => status.phase.as_deref().unwrap_or("Running"),
+        PodPhase::Running => "Running",
         PodPhase::Succeeded => "Succeeded",
         PodPhase::Failed => "Failed",
     };
     status.phase = Some(phase.to_owned());
-    status.message = (!seen.message.is_empty()).then(|| seen.message.clone());
+    (status.reason, status.message) = said(seen);
     status.host_ip = host;
-    if seen.started_at_ms > 0 {
-        status.start_time = Some(meta::time(seen.started_at_ms));
-    }
-    status.container_statuses = Some(
-        seen.containers
-            .iter()
-            .map(|c| container(c, &images, granted.iter().find(|g| g.name == c.name)))
-            .collect(),
-    );
+    let containers = seen.containers.iter().map(|c| {
+        let image = images.get(&c.name).map_or("", String::as_str);
+        let granted = granted.iter().find(|g| g.name == c.name);
+        containerstatus::container(&uid, c, image, granted)
+    });
+    status.container_statuses = Some(containers.collect());
     let ready = (seen.ready || spared) && seen.phase == PodPhase::Running;
-    let (reason, message) = if ready {
-        ("", "")
-    } else {
-        ("ContainersNotReady", seen.message.as_str())
+    let (reason, message) = match seen.phase {
+        _ if ready => ("", ""),
+        PodPhase::Succeeded => ("PodCompleted", ""),
+        PodPhase::Failed => ("PodFailed", seen.message.as_str()),
+        _ => ("ContainersNotReady", seen.message.as_str()),
     };
     pods::set_condition(pod, "Initialized", initialized, "", "", now_ms);
     for condition in ["ContainersReady", "Ready"] {
         pods::set_condition(pod, condition, ready, reason, message, now_ms);
+    }
+}
+
+/// Reason and message of the pod itself.
+fn said(seen: &PodStatus) -> (Option<String>, Option<String>) {
+    match seen.reason {
+        Some(PodReason::DeadlineExceeded) => (
+            Some("DeadlineExceeded".to_owned()),
+            Some("Pod was active on the node longer than the specified deadline".to_owned()),
+        ),
+        None => (None, (!seen.message.is_empty()).then(|| seen.message.clone())),
     }
 }
 
@@ -155,73 +169,14 @@ fn runs_on(pod: &k8s::Pod, seen: &PodStatus) -> bool {
     !seen.containers.is_empty() && seen.containers.iter().all(same)
 }
 
-fn container(
-    seen: &ContainerStatus,
-    images: &BTreeMap<String, String>,
-    granted: Option<&ContainerPlacement>,
-) -> k8s::ContainerStatus {
-    let started_at = (seen.started_at_ms > 0).then(|| meta::time(seen.started_at_ms));
-    let ended = seen.exit_code.map(|exit_code| k8s::ContainerStateTerminated {
-        exit_code,
-        reason: Some(if exit_code == 0 { "Completed" } else { "Error" }.to_owned()),
-        ..Default::default()
-    });
-    let state = if seen.running {
-        k8s::ContainerState {
-            running: Some(k8s::ContainerStateRunning { started_at }),
-            ..Default::default()
-        }
-    } else if let (Some(ended), true) = (&ended, seen.message.is_empty()) {
-        k8s::ContainerState {
-            terminated: Some(ended.clone()),
-            ..Default::default()
-        }
-    } else {
-        let reason = if seen.restarts > 0 {
-            "CrashLoopBackOff"
-        } else {
-            "ContainerCreating"
-        };
-        let message = (!seen.message.is_empty()).then(|| seen.message.clone());
-        let waiting = k8s::ContainerStateWaiting {
-            reason: Some(reason.to_owned()),
-            message,
-        };
-        k8s::ContainerState {
-            waiting: Some(waiting),
-            ..Default::default()
-        }
-    };
-    let last_state = ended
-        .filter(|_| seen.running)
-        .map(|terminated| k8s::ContainerState {
-            terminated: Some(terminated),
-            ..Default::default()
-        });
-    let allocated = granted.map(size::allocated).unwrap_or_default();
-    k8s::ContainerStatus {
-        name: seen.name.clone(),
-        image: images.get(&seen.name).cloned().unwrap_or_default(),
-        image_id: seen.image_id.clone(),
-        container_id: seen.pid.map(|pid| format!("gantry://{pid}")),
-        ready: seen.ready,
-        started: Some(seen.running),
-        restart_count: i32::try_from(seen.restarts).unwrap_or(i32::MAX),
-        state: Some(state),
-        last_state,
-        resources: Some(size::in_force(&seen.resources, &allocated)),
-        allocated_resources: Some(allocated),
-        ..Default::default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use gantry_nodeagent_api::{Hello, NodeStatus};
+    use gantry_nodeagent_api::{Hello, NodeStatus, PodDesired, RunEnd};
     use serde_json::json;
 
+    use super::super::lab::Lab;
     use super::super::world::{Object, Settings, World};
     use super::*;
 
@@ -263,5 +218,70 @@ mod tests {
         run(&mut work);
         let left: Vec<&str> = work.objects.pods.keys().map(|k| k.name.as_str()).collect();
         assert_eq!(left, ["p1", "pn1"]);
+    }
+
+    /// A pod that asks for three exclusive CPUs.
+    fn job(name: &str) -> Object {
+        let metadata = json!({"name": name, "namespace": "default", "uid": format!("0000000{name}"),
+            "annotations": {"gantry.dev/extras": r#"{"exclusive": {"c": {"count": 3}}}"#}});
+        let spec = json!({"restartPolicy": "Never", "activeDeadlineSeconds": 60, "containers": [{"name": "c", "image": "i"}]});
+        let pod = json!({"metadata": metadata, "spec": spec});
+        Object::Pod(Arc::new(serde_json::from_value(pod).unwrap()))
+    }
+
+    #[test]
+    fn what_an_ended_pod_held_is_given_to_others() {
+        let mut lab = Lab::new(&["n"]);
+        lab.world.objects.put(job("a"));
+        lab.settle();
+        let config = lab.world.configs["n"].pods["0000000a"].clone();
+        let (cpus, address) = (config.containers[0].resources.cpus.clone(), config.address);
+        assert!(cpus.len() == 3 && address.is_some() && config.deadline_ms.is_some());
+        lab.obey();
+        lab.settle();
+        let end = RunEnd {
+            finished_at_ms: 2_000,
+            ..RunEnd::default()
+        };
+        let mut seen = PodStatus {
+            phase: PodPhase::Succeeded,
+            cpus,
+            address,
+            containers: vec![ContainerStatus {
+                name: "c".to_owned(),
+                ended: Some(end),
+                ..ContainerStatus::default()
+            }],
+            ..PodStatus::default()
+        };
+        lab.world.objects.put(job("b"));
+        let report = |lab: &mut Lab, seen: &PodStatus| {
+            let generation = lab.world.configs["n"].generation;
+            let status = NodeStatus {
+                accepted: generation,
+                applied: generation,
+                pods: [("0000000a".to_owned(), seen.clone())].into(),
+                ..NodeStatus::default()
+            };
+            lab.world.agents.reported("n", status, lab.now_ms);
+            lab.settle();
+        };
+        report(&mut lab, &seen);
+        let pod = |lab: &Lab, name: &str| lab.world.objects.pods[&Key::new("default", name)].clone();
+        assert_eq!(pods::phase(&pod(&lab, "a")), "Succeeded");
+        assert_eq!(lab.world.configs["n"].pods["0000000a"].desired, PodDesired::Keep);
+        let condition = pods::find(&pod(&lab, "a"), "Ready").unwrap().reason.clone();
+        assert_eq!(condition.as_deref(), Some("PodCompleted"));
+        seen.cpus = Default::default();
+        seen.address = None;
+        seen.phase = PodPhase::Stopping;
+        report(&mut lab, &seen);
+        assert_eq!(pods::phase(&pod(&lab, "a")), "Succeeded", "an end is for good");
+        seen.phase = PodPhase::Succeeded;
+        report(&mut lab, &seen);
+        assert!(!lab.world.plan.placements.contains_key("0000000a"));
+        let heir = &lab.world.configs["n"].pods["0000000b"];
+        assert_eq!(heir.containers[0].resources.cpus.len(), 3);
+        assert!(lab.world.configs["n"].faults(|_| false).is_empty());
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use gantry_nodeagent_api::PodDesired;
 use gantry_plan::{Outcome, Placement};
 use k8s_openapi::api::core::v1::{Node, Pod};
 
@@ -155,11 +156,13 @@ impl Addresses {
 }
 
 fn all_addresses(work: &Work<'_>) -> BTreeSet<Ipv4Addr> {
-    let pods = work.objects.pods.values().filter_map(|p| pods::address(p));
-    let told = work
-        .sent
-        .values()
-        .flat_map(|c| c.pods.values().filter_map(|p| p.address));
+    // A pod that has ended has none any more, whatever its status says.
+    let pods = work.objects.pods.values().filter(|p| !pods::is_over(p));
+    let pods = pods.filter_map(|p| pods::address(p));
+    let told = work.sent.values().flat_map(|c| c.pods.values());
+    let told = told
+        .filter(|p| p.desired != PodDesired::Keep)
+        .filter_map(|p| p.address);
     let reports = work.agents.iter().filter_map(|(_, a)| a.status.as_ref());
     let reported = reports.flat_map(|r| r.pods.values().filter_map(|p| p.address));
     pods.chain(told).chain(reported).collect()

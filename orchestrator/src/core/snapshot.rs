@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use gantry_api::{NodeTopology, labels};
+use gantry_nodeagent_api::{PodPhase, PodStatus};
 use gantry_plan::{
     AntiAffinity, ContainerRequest, Held, NodeState, NumaPolicy, Placement, Plan, PodRequest, Snapshot,
 };
@@ -63,7 +64,8 @@ fn wants_place(pod: &Pod) -> bool {
 fn node_state(node: &Node, topology: &NodeTopology, agents: &Agents) -> NodeState {
     let agent = agents.get(meta::name(&node.metadata));
     let report = agent.and_then(|a| a.status.as_ref());
-    let reported = report.into_iter().flat_map(|r| &r.pods).map(|(uid, pod)| {
+    let reported = report.into_iter().flat_map(|r| &r.pods);
+    let reported = reported.filter(|(_, pod)| holds(pod)).map(|(uid, pod)| {
         (
             uid.clone(),
             Held {
@@ -86,6 +88,12 @@ fn node_state(node: &Node, topology: &NodeTopology, agents: &Agents) -> NodeStat
         schedulable: nodes::is_schedulable(node, agent),
         held,
     }
+}
+
+/// Of a pod that has ended there may be nothing left but its logs.
+fn holds(seen: &PodStatus) -> bool {
+    let over = matches!(seen.phase, PodPhase::Succeeded | PodPhase::Failed);
+    !over || seen.address.is_some() || seen.memory_bytes > 0 || !seen.cpus.is_empty()
 }
 
 /// What a pod asks. On a node that has not reported yet (what it holds is not known), or while it stops, it asks for what it has.

@@ -25,41 +25,6 @@ pub(super) fn joined(parts: impl Iterator<Item = String>, none: &str) -> Value {
     Value::String(if text.is_empty() { none.to_owned() } else { text })
 }
 
-pub(super) fn pod_ready(pod: &Value) -> Value {
-    let statuses = list(pod, "/status/containerStatuses");
-    let ready = statuses.iter().filter(|c| at(c, "/ready") == true).count();
-    json!(format!("{ready}/{}", list(pod, "/spec/containers").len()))
-}
-
-pub(super) fn pod_status(pod: &Value) -> Value {
-    if !at(pod, "/metadata/deletionTimestamp").is_null() {
-        return json!("Terminating");
-    }
-    let waiting = list(pod, "/status/containerStatuses")
-        .iter()
-        .flat_map(|c| {
-            [
-                text(c, "/state/waiting/reason"),
-                text(c, "/state/terminated/reason"),
-            ]
-        })
-        .find(|reason| !reason.is_empty());
-    let reason = match text(pod, "/status/reason") {
-        "" => waiting.unwrap_or(text(pod, "/status/phase")),
-        reason => reason,
-    };
-    json!(if reason.is_empty() { "Pending" } else { reason })
-}
-
-pub(super) fn pod_restarts(pod: &Value) -> Value {
-    json!(
-        list(pod, "/status/containerStatuses")
-            .iter()
-            .map(|c| count(c, "/restartCount"))
-            .sum::<i64>()
-    )
-}
-
 pub(super) fn or_none(value: &Value, pointer: &str) -> Value {
     let found = text(value, pointer);
     json!(if found.is_empty() { "<none>" } else { found })

@@ -5,11 +5,11 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::cells::{
-    count, event_object, event_seen, node_address, node_roles, node_status, or_none, pod_ready, pod_restarts,
-    pod_status, selector_text, service_ports, size, slice_endpoints, slice_ports, template_parts,
-    topology_cpus, topology_held,
+    count, event_object, event_seen, node_address, node_roles, node_status, or_none, selector_text,
+    service_ports, size, slice_endpoints, slice_ports, template_parts, topology_cpus, topology_held,
 };
 use super::path::{at, text};
+use super::podcells::{pod_ready, pod_restarts, pod_status};
 
 /// How a column gets its value.
 #[derive(Clone, Copy)]
@@ -103,7 +103,7 @@ pub(super) const NODE: &[Column] = &[
 pub(super) const POD: &[Column] = &[
     shown("Ready", Cell::Of(pod_ready)),
     shown("Status", Cell::Of(pod_status)),
-    number("Restarts", Cell::Of(pod_restarts)),
+    shown("Restarts", Cell::Of(pod_restarts)),
     AGE,
     wide("IP", Cell::Of(|pod| or_none(pod, "/status/podIP"))),
     wide("Node", Cell::Of(|pod| or_none(pod, "/spec/nodeName"))),

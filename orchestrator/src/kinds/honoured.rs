@@ -8,6 +8,7 @@ const POD_SPEC: &[&str] = &[
     "containers",
     "volumes",
     "restartPolicy",
+    "activeDeadlineSeconds",
     "terminationGracePeriodSeconds",
     "nodeName",
     "nodeSelector",

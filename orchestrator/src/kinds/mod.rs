@@ -9,6 +9,7 @@ mod honoured;
 mod names;
 mod packages;
 mod path;
+mod podcells;
 mod podenv;
 mod podspec;
 mod podvolumes;

@@ -48,7 +48,28 @@ pub(super) fn spec(spec: &Value, path: &str, errors: &mut Errors) {
             probe(container, field, &here, errors);
         }
     }
+    policies(spec, path, errors);
     podvolumes::check(spec, path, errors);
+}
+
+/// When a pod starts again, and when it has to have ended.
+fn policies(spec: &Value, path: &str, errors: &mut Errors) {
+    let policy = text(spec, "/restartPolicy");
+    if !["", "Always", "OnFailure", "Never"].contains(&policy) {
+        let message = format!("{policy:?} is not one of Always, OnFailure, Never");
+        errors.push(FieldError::invalid(format!("{path}.restartPolicy"), message));
+    }
+    let deadline = at(spec, "/activeDeadlineSeconds");
+    if deadline
+        .as_i64()
+        .is_some_and(|seconds| !(1..=i64::from(i32::MAX)).contains(&seconds))
+    {
+        let message = format!("{deadline} is not a number of seconds from 1 to {}", i32::MAX);
+        errors.push(FieldError::invalid(
+            format!("{path}.activeDeadlineSeconds"),
+            message,
+        ));
+    }
 }
 
 fn not_a_quantity(field: String, quantity: &Value) -> FieldError {

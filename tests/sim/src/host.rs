@@ -20,7 +20,7 @@ pub(crate) struct HostContainer {
 impl HostContainer {
     /// It has a process.
     pub fn running(&self) -> bool {
-        self.run.is_some_and(|run| run.exit.is_none())
+        self.run.as_ref().is_some_and(|run| run.exit.is_none())
     }
 }
 
@@ -29,6 +29,8 @@ impl HostContainer {
 pub(crate) struct HostPod {
     /// Its shim lives.
     pub shim: bool,
+    /// It has ended, and only records are left.
+    pub released: bool,
     /// What it was prepared from.
     pub config: Option<PodConfig>,
     /// Its containers.
@@ -83,8 +85,12 @@ impl Host {
                 let host = self.pods.entry(uid.to_owned()).or_default();
                 let slot = host.containers.entry(container.clone()).or_default();
                 // A start that was carried out before the agent crashed is not carried out twice.
-                let run = slot.run.filter(|run| run.attempt >= *attempt).unwrap_or(fresh);
-                slot.run = Some(run);
+                let run = slot
+                    .run
+                    .clone()
+                    .filter(|run| run.attempt >= *attempt)
+                    .unwrap_or(fresh);
+                slot.run = Some(run.clone());
                 PodDone::Started(run)
             }
             PodOp::Signal { containers, .. } => {
@@ -92,6 +98,13 @@ impl Host {
                     ended.extend(self.end(uid, name, 143, now_ms).map(|run| (name.clone(), run)));
                 }
                 PodDone::Signalled
+            }
+            PodOp::Release { .. } => {
+                let host = self.pods.entry(uid.to_owned()).or_default();
+                host.shim = false;
+                host.released = true;
+                host.containers.values_mut().for_each(|c| c.limits = None);
+                PodDone::Released
             }
             PodOp::Teardown => {
                 self.pods.remove(uid);
@@ -113,8 +126,8 @@ impl Host {
         if run.exit.is_some() {
             return None;
         }
-        run.exit = Some(Exit { code, at_ms: now_ms });
-        Some(*run)
+        run.exit = Some(Exit::with(code, now_ms));
+        Some(run.clone())
     }
 
     /// Power off and on: disks stay, nothing else.
@@ -132,7 +145,8 @@ impl Host {
     /// What a starting agent finds.
     pub fn observe(&self) -> Observed {
         let container = |c: &HostContainer| ObservedContainer {
-            run: c.run,
+            run: c.run.clone(),
+            before: None,
             limits: c
                 .limits
                 .as_ref()
@@ -141,6 +155,7 @@ impl Host {
         };
         let pod = |p: &HostPod| ObservedPod {
             shim: p.shim,
+            released: p.released,
             containers: p
                 .containers
                 .iter()

@@ -86,6 +86,7 @@ impl From<&PodConfig> for proto::PodConfig {
             desired: match m.desired {
                 PodDesired::Run => proto::PodDesired::Run,
                 PodDesired::Stop => proto::PodDesired::Stop,
+                PodDesired::Keep => proto::PodDesired::Keep,
             }
             .into(),
             address: m.address.map(|a| a.to_string()),
@@ -109,6 +110,7 @@ impl From<&PodConfig> for proto::PodConfig {
                 path: s.path.clone(),
                 metric: s.metric.clone(),
             }),
+            deadline_ms: m.deadline_ms,
         }
     }
 }
@@ -120,6 +122,7 @@ impl TryFrom<proto::PodConfig> for PodConfig {
         let desired = match w.desired() {
             proto::PodDesired::Run => PodDesired::Run,
             proto::PodDesired::Stop => PodDesired::Stop,
+            proto::PodDesired::Keep => PodDesired::Keep,
             proto::PodDesired::Unspecified => return Err(InvalidMessage::new("desired", "unknown value")),
         };
         let restart_policy = match w.restart_policy() {
@@ -149,6 +152,7 @@ impl TryFrom<proto::PodConfig> for PodConfig {
                     metric: s.metric,
                 })
             })?,
+            deadline_ms: w.deadline_ms,
         })
     }
 }

@@ -4,8 +4,8 @@ use gantry_topology::{Cpu, NumaNode, Topology};
 
 use super::{InvalidMessage, list, map, optional, parse, parse_opt, required};
 use crate::{
-    ContainerStatus, Generation, Hello, NetworkCounters, NodeStatus, PodPhase, PodStatus, ServiceFault,
-    ServiceFaultReason, proto,
+    ContainerStatus, EndReason, Generation, Hello, NetworkCounters, NodeStatus, PodPhase, PodReason,
+    PodStatus, RunEnd, ServiceFault, ServiceFaultReason, WaitingReason, proto,
 };
 
 impl From<&Hello> for proto::Hello {
@@ -200,6 +200,11 @@ impl From<&PodStatus> for proto::PodStatus {
             containers: m.containers.iter().map(Into::into).collect(),
             sessions: m.sessions,
             message: m.message.clone(),
+            reason: match m.reason {
+                None => proto::PodReason::Unspecified,
+                Some(PodReason::DeadlineExceeded) => proto::PodReason::DeadlineExceeded,
+            }
+            .into(),
         }
     }
 }
@@ -216,6 +221,10 @@ impl TryFrom<proto::PodStatus> for PodStatus {
             proto::PodPhase::Failed => PodPhase::Failed,
             proto::PodPhase::Unspecified => return Err(InvalidMessage::new("phase", "unknown value")),
         };
+        let reason = match w.reason() {
+            proto::PodReason::Unspecified => None,
+            proto::PodReason::DeadlineExceeded => Some(PodReason::DeadlineExceeded),
+        };
         Ok(Self {
             phase,
             ready: w.ready,
@@ -226,6 +235,7 @@ impl TryFrom<proto::PodStatus> for PodStatus {
             containers: list("containers", w.containers, TryInto::try_into)?,
             sessions: w.sessions,
             message: w.message,
+            reason,
         })
     }
 }
@@ -239,12 +249,14 @@ impl From<&ContainerStatus> for proto::ContainerStatus {
             restarts: m.restarts,
             pid: m.pid,
             started_at_ms: m.started_at_ms,
-            exit_code: m.exit_code,
             image_id: m.image_id.clone(),
             resources: Some((&m.resources).into()),
             message: m.message.clone(),
             limits_message: m.limits_message.clone(),
             limits_wait: m.limits_wait.clone(),
+            waiting: waiting(m.waiting).into(),
+            ended: m.ended.as_ref().map(Into::into),
+            last_ended: m.last_ended.as_ref().map(Into::into),
         }
     }
 }
@@ -253,6 +265,7 @@ impl TryFrom<proto::ContainerStatus> for ContainerStatus {
     type Error = InvalidMessage;
 
     fn try_from(w: proto::ContainerStatus) -> Result<Self, InvalidMessage> {
+        let waiting = waits(w.waiting());
         Ok(Self {
             name: w.name,
             running: w.running,
@@ -260,7 +273,6 @@ impl TryFrom<proto::ContainerStatus> for ContainerStatus {
             restarts: w.restarts,
             pid: w.pid,
             started_at_ms: w.started_at_ms,
-            exit_code: w.exit_code,
             image_id: w.image_id,
             resources: required(
                 "resources",
@@ -269,6 +281,80 @@ impl TryFrom<proto::ContainerStatus> for ContainerStatus {
             message: w.message,
             limits_message: w.limits_message,
             limits_wait: w.limits_wait,
+            waiting,
+            ended: optional("ended", w.ended, TryInto::try_into)?,
+            last_ended: optional("lastEnded", w.last_ended, TryInto::try_into)?,
+        })
+    }
+}
+
+fn waiting(m: Option<WaitingReason>) -> proto::WaitingReason {
+    use proto::WaitingReason as Wire;
+    match m {
+        None => Wire::Unspecified,
+        Some(WaitingReason::ContainerCreating) => Wire::ContainerCreating,
+        Some(WaitingReason::PodInitializing) => Wire::PodInitializing,
+        Some(WaitingReason::CrashLoopBackOff) => Wire::CrashLoopBackOff,
+        Some(WaitingReason::ErrImagePull) => Wire::ErrImagePull,
+        Some(WaitingReason::ImagePullBackOff) => Wire::ImagePullBackOff,
+        Some(WaitingReason::CreateContainerConfigError) => Wire::CreateContainerConfigError,
+        Some(WaitingReason::CreateContainerError) => Wire::CreateContainerError,
+    }
+}
+
+fn waits(w: proto::WaitingReason) -> Option<WaitingReason> {
+    use proto::WaitingReason as Wire;
+    match w {
+        Wire::Unspecified => None,
+        Wire::ContainerCreating => Some(WaitingReason::ContainerCreating),
+        Wire::PodInitializing => Some(WaitingReason::PodInitializing),
+        Wire::CrashLoopBackOff => Some(WaitingReason::CrashLoopBackOff),
+        Wire::ErrImagePull => Some(WaitingReason::ErrImagePull),
+        Wire::ImagePullBackOff => Some(WaitingReason::ImagePullBackOff),
+        Wire::CreateContainerConfigError => Some(WaitingReason::CreateContainerConfigError),
+        Wire::CreateContainerError => Some(WaitingReason::CreateContainerError),
+    }
+}
+
+impl From<&RunEnd> for proto::RunEnd {
+    fn from(m: &RunEnd) -> Self {
+        Self {
+            attempt: m.attempt,
+            exit_code: m.exit_code,
+            signal: m.signal,
+            reason: match m.reason {
+                EndReason::Completed => proto::EndReason::Completed,
+                EndReason::Error => proto::EndReason::Error,
+                EndReason::OomKilled => proto::EndReason::OomKilled,
+                EndReason::StartError => proto::EndReason::StartError,
+            }
+            .into(),
+            message: m.message.clone(),
+            started_at_ms: m.started_at_ms,
+            finished_at_ms: m.finished_at_ms,
+        }
+    }
+}
+
+impl TryFrom<proto::RunEnd> for RunEnd {
+    type Error = InvalidMessage;
+
+    fn try_from(w: proto::RunEnd) -> Result<Self, InvalidMessage> {
+        let reason = match w.reason() {
+            proto::EndReason::Completed => EndReason::Completed,
+            proto::EndReason::Error => EndReason::Error,
+            proto::EndReason::OomKilled => EndReason::OomKilled,
+            proto::EndReason::StartError => EndReason::StartError,
+            proto::EndReason::Unspecified => return Err(InvalidMessage::new("reason", "unknown value")),
+        };
+        Ok(Self {
+            attempt: w.attempt,
+            exit_code: w.exit_code,
+            signal: w.signal,
+            reason,
+            message: w.message,
+            started_at_ms: w.started_at_ms,
+            finished_at_ms: w.finished_at_ms,
         })
     }
 }

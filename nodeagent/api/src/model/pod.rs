@@ -17,6 +17,8 @@ pub enum PodDesired {
     Run,
     /// Stop it (SIGTERM, grace, SIGKILL) and release what it holds. Absent from the configuration means the same.
     Stop,
+    /// It has ended for good: it holds nothing but its logs and the record of its end, and never runs again.
+    Keep,
 }
 
 /// One pod, exactly.
@@ -47,6 +49,9 @@ pub struct PodConfig {
     pub volumes: BTreeMap<String, Volume>,
     /// Where the number of live sessions is read, if the function tells it.
     pub sessions: Option<SessionProbe>,
+    /// When it is stopped if it has not ended before, and counts as failed; milliseconds since the Unix epoch.
+    #[serde(default)]
+    pub deadline_ms: Option<u64>,
 }
 
 /// When the agent starts a container again.

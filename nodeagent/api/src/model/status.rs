@@ -67,6 +67,17 @@ pub struct PodStatus {
     pub sessions: Option<u64>,
     /// The last error in words; empty when all is well.
     pub message: String,
+    /// Why the node has ended it, if it has.
+    #[serde(default)]
+    pub reason: Option<PodReason>,
+}
+
+/// Why a node ends a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PodReason {
+    /// Its deadline came before its end.
+    DeadlineExceeded,
 }
 
 /// One container as seen.
@@ -85,8 +96,15 @@ pub struct ContainerStatus {
     pub pid: Option<u32>,
     /// Milliseconds since the Unix epoch of the last start.
     pub started_at_ms: u64,
-    /// Exit code of the last run; 128 + signal when killed.
-    pub exit_code: Option<i32>,
+    /// Why it does not run, although it is going to.
+    #[serde(default)]
+    pub waiting: Option<WaitingReason>,
+    /// How it ended, while it neither runs nor waits.
+    #[serde(default)]
+    pub ended: Option<RunEnd>,
+    /// How the run before the present one ended; of a container that waits, its last run.
+    #[serde(default)]
+    pub last_ended: Option<RunEnd>,
     /// Digest of the image in use.
     pub image_id: String,
     /// Resources in force in the kernel.
@@ -99,6 +117,62 @@ pub struct ContainerStatus {
     pub limits_wait: String,
     /// Why it does not run; empty when it does.
     pub message: String,
+}
+
+/// Why a container waits: the reasons of Kubernetes' container state `waiting`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum WaitingReason {
+    /// It is being made.
+    #[default]
+    ContainerCreating,
+    /// Containers before it have to end first, or to be up.
+    PodInitializing,
+    /// It ended again and again, and waits before the next run.
+    CrashLoopBackOff,
+    /// Its image is not to be had.
+    ErrImagePull,
+    /// The same, for a while.
+    ImagePullBackOff,
+    /// What it asks for makes no sense on this node.
+    CreateContainerConfigError,
+    /// It could not be made.
+    CreateContainerError,
+}
+
+/// Why a run ended: the reasons of Kubernetes' container state `terminated`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum EndReason {
+    /// With code 0.
+    Completed,
+    /// With another code, or killed.
+    #[default]
+    Error,
+    /// The kernel killed a process of it for want of memory.
+    OomKilled,
+    /// Its program could not be run.
+    StartError,
+}
+
+/// End of a container's run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunEnd {
+    /// Number of the run; 0 for the first.
+    pub attempt: u32,
+    /// Exit code; 128 + signal when killed.
+    pub exit_code: i32,
+    /// The signal that killed it.
+    pub signal: Option<i32>,
+    /// Why.
+    pub reason: EndReason,
+    /// What it left as its last words, or why it could not be run.
+    pub message: String,
+    /// Milliseconds since the Unix epoch.
+    pub started_at_ms: u64,
+    /// Milliseconds since the Unix epoch.
+    pub finished_at_ms: u64,
 }
 
 /// Datapath counters since its start.

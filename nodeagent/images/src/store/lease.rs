@@ -18,14 +18,28 @@ struct Lease {
 impl ImageStore {
     /// Protects `layers` (folder names under layers/) while `target` exists. The caller holds the lock.
     pub(crate) fn lease(&self, target: &Path, layers: Vec<String>) -> Result<(), StoreError> {
-        let name = Digest::of(target.as_os_str().as_encoded_bytes());
-        let path = self.dir.join("leases").join(format!("{}.json", name.hex()));
+        let path = self.lease_path(target);
         let lease = Lease {
             target: target.to_owned(),
             layers,
         };
         let json = serde_json::to_vec(&lease).map_err(|e| StoreError::io("write", &path)(e.into()))?;
         self.replace_file(&path, &json)
+    }
+
+    /// The folders of the layers that `target` was leased, topmost first.
+    pub(crate) fn leased_to(&self, target: &Path) -> Result<Vec<PathBuf>, StoreError> {
+        let path = self.lease_path(target);
+        let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
+        let lease: Lease =
+            serde_json::from_slice(&bytes).map_err(|e| StoreError::io("understand", &path)(e.into()))?;
+        let layers = self.dir.join("layers");
+        Ok(lease.layers.iter().map(|name| layers.join(name)).collect())
+    }
+
+    fn lease_path(&self, target: &Path) -> PathBuf {
+        let name = Digest::of(target.as_os_str().as_encoded_bytes());
+        self.dir.join("leases").join(format!("{}.json", name.hex()))
     }
 
     /// Layers under live leases; drops the others. The caller holds the lock. A damaged lease (cannot happen by a

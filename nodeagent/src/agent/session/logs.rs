@@ -137,7 +137,7 @@ impl Reader {
                 heard = heard && self.pass(&mut tail)?;
                 path = now;
                 tail = Tail::open(&path)?;
-            } else if !self.pod.exists() {
+            } else if !self.pod.exists() || PodDir::new(&self.pod).is_reduced() {
                 return Ok(());
             }
         }

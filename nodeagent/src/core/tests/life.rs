@@ -12,6 +12,10 @@ fn running(config: &NodeConfig) -> Node {
     node
 }
 
+fn code(end: Option<&RunEnd>) -> Option<i32> {
+    end.map(|end| end.exit_code)
+}
+
 fn tcp_probe(failure_threshold: u32) -> Option<Probe> {
     Some(Probe {
         action: ProbeAction::TcpSocket { port: 80 },
@@ -42,7 +46,7 @@ fn the_first_restart_is_at_once_and_later_ones_wait() {
     node.exit("a", "c", 1);
     node.settle();
     assert!(node.pod("a").ready);
-    assert_eq!(node.pod("a").containers[0].exit_code, Some(1));
+    assert_eq!(code(node.pod("a").containers[0].last_ended.as_ref()), Some(1));
 }
 
 #[test]
@@ -274,7 +278,7 @@ fn a_leaving_pod_goes_on_leaving_after_a_crash() {
 fn a_dead_shim_is_started_again() {
     let mut node = running(&config(1, "0", &[("a", "1")]));
     node.shims.remove("a");
-    node.runs.get_mut(&("a".to_owned(), "c".to_owned())).unwrap().exit = Some(Exit { code: 137, at_ms: 0 });
+    node.runs.get_mut(&("a".to_owned(), "c".to_owned())).unwrap().exit = Some(Exit::with(137, 0));
     node.event(Event::ShimGone { uid: "a".to_owned() });
     assert!(!node.pod("a").ready);
     node.settle();
@@ -285,29 +289,29 @@ fn a_dead_shim_is_started_again() {
 #[test]
 fn a_shim_that_was_only_slow_has_the_last_word() {
     let mut node = running(&config(1, "0", &[("a", "1")]));
-    let run = node.runs[&("a".to_owned(), "c".to_owned())];
+    let run = node.runs[&("a".to_owned(), "c".to_owned())].clone();
     let told = |run| Event::Container {
         uid: "a".to_owned(),
         container: "c".to_owned(),
         run,
     };
     node.event(Event::ShimGone { uid: "a".to_owned() });
-    assert_eq!(node.pod("a").containers[0].exit_code, Some(137));
+    assert_eq!(code(node.pod("a").containers[0].ended.as_ref()), Some(137));
     // It is listened to again, and its container has been running all the time.
-    node.event(told(run));
+    node.event(told(run.clone()));
     assert!(node.pod("a").ready, "{:?}", node.pod("a"));
-    assert_eq!(node.pod("a").containers[0].exit_code, None);
+    assert_eq!(code(node.pod("a").containers[0].ended.as_ref()), None);
     node.settle();
     assert_eq!((node.starts, node.pod("a").message.as_str()), (1, ""));
 
     // Or it has ended in its own way; and an end that was told is no guess.
     node.event(Event::ShimGone { uid: "a".to_owned() });
     let ended = Run {
-        exit: Some(Exit { code: 3, at_ms: 1 }),
-        ..run
+        exit: Some(Exit::with(3, 1)),
+        ..run.clone()
     };
     node.event(told(ended));
-    assert_eq!(node.pod("a").containers[0].exit_code, Some(3));
+    assert_eq!(code(node.pod("a").containers[0].last_ended.as_ref()), Some(3));
     node.event(told(run));
     assert!(!node.pod("a").containers[0].running);
 }

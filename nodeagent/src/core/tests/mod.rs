@@ -1,4 +1,5 @@
 mod config;
+mod end;
 mod life;
 mod node;
 mod random;

@@ -12,9 +12,13 @@ pub(super) struct Node {
     pub(super) disk: Ledger,
     pub(super) now_ms: u64,
     pub(super) shims: BTreeSet<PodUid>,
+    /// Pods that have ended, with nothing left but their records.
+    pub(super) released: BTreeSet<PodUid>,
     pub(super) cgroups: BTreeMap<(PodUid, String), Limits>,
     pub(super) runs: BTreeMap<(PodUid, String), Run>,
     pub(super) pending: Vec<Action>,
+    /// What shims tell besides.
+    news: Vec<Event>,
     pub(super) refused: Vec<Refused>,
     pub(super) statuses: Vec<NodeStatus>,
     /// Bytes that each container uses.
@@ -39,9 +43,11 @@ impl Node {
             disk: Ledger::default(),
             now_ms: 1_000_000,
             shims: BTreeSet::new(),
+            released: BTreeSet::new(),
             cgroups: BTreeMap::new(),
             runs: BTreeMap::new(),
             pending: Vec::new(),
+            news: Vec::new(),
             refused: Vec::new(),
             statuses: Vec::new(),
             memory_used: 0,
@@ -135,7 +141,7 @@ impl Node {
                 let result = if fails {
                     Err(PodFailure {
                         message: broken(),
-                        memory_in_use: false,
+                        kind: FailureKind::Other,
                     })
                 } else {
                     self.operate(&uid, op)
@@ -159,6 +165,9 @@ impl Node {
             Action::Status(_) | Action::Refuse(_) => unreachable!("never pending"),
         };
         self.event(event);
+        for news in std::mem::take(&mut self.news) {
+            self.event(news);
+        }
     }
 
     fn operate(&mut self, uid: &str, op: PodOp) -> Result<PodDone, PodFailure> {
@@ -179,7 +188,7 @@ impl Node {
                 if limits.resources.memory_bytes < self.memory_used {
                     return Err(PodFailure {
                         message: "in use".to_owned(),
-                        memory_in_use: true,
+                        kind: FailureKind::MemoryInUse,
                     });
                 }
                 self.cgroups.insert(key(&container), limits);
@@ -201,9 +210,11 @@ impl Node {
                     started_at_ms: self.now_ms + self.clock_ahead_ms,
                     exit: None,
                 };
-                let before = self.runs.insert(key(&container), run);
+                let before = self.runs.insert(key(&container), run.clone());
                 assert!(
-                    before.is_none_or(|b| b.attempt < attempt && b.exit.is_some()),
+                    before
+                        .as_ref()
+                        .is_none_or(|b| b.attempt < attempt && b.exit.is_some()),
                     "{before:?} -> {run:?}"
                 );
                 PodDone::Started(run)
@@ -214,8 +225,28 @@ impl Node {
                 }
                 PodDone::Signalled
             }
+            PodOp::Release { sure } => {
+                let runs = |(key, run): (&(PodUid, String), &Run)| key.0 == uid && run.exit.is_none();
+                if let Some((key, run)) = self.runs.iter().find(|r| !sure && runs(*r)) {
+                    let (container, run) = (key.1.clone(), run.clone());
+                    self.news.push(Event::Container {
+                        uid: uid.to_owned(),
+                        container,
+                        run,
+                    });
+                    return Err(PodFailure {
+                        message: "it runs".to_owned(),
+                        kind: FailureKind::Other,
+                    });
+                }
+                self.shims.remove(uid);
+                self.cgroups.retain(|(pod, _), _| pod != uid);
+                self.released.insert(uid.to_owned());
+                PodDone::Released
+            }
             PodOp::Teardown => {
                 self.shims.remove(uid);
+                self.released.remove(uid);
                 self.cgroups.retain(|(pod, _), _| pod != uid);
                 self.runs.retain(|(pod, _), _| pod != uid);
                 PodDone::TornDown
@@ -228,14 +259,11 @@ impl Node {
         let Some(run) = self.runs.get_mut(&(uid.to_owned(), container.to_owned())) else {
             return;
         };
-        run.exit.get_or_insert(Exit {
-            code,
-            at_ms: self.now_ms,
-        });
+        run.exit.get_or_insert(Exit::with(code, self.now_ms));
         let event = Event::Container {
             uid: uid.to_owned(),
             container: container.to_owned(),
-            run: *run,
+            run: run.clone(),
         };
         self.event(event);
     }
@@ -247,6 +275,9 @@ impl Node {
         for uid in &self.shims {
             observed.pods.entry(uid.clone()).or_default().shim = true;
         }
+        for uid in &self.released {
+            observed.pods.entry(uid.clone()).or_default().released = true;
+        }
         for ((uid, name), limits) in &self.cgroups {
             let pod = observed.pods.entry(uid.clone()).or_default();
             let mut resources = limits.resources.clone();
@@ -256,7 +287,7 @@ impl Node {
         }
         for ((uid, name), run) in &self.runs {
             let pod = observed.pods.entry(uid.clone()).or_default();
-            pod.containers.entry(name.clone()).or_default().run = Some(*run);
+            pod.containers.entry(name.clone()).or_default().run = Some(run.clone());
         }
         self.disk = ledger.clone();
         self.state = State::new(ledger);

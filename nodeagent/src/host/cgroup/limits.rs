@@ -78,6 +78,17 @@ impl Cgroups {
         })
     }
 
+    /// The file in which the kernel counts the processes of a container that it killed for want of memory, if the node counts.
+    pub fn oom_events(&self, pod: &str, container: &str) -> Option<PathBuf> {
+        let file = if matches!(self.hierarchy, Hierarchy::V1(_)) {
+            "memory.oom_control"
+        } else {
+            "memory.events"
+        };
+        let group = self.container_path(pod, container);
+        Some(self.dir("memory", &group).ok()?.join(file))
+    }
+
     fn used(&self, group: &str) -> Result<u64, CgroupError> {
         let file = if matches!(self.hierarchy, Hierarchy::V1(_)) {
             "memory.usage_in_bytes"

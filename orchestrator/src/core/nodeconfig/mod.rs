@@ -81,7 +81,7 @@ fn pods_on(work: &mut Work<'_>, node: &str, network: &NodeNetwork) -> BTreeMap<S
         let uid = meta::uid(&pod.metadata);
         let config = match last.and_then(|c| c.pods.get(uid)) {
             Some(running) => update(work, network, pod, running),
-            None if pods::is_stopping(pod) => continue,
+            None if pods::is_stopping(pod) || pods::is_over(pod) => continue,
             None => {
                 // A pod enters the configuration when everything that it refers to is there.
                 let mut warnings = Vec::new();

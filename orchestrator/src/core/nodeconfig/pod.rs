@@ -47,6 +47,7 @@ pub(super) fn config(work: &Work<'_>, pod: &Pod, warnings: &mut Vec<String>) -> 
             path: s.path,
             metric: s.metric,
         }),
+        deadline_ms: deadline_ms(pod),
     })
 }
 
@@ -55,7 +56,8 @@ pub(super) fn update(work: &Work<'_>, pod: &Pod, running: &PodConfig) -> PodConf
     let mut config = running.clone();
     config.desired = desired(pod);
     config.termination_grace_s = grace(pod);
-    if config.desired == PodDesired::Stop {
+    config.deadline_ms = deadline_ms(pod);
+    if config.desired != PodDesired::Run {
         return config;
     }
     config.labels = pod.metadata.labels.clone().unwrap_or_default();
@@ -88,6 +90,8 @@ pub(super) fn update(work: &Work<'_>, pod: &Pod, running: &PodConfig) -> PodConf
 fn desired(pod: &Pod) -> PodDesired {
     if pods::is_stopping(pod) {
         PodDesired::Stop
+    } else if pods::is_over(pod) {
+        PodDesired::Keep
     } else {
         PodDesired::Run
     }
@@ -99,6 +103,13 @@ fn grace(pod: &Pod) -> u32 {
         .or(pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds))
         .unwrap_or(30);
     u32::try_from(seconds).unwrap_or(0)
+}
+
+/// Counted from when the pod came to its node.
+fn deadline_ms(pod: &Pod) -> Option<u64> {
+    let seconds = pod.spec.as_ref()?.active_deadline_seconds?;
+    let start = pod.status.as_ref()?.start_time.as_ref()?;
+    Some(meta::millis(start).saturating_add(u64::try_from(seconds).ok()?.saturating_mul(1000)))
 }
 
 fn of<'a>(placement: &'a Placement, container: &str) -> Option<&'a ContainerPlacement> {

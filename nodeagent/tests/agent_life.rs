@@ -1,0 +1,185 @@
+//! The real agent, and pods that end, fail, start again: what is seen of them, and what is left.
+
+mod agent_support;
+
+use std::net::Ipv4Addr;
+
+use agent_support::orchestrator::Orchestrator;
+use agent_support::{Agent, cni_or_skip};
+use gantry_nodeagent_api::*;
+
+/// A pod of one container that runs a script.
+fn pod(agent: &Agent, last: u8, name: &str, policy: RestartPolicy, script: &str) -> PodConfig {
+    let container = ContainerConfig {
+        name: "c".to_owned(),
+        image: "busybox:1".to_owned(),
+        args: vec![script.to_owned()],
+        resources: ContainerResources {
+            cpu_request_milli: 100,
+            memory_bytes: 16 << 20,
+            ..Default::default()
+        },
+        ..ContainerConfig::default()
+    };
+    PodConfig {
+        namespace: "core".to_owned(),
+        name: name.to_owned(),
+        address: Some(Ipv4Addr::new(10, 191, agent.third, last)),
+        termination_grace_s: 1,
+        restart_policy: policy,
+        containers: vec![container],
+        ..PodConfig::default()
+    }
+}
+
+fn config(agent: &Agent, pods: &[(&str, PodConfig)]) -> NodeConfig {
+    let network = NodeNetwork {
+        pod_cidr: format!("10.191.{}.0/24", agent.third).parse().unwrap(),
+        service_cidr: format!("10.192.{}.0/24", agent.third).parse().unwrap(),
+        gateway: agent.gateway(),
+        cluster_domain: "cluster.local".to_owned(),
+    };
+    NodeConfig {
+        generation: Generation(1),
+        network: Some(network),
+        shared_cpus: "0".parse().unwrap(),
+        pods: pods
+            .iter()
+            .map(|(uid, pod)| ((*uid).to_owned(), pod.clone()))
+            .collect(),
+        ..NodeConfig::default()
+    }
+}
+
+async fn log(orchestrator: &Orchestrator, uid: &str, follow: bool) -> String {
+    let kind = SessionKind::Logs {
+        pod: uid.to_owned(),
+        container: "c".to_owned(),
+        follow,
+        tail_lines: None,
+        previous: false,
+        since_ms: None,
+        timestamps: false,
+    };
+    let mut text = Vec::new();
+    for frame in orchestrator.session(kind, vec![]).await {
+        if let SessionFrame::Stdout(data) = frame {
+            text.extend_from_slice(&data);
+        }
+    }
+    String::from_utf8(text).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ends_says_how_and_holds_nothing() {
+    let Some(cni) = cni_or_skip() else { return };
+    let keys = tempfile::tempdir().unwrap();
+    let orchestrator = Orchestrator::start(keys.path()).await;
+    let mut agent = Agent::new(cni);
+    let mut done = pod(&agent, 2, "done", RestartPolicy::Never, "echo last words; exit 0");
+    done.containers[0].resources.cpus = "1".parse().unwrap();
+    let eaten = pod(
+        &agent,
+        3,
+        "eaten",
+        RestartPolicy::OnFailure,
+        "exec busybox tail /dev/zero",
+    );
+    let script =
+        "test -e /pid && { echo refused; exit 1; }; echo started; echo >/pid; echo x >>/v/runs; exit 1";
+    let mut clean = pod(&agent, 4, "clean", RestartPolicy::Always, script);
+    clean
+        .volumes
+        .insert("v".to_owned(), Volume::Scratch { size_bytes: 1 << 20 });
+    clean.containers[0].mounts.push(Mount {
+        volume: "v".to_owned(),
+        path: "/v".to_owned(),
+        sub_path: None,
+        read_only: false,
+    });
+    let mut wrong = pod(&agent, 5, "wrong", RestartPolicy::Never, "");
+    wrong.containers[0].command = vec!["/no/such".to_owned()];
+    let mut missing = pod(&agent, 6, "missing", RestartPolicy::Never, "");
+    missing.containers[0].image = "nowhere:1".to_owned();
+    let pods = [
+        ("u-done", done),
+        ("u-eaten", eaten),
+        ("u-clean", clean),
+        ("u-wrong", wrong),
+        ("u-missing", missing),
+    ];
+    let mut wanted = config(&agent, &pods);
+    orchestrator.wants(&wanted);
+    agent.start(&orchestrator);
+
+    let over = |uid: &'static str, phase| {
+        move |s: &NodeStatus| {
+            let free = |p: &PodStatus| p.cpus.is_empty() && p.memory_bytes == 0 && p.address.is_none();
+            s.pods.get(uid).is_some_and(|p| p.phase == phase && free(p))
+        }
+    };
+    let end = |s: &NodeStatus, uid: &str| s.pods[uid].containers[0].ended.clone().unwrap();
+    let status = orchestrator
+        .until("done", over("u-done", PodPhase::Succeeded))
+        .await;
+    let how = end(&status, "u-done");
+    assert_eq!((how.reason, how.exit_code), (EndReason::Completed, 0));
+    assert!(how.started_at_ms > 0 && how.finished_at_ms >= how.started_at_ms);
+    assert_eq!(log(&orchestrator, "u-done", false).await, "last words\n");
+    assert_eq!(
+        log(&orchestrator, "u-done", true).await,
+        "last words\n",
+        "it comes to its end"
+    );
+    let status = orchestrator
+        .until("wrong", over("u-wrong", PodPhase::Failed))
+        .await;
+    let how = end(&status, "u-wrong");
+    assert_eq!((how.reason, how.exit_code), (EndReason::StartError, 128));
+    assert!(how.message.contains("/no/such"), "{how:?}");
+
+    let eaten = |s: &NodeStatus| {
+        let last = s.pods["u-eaten"].containers[0].last_ended.as_ref();
+        last.is_some_and(|e| (e.reason, e.exit_code, e.signal) == (EndReason::OomKilled, 137, Some(9)))
+    };
+    orchestrator.until("out of memory", eaten).await;
+    let no_image =
+        |s: &NodeStatus| s.pods["u-missing"].containers[0].waiting == Some(WaitingReason::ImagePullBackOff);
+    orchestrator.until("no image", no_image).await;
+
+    let thrice = |s: &NodeStatus| s.pods["u-clean"].containers[0].restarts >= 3;
+    let status = orchestrator.until("three restarts", thrice).await;
+    assert_eq!(log(&orchestrator, "u-clean", false).await, "started\n");
+    let runs = agent.data.path().join("agent/pods/u-clean/volumes/v/runs");
+    assert!(
+        std::fs::read_to_string(runs).unwrap().lines().count() >= 4,
+        "volumes outlive a run"
+    );
+    assert_eq!(status.pods["u-clean"].phase, PodPhase::Running);
+
+    // A new agent knows of the end, and what the pod held is another's.
+    agent.stop(true);
+    orchestrator.heard.lock().unwrap().clear();
+    wanted.generation = Generation(2);
+    wanted.pods.get_mut("u-done").unwrap().desired = PodDesired::Keep;
+    let mut heir = pod(&agent, 2, "heir", RestartPolicy::Always, "sleep 1000");
+    heir.containers[0].resources.cpus = "1".parse().unwrap();
+    wanted.pods.insert("u-heir".to_owned(), heir);
+    orchestrator.wants(&wanted);
+    agent.start(&orchestrator);
+    let ready = |s: &NodeStatus| s.pods.get("u-heir").is_some_and(|p| p.ready);
+    let status = orchestrator.until("the heir", ready).await;
+    assert!(
+        over("u-done", PodPhase::Succeeded)(&status),
+        "{:?}",
+        status.pods["u-done"]
+    );
+    assert_eq!(log(&orchestrator, "u-done", false).await, "last words\n");
+    wanted.generation = Generation(3);
+    wanted.pods.remove("u-done");
+    orchestrator.wants(&wanted);
+    orchestrator
+        .until("nothing of it", |s| !s.pods.contains_key("u-done"))
+        .await;
+    assert!(!agent.data.path().join("agent/pods/u-done").exists());
+}
