@@ -6,24 +6,28 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use gantry_ebpf_common::layout::{Backend, Flow, FlowKey, Reverse, ServiceKey};
+use gantry_ebpf_common::layout::{ACTIVE, Backend, Flow, FlowKey, Reverse, ServiceKey};
 
 use crate::datapath::Datapath;
 use crate::error::DatapathError;
 use crate::maps;
+use crate::tell::{self, Lost};
 
 impl Datapath {
-    /// Forgets the flows of a pod that is gone, as client and as backend.
+    /// Forgets the flows of a pod that is gone, as client and as backend, and tells its clients.
     pub(crate) fn forget_flows_of_pod(&self, ip: Ipv4Addr) -> Result<(), DatapathError> {
         let ip = u32::from(ip);
-        self.forget_flows(
-            |key, _| key.src == ip,
+        let gone = self.backends()?.into_iter().filter(|(_, b)| b.ip == ip).collect();
+        let lost = self.forget_flows(
+            |key, flow| key.src == ip || gone_has(&gone, flow),
             |key, reply| key.src == ip || key.dst == ip || reply.client == ip,
-        )
+        )?;
+        let clients = lost.into_iter().filter(|(key, _)| key.src != ip);
+        self.tell_clients(clients, &gone)
     }
 
-    /// Forgets the flows of backends that were removed, `gone` by id and service. The same pod may go on
-    /// serving under another service.
+    /// Forgets the flows of backends that were removed, `gone` by id and service, and tells their clients. The same
+    /// pod may go on serving under another service.
     pub(crate) fn forget_flows_of_backends(
         &self,
         gone: &BTreeMap<u32, (Backend, Option<ServiceKey>)>,
@@ -44,19 +48,52 @@ impl Datapath {
             };
             ends.contains(&(key.src, key.sport, service))
         };
-        self.forget_flows(|_, flow| gone.contains_key(&flow.backend), replied)
+        let gone = gone.iter().map(|(id, (backend, _))| (*id, *backend)).collect();
+        let lost = self.forget_flows(|_, flow| gone_has(&gone, flow), replied)?;
+        self.tell_clients(lost.into_iter(), &gone)
     }
 
+    /// Tells the clients of flows that are forgotten, which may say nothing themselves for long.
+    fn tell_clients(
+        &self,
+        flows: impl Iterator<Item = (FlowKey, Flow)>,
+        gone: &BTreeMap<u32, Backend>,
+    ) -> Result<(), DatapathError> {
+        let served: BTreeSet<u32> = self
+            .backends()?
+            .into_iter()
+            .filter(|(id, b)| b.state == ACTIVE && !gone.contains_key(id))
+            .map(|(_, b)| b.service)
+            .collect();
+        let lost = flows.filter_map(|(key, flow)| {
+            let backend = *gone.get(&flow.backend)?;
+            let served = served.contains(&backend.service);
+            Some(Lost {
+                key,
+                flow,
+                backend,
+                served,
+            })
+        });
+        tell::clients(lost);
+        Ok(())
+    }
+
+    fn backends(&self) -> Result<Vec<(u32, Backend)>, DatapathError> {
+        let map = maps::hash::<u32, Backend>(&self.dir, maps::BACKENDS)?;
+        maps::entries(&map, maps::BACKENDS)
+    }
+
+    /// Those between clients and services that were forgotten.
     fn forget_flows(
         &self,
         forward: impl Fn(&FlowKey, &Flow) -> bool,
         reverse: impl Fn(&FlowKey, &Reverse) -> bool,
-    ) -> Result<(), DatapathError> {
+    ) -> Result<Vec<(FlowKey, Flow)>, DatapathError> {
         let mut flows = maps::hash::<FlowKey, Flow>(&self.dir, maps::FLOWS)?;
-        for (key, _) in maps::entries(&flows, maps::FLOWS)?
-            .iter()
-            .filter(|(k, f)| forward(k, f))
-        {
+        let mut lost = maps::entries(&flows, maps::FLOWS)?;
+        lost.retain(|(key, flow)| forward(key, flow));
+        for (key, _) in &lost {
             maps::forget(&mut flows, maps::FLOWS, key)?;
         }
         let mut replies = maps::hash::<FlowKey, Reverse>(&self.dir, maps::REVERSE)?;
@@ -66,6 +103,10 @@ impl Datapath {
         {
             maps::forget(&mut replies, maps::REVERSE, key)?;
         }
-        Ok(())
+        Ok(lost)
     }
+}
+
+fn gone_has(gone: &BTreeMap<u32, Backend>, flow: &Flow) -> bool {
+    gone.contains_key(&flow.backend)
 }

@@ -16,6 +16,7 @@ mod pins;
 mod plan;
 mod services;
 mod stats;
+mod tell;
 mod upgrade;
 
 pub use admit::{LeftOut, Why};

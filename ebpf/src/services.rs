@@ -247,18 +247,25 @@ impl Datapath {
         Ok(())
     }
 
-    /// Writes the tables that differ from what this handle knows to be in the kernel.
+    /// Writes the tables that differ from those in the kernel, each as a whole.
     fn write_tables(&mut self, writes: &Writes) -> Result<usize, DatapathError> {
         let mut map = maps::hash::<u32, Table>(&self.dir, maps::TABLES)?;
         let mut written = 0;
         let known = std::mem::take(&mut self.tables);
         for (key, wanted) in &writes.tables {
             let (index, entries) = wanted;
-            if known.get(key) != Some(wanted) {
-                map.insert(*index, maglev::table(entries), 0)
-                    .map_err(failed("write", maps::TABLES))?;
-                written += 1;
+            if known.get(key) == Some(wanted) {
+                continue;
             }
+            let table = maglev::table(entries);
+            match map.get(index, 0) {
+                Ok(present) if present == table => continue,
+                Err(e) if !maps::is_absent(&e) => return Err(failed("read", maps::TABLES)(e)),
+                _ => map
+                    .insert(*index, table, 0)
+                    .map_err(failed("write", maps::TABLES))?,
+            }
+            written += 1;
         }
         self.tables = writes.tables.clone().into_iter().collect();
         Ok(written)

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 
 use gantry_ebpf::{Counters, DropReason, PacketPath, Protocol};
 use gantry_ebpf_common::layout::{SCTP, TCP, UDP};
+use gantry_ebpf_common::refuse;
 use proptest::prelude::*;
 use support::{
     CLIENT, GATEWAY, Loaded, Packet, REDIRECT, SERVER, SERVER_MAC, VIP, can_run, networks, packet, pod, run,
@@ -170,13 +171,11 @@ fn every_drop_has_its_reason() {
     check_drop(&loaded, &bad, DropReason::Malformed);
     let cut = udp((SERVER, 7)).bytes();
     check_drop(&loaded, &cut[..36], DropReason::Malformed);
-    check_drop(&loaded, &udp((VIP, 1)).bytes(), DropReason::NoService);
     check_drop(
         &loaded,
         &packet(1, (CLIENT, 0), (VIP, 0)).bytes(),
         DropReason::NoService,
     );
-    check_drop(&loaded, &udp((VIP, 9)).bytes(), DropReason::NoBackend);
     check_drop(
         &loaded,
         &udp((Ipv4Addr::new(10, 85, 0, 200), 9)).bytes(),
@@ -187,6 +186,70 @@ fn every_drop_has_its_reason() {
         ..udp((VIP, 5060))
     };
     check_drop(&loaded, &later.bytes(), DropReason::FragmentWithoutFirst);
+    // No answer to an answer, nor where the header has options.
+    let reset = Packet {
+        opening: 0x14,
+        ..packet(TCP, (CLIENT, 4000), (VIP, 1))
+    };
+    check_drop(&loaded, &reset.bytes(), DropReason::NoService);
+    let options = Packet {
+        options: 4,
+        ..udp((VIP, 1))
+    };
+    check_drop(&loaded, &options.bytes(), DropReason::NoService);
+}
+
+#[test]
+fn what_nobody_serves_is_refused_at_once_and_counted() {
+    if !can_run() {
+        return;
+    }
+    let mut loaded = with_services();
+    let nobody = [TCP, UDP, SCTP].map(|number| {
+        let protocol = match number {
+            TCP => Protocol::Tcp,
+            UDP => Protocol::Udp,
+            _ => Protocol::Sctp,
+        };
+        service(protocol, 9, &[])
+    });
+    loaded.datapath.sync_services(&nobody).unwrap();
+    for (port, reason) in [(1, DropReason::NoService), (9, DropReason::NoBackend)] {
+        for (protocol, opening) in [(TCP, 0x02), (TCP, 0x10), (UDP, 0), (SCTP, 1), (SCTP, 0)] {
+            let asked = Packet {
+                opening,
+                payload: vec![7; 40],
+                ..packet(protocol, (CLIENT, 4000), (VIP, port))
+            };
+            let frame = asked.bytes();
+            let answer = match protocol {
+                TCP => refuse::reset(frame[14..54].try_into().unwrap()).unwrap().to_vec(),
+                UDP => refuse::unreachable(frame[14..42].try_into().unwrap()).to_vec(),
+                _ => refuse::abort(frame[14..54].try_into().unwrap()).unwrap().to_vec(),
+            };
+            let wanted = [&frame[6..12], &frame[..6], &frame[12..14], &answer[..]].concat();
+            let before = loaded.datapath.counters().unwrap();
+            let (verdict, out) = run(&loaded, &frame);
+            let after = loaded.datapath.counters().unwrap();
+            assert_eq!((verdict, out), (REDIRECT, wanted), "{asked:?}");
+            assert_eq!(moved(&before, &after), (vec![(reason, 1)], vec![]), "{asked:?}");
+        }
+    }
+}
+
+#[test]
+fn a_backend_whose_pod_is_gone_gets_nothing_more() {
+    if !can_run() {
+        return;
+    }
+    let loaded = with_services();
+    let p = packet(UDP, (CLIENT, 4000), (VIP, 5060));
+    assert_eq!(run(&loaded, &p.bytes()).0, REDIRECT);
+    loaded.datapath.remove_pod(SERVER).unwrap();
+    let before = loaded.datapath.counters().unwrap();
+    run(&loaded, &p.bytes());
+    let after = loaded.datapath.counters().unwrap();
+    assert_eq!(moved(&before, &after), (vec![(DropReason::NoBackend, 1)], vec![]));
 }
 
 #[test]

@@ -8,6 +8,7 @@ pub mod checksum;
 pub mod layout;
 pub mod packet;
 pub mod reason;
+pub mod refuse;
 pub mod verdict;
 
 /// Slots of one service's Maglev table: a prime, so that every step through it visits every slot.

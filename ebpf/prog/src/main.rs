@@ -5,6 +5,7 @@
 #![no_main]
 
 mod maps;
+mod refuse;
 mod rewrite;
 mod service;
 
@@ -57,7 +58,13 @@ fn handle(ctx: &TcContext) -> Result<i32, DropReason> {
     if !may_send_from(config, ip.src, entered, owner) {
         return Err(DropReason::ForeignSource);
     }
-    let addresses = service::translate(ctx, config, &ip)?;
+    let addresses = match service::translate(ctx, config, &ip) {
+        Err(reason) if config.is_service_net(ip.dst) => {
+            count_drop(reason);
+            return Ok(refuse::refuse(ctx, &ip, entered).unwrap_or(TC_ACT_SHOT));
+        }
+        other => other?,
+    };
     rewrite::rewrite(ctx, &ip, &addresses)?;
     deliver(ctx, config, addresses.dst)
 }

@@ -9,7 +9,7 @@ use gantry_ebpf_common::verdict::{
     Addresses, FlowVerdict, flow_hash, flow_of, flow_verdict, maglev_slot, reverse_of, takes_new,
 };
 
-use crate::maps::{BACKEND_STATS, BACKENDS, FLOWS, FRAGMENTS, REVERSE, SERVICES, TABLES, count_path};
+use crate::maps::{BACKEND_STATS, BACKENDS, FLOWS, FRAGMENTS, PODS, REVERSE, SERVICES, TABLES, count_path};
 
 /// Slots looked at before a service counts as without backend. One is enough except in the instant
 /// when userspace replaces a table.
@@ -101,7 +101,7 @@ fn with_ports(ctx: &TcContext, config: &Config, ip: &Ipv4, key: &FlowKey) -> Res
             },
         ));
     };
-    let addresses = to_service(ctx, ip, key, service.index)?;
+    let addresses = to_service(ctx, config, ip, key, service.index)?;
     count_path(Path::Service);
     Ok(addresses)
 }
@@ -134,7 +134,13 @@ fn mark_seen(key: &FlowKey) {
 }
 
 #[inline(always)]
-fn to_service(ctx: &TcContext, ip: &Ipv4, key: &FlowKey, service: u32) -> Result<Addresses, DropReason> {
+fn to_service(
+    ctx: &TcContext,
+    config: &Config,
+    ip: &Ipv4,
+    key: &FlowKey,
+    service: u32,
+) -> Result<Addresses, DropReason> {
     let opening = match opening_offset(ip.protocol) {
         Some(offset) => {
             let byte: u8 = ctx
@@ -145,9 +151,9 @@ fn to_service(ctx: &TcContext, ip: &Ipv4, key: &FlowKey, service: u32) -> Result
         None => false,
     };
     let now_s = now_s();
-    let (id, backend) = match known_flow(key, opening, now_s) {
+    let (id, backend) = match known_flow(config, key, opening, now_s) {
         Some(found) => found,
-        None => new_flow(key, service, now_s)?,
+        None => new_flow(config, key, service, now_s)?,
     };
     if ip.protocol == SCTP && backend.port != key.dport {
         return Err(DropReason::SctpPortChange);
@@ -167,13 +173,20 @@ fn count(stats: &mut BackendStats, bytes: u32) {
     stats.bytes += bytes as u64;
 }
 
+/// Is there still a pod at the backend's address? It may have gone before anybody took it off the service.
 #[inline(always)]
-fn known_flow(key: &FlowKey, opening: bool, now_s: u32) -> Option<(u32, Backend)> {
+fn is_there(config: &Config, backend: &Backend) -> bool {
+    // SAFETY: userspace replaces entries whole.
+    !config.is_pod_net(backend.ip) || unsafe { PODS.get(&backend.ip) }.is_some()
+}
+
+#[inline(always)]
+fn known_flow(config: &Config, key: &FlowKey, opening: bool, now_s: u32) -> Option<(u32, Backend)> {
     let flow = FLOWS.get_ptr_mut(key)?;
     // SAFETY: a live entry; fields are words, and racing packets of one flow write the same values.
     let flow = unsafe { &mut *flow };
     // SAFETY: entries are replaced whole by userspace; only `state` ever changes.
-    let backend = unsafe { BACKENDS.get(&flow.backend) };
+    let backend = unsafe { BACKENDS.get(&flow.backend) }.filter(|b| is_there(config, b));
     if flow_verdict(key.protocol, flow, backend, opening, now_s) == FlowVerdict::Pick {
         return None;
     }
@@ -185,7 +198,7 @@ fn known_flow(key: &FlowKey, opening: bool, now_s: u32) -> Option<(u32, Backend)
 }
 
 #[inline(always)]
-fn new_flow(key: &FlowKey, service: u32, now_s: u32) -> Result<(u32, Backend), DropReason> {
+fn new_flow(config: &Config, key: &FlowKey, service: u32, now_s: u32) -> Result<(u32, Backend), DropReason> {
     let hash = flow_hash(key);
     // SAFETY: userspace replaces tables whole.
     let Some(table) = (unsafe { TABLES.get(&service) }) else {
@@ -197,7 +210,7 @@ fn new_flow(key: &FlowKey, service: u32, now_s: u32) -> Result<(u32, Backend), D
         let Some(backend) = (unsafe { BACKENDS.get(&id) }) else {
             continue;
         };
-        if !takes_new(backend, service) {
+        if !takes_new(backend, service) || !is_there(config, backend) {
             continue;
         }
         let backend = *backend;
