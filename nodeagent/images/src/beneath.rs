@@ -27,7 +27,7 @@ pub(crate) fn read_in_root(dir: impl AsFd, path: &Path, limit_bytes: u64) -> io:
 }
 
 /// NONBLOCK: a FIFO in a file's place must not hang us.
-const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+pub(crate) const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
 fn open(dir: impl AsFd, path: &Path, flags: OFlags, resolve: ResolveFlags) -> rustix::io::Result<OwnedFd> {
     let (flags, resolve) = (flags | OFlags::CLOEXEC, resolve | ResolveFlags::NO_MAGICLINKS);
@@ -40,7 +40,7 @@ fn open(dir: impl AsFd, path: &Path, flags: OFlags, resolve: ResolveFlags) -> ru
     openat2(dir.as_fd(), path, flags, Mode::empty(), resolve)
 }
 
-fn read(fd: OwnedFd, limit_bytes: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read(fd: OwnedFd, limit_bytes: u64) -> io::Result<Vec<u8>> {
     let file = File::from(fd);
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));

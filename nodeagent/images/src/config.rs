@@ -5,6 +5,8 @@ use std::path::Path;
 use oci_spec::image::ImageConfiguration;
 
 use crate::beneath;
+use crate::signal::signal_number;
+use crate::walk::Stack;
 
 /// Largest /etc/passwd or /etc/group that is read, in bytes.
 const ACCOUNT_FILE_LIMIT_BYTES: u64 = 1 << 20;
@@ -40,6 +42,34 @@ impl ImageConfig {
             working_dir: c.working_dir().clone().unwrap_or_default(),
             stop_signal: c.stop_signal().clone().unwrap_or_default(),
         }
+    }
+}
+
+impl ImageConfig {
+    /// The signal that asks it to end; `None` means the runtime's default, or a name that is none.
+    pub fn stop_signal_number(&self) -> Option<i32> {
+        signal_number(&self.stop_signal)
+    }
+
+    /// What would keep a container of it from starting, in words.
+    pub(crate) fn problem(&self) -> Option<String> {
+        if !self.working_dir.is_empty() && !self.working_dir.starts_with('/') {
+            return Some(format!(
+                "its working directory `{}` is not absolute",
+                self.working_dir
+            ));
+        }
+        if !self.stop_signal.is_empty() && self.stop_signal_number().is_none() {
+            return Some(format!("its stop signal `{}` does not exist", self.stop_signal));
+        }
+        let nameless = |line: &&String| line.split_once('=').is_none_or(|(name, _)| name.is_empty());
+        if let Some(line) = self.env.iter().find(nameless) {
+            return Some(format!("its environment has `{line}`, which is not NAME=VALUE"));
+        }
+        let words = self.entrypoint.iter().chain(&self.cmd).chain(&self.env);
+        let zero = |text: &&String| text.contains('\0');
+        let mut words = words.chain([&self.user, &self.working_dir]);
+        words.find(zero).map(|text| format!("{text:?} has a zero byte"))
     }
 }
 
@@ -90,6 +120,32 @@ pub fn resolve_user(root: &Path, user: &str) -> Result<ResolvedUser, UserError> 
     let passwd = account_file(root, "etc/passwd")?;
     let group = account_file(root, "etc/group")?;
     resolve_in(&passwd, &group, user)
+}
+
+/// The same for an image that is not mounted, by its layers, top first.
+pub(crate) fn resolve_user_in_layers(
+    layers: &[std::path::PathBuf],
+    user: &str,
+) -> Result<ResolvedUser, UserError> {
+    let read = |file: &'static str| {
+        let fail = |source| UserError::Read {
+            file,
+            root: layers
+                .first()
+                .map(|l| l.display().to_string())
+                .unwrap_or_default(),
+            source,
+        };
+        let stack = Stack::open(layers).map_err(fail)?;
+        let path: Vec<Vec<u8>> = file.split('/').map(|part| part.as_bytes().to_vec()).collect();
+        let node = stack.walk(&path, true).map_err(fail)?.node;
+        let bytes = node
+            .map(|node| node.read(ACCOUNT_FILE_LIMIT_BYTES))
+            .transpose()
+            .map_err(fail)?;
+        Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
+    };
+    resolve_in(&read("etc/passwd")?, &read("etc/group")?, user)
 }
 
 fn resolve_in(passwd: &str, group: &str, user: &str) -> Result<ResolvedUser, UserError> {

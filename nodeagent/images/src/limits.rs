@@ -17,6 +17,14 @@ pub struct Limits {
     pub layer_entries: u64,
     /// Largest extended header (long name, PAX records with xattrs) of one entry, in bytes.
     pub extension_bytes: u64,
+    /// Most that the layers of an image may unpack to together, in bytes; a file counts as at least a block.
+    pub image_bytes: u64,
+    /// Most files, folders and links of an image's layers together.
+    pub image_entries: u64,
+    /// Share of the file system that images leave free for all else, in percent; of its inodes too.
+    pub kept_free_percent: u64,
+    /// More than this need not be left free, in bytes.
+    pub kept_free_bytes: u64,
     /// Paths of a layer's folders together, in bytes: they are remembered until all else is written.
     pub folder_path_bytes: usize,
 }
@@ -31,6 +39,10 @@ impl Default for Limits {
             layer_bytes: 16 << 30,
             layer_entries: 1_000_000,
             extension_bytes: 1 << 20,
+            image_bytes: 32 << 30,
+            image_entries: 2_000_000,
+            kept_free_percent: 5,
+            kept_free_bytes: 2 << 30,
             folder_path_bytes: 64 << 20,
         }
     }

@@ -16,7 +16,15 @@ pub struct ReferenceError {
     pub why: &'static str,
 }
 
-/// `repository:tag`; a missing tag means `latest`.
+/// What people leave out of the names of a well-known registry; tools write it out.
+const WELL_KNOWN: [&str; 4] = [
+    "docker.io/library/",
+    "index.docker.io/library/",
+    "docker.io/",
+    "index.docker.io/",
+];
+
+/// `repository:tag`; a missing tag means `latest`, and `docker.io/library/x` is `x`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ImageName(String);
 
@@ -27,10 +35,14 @@ impl ImageName {
             text: text.to_owned(),
             why,
         };
+        let short = WELL_KNOWN
+            .iter()
+            .find_map(|known| text.strip_prefix(known))
+            .unwrap_or(text);
         // A colon before the last slash belongs to a registry's port.
-        let (repo, tag) = match text.rsplit_once(':') {
+        let (repo, tag) = match short.rsplit_once(':') {
             Some((repo, tag)) if !tag.contains('/') => (repo, tag),
-            _ => (text, "latest"),
+            _ => (short, "latest"),
         };
         if repo.is_empty() || repo.len() > 255 {
             return Err(fail("the repository part must have 1 to 255 characters"));
@@ -116,6 +128,8 @@ mod tests {
             "localhost:5000/ims/kamailio:5.6"
         );
         assert_eq!(name("localhost:5000/x").as_str(), "localhost:5000/x:latest");
+        assert_eq!(name("docker.io/library/busybox:1").as_str(), "busybox:1");
+        assert_eq!(name("docker.io/grafana/x").as_str(), "grafana/x:latest");
         assert_eq!(Reference::parse("a:1").unwrap(), Reference::Name(name("a:1")));
         assert!(matches!(
             Reference::parse(&format!("a:1@sha256:{hex}")).unwrap(),

@@ -26,7 +26,7 @@ fn import_resolve_retag_remove() {
     let image = store.resolve("sip/kamailio:5.6").unwrap();
     assert_eq!(
         (image.config.user.as_str(), image.config.entrypoint.len()),
-        ("app", 1)
+        ("12:34", 1)
     );
     assert_eq!(store.resolve(&image.pinned()).unwrap().digest, first);
     assert_eq!(

@@ -11,12 +11,9 @@ use proptest::prelude::*;
 use tar::EntryType;
 
 fn unpack(dir: &Path, layers: &[Vec<u8>]) -> Result<Vec<PathBuf>, String> {
-    let store = store_with(dir, layers);
+    let store = common::import(dir, layers, Limits::default())?;
     let image = store.resolve("t:1").unwrap();
-    store.unpack(&image).map(|u| u.lowerdirs).map_err(|e| {
-        assert_eq!(std::fs::read_dir(store.dir().join("tmp")).unwrap().count(), 0);
-        format!("{e}: {:?}", std::error::Error::source(&e))
-    })
+    Ok(store.unpack(&image).unwrap().lowerdirs)
 }
 
 fn opaque(path: &Path) -> bool {
@@ -181,12 +178,18 @@ fn bombs_and_lies_are_refused() {
         layer_entries: 50,
         extension_bytes: 4096,
         folder_path_bytes: 1000,
+        image_bytes: 512 << 10,
+        image_entries: 60,
         ..Limits::default()
     };
     let zeros = "0".repeat(2 << 20);
     let many = (0..60).fold(Tar::new(), |t, n| t.dir(&format!("d{n}")));
     let cases = [
-        (Tar::new().file("zeros", &zeros), "more than the 1048576 bytes"),
+        (Tar::new().file("zeros", &zeros), "more than the 524288 bytes"),
+        (
+            Tar::new().pax(&[("comment", b"x")]).file("f", &zeros),
+            "unpacks to more than the 524288 bytes",
+        ),
         (many, "more than 50 entries"),
         (
             Tar::new().pax(&[("comment", &[b'x'; 5000])]).file("f", ""),
@@ -213,13 +216,20 @@ fn bombs_and_lies_are_refused() {
     ];
     for (tar, expected) in cases {
         let tmp = tempfile::tempdir().unwrap();
-        let dir = store_with(tmp.path(), &[tar.done()]).dir().to_owned();
-        let store = ImageStore::open_with(&dir, strict).unwrap();
-        let e = store.unpack(&store.resolve("t:1").unwrap()).unwrap_err();
-        let all = format!("{e}: {:?}", std::error::Error::source(&e));
+        let all = common::import(tmp.path(), &[tar.done()], strict).unwrap_err();
         assert!(all.contains(expected), "{expected}: {all}");
-        assert_eq!(std::fs::read_dir(dir.join("layers")).unwrap().count(), 0);
+        let layers = tmp.path().join("store/layers");
+        assert_eq!(std::fs::read_dir(layers).unwrap().count(), 0);
     }
+    // Each layer within its bounds, all together not.
+    let forty = |name: &str| {
+        (0..40)
+            .fold(Tar::new(), |t, n| t.file(&format!("{name}{n}"), ""))
+            .done()
+    };
+    let tmp = tempfile::tempdir().unwrap();
+    let all = common::import(tmp.path(), &[forty("a"), forty("b")], strict).unwrap_err();
+    assert!(all.contains("more than 60 files"), "{all}");
     let tmp = tempfile::tempdir().unwrap();
     let wrong = gantry_images::Digest::of(b"something else").to_string();
     let media = "application/vnd.oci.image.layer.v1.tar";
@@ -231,11 +241,8 @@ fn bombs_and_lies_are_refused() {
         &[wrong],
     );
     let store = ImageStore::open(&tmp.path().join("store")).unwrap();
-    store.import_layout(&tmp.path().join("from"), None).unwrap();
-    let e = store
-        .unpack(&store.resolve("t:1").unwrap())
-        .unwrap_err()
-        .to_string();
+    let e = store.import_layout(&tmp.path().join("from"), None).unwrap_err();
+    let e = common::chain(&e);
     assert!(e.contains("the content has digest"), "{e}");
 }
 

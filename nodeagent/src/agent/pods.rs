@@ -18,7 +18,7 @@ use crate::core::{Exit, Limits, PodDone, PodFailure, PodOp, Run};
 use crate::host::cgroup::{Cgroups, Hierarchy};
 use crate::runtime::{
     ContainerExit, ContainerStart, ContainerState, LOG_MAX_BYTES, PodDir, RuntimeDir, RuntimeError,
-    ShimHandle, merge_argv, resolve_user, volumes,
+    ShimHandle, merge_argv, resolve_user, root, volumes,
 };
 
 /// How long the kernel may take to end processes and let go of groups.
@@ -49,6 +49,9 @@ pub(super) struct ImageRecord {
     env: Vec<String>,
     user: String,
     working_dir: String,
+    /// The signal that asks it to end; 0 where the image names none. Records of earlier versions have none.
+    #[serde(default)]
+    pub(super) stop_signal: i32,
 }
 
 impl Pods {
@@ -118,12 +121,14 @@ impl Pods {
             Rootfs::mount(&unpacked, &root).map_err(Failure::other)?;
         }
         let config = image.config;
+        let stop_signal = config.stop_signal_number().unwrap_or(0);
         let record = ImageRecord {
             digest: image.digest.to_string(),
             entrypoint: config.entrypoint,
             cmd: config.cmd,
             env: config.env,
             user: config.user,
+            stop_signal,
             working_dir: config.working_dir,
         };
         let bytes = serde_json::to_vec(&record).map_err(Failure::other)?;
@@ -238,6 +243,7 @@ impl Pods {
             log_max_bytes: LOG_MAX_BYTES,
             oom_events: self.cgroups.oom_events(uid, name),
         };
+        root::prepare(&start)?;
         let shim = ShimHandle::connect(&dir).inspect_err(|e| self.watches.gone(uid, e))?;
         Ok(run_of(&shim.start_container(&start)?))
     }

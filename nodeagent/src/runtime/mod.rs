@@ -22,6 +22,7 @@ mod identity;
 mod mounts;
 mod protocol;
 mod purge;
+pub mod root;
 pub mod sealed;
 mod subpath;
 pub mod volumes;

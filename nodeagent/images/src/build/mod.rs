@@ -15,7 +15,8 @@ use oci_spec::image::{
 
 use crate::digest::Digest;
 use crate::recipe::{Recipe, RecipeConfig, RecipeError};
-use crate::store::{ImageStore, ImageSummary, NewImage, Scratch, StoreError, canonical_json};
+use crate::store::admit::StartError;
+use crate::store::{Image, ImageStore, ImageSummary, NewImage, Scratch, StoreError, canonical_json};
 
 use layer::Layer;
 
@@ -34,6 +35,9 @@ pub enum BuildError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What was built could not be started.
+    #[error(transparent)]
+    CannotStart(#[from] StartError),
     /// mmdebstrap is not there.
     #[error(
         "cannot build image {image}: mmdebstrap is not installed; run `apt-get install mmdebstrap` as root"
@@ -168,7 +172,8 @@ pub fn build(
     };
     let layers = job.layers(progress)?;
     progress(BuildEvent::Step("writing the image".to_owned()));
-    let image = job.documents(&layers, hash)?;
+    let image = job.documents(&layers, hash, store)?;
+    store.check_start(&scratch, &image.image)?;
     store.commit(&scratch, &[image])?;
     let built = find()?.ok_or_else(|| StoreError::NotFound {
         reference: recipe.name.to_string(),
@@ -207,8 +212,14 @@ impl Job<'_> {
     }
 
     /// Writes config and manifest next to the layers.
-    fn documents(&self, layers: &[Layer], recipe_hash: String) -> Result<NewImage, BuildError> {
-        let config = canonical_json(&oci_config(&self.recipe.config, layers));
+    fn documents(
+        &self,
+        layers: &[Layer],
+        recipe_hash: String,
+        store: &ImageStore,
+    ) -> Result<NewImage, BuildError> {
+        let oci_config = oci_config(&self.recipe.config, layers);
+        let config = canonical_json(&oci_config);
         let config_digest = self.store_document(&config)?;
         let descriptors: Vec<Descriptor> = layers
             .iter()
@@ -225,14 +236,20 @@ impl Job<'_> {
             .layers(descriptors)
             .build()
             .expect("all required fields are set");
-        let manifest = canonical_json(&manifest);
-        let digest = self.store_document(&manifest)?;
+        let document = canonical_json(&manifest);
+        let digest = self.store_document(&document)?;
         let mut blobs: Vec<Digest> = layers.iter().map(|l| l.digest.clone()).collect();
         blobs.extend([config_digest, digest.clone()]);
+        let name = self.recipe.name.to_string();
+        let image = Image::of(Some(name.clone()), digest, &manifest, oci_config, store.limits());
         Ok(NewImage {
             name: self.recipe.name.clone(),
-            digest,
-            size_bytes: manifest.len() as u64,
+            image: image.map_err(|why| StoreError::Invalid {
+                what: "recipe",
+                image: name,
+                why,
+            })?,
+            size_bytes: document.len() as u64,
             blobs,
             recipe_hash: Some(recipe_hash),
         })

@@ -7,6 +7,7 @@ use std::path::Path;
 use oci_spec::image::ImageIndex;
 
 use super::{ImageStore, StoreError, index};
+use crate::unpack::layer_names;
 
 /// What a collection freed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,7 +53,9 @@ impl ImageStore {
             blobs.insert(manifest.config().digest().digest().to_owned());
             blobs.extend(manifest.layers().iter().map(|l| l.digest().digest().to_owned()));
             let image = self.load(None, d)?;
-            layers.extend(image.diff_ids.iter().map(|d| format!("sha256-{}", d.hex())));
+            for (diff_id, chain_id) in image.diff_ids.iter().zip(&image.chain_ids()) {
+                layers.extend(layer_names(diff_id, chain_id));
+            }
         }
         self.reap_scratch()?;
         let doomed = self.make_scratch()?;

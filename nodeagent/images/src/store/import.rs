@@ -4,20 +4,25 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageIndex, ImageManifest, Os};
+use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageManifest, Os};
 
-use super::{ImageStore, ImageSummary, NewImage, Scratch, StoreError, blobs, check_layers, index};
+use super::admit::StartError;
+use super::{Image, ImageStore, ImageSummary, NewImage, Scratch, StoreError, blobs};
 use crate::archive;
 use crate::digest::{Digest, HashingReader, HashingWriter};
 use crate::limits::Limits;
 use crate::reference::{ImageName, ReferenceError};
+use crate::space::Budget;
 use crate::unpack::decompress;
 
 /// An import failed; the store is as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The source cannot be read.
-    #[error("cannot import {path}: {what} cannot be read; give an OCI layout folder or a tar of one")]
+    #[error(
+        "cannot import {path}: {what} cannot be read; give an OCI layout folder or a tar of one (`docker save` since 25, \
+         `podman save --format oci-archive`, `skopeo copy ... oci-archive:FILE`)"
+    )]
     Read {
         /// The source.
         path: PathBuf,
@@ -38,22 +43,32 @@ pub enum ImportError {
     /// The name given, or one in the layout, is not an image name.
     #[error(transparent)]
     Name(#[from] ReferenceError),
+    /// No container could be started from it.
+    #[error("cannot import {path}")]
+    CannotStart {
+        /// The source.
+        path: PathBuf,
+        /// What is wrong with which image.
+        #[source]
+        source: StartError,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 /// A source being read.
-struct Layout<'a> {
+pub(super) struct Layout<'a> {
     /// What the user named, for messages.
     shown: &'a Path,
     dir: PathBuf,
-    limits: Limits,
+    pub(super) limits: Limits,
 }
 
 impl ImageStore {
     /// Imports the images for this machine's platform from `path`. With `name`, exactly one image is taken and gets
-    /// that name; without, every named one is taken. Every blob is checked against its digest and size.
+    /// that name; without, every named one is taken. Every blob is checked against its digest and size, and that a container
+    /// could be started (see [`ImageStore::check_start`]).
     pub fn import_layout(&self, path: &Path, name: Option<&str>) -> Result<Vec<ImageSummary>, ImportError> {
         let name = name.map(ImageName::parse).transpose()?;
         let scratch = self.scratch()?;
@@ -72,13 +87,20 @@ impl ImageStore {
             .iter()
             .map(|(name, d)| layout.stage(&scratch, name, d))
             .collect::<Result<Vec<_>, _>>()?;
+        for new in &images {
+            self.check_start(&scratch, &new.image)
+                .map_err(|source| ImportError::CannotStart {
+                    path: path.to_owned(),
+                    source,
+                })?;
+        }
         self.commit(&scratch, &images)?;
         Ok(self.list_named(|name| images.iter().any(|i| name == Some(i.name.as_str())))?)
     }
 }
 
 impl Layout<'_> {
-    fn invalid(&self, why: impl Into<String>) -> ImportError {
+    pub(super) fn invalid(&self, why: impl Into<String>) -> ImportError {
         ImportError::Invalid {
             path: self.shown.to_owned(),
             why: why.into(),
@@ -98,6 +120,7 @@ impl Layout<'_> {
         if !file.metadata().map_err(fail())?.is_file() {
             return Err(self.invalid("it is neither a folder nor a file"));
         }
+        let mut budget = Budget::new(&self.dir, &self.limits).map_err(fail())?;
         let reader = decompress(file).map_err(fail())?;
         let bounds = HashingReader::new(reader, self.limits.blob_bytes.saturating_mul(4));
         archive::for_each::<_, io::Error>(bounds, &self.limits, |meta, data| {
@@ -105,91 +128,16 @@ impl Layout<'_> {
                 return Ok(());
             };
             let mut out = File::create(self.dir.join(name))?;
-            io::copy(data, &mut out).map(|_| ())
+            budget.copy(data, &mut out).map(|_| ())
         })
         .map_err(fail())
     }
 
-    fn json<T: serde::de::DeserializeOwned>(&self, file: &str) -> Result<T, ImportError> {
+    pub(super) fn json<T: serde::de::DeserializeOwned>(&self, file: &str) -> Result<T, ImportError> {
         let path = self.dir.join(file);
         let bytes = blobs::read_bounded(&path, self.limits.document_bytes)
             .map_err(self.read_error(file.to_owned()))?;
         serde_json::from_slice(&bytes).map_err(|e| self.invalid(format!("{file} is not valid: {e}")))
-    }
-
-    /// The manifests to import, with their names.
-    fn choose(&self, name: Option<ImageName>) -> Result<Vec<(ImageName, Descriptor)>, ImportError> {
-        let layout: oci_spec::image::OciLayout = self.json("oci-layout")?;
-        if layout.image_layout_version() != "1.0.0" {
-            return Err(self.invalid(format!(
-                "layout version {} is not 1.0.0",
-                layout.image_layout_version()
-            )));
-        }
-        let index: ImageIndex = self.json("index.json")?;
-        let mut found = Vec::new();
-        self.flatten(&index, None, 0, &mut found)?;
-        let listed = || {
-            let names: Vec<_> = found
-                .iter()
-                .map(|(n, _)| n.as_deref().unwrap_or("(unnamed)"))
-                .collect();
-            format!(
-                "it holds {} images for this platform: {}",
-                found.len(),
-                names.join(", ")
-            )
-        };
-        if let Some(name) = name {
-            if let [(_, only)] = &found[..] {
-                return Ok(vec![(name, only.clone())]);
-            }
-            let same = found.iter().find(|(n, _)| n.as_deref() == Some(name.as_str()));
-            let (_, d) =
-                same.ok_or_else(|| self.invalid(format!("{}; --name must be one of them", listed())))?;
-            return Ok(vec![(name, d.clone())]);
-        }
-        let named = found.iter().filter_map(|(n, d)| Some((n.as_deref()?, d)));
-        let named = named
-            .map(|(n, d)| Ok((ImageName::parse(n)?, d.clone())))
-            .collect::<Result<Vec<_>, ReferenceError>>()?;
-        if named.is_empty() {
-            return Err(self.invalid(format!("{}; give it a name with --name NAME:TAG", listed())));
-        }
-        Ok(named)
-    }
-
-    /// Collects the image manifests for this platform from an index and the indexes inside it.
-    fn flatten(
-        &self,
-        index: &ImageIndex,
-        outer: Option<&str>,
-        depth: usize,
-        out: &mut Vec<(Option<String>, Descriptor)>,
-    ) -> Result<(), ImportError> {
-        if index.manifests().len() > self.limits.manifests || out.len() > self.limits.manifests || depth > 4 {
-            return Err(self.invalid("its index is too large or too deep"));
-        }
-        for d in index.manifests() {
-            let name = index::name_of(d).or(outer);
-            let foreign =
-                |p: &oci_spec::image::Platform| *p.os() != Os::Linux || *p.architecture() != Arch::default();
-            match d.media_type().to_string().as_str() {
-                "application/vnd.oci.image.index.v1+json"
-                | "application/vnd.docker.distribution.manifest.list.v2+json" => {
-                    let inner: ImageIndex = self.document(d, "index")?;
-                    self.flatten(&inner, name, depth + 1, out)?;
-                }
-                "application/vnd.oci.image.manifest.v1+json"
-                | "application/vnd.docker.distribution.manifest.v2+json"
-                    if !d.platform().as_ref().is_some_and(foreign) =>
-                {
-                    out.push((name.map(str::to_owned), d.clone()));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
     }
 
     fn digest(&self, d: &Descriptor) -> Result<Digest, ImportError> {
@@ -201,7 +149,11 @@ impl Layout<'_> {
         })
     }
 
-    fn document<T: serde::de::DeserializeOwned>(&self, d: &Descriptor, what: &str) -> Result<T, ImportError> {
+    pub(super) fn document<T: serde::de::DeserializeOwned>(
+        &self,
+        d: &Descriptor,
+        what: &str,
+    ) -> Result<T, ImportError> {
         let digest = self.digest(d)?;
         let path = self.dir.join("blobs/sha256").join(digest.hex());
         let bytes = blobs::read_bounded(&path, self.limits.document_bytes)
@@ -218,8 +170,6 @@ impl Layout<'_> {
     fn stage(&self, scratch: &Scratch, name: &ImageName, d: &Descriptor) -> Result<NewImage, ImportError> {
         let manifest: ImageManifest = self.document(d, "manifest")?;
         let config: ImageConfiguration = self.document(manifest.config(), "config")?;
-        check_layers(&manifest, &config, &self.limits)
-            .map_err(|why| self.invalid(format!("image {name}: {why}")))?;
         if *config.os() != Os::Linux || *config.architecture() != Arch::default() {
             let (os, arch) = (config.os(), config.architecture());
             return Err(self.invalid(format!(
@@ -227,16 +177,21 @@ impl Layout<'_> {
                 Arch::default()
             )));
         }
-        let mut blobs = vec![
-            self.copy_blob(scratch, d)?,
-            self.copy_blob(scratch, manifest.config())?,
-        ];
-        for layer in manifest.layers() {
-            blobs.push(self.copy_blob(scratch, layer)?);
+        let image = Image::of(
+            Some(name.to_string()),
+            self.digest(d)?,
+            &manifest,
+            config,
+            &self.limits,
+        )
+        .map_err(|why| self.invalid(format!("image {name}: {why}")))?;
+        let mut blobs = Vec::new();
+        for blob in [d, manifest.config()].into_iter().chain(manifest.layers()) {
+            blobs.push(self.copy_blob(scratch, blob)?);
         }
         Ok(NewImage {
             name: name.clone(),
-            digest: self.digest(d)?,
+            image,
             size_bytes: d.size(),
             blobs,
             recipe_hash: None,
@@ -253,6 +208,8 @@ impl Layout<'_> {
                 d.size()
             )));
         }
+        let budget = Budget::new(scratch.path(), &self.limits).map_err(fail())?;
+        budget.ask(d.size()).map_err(fail())?;
         let from = self.dir.join("blobs/sha256").join(digest.hex());
         if !fs::symlink_metadata(&from).map_err(fail())?.is_file() {
             return Err(self.invalid(format!("blob {digest} is not a regular file")));

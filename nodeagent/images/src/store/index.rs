@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use oci_spec::image::{Descriptor, ImageIndex, ImageIndexBuilder, ImageManifest, MediaType};
 
-use super::{ImageStore, Scratch, StoreError, blobs};
+use super::{Image, ImageStore, Scratch, StoreError, blobs};
 use crate::digest::Digest;
 use crate::reference::ImageName;
 
@@ -26,13 +26,18 @@ pub(super) fn name_of(d: &Descriptor) -> Option<&str> {
     d.annotations().as_ref()?.get(NAME).map(String::as_str)
 }
 
+/// Whether an index entry has this name; one written before may have a longer form of it.
+pub(super) fn is_named(d: &Descriptor, name: &ImageName) -> bool {
+    name_of(d).is_some_and(|text| ImageName::parse(text).is_ok_and(|own| own == *name))
+}
+
 /// The recipe hash of an index entry.
 pub(super) fn recipe_hash_of(d: &Descriptor) -> Option<&str> {
     d.annotations().as_ref()?.get(RECIPE).map(String::as_str)
 }
 
 /// The digest of a descriptor, which must be SHA-256.
-pub(super) fn digest_of(d: &Descriptor) -> Result<Digest, StoreError> {
+pub(crate) fn digest_of(d: &Descriptor) -> Result<Digest, StoreError> {
     Digest::parse(d.digest().as_ref()).ok_or_else(|| StoreError::Invalid {
         what: "digest",
         image: d.digest().to_string(),
@@ -44,8 +49,8 @@ pub(super) fn digest_of(d: &Descriptor) -> Result<Digest, StoreError> {
 pub(crate) struct NewImage {
     /// Its name.
     pub name: ImageName,
-    /// The manifest's digest.
-    pub digest: Digest,
+    /// What it is.
+    pub image: Image,
     /// The manifest's length.
     pub size_bytes: u64,
     /// Manifest, config and layers.
@@ -171,15 +176,12 @@ fn entry(digest: &Digest, size_bytes: u64) -> Descriptor {
 }
 
 fn add_entry(entries: &mut Vec<Descriptor>, image: &NewImage) {
-    for old in entries
-        .iter_mut()
-        .filter(|d| name_of(d) == Some(image.name.as_str()))
-    {
+    for old in entries.iter_mut().filter(|d| is_named(d, &image.name)) {
         let mut annotations = old.annotations().clone().unwrap_or_default();
         annotations.remove(NAME);
         old.set_annotations(Some(annotations));
     }
-    let mut entry = entry(&image.digest, image.size_bytes);
+    let mut entry = entry(&image.image.digest, image.size_bytes);
     let mut annotations = HashMap::from([(NAME.to_owned(), image.name.to_string())]);
     annotations.extend(image.recipe_hash.clone().map(|hash| (RECIPE.to_owned(), hash)));
     entry.set_annotations(Some(annotations));

@@ -9,7 +9,9 @@
 //! DIR/lock                                         held while any of the above changes
 //! ```
 
+pub mod admit;
 mod blobs;
+mod choose;
 mod gc;
 pub mod import;
 mod index;
@@ -28,7 +30,7 @@ use crate::reference::{Reference, ReferenceError};
 
 pub(crate) use blobs::{read_bounded, sync_dir};
 pub use gc::GcReport;
-pub(crate) use index::{NewImage, canonical_json};
+pub(crate) use index::{NewImage, canonical_json, digest_of};
 pub(crate) use scratch::Scratch;
 
 /// An operation on the store failed.
@@ -114,6 +116,38 @@ pub struct Image {
 }
 
 impl Image {
+    /// Digests of each layer with all below it (OCI image spec, config.md: ChainID), as many as `layers`.
+    pub fn chain_ids(&self) -> Vec<Digest> {
+        let mut ids: Vec<Digest> = Vec::new();
+        for diff_id in &self.diff_ids {
+            let id = match ids.last() {
+                Some(below) => Digest::of(format!("{below} {diff_id}").as_bytes()),
+                None => diff_id.clone(),
+            };
+            ids.push(id);
+        }
+        ids
+    }
+
+    /// An image from its documents; in words if they do not fit together.
+    pub(crate) fn of(
+        name: Option<String>,
+        digest: Digest,
+        manifest: &ImageManifest,
+        oci_config: ImageConfiguration,
+        limits: &Limits,
+    ) -> Result<Self, String> {
+        let diff_ids = check_layers(manifest, &oci_config, limits)?;
+        Ok(Self {
+            name,
+            digest,
+            config: ImageConfig::from_oci(&oci_config),
+            oci_config,
+            layers: manifest.layers().clone(),
+            diff_ids,
+        })
+    }
+
     /// `NAME@sha256:HEX`, or the digest alone.
     pub fn pinned(&self) -> String {
         match &self.name {
@@ -196,7 +230,7 @@ impl ImageStore {
         let wanted = Reference::parse(reference)?;
         let index = self.read_index()?;
         let matches = |d: &&Descriptor| match &wanted {
-            Reference::Name(name) => index::name_of(d) == Some(name.as_str()),
+            Reference::Name(name) => index::is_named(d, name),
             Reference::Pinned(_, digest) => d.digest().digest() == digest.hex(),
         };
         let found = index
@@ -222,7 +256,7 @@ impl ImageStore {
         let mut index = self.read_index()?;
         let mut kept = index.manifests().clone();
         kept.retain(|d| match &wanted {
-            Reference::Name(name) => index::name_of(d) != Some(name.as_str()),
+            Reference::Name(name) => !index::is_named(d, name),
             Reference::Pinned(_, digest) => d.digest().digest() != digest.hex(),
         });
         if kept.len() == index.manifests().len() {
@@ -260,19 +294,11 @@ impl ImageStore {
         let config_digest = index::digest_of(manifest.config())?;
         let bytes = self.read_document(&config_digest, "config")?;
         let oci_config: ImageConfiguration = parse(&bytes, "config", &digest)?;
-        let diff_ids =
-            check_layers(&manifest, &oci_config, &self.limits).map_err(|why| StoreError::Invalid {
-                what: "config",
-                image: digest.to_string(),
-                why,
-            })?;
-        Ok(Image {
-            name,
-            digest,
-            config: ImageConfig::from_oci(&oci_config),
-            oci_config,
-            layers: manifest.layers().clone(),
-            diff_ids,
+        let image = digest.to_string();
+        Image::of(name, digest, &manifest, oci_config, &self.limits).map_err(|why| StoreError::Invalid {
+            what: "config",
+            image,
+            why,
         })
     }
 }

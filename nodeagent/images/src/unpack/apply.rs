@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tar::EntryType;
 
@@ -11,6 +11,7 @@ use super::{Fault, layer_reader};
 use crate::archive::{self, Meta};
 use crate::digest::Digest;
 use crate::limits::Limits;
+use crate::space::Budget;
 
 /// Layer spec: prefix of a whiteout.
 const WHITEOUT: &[u8] = b".wh.";
@@ -19,10 +20,17 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Longest path, in components: removing a tree holds a file descriptor for each level.
 const DEPTH: usize = 200;
 
-/// Unpacks the layer in `file` (compressed or not) into `root`; returns its diff id.
-pub(super) fn apply_stream(file: File, root: &Path, limits: &Limits) -> Result<Digest, Fault> {
+/// Unpacks the layer in `file` (compressed or not) into `root`, over the layers at `lower`, top first. Returns its diff id,
+/// and whether what it unpacked to depends on those.
+pub(super) fn apply_stream(
+    file: File,
+    root: &Path,
+    lower: &[PathBuf],
+    limits: &Limits,
+    budget: &mut Budget,
+) -> Result<(Digest, bool), Fault> {
     let mut reader = layer_reader(file, limits.layer_bytes)?;
-    let mut tree = Tree::open(root, limits)?;
+    let mut tree = Tree::open(root, lower, limits, budget)?;
     // Some builders (umoci insert) leave out the last block's padding and the end marker. The digest covers what
     // really came.
     let padded = (&mut reader).chain(io::repeat(0).take(511 + 512));
@@ -30,10 +38,10 @@ pub(super) fn apply_stream(file: File, root: &Path, limits: &Limits) -> Result<D
     // What follows the end marker belongs to the digest.
     io::copy(&mut reader, &mut io::sink())?;
     tree.finish()?;
-    Ok(reader.finish().0)
+    Ok((reader.finish().0, tree.depends))
 }
 
-fn apply_entry(tree: &mut Tree, meta: &Meta, data: &mut dyn Read) -> Result<(), Fault> {
+fn apply_entry(tree: &mut Tree<'_>, meta: &Meta, data: &mut dyn Read) -> Result<(), Fault> {
     let shown = String::from_utf8_lossy(&meta.path).into_owned();
     let bad = |why: &str| Fault::Content(shown.clone(), why.to_owned());
     let parts = components(&meta.path).map_err(&bad)?;
@@ -52,6 +60,7 @@ fn apply_entry(tree: &mut Tree, meta: &Meta, data: &mut dyn Read) -> Result<(), 
             Err(bad("device nodes are allowed under /dev only"))
         };
     }
+    tree.budget.entry()?;
     let place = tree.place(parents, name).map_err(|e| named(e, &shown))?;
     if name.starts_with(WHITEOUT) {
         return whiteout(tree, &place, name)
@@ -102,7 +111,7 @@ fn named(e: io::Error, shown: &str) -> Fault {
 }
 
 /// False if the whiteout's name is not one.
-fn whiteout(tree: &mut Tree, place: &Place, name: &[u8]) -> io::Result<bool> {
+fn whiteout(tree: &mut Tree<'_>, place: &Place, name: &[u8]) -> io::Result<bool> {
     if name == OPAQUE {
         tree.make_opaque(&place.parent)?;
         return Ok(true);

@@ -1,13 +1,15 @@
 //! Extracts layers once, in the form that overlayfs takes as lower directories.
 
 mod apply;
+mod lower;
 mod tree;
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read, Seek};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::digest::{Digest, HashingReader};
+use crate::space::Budget;
 use crate::store::{Image, ImageStore, StoreError};
 
 /// A layer cannot be unpacked; nothing of it is left.
@@ -38,6 +40,18 @@ pub enum UnpackError {
         layer: Digest,
         /// Why.
         #[source]
+        source: io::Error,
+    },
+    /// It would take more space than there is for images.
+    #[error(
+        "cannot unpack layer {layer} of image {image}: {source}; remove images (`gantry image rm`) or enlarge the disk"
+    )]
+    NoSpace {
+        /// The image.
+        image: String,
+        /// The layer's diff id.
+        layer: Digest,
+        /// How much there is.
         source: io::Error,
     },
     /// Ownership and whiteouts need root.
@@ -81,47 +95,64 @@ impl ImageStore {
     /// Makes sure that each layer of `image` is unpacked. A layer is written to a scratch folder, checked against its
     /// diff id, synced and only then renamed, so it is there completely or not at all.
     pub fn unpack(&self, image: &Image) -> Result<UnpackedImage, UnpackError> {
-        let mut lowerdirs = Vec::new();
-        for (descriptor, diff_id) in image.layers.iter().zip(&image.diff_ids) {
-            let target = self.layer_dir(diff_id);
-            if !target.exists() {
-                let blob =
-                    Digest::parse(descriptor.digest().as_ref()).ok_or_else(|| StoreError::Invalid {
-                        what: "layer digest",
-                        image: image.pinned(),
-                        why: "only sha256 is supported".to_owned(),
-                    })?;
-                self.unpack_layer(image, &blob, diff_id, &target)?;
-            }
-            lowerdirs.push(target);
-        }
-        lowerdirs.reverse();
-        Ok(UnpackedImage {
-            image: image.clone(),
-            lowerdirs,
-            store: self.clone(),
-        })
+        self.unpack_from(image, &|blob| self.blob_path(blob))
     }
 
-    pub(crate) fn layer_dir(&self, diff_id: &Digest) -> PathBuf {
-        self.dir()
-            .join("layers")
-            .join(format!("sha256-{}", diff_id.hex()))
-    }
-
-    fn unpack_layer(
+    /// Like [`ImageStore::unpack`], with the blobs where `blob` says.
+    pub(crate) fn unpack_from(
         &self,
         image: &Image,
-        blob: &Digest,
-        diff_id: &Digest,
-        to: &Path,
-    ) -> Result<(), UnpackError> {
+        blob: &dyn Fn(&Digest) -> PathBuf,
+    ) -> Result<UnpackedImage, UnpackError> {
+        let mut unpacked = UnpackedImage {
+            image: image.clone(),
+            lowerdirs: Vec::new(),
+            store: self.clone(),
+        };
+        let mut budget = None;
+        let chain_ids = image.chain_ids();
+        for (n, descriptor) in image.layers.iter().enumerate() {
+            let layer = Layer {
+                blob: blob(&crate::store::digest_of(descriptor)?),
+                size_bytes: descriptor.size(),
+                diff_id: &image.diff_ids[n],
+                chain_id: &chain_ids[n],
+            };
+            let dir = match self.unpacked(&layer) {
+                Some(dir) => dir,
+                None => self.unpack_layer(&unpacked, &layer, &mut budget)?,
+            };
+            unpacked.lowerdirs.insert(0, dir);
+        }
+        Ok(unpacked)
+    }
+
+    /// Where a layer is unpacked, if it is.
+    fn unpacked(&self, layer: &Layer<'_>) -> Option<PathBuf> {
+        let names = layer_names(layer.diff_id, layer.chain_id);
+        let dirs = names.map(|name| self.dir().join("layers").join(name));
+        dirs.into_iter().find(|dir| dir.exists())
+    }
+
+    /// Unpacks a layer over those in `below`; returns where.
+    fn unpack_layer(
+        &self,
+        below: &UnpackedImage,
+        layer: &Layer<'_>,
+        budget: &mut Option<Budget>,
+    ) -> Result<PathBuf, UnpackError> {
+        let (image, diff_id) = (&below.image, layer.diff_id);
         if !rustix::process::geteuid().is_root() {
             return Err(UnpackError::NotRoot {
                 image: image.pinned(),
             });
         }
         let fail = |fault| match fault {
+            Fault::Io(source) if source.kind() == ErrorKind::StorageFull => UnpackError::NoSpace {
+                image: image.pinned(),
+                layer: diff_id.clone(),
+                source,
+            },
             // Not the machine's error, so the archive's.
             Fault::Io(e) if e.raw_os_error().is_none() => UnpackError::Content {
                 image: image.pinned(),
@@ -141,31 +172,61 @@ impl ImageStore {
                 why,
             },
         };
-        let file = File::open(self.blob_path(blob)).map_err(|e| fail(e.into()))?;
+        let file = File::open(&layer.blob).map_err(|e| fail(e.into()))?;
         // Until the end: whoever else wants the layer waits here, and finds it done.
         file.lock().map_err(|e| fail(e.into()))?;
-        if to.exists() {
-            return Ok(());
+        if let Some(dir) = self.unpacked(layer) {
+            return Ok(dir);
         }
         let scratch = self.scratch()?;
         let root = scratch.path().join("layer");
         fs::create_dir(&root).map_err(|e| fail(e.into()))?;
+        let budget = match budget {
+            Some(budget) => budget,
+            None => budget.insert(Budget::new(&root, self.limits()).map_err(|e| fail(e.into()))?),
+        };
+        // Unpacked it is hardly smaller.
+        budget.ask(layer.size_bytes).map_err(|e| fail(e.into()))?;
         let stream = file.try_clone().map_err(|e| fail(e.into()))?;
-        let found = apply::apply_stream(stream, &root, self.limits()).map_err(fail)?;
+        let (found, depends) =
+            apply::apply_stream(stream, &root, &below.lowerdirs, self.limits(), budget).map_err(fail)?;
         if found != *diff_id {
             let why = format!("the content has digest {found}");
             return Err(fail(Fault::Content("(whole layer)".to_owned(), why)));
         }
         let dir = File::open(&root).map_err(|e| fail(e.into()))?;
         rustix::fs::syncfs(&dir).map_err(|e| fail(io::Error::from(e).into()))?;
+        let [own, over_those] = layer_names(diff_id, layer.chain_id);
+        let to = self
+            .dir()
+            .join("layers")
+            .join(if depends { over_those } else { own });
         let _lock = self.lock()?;
-        match fs::rename(&root, to) {
+        match fs::rename(&root, &to) {
             // The same content in another blob was faster. XFS says that it exists, others that it is not empty.
-            Err(e) if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty) => Ok(()),
-            Err(e) => Err(fail(e.into())),
-            Ok(()) => Ok(crate::store::sync_dir(&self.dir().join("layers"))?),
+            Err(e) if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty) => {}
+            Err(e) => return Err(fail(e.into())),
+            Ok(()) => crate::store::sync_dir(&self.dir().join("layers"))?,
         }
+        Ok(to)
     }
+}
+
+/// A layer of an image.
+struct Layer<'a> {
+    blob: PathBuf,
+    size_bytes: u64,
+    diff_id: &'a Digest,
+    chain_id: &'a Digest,
+}
+
+/// Folders that a layer may be unpacked in: what depends on nothing else has its diff id's name, what depends on the layers
+/// below it that of all together.
+pub(crate) fn layer_names(diff_id: &Digest, chain_id: &Digest) -> [String; 2] {
+    [
+        format!("sha256-{}", diff_id.hex()),
+        format!("chain-{}", chain_id.hex()),
+    ]
 }
 
 /// Recognises gzip and zstd by their first bytes; anything else is taken as plain.
@@ -176,11 +237,17 @@ pub(crate) fn decompress(mut file: File) -> io::Result<Box<dyn Read>> {
     let buffered = BufReader::with_capacity(1 << 17, file);
     Ok(match magic.as_slice() {
         [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(buffered)),
-        [0x28, 0xb5, 0x2f, 0xfd] => {
+        // A frame, or one to skip before it (RFC 8878; pzstd begins with such).
+        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
             let mut decoder = zstd::Decoder::with_buffer(buffered)?;
             // 128 MiB of window at most, whatever the frame asks for.
             decoder.window_log_max(27)?;
             Box::new(decoder)
+        }
+        [b'B', b'Z', b'h', _] | [0xfd, b'7', b'z', b'X'] => {
+            return Err(io::Error::other(
+                "is compressed by bzip2 or xz; gzip and zstd are supported",
+            ));
         }
         _ => Box::new(buffered),
     })

@@ -1,5 +1,5 @@
 //! Writes a tree below one folder and nowhere else. Every path is resolved by the kernel with the folder as its root
-//! (openat2, RESOLVE_IN_ROOT), the last component is never followed.
+//! (openat2, RESOLVE_IN_ROOT), the last component is never followed. What lies below the layer: `lower.rs`.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -18,15 +18,14 @@ use rustix::io::Errno;
 use crate::archive::Meta;
 use crate::beneath::open_in_root;
 use crate::limits::Limits;
-
-/// Kernel Documentation/filesystems/overlayfs.rst.
-const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
+use crate::space::Budget;
+use crate::walk::{OPAQUE_XATTR, Stack, is_whiteout, open_dir};
 
 /// A folder, open, and a name in it.
 pub(super) struct Place {
     /// The folder, opened inside the root.
     pub parent: Rc<OwnedFd>,
-    name: Vec<u8>,
+    pub(super) name: Vec<u8>,
 }
 
 impl Place {
@@ -38,7 +37,7 @@ impl Place {
         }
     }
 
-    fn name(&self) -> &Path {
+    pub(super) fn name(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.name))
     }
 }
@@ -57,8 +56,14 @@ pub(super) enum Found {
 }
 
 /// The tree being written.
-pub(super) struct Tree {
-    root: OwnedFd,
+pub(super) struct Tree<'a> {
+    pub(super) root: Rc<OwnedFd>,
+    /// The tree itself, and the layers below it.
+    pub(super) stack: Stack,
+    /// Whether what was written depends on the layers below.
+    pub(super) depends: bool,
+    /// What the image may still write.
+    pub(super) budget: &'a mut Budget,
     /// The parent of the last place: entries come folder by folder.
     last: Option<(Vec<Vec<u8>>, Rc<OwnedFd>)>,
     /// Folder times are set at the end: writing into a folder changes them.
@@ -67,12 +72,25 @@ pub(super) struct Tree {
     path_bytes_left: usize,
 }
 
-impl Tree {
-    pub(super) fn open(root: &Path, limits: &Limits) -> io::Result<Self> {
-        let root: OwnedFd = File::open(root)?.into();
+impl<'a> Tree<'a> {
+    /// The tree at `root`, over the layers at `lower`, top first.
+    pub(super) fn open(
+        root: &Path,
+        lower: &[PathBuf],
+        limits: &Limits,
+        budget: &'a mut Budget,
+    ) -> io::Result<Self> {
+        let root: Rc<OwnedFd> = Rc::new(File::open(root)?.into());
         rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755))?;
+        let mut roots = vec![Rc::clone(&root)];
+        for layer in lower {
+            roots.push(Rc::new(File::open(layer)?.into()));
+        }
         Ok(Self {
             root,
+            stack: Stack::new(roots),
+            depends: false,
+            budget,
             last: None,
             dir_times: Vec::new(),
             path_bytes_left: limits.folder_path_bytes,
@@ -90,11 +108,11 @@ impl Tree {
             });
         }
         let fd = match self.dir(&join(parents)) {
-            Ok(fd) => fd,
-            Err(Errno::NOENT) => self.make_parents(parents)?,
+            Ok(fd) => Rc::new(fd),
+            // Not in this layer, or hidden by a whiteout of it.
+            Err(Errno::NOENT | Errno::NOTDIR) => self.make_parents(parents)?,
             Err(e) => return Err(e.into()),
         };
-        let fd = Rc::new(fd);
         self.last = Some((parents.to_vec(), Rc::clone(&fd)));
         Ok(Place {
             parent: fd,
@@ -102,36 +120,13 @@ impl Tree {
         })
     }
 
-    fn dir(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
+    pub(super) fn dir(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
         let path = if path.as_os_str().is_empty() {
             Path::new(".")
         } else {
             path
         };
         open_in_root(&self.root, path, OFlags::RDONLY | OFlags::DIRECTORY)
-    }
-
-    fn make_parents(&self, parents: &[Vec<u8>]) -> io::Result<OwnedFd> {
-        let mut fd = self.dir(Path::new("."))?;
-        for depth in 1..=parents.len() {
-            let next = match self.dir(&join(&parents[..depth])) {
-                Err(Errno::NOENT) => {
-                    // A dangling symbolic link gives EEXIST here: an error, as it must.
-                    mkdirat(
-                        &fd,
-                        OsStr::from_bytes(&parents[depth - 1]),
-                        Mode::from_raw_mode(0o755),
-                    )?;
-                    let made = self.dir(&join(&parents[..depth]))?;
-                    // Whatever the umask is.
-                    rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
-                    made
-                }
-                other => other?,
-            };
-            fd = next;
-        }
-        Ok(fd)
     }
 
     pub(super) fn find(&self, place: &Place) -> io::Result<Found> {
@@ -142,13 +137,13 @@ impl Tree {
         };
         Ok(match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => Found::Dir,
-            FileType::CharacterDevice if stat.st_rdev == 0 => Found::Whiteout,
+            _ if is_whiteout(&stat) => Found::Whiteout,
             _ => Found::Other,
         })
     }
 
     /// Removes what is there.
-    fn clear(&mut self, place: &Place) -> io::Result<()> {
+    pub(super) fn clear(&mut self, place: &Place) -> io::Result<()> {
         match self.find(place)? {
             Found::Nothing => return Ok(()),
             Found::Dir => remove_tree(place.parent.as_fd(), place.name())?,
@@ -175,8 +170,7 @@ impl Tree {
             self.clear(place)?;
             mkdirat(&*place.parent, place.name(), Mode::from_raw_mode(0o700))?;
         }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(&*place.parent, place.name(), flags, Mode::empty())?;
+        let fd = open_dir(&*place.parent, place.name())?;
         if found == Found::Whiteout {
             opaque(fd.as_fd())?;
         }
@@ -185,7 +179,7 @@ impl Tree {
         self.remember_time(join(&split(&meta.path)), meta.mtime_s)
     }
 
-    fn remember_time(&mut self, path: PathBuf, mtime_s: u64) -> io::Result<()> {
+    pub(super) fn remember_time(&mut self, path: PathBuf, mtime_s: u64) -> io::Result<()> {
         let left = self.path_bytes_left.checked_sub(path.as_os_str().len());
         self.path_bytes_left =
             left.ok_or_else(|| io::Error::other("has too many folders with long paths"))?;
@@ -202,13 +196,9 @@ impl Tree {
     ) -> io::Result<()> {
         self.clear(place)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(openat(
-            &*place.parent,
-            place.name(),
-            flags,
-            Mode::from_raw_mode(0o600),
-        )?);
-        let written_bytes = io::copy(data, &mut file)?;
+        let mode = Mode::from_raw_mode(0o600);
+        let mut file = File::from(openat(&*place.parent, place.name(), flags, mode)?);
+        let written_bytes = self.budget.copy(data, &mut file)?;
         if written_bytes != meta.size_bytes {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         }
@@ -231,38 +221,6 @@ impl Tree {
         own_node(place, meta)
     }
 
-    /// The target must be in this layer; its last component is not followed.
-    pub(super) fn make_hardlink(
-        &mut self,
-        place: &Place,
-        parents: &[Vec<u8>],
-        name: &[u8],
-    ) -> io::Result<()> {
-        let from = self.dir(&join(parents))?;
-        let target = Place {
-            parent: Rc::new(from),
-            name: name.to_vec(),
-        };
-        match self.find(&target)? {
-            Found::Other => {}
-            Found::Nothing => return Err(Errno::NOENT.into()),
-            Found::Dir | Found::Whiteout => return Err(Errno::PERM.into()),
-        }
-        let stat =
-            |p: &Place| statat(&*p.parent, p.name(), AtFlags::SYMLINK_NOFOLLOW).map(|s| (s.st_dev, s.st_ino));
-        if stat(place).ok() == Some(stat(&target)?) {
-            return Ok(());
-        }
-        self.clear(place)?;
-        Ok(rustix::fs::linkat(
-            &*target.parent,
-            target.name(),
-            &*place.parent,
-            place.name(),
-            AtFlags::empty(),
-        )?)
-    }
-
     pub(super) fn make_whiteout(&mut self, place: &Place) -> io::Result<()> {
         Ok(mknodat(
             &*place.parent,
@@ -278,12 +236,11 @@ impl Tree {
     }
 
     pub(super) fn make_opaque_child(&mut self, place: &Place) -> io::Result<()> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        opaque(openat(&*place.parent, place.name(), flags, Mode::empty())?.as_fd())
+        opaque(open_dir(&*place.parent, place.name())?.as_fd())
     }
 
     /// Sets the folders' times.
-    pub(super) fn finish(self) -> io::Result<()> {
+    pub(super) fn finish(&self) -> io::Result<()> {
         for (path, mtime_s) in self.dir_times.iter().rev() {
             match self.dir(path) {
                 Ok(fd) => rustix::fs::futimens(&fd, &times(*mtime_s))?,
@@ -303,11 +260,11 @@ fn split(path: &[u8]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-fn join(parts: &[Vec<u8>]) -> PathBuf {
+pub(super) fn join(parts: &[Vec<u8>]) -> PathBuf {
     parts.iter().map(|p| OsStr::from_bytes(p)).collect()
 }
 
-fn opaque(dir: BorrowedFd<'_>) -> io::Result<()> {
+pub(super) fn opaque(dir: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::fs::fsetxattr(
         dir,
         OPAQUE_XATTR,
@@ -341,7 +298,7 @@ fn set_xattrs(fd: BorrowedFd<'_>, xattrs: &[(String, Vec<u8>)]) -> io::Result<()
     Ok(())
 }
 
-fn times(mtime_s: u64) -> Timestamps {
+pub(super) fn times(mtime_s: u64) -> Timestamps {
     let at = Timespec {
         tv_sec: i64::try_from(mtime_s).unwrap_or(0),
         tv_nsec: 0,
@@ -354,8 +311,7 @@ fn times(mtime_s: u64) -> Timestamps {
 
 /// Removes a folder and what is in it, following no link.
 fn remove_tree(parent: BorrowedFd<'_>, name: &Path) -> io::Result<()> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let dir = openat(parent, name, flags, Mode::empty())?;
+    let dir = open_dir(parent, name)?;
     for entry in rustix::fs::Dir::read_from(&dir)? {
         let entry = entry?;
         let child = Path::new(OsStr::from_bytes(entry.file_name().to_bytes()));

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use gantry_images::{Digest, ImageStore};
+use gantry_images::{Digest, ImageStore, Limits};
 use serde_json::json;
 use tar::{EntryType, Header};
 
@@ -117,7 +117,7 @@ pub fn layout(dir: &Path, name: Option<&str>, layers: &[Vec<u8>]) -> Digest {
 pub fn layout_raw(dir: &Path, name: Option<&str>, packed: &[(Vec<u8>, &str)], diff_ids: &[String]) -> Digest {
     let descriptor = |media: &str, data: &[u8]| json!({"mediaType": media, "digest": blob(dir, data).to_string(), "size": data.len()});
     let config = json!({"architecture": oci_spec::image::Arch::default().to_string(), "os": "linux",
-        "config": {"Entrypoint": ["/bin/x"], "Env": ["A=b"], "User": "app"},
+        "config": {"Entrypoint": ["/bin/x"], "Env": ["A=b"], "User": "12:34"},
         "rootfs": {"type": "layers", "diff_ids": diff_ids}});
     let config = descriptor(
         "application/vnd.oci.image.config.v1+json",
@@ -143,10 +143,27 @@ pub fn layout_raw(dir: &Path, name: Option<&str>, packed: &[(Vec<u8>, &str)], di
 
 /// A store with one imported image `t:1` of these layers.
 pub fn store_with(dir: &Path, layers: &[Vec<u8>]) -> ImageStore {
+    import(dir, layers, Limits::default()).unwrap()
+}
+
+/// The same within bounds, or what is wrong; then the store must be as if nothing had been.
+pub fn import(dir: &Path, layers: &[Vec<u8>], limits: Limits) -> Result<ImageStore, String> {
     let from = dir.join("from");
     std::fs::create_dir_all(&from).unwrap();
     layout(&from, Some("t:1"), layers);
-    let store = ImageStore::open(&dir.join("store")).unwrap();
-    store.import_layout(&from, None).unwrap();
-    store
+    let store = ImageStore::open_with(&dir.join("store"), limits).unwrap();
+    match store.import_layout(&from, None) {
+        Ok(_) => Ok(store),
+        Err(e) => {
+            assert_eq!(std::fs::read_dir(store.dir().join("tmp")).unwrap().count(), 0);
+            assert_eq!(store.list().unwrap(), []);
+            Err(chain(&e))
+        }
+    }
+}
+
+/// An error with its causes.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |e| e.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -1,0 +1,189 @@
+//! What other tools export, and what is refused because no container could be started from it.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{Tar, blob, chain, root_or_skip};
+use gantry_images::{Digest, ImageStore};
+use serde_json::{Value, json};
+
+const GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+
+/// Writes an image with this configuration; its descriptor.
+fn image(dir: &Path, layer: &[u8], config: Value, arch: &str) -> Value {
+    let packed = common::gzip(layer);
+    let document = json!({"architecture": arch, "os": "linux", "config": config,
+        "rootfs": {"type": "layers", "diff_ids": [Digest::of(layer).to_string()]}})
+    .to_string();
+    let part = |media: &str, data: &[u8]| json!({"mediaType": media, "digest": blob(dir, data).to_string(), "size": data.len()});
+    let manifest = json!({"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+        "config": part("application/vnd.docker.container.image.v1+json", document.as_bytes()),
+        "layers": [part(GZIP, &packed)]});
+    part(
+        "application/vnd.docker.distribution.manifest.v2+json",
+        manifest.to_string().as_bytes(),
+    )
+}
+
+fn layout(dir: &Path, manifests: &[Value]) {
+    fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    fs::write(
+        dir.join("index.json"),
+        json!({"schemaVersion": 2, "manifests": manifests}).to_string(),
+    )
+    .unwrap();
+}
+
+fn with(mut descriptor: Value, key: &str, value: Value) -> Value {
+    descriptor[key] = value;
+    descriptor
+}
+
+fn ours() -> String {
+    oci_spec::image::Arch::default().to_string()
+}
+
+fn layer() -> Vec<u8> {
+    Tar::new()
+        .file("etc/passwd", "app:x:7:8::/srv:/bin/sh\n")
+        .file("etc/group", "app:x:8:\n")
+        .done()
+}
+
+#[test]
+fn a_list_of_docker_s_with_variants_and_attestations() {
+    let tmp = tempfile::tempdir().unwrap();
+    let platform =
+        |arch: &str, variant: &str| json!({"os": "linux", "architecture": arch, "variant": variant});
+    let [v3, plain, foreign, attested] = ["v3", "", "f", "a"].map(|content| {
+        let layer = Tar::new().file("f", content).done();
+        image(tmp.path(), &layer, json!({}), &ours())
+    });
+    let plain_digest = plain["digest"].as_str().unwrap().to_owned();
+    let list = json!({"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.list.v2+json", "manifests": [
+        with(v3, "platform", platform(&ours(), "v3")),
+        with(plain, "platform", json!({"os": "linux", "architecture": ours()})),
+        with(foreign, "platform", platform("s390x", "")),
+        with(attested, "platform", json!({"os": "unknown", "architecture": "unknown"})),
+    ]})
+    .to_string();
+    layout(
+        tmp.path(),
+        &[
+            json!({"mediaType": "application/vnd.docker.distribution.manifest.list.v2+json",
+        "digest": blob(tmp.path(), list.as_bytes()).to_string(), "size": list.len(),
+        "annotations": {"io.containerd.image.name": "docker.io/library/nf:1.2", "org.opencontainers.image.ref.name": "1.2"}}),
+        ],
+    );
+    let store = ImageStore::open(&tmp.path().join("store")).unwrap();
+    let rows = store.import_layout(tmp.path(), None).unwrap();
+    assert_eq!((rows.len(), rows[0].digest.to_string()), (1, plain_digest));
+    for name in ["nf:1.2", "docker.io/library/nf:1.2"] {
+        assert_eq!(store.resolve(name).unwrap().digest, rows[0].digest, "{name}");
+    }
+    store
+        .import_layout(tmp.path(), Some("docker.io/library/nf:1.2"))
+        .unwrap();
+    assert_eq!(store.list().unwrap().len(), 1);
+    let foreign_only = tempfile::tempdir().unwrap();
+    let only = image(foreign_only.path(), &layer(), json!({}), "s390x");
+    layout(
+        foreign_only.path(),
+        &[with(only, "platform", platform("s390x", ""))],
+    );
+    let refused = chain(&store.import_layout(foreign_only.path(), Some("x:1")).unwrap_err());
+    assert!(
+        refused.contains("0 images for this platform (linux/"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn zstd_in_several_frames() {
+    if !root_or_skip("zstd_in_several_frames") {
+        return;
+    }
+    let tmp = tempfile::tempdir().unwrap();
+    let whole = layer();
+    let (a, b) = whole.split_at(700);
+    // A frame to skip, two frames, and one to skip again, as parallel and seekable writers make them.
+    let skip = [&[0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0][..], b"meta"].concat();
+    let packed = [
+        &skip,
+        &zstd::encode_all(a, 1).unwrap(),
+        &zstd::encode_all(b, 1).unwrap(),
+        &skip,
+    ]
+    .map(|p| p.as_slice())
+    .concat();
+    let media = "application/vnd.oci.image.layer.v1.tar+zstd";
+    common::layout_raw(
+        tmp.path(),
+        Some("z:1"),
+        &[(packed, media)],
+        &[Digest::of(&whole).to_string()],
+    );
+    let store = ImageStore::open(&tmp.path().join("store")).unwrap();
+    store.import_layout(tmp.path(), None).unwrap();
+    let unpacked = store.unpack(&store.resolve("z:1").unwrap()).unwrap();
+    assert!(unpacked.lowerdirs[0].join("etc/group").is_file());
+}
+
+#[test]
+fn what_could_not_start_is_refused_with_what_is_wrong() {
+    if !root_or_skip("what_could_not_start_is_refused_with_what_is_wrong") {
+        return;
+    }
+    let cases = [
+        (json!({"User": "nobody"}), "no user \"nobody\" in /etc/passwd"),
+        (json!({"User": "app:wheel"}), "no group \"wheel\" in /etc/group"),
+        (
+            json!({"WorkingDir": "srv"}),
+            "working directory `srv` is not absolute",
+        ),
+        (
+            json!({"StopSignal": "SIGGO"}),
+            "stop signal `SIGGO` does not exist",
+        ),
+        (json!({"Env": ["A=b", "PATH"]}), "`PATH`, which is not NAME=VALUE"),
+        (json!({"Cmd": ["a\u{0}b"]}), "zero byte"),
+    ];
+    for (config, expected) in cases {
+        let tmp = tempfile::tempdir().unwrap();
+        let entry = image(tmp.path(), &layer(), config.clone(), &ours());
+        layout(
+            tmp.path(),
+            &[with(
+                entry,
+                "annotations",
+                json!({"org.opencontainers.image.ref.name": "t:1"}),
+            )],
+        );
+        let store = ImageStore::open(&tmp.path().join("store")).unwrap();
+        let refused = chain(&store.import_layout(tmp.path(), None).unwrap_err());
+        assert!(
+            refused.contains(expected) && refused.contains("t:1@sha256:"),
+            "{config}: {refused}"
+        );
+        assert_eq!(store.list().unwrap(), []);
+    }
+    let tmp = tempfile::tempdir().unwrap();
+    let good = json!({"User": "app", "WorkingDir": "/not/there", "StopSignal": "SIGRTMIN+3", "Env": ["A="], "Cmd": null});
+    let entry = image(tmp.path(), &layer(), good, &ours());
+    layout(
+        tmp.path(),
+        &[with(
+            entry,
+            "annotations",
+            json!({"org.opencontainers.image.ref.name": "t:1"}),
+        )],
+    );
+    let store = ImageStore::open(&tmp.path().join("store")).unwrap();
+    store.import_layout(tmp.path(), None).unwrap();
+    let image = store.resolve("t:1").unwrap();
+    assert_eq!(image.config.stop_signal_number(), Some(37));
+    // Unpacked at import: the first start has nothing left to do.
+    assert_eq!(fs::read_dir(store.dir().join("layers")).unwrap().count(), 1);
+}

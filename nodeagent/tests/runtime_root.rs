@@ -1,0 +1,84 @@
+//! What a start makes inside the root file system: mount points through the image's links, and the working directory.
+
+mod runtime_support;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use gantry_nodeagent::runtime::{BindMount, root};
+use runtime_support::{exit_on_record, logged, node};
+
+#[test]
+fn links_of_the_image_and_a_new_working_directory() {
+    let Some(node) = node() else { return };
+    let pod = node.pod("r");
+    let image = pod.path().join("rootfs");
+    fs::create_dir_all(image.join("var")).unwrap();
+    fs::create_dir_all(image.join("run")).unwrap();
+    // As distributions have them: relative, absolute, and to what is not there before a boot.
+    symlink("../run", image.join("var/run")).unwrap();
+    symlink("/run/lock", image.join("var/lock")).unwrap();
+    symlink(
+        "../run/systemd/resolve/stub-resolv.conf",
+        image.join("etc/resolv.conf"),
+    )
+    .unwrap();
+    symlink("../../../../../../../outside", image.join("out")).unwrap();
+    let host = node.dir.path().join("host");
+    fs::create_dir(&host).unwrap();
+    fs::write(host.join("resolv"), "nameserver 1.2.3.4\n").unwrap();
+    fs::write(host.join("file"), "data\n").unwrap();
+    let bind = |source: PathBuf, target: &str| BindMount {
+        source,
+        target: target.into(),
+        read_only: false,
+    };
+    let script = "pwd; cat /etc/resolv.conf /run/app/file /run/lock/file /outside/file /run/app/deep/file; ls -d /run/systemd";
+    let mut start = node.sh(&pod, "r", "web", script);
+    start.mounts = vec![
+        bind(host.join("resolv"), "/etc/resolv.conf"),
+        bind(host.clone(), "/var/run/app"),
+        bind(host.clone(), "/var/lock"),
+        bind(host.clone(), "/out"),
+        bind(host.clone(), "/var/run/app/deep"),
+    ];
+    start.cwd = "/srv/made/here".to_owned();
+    root::prepare(&start).unwrap();
+    root::prepare(&start).unwrap();
+    node.shim(&pod).start_container(&start).unwrap();
+    exit_on_record(&pod, "web");
+    let said = logged(&start);
+    let wanted = "/srv/made/here\nnameserver 1.2.3.4\ndata\ndata\ndata\ndata\n/run/systemd\n";
+    assert_eq!(said, wanted);
+    assert!(!node.dir.path().join("outside").exists());
+}
+
+#[test]
+fn a_working_directory_in_a_volume() {
+    let Some(node) = node() else { return };
+    let pod = node.pod("w");
+    let host = node.dir.path().join("host");
+    fs::create_dir(&host).unwrap();
+    let mut start = node.sh(&pod, "w", "web", "pwd");
+    start.mounts = vec![BindMount {
+        source: host.clone(),
+        target: "/data".into(),
+        read_only: false,
+    }];
+    start.cwd = "/data/a/b".to_owned();
+    root::prepare(&start).unwrap();
+    node.shim(&pod).start_container(&start).unwrap();
+    exit_on_record(&pod, "web");
+    assert_eq!(logged(&start), "/data/a/b\n");
+    assert!(host.join("a/b").is_dir());
+
+    start.mounts.clear();
+    start.cwd = "/etc/passwd/x".to_owned();
+    fs::write(pod.path().join("rootfs/etc/passwd"), "").unwrap();
+    let refused = root::prepare(&start).unwrap_err().to_string();
+    assert!(
+        refused.contains("the working directory /etc/passwd/x of container web"),
+        "{refused}"
+    );
+}
