@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DescriptorError, NetworkServiceSpec, NfPackageSpec, Problem, template, yaml};
+use crate::{DescriptorError, NetworkServiceSpec, NfPackageSpec, Problem, TemplateSyntax, yaml};
 
 /// The apiVersion of every descriptor.
 pub const API_VERSION: &str = "gantry.dev/v1";
@@ -59,7 +59,7 @@ impl Catalog {
                 .filter_map(|(p, t)| Some((p.strip_prefix(directory)?, *t)));
             match parse_package(path, text, templates.filter(|(name, _)| *name != "package.yaml")) {
                 Ok(spec) => {
-                    errors.extend(template::syntax_errors(directory, &spec));
+                    errors.extend(template_errors(directory, &spec));
                     catalog.insert(path, spec, &mut errors);
                 }
                 Err(problems) => errors.extend(problems),
@@ -101,6 +101,21 @@ impl Catalog {
                 .max_by_key(|p| version_key(&p.version)),
         }
     }
+}
+
+/// What is wrong with a package's templates; `directory` is where they are, with a slash at the end.
+fn template_errors(directory: &str, package: &NfPackageSpec) -> Vec<DescriptorError> {
+    let mut problems = package.template_problems();
+    if problems.is_empty() {
+        problems = package.trial_problems();
+    }
+    let at = |problem: crate::TemplateProblem| DescriptorError {
+        file: format!("{directory}{}", problem.template),
+        line: problem.line as u64,
+        column: problem.column as u64,
+        message: problem.message,
+    };
+    problems.into_iter().map(at).collect()
 }
 
 fn whole_file(path: &str, message: String) -> DescriptorError {
@@ -158,7 +173,8 @@ pub fn parse_package<'a>(
         .filter(|(name, _)| used.contains(name))
         .map(|(n, t)| (n.to_owned(), t.to_owned()))
         .collect();
-    problems.extend(spec.problems());
+    spec.template_syntax.get_or_insert(TemplateSyntax::Angle);
+    problems.extend(spec.descriptor_problems());
     if problems.is_empty() {
         Ok(spec)
     } else {

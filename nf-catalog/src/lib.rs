@@ -6,7 +6,8 @@ mod package;
 mod quantity;
 mod rules;
 mod service;
-mod template;
+pub mod template;
+mod trace;
 mod yaml;
 
 pub use catalog::*;
@@ -14,4 +15,6 @@ pub use drain::*;
 pub use package::*;
 pub use quantity::{MilliCpu, ParseQuantityError, Quantity};
 pub use service::*;
+pub use template::{TemplateProblem, TemplateSyntax};
+pub use trace::{Removed, Traced};
 pub use yaml::{DescriptorError, MAX_DESCRIPTOR_BYTES, Problem, locate, parse};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Drain, MilliCpu, Quantity};
+use crate::{Drain, MilliCpu, Quantity, TemplateSyntax};
 
 /// A network function at one version: what it runs, what it offers and needs, how it is resized and drained.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -40,6 +40,10 @@ pub struct NfPackageSpec {
     /// Configuration files from templates.
     #[serde(default)]
     pub config: Vec<ConfigFile>,
+    /// How tags are marked in the templates. A descriptor file that says nothing means `angle`; an object of the API without
+    /// it is older than the choice, and means `jinja`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template_syntax: Option<TemplateSyntax>,
     /// Template texts by name; filled from files beside the descriptor.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub templates: BTreeMap<String, String>,

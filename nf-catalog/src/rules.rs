@@ -14,8 +14,20 @@ const MIN_MEMORY_BYTES: u64 = 4 << 20;
 const MAX_FLOW_IDLE_S: u32 = 86_400;
 
 impl NfPackageSpec {
-    /// Every broken rule of the package, with paths from `spec`.
+    /// Every broken rule of the package, with paths from `spec`; its templates included.
     pub fn problems(&self) -> Vec<Problem> {
+        let templates = self.template_problems().into_iter().map(|problem| Problem {
+            path: format!("spec.templates.{}", problem.template),
+            message: format!(
+                "line {}, column {}: {}",
+                problem.line, problem.column, problem.message
+            ),
+        });
+        self.descriptor_problems().into_iter().chain(templates).collect()
+    }
+
+    /// Every broken rule but those of the templates, which stand in files of their own.
+    pub(crate) fn descriptor_problems(&self) -> Vec<Problem> {
         let mut found = Problems::default();
         found.require(is_dns_label(&self.package), "metadata.name", || {
             dns_label_hint(&self.package)

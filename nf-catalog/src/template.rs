@@ -1,22 +1,211 @@
-//! Templates of configuration files: whether they can be rendered at all.
+//! Templates of configuration files: how their tags are marked, whether they can be rendered, and what with.
 
-use minijinja::Environment;
+use std::collections::BTreeMap;
 
-use crate::{DescriptorError, NfPackageSpec};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-/// What is wrong with the syntax of a package's templates; `directory` is where they are, with a slash at the end.
-pub(crate) fn syntax_errors(directory: &str, package: &NfPackageSpec) -> Vec<DescriptorError> {
-    let environment = Environment::new();
-    let broken = package.templates.iter().filter_map(|(name, text)| {
-        let error = environment.template_from_named_str(name, text).err()?;
-        Some(DescriptorError {
-            file: format!("{directory}{name}"),
-            line: error.line().map_or(1, |line| line as u64),
-            column: 1,
-            message: error
-                .detail()
-                .map_or_else(|| error.kind().to_string(), str::to_owned),
+use crate::NfPackageSpec;
+use crate::trace::{self, Tag, Traced};
+
+/// Marks of tags in templates. Neither has comments: what a comment hides, nobody misses until it is too late, and its marks
+/// occur in configuration languages (`{#` does in kamailio's).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TemplateSyntax {
+    /// `<%= values.x %>` and `<% if values.x %>`: marks that no usual configuration language has.
+    Angle,
+    /// `{{ values.x }}` and `{% if values.x %}`, as Jinja and Helm have them.
+    Jinja,
+}
+
+/// Marks of comments that no text has: Unicode's private use.
+const NO_COMMENT: (&str, &str) = ("\u{f8f0}\u{f8f1}", "\u{f8f1}\u{f8f0}");
+/// Roots of what templates name: a `{{` before one of them is meant as a tag.
+const ROOTS: [&str; 3] = ["values", "peers", "self"];
+/// First words of statements: a `{%` before one of them is meant as a tag.
+const STATEMENTS: [&str; 10] = [
+    "if", "elif", "else", "endif", "for", "endfor", "set", "with", "macro", "raw",
+];
+
+impl TemplateSyntax {
+    /// Begin and end of what is replaced by a value, and of statements.
+    pub(crate) fn marks(self) -> [(&'static str, &'static str); 2] {
+        match self {
+            Self::Angle => [("<%=", "%>"), ("<%", "%>")],
+            Self::Jinja => [("{{", "}}"), ("{%", "%}")],
+        }
+    }
+
+    /// What renders templates of this syntax: strict about names, as text, ending as the template does.
+    pub fn environment(self) -> Environment<'static> {
+        let [(value, value_end), (statement, statement_end)] = self.marks();
+        let syntax = SyntaxConfig::builder()
+            .variable_delimiters(value, value_end)
+            .block_delimiters(statement, statement_end)
+            .comment_delimiters(NO_COMMENT.0, NO_COMMENT.1)
+            .keep_trailing_newline(true)
+            .build()
+            .expect("these marks do not clash");
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment.set_syntax(syntax);
+        // Configuration is not HTML, whatever the file is called.
+        environment.set_auto_escape_callback(|_| AutoEscape::None);
+        environment
+    }
+}
+
+/// What is wrong with a template, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("template `{template}`, line {line}, column {column}: {message}")]
+pub struct TemplateProblem {
+    /// Name of the template.
+    pub template: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl TemplateProblem {
+    fn at(template: &str, text: &str, offset: usize, message: String) -> Self {
+        let before = text.get(..offset).unwrap_or_default();
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        Self {
+            template: template.to_owned(),
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+            message,
+        }
+    }
+
+    fn of(template: &str, text: &str, error: &Error) -> Self {
+        let what = error
+            .detail()
+            .map_or_else(|| error.kind().to_string(), str::to_owned);
+        match error.range() {
+            Some(range) => {
+                let source = text
+                    .get(range.clone())
+                    .filter(|s| !s.is_empty() && !s.contains('\n'));
+                let source = source.map(|s| format!(": `{s}`")).unwrap_or_default();
+                Self::at(template, text, range.start, format!("{what}{source}"))
+            }
+            None => Self {
+                template: template.to_owned(),
+                line: error.line().unwrap_or(1),
+                column: 1,
+                message: what,
+            },
+        }
+    }
+}
+
+impl NfPackageSpec {
+    /// How tags are marked in this package's templates.
+    pub fn syntax(&self) -> TemplateSyntax {
+        self.template_syntax.unwrap_or(TemplateSyntax::Jinja)
+    }
+
+    /// What would keep a template from being rendered, or would make it lose text, whatever the values are.
+    pub fn template_problems(&self) -> Vec<TemplateProblem> {
+        let environment = self.syntax().environment();
+        let mut problems = Vec::new();
+        for (name, text) in &self.templates {
+            let clash = clash(self.syntax(), name, text);
+            let broken = || {
+                let error = environment.template_from_named_str(name, text).err()?;
+                Some(TemplateProblem::of(name, text, &error))
+            };
+            problems.extend(clash.or_else(broken));
+        }
+        problems
+    }
+
+    /// What goes wrong when the templates are rendered with the package's own values and with peers that do not exist.
+    pub(crate) fn trial_problems(&self) -> Vec<TemplateProblem> {
+        let context = self.example_context("name", &BTreeMap::new());
+        let mut problems = Vec::new();
+        for (name, text) in &self.templates {
+            match self.render_traced(name, text, &context) {
+                Ok(traced) => {
+                    let lost = traced.removed.iter().find(|line| !line.conditional);
+                    problems.extend(lost.map(|line| TemplateProblem {
+                        template: name.clone(),
+                        line: line.line,
+                        column: 1,
+                        message:
+                            "this line stands under no condition, and is not in what is rendered".to_owned(),
+                    }));
+                }
+                Err(problem) => problems.push(problem),
+            }
+        }
+        problems
+    }
+
+    /// Renders a template, and says which of its lines are not in the result.
+    pub fn render_traced(&self, name: &str, text: &str, context: &Value) -> Result<Traced, TemplateProblem> {
+        if let Some(clash) = clash(self.syntax(), name, text) {
+            return Err(clash);
+        }
+        let environment = self.syntax().environment();
+        let render = |source: &str| environment.render_named_str(name, source, Serde(context));
+        let rendered = render(text).map_err(|e| TemplateProblem::of(name, text, &e))?;
+        // With marks in it the same goes well as without.
+        let marked =
+            render(&trace::mark(self.syntax(), text)).map_err(|e| TemplateProblem::of(name, text, &e))?;
+        Ok(Traced {
+            removed: trace::removed(self.syntax(), text, &marked),
+            text: rendered,
         })
-    });
-    broken.collect()
+    }
+
+    /// What templates are rendered with, for a function of this name: the package's values with others over them, and
+    /// addresses that nobody has (RFC 5737).
+    pub fn example_context(&self, name: &str, values: &BTreeMap<String, Value>) -> Value {
+        let mut all = self.values.clone();
+        all.extend(values.clone());
+        let peer = |(n, need): (usize, &crate::Need)| {
+            let peer = json!({"name": need.function, "vip": format!("192.0.2.{}", n + 2), "port": 5060});
+            (need.function.clone(), peer)
+        };
+        let peers: BTreeMap<String, Value> = self.needs.iter().enumerate().map(peer).collect();
+        let own = json!({"name": name, "namespace": "default", "vip": "192.0.2.1"});
+        json!({"values": all, "peers": peers, "self": own})
+    }
+}
+
+/// Text that looks like a tag and is none, or would be none and hides text.
+pub fn clash(syntax: TemplateSyntax, name: &str, text: &str) -> Option<TemplateProblem> {
+    let tags = trace::tags(syntax, text);
+    let free = |at: &usize| !tags.iter().any(|tag: &Tag| tag.range.contains(at));
+    let find = |mark: &str| text.match_indices(mark).map(|(at, _)| at).find(free);
+    match syntax {
+        TemplateSyntax::Jinja => find("{#").map(|at| {
+            let message = "`{#` begins a comment in jinja, which would hide what follows; without `templateSyntax` tags are \
+                           written `<%= ... %>`, and this is text like any other";
+            TemplateProblem::at(name, text, at, message.to_owned())
+        }),
+        TemplateSyntax::Angle => {
+            let foreign = |(mark, words): (&str, &[&str])| {
+                let meant = |at: &usize| {
+                    let rest = text[at + mark.len()..].trim_start_matches(['-', '+', ' ', '\t']);
+                    let word = rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next();
+                    free(at) && word.is_some_and(|word| words.contains(&word))
+                };
+                text.match_indices(mark).map(|(at, _)| at).find(meant)
+            };
+            let at = [("{{", &ROOTS[..]), ("{%", &STATEMENTS[..])].into_iter().filter_map(foreign).min()?;
+            let message = "this is a tag of jinja, and would stay as it is: write `<%= ... %>` and `<% ... %>`, or say \
+                           `templateSyntax: jinja` under spec";
+            Some(TemplateProblem::at(name, text, at, message.to_owned()))
+        }
+    }
 }

@@ -1,4 +1,4 @@
-# {{ self.name }}: sipp answers calls; busybox httpd shows its statistics as http://POD_IP:9090/cgi-bin/metrics.
+# <%= self.name %>: sipp answers calls; busybox httpd shows its statistics as http://POD_IP:9090/cgi-bin/metrics.
 # sipp writes a line of statistics a second for ever: a named pipe and a loop keep the last one only.
 set -eu
 cd /var/log/sipp

@@ -5,11 +5,11 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use gantry_catalog::{Catalog, DescriptorError};
+use gantry_catalog::{Catalog, DescriptorError, NfPackageSpec, Removed};
 use rust_embed::RustEmbed;
 
 use crate::args::{CatalogCommand, Output};
-use crate::output;
+use crate::{deploy, output};
 
 #[derive(RustEmbed)]
 #[folder = "../../nf-catalog"]
@@ -102,6 +102,9 @@ pub fn run(command: &CatalogCommand, output: Output) -> Result<()> {
     match command {
         CatalogCommand::Ls { catalog } => list(&load(catalog.as_deref())?, output),
         CatalogCommand::Show { name, catalog } => show(&load(catalog.as_deref())?, name, output),
+        CatalogCommand::Render { name, set, catalog } => {
+            render(&load(catalog.as_deref())?, name, set, output)
+        }
         CatalogCommand::Verify { directory } => verify(directory, output),
     }
 }
@@ -190,12 +193,51 @@ fn show(catalog: &Catalog, name: &str, output: Output) -> Result<()> {
     if let Some(service) = catalog.services.get(name) {
         return output::print(as_yaml, service, String::new);
     }
-    let Some(package) = catalog.package(name, None) else {
-        bail!("the catalog has no `{name}`; `gantry catalog ls` lists what it has");
-    };
-    let mut package = package.clone();
+    let mut package = package(catalog, name)?.clone();
     package.templates.clear();
     output::print(as_yaml, &package, String::new)
+}
+
+fn package<'a>(catalog: &'a Catalog, name: &str) -> Result<&'a NfPackageSpec> {
+    let package = catalog.package(name, None);
+    package.with_context(|| format!("the catalog has no `{name}`; `gantry catalog ls` lists what it has"))
+}
+
+/// The files as a function would get them, with addresses for documentation where real ones come.
+fn render(catalog: &Catalog, name: &str, set: &[String], output: Output) -> Result<()> {
+    let package = package(catalog, name)?;
+    let values = deploy::parse_values(set)?;
+    if let Some(unknown) = values.keys().find(|key| !package.values.contains_key(*key)) {
+        bail!("{name} has no value `{unknown}`; `gantry catalog show {name}` lists those it has");
+    }
+    let context = package.example_context(name, &values);
+    let mut files = Vec::new();
+    for file in &package.config {
+        let text = package.templates.get(&file.template).map_or("", String::as_str);
+        files.push((file, package.render_traced(&file.template, text, &context)?));
+    }
+    let line = |r: &Removed| serde_json::json!({"line": r.line, "text": r.text});
+    let value: Vec<_> = (files.iter())
+        .map(|(file, traced)| {
+            let removed: Vec<_> = traced.removed.iter().map(line).collect();
+            serde_json::json!({"path": file.path, "template": file.template, "text": traced.text, "removed": removed})
+        })
+        .collect();
+    output::print(output, &value, || {
+        let mut text = String::new();
+        for (file, traced) in &files {
+            text += &format!("==> {} (from {}) <==\n{}", file.path, file.template, traced.text);
+            for removed in &traced.removed {
+                text += &format!(
+                    "==> not in it: {}:{}: {} <==\n",
+                    file.template,
+                    removed.line,
+                    removed.text.trim()
+                );
+            }
+        }
+        text
+    })
 }
 
 #[cfg(test)]

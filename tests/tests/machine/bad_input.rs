@@ -51,7 +51,7 @@ fn a_broken_descriptor_and_one_that_does_not_fit_change_nothing() -> Result<()> 
     refuses(&gantry, &["deploy", &broken], "broken.yaml:6:3")?;
     let huge = write(
         "huge.yaml",
-        "  package: sip-as\n  version: 1.0.0\n  resources: {sipp: {cpu: {mode: exclusive, count: 640}}}\n",
+        "  package: sip-as\n  version: 1.0.1\n  resources: {sipp: {cpu: {mode: exclusive, count: 640}}}\n",
     )?;
     refuses(&gantry, &["plan", "-f", &huge], "NUMA node 0")?;
     refuses(&gantry, &["deploy", &huge], "NUMA node 0")

@@ -20,7 +20,7 @@ fn deploy(gantry: &Gantry, count: usize, smt: &str) -> Result<(Value, Vec<usize>
         &manifest,
         format!(
             "apiVersion: gantry.dev/v1\nkind: NetworkFunction\nmetadata: {{name: {NAME}}}\nspec:\n  package: sip-as\n  \
-             version: 1.0.0\n  resources: {{sipp: {{cpu: {{mode: exclusive, count: {count}, smt: {smt}}}}}}}\n"
+             version: 1.0.1\n  resources: {{sipp: {{cpu: {{mode: exclusive, count: {count}, smt: {smt}}}}}}}\n"
         ),
     )?;
     let file = manifest.to_string_lossy().into_owned();

@@ -214,6 +214,17 @@ pub enum CatalogCommand {
         #[arg(long, value_name = "DIR")]
         catalog: Option<PathBuf>,
     },
+    /// The configuration files of a package, and what of its templates is not in them
+    Render {
+        /// Package
+        name: String,
+        /// Value other than the package's default; may be repeated
+        #[arg(long, value_name = "NAME=VALUE")]
+        set: Vec<String>,
+        /// Catalog directory [default: the built-in catalog]
+        #[arg(long, value_name = "DIR")]
+        catalog: Option<PathBuf>,
+    },
     /// Check a catalog directory
     Verify {
         /// Directory with packages/ and services/

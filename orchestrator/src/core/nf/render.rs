@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gantry_api::{NetworkFunction, NfPackage};
+use gantry_catalog::template;
 use k8s_openapi::api::core::v1::Service;
-use minijinja::syntax::SyntaxConfig;
+use minijinja::context;
 use minijinja::value::Serde;
-use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -119,11 +119,7 @@ fn render(
     values: &BTreeMap<String, Value>,
     peers: &BTreeMap<String, Peer>,
 ) -> Result<BTreeMap<String, String>, String> {
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_syntax(whole_lines());
-    // Configuration is not HTML, whatever the file is called.
-    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    let environment = package.spec.syntax().environment();
     let own = context! { name => key.name.as_str(), namespace => key.namespace.as_str(), vip => vip };
     let context = BTreeMap::from([
         ("values", minijinja::Value::from(Serde(values))),
@@ -138,6 +134,9 @@ fn render(
                 package.spec.package, file.template
             )
         })?;
+        if let Some(clash) = template::clash(package.spec.syntax(), &file.template, text) {
+            return Err(format!("package {}: {clash}", package.spec.package));
+        }
         let rendered = environment.render_named_str(&file.template, text, &context);
         files.insert(
             file_key(&file.path),
@@ -150,14 +149,6 @@ fn render(
         );
     }
     Ok(files)
-}
-
-/// A file ends as its template does.
-fn whole_lines() -> SyntaxConfig {
-    SyntaxConfig::builder()
-        .keep_trailing_newline(true)
-        .build()
-        .expect("the default delimiters do not clash")
 }
 
 /// The key of a file in the ConfigMap: its path without slashes.
