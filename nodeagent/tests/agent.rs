@@ -84,6 +84,7 @@ fn config(agent: &Agent) -> NodeConfig {
         services: [("core/web".to_owned(), service)].into(),
         dns: [("web.core.svc.cluster.local".to_owned(), vec![vip(agent).into()])].into(),
         cluster: "c".to_owned(),
+        srv: Default::default(),
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::apiserver::{ApiServer, ListenError, Listener, Objects, Planning};
+use crate::apiserver::{ApiServer, Limits as ApiLimits, ListenError, Listener, Objects, Planning};
 use crate::cleaner::Cleaner;
 use crate::cluster::ClusterError;
 use crate::link::{LinkEvent, LinkHandle};
@@ -36,6 +36,8 @@ pub struct ServerConfig {
     pub cluster_domain: String,
     /// The cluster that the settings of the data directory name; `None` before it has come up for the first time.
     pub cluster: Option<String>,
+    /// How much of the API server one client can have.
+    pub limits: ApiLimits,
 }
 
 /// The orchestrator cannot start, or not go on.
@@ -124,13 +126,16 @@ where
         task: controllers,
     } = start(parts).await?;
     let cleaner = tokio::spawn(Cleaner::new(objects.clone()).run(shutdown.clone()));
-    let server = ApiServer {
+    let connections = config.limits.connections;
+    let (data_dir, limits) = (config.data_dir, config.limits);
+    let server = ApiServer::new(
         objects,
-        link: link.clone(),
+        link.clone(),
         planning,
-        data_dir: config.data_dir.clone(),
-        shutdown: shutdown.clone(),
-    };
+        data_dir,
+        limits,
+        shutdown.clone(),
+    );
     tracing::info!(address = %config.listen, kubeconfig = %pki.kubeconfig().display(), "serving");
     let closer = tokio::spawn({
         let shutdown = shutdown.clone();
@@ -139,7 +144,7 @@ where
             link.close();
         }
     });
-    listener.run(server.router(), shutdown).await;
+    listener.run(server.router(), connections, shutdown).await;
     for task in [controllers, cleaner, closer] {
         if let Err(error) = task.await {
             tracing::error!(%error, "a task of the orchestrator failed");

@@ -203,16 +203,18 @@ fn config() -> impl Strategy<Value = NodeConfig> {
             cluster_domain,
         });
     let dns = btree_map(text(), vec(any::<IpAddr>(), 0..3), 0..3);
+    let target = (text(), 1..=u16::MAX).prop_map(|(name, port)| SrvTarget { name, port });
+    let srv = btree_map(text(), vec(target, 0..3), 0..3);
     (
         any::<u64>(),
         option::of(network),
         cpus(),
         btree_map(text(), pod(), 0..3),
         btree_map(text(), service(), 0..3),
-        dns,
+        (dns, srv),
     )
         .prop_map(
-            |(generation, network, shared_cpus, pods, services, dns)| NodeConfig {
+            |(generation, network, shared_cpus, pods, services, (dns, srv))| NodeConfig {
                 generation: Generation(generation),
                 network,
                 shared_cpus,
@@ -220,6 +222,7 @@ fn config() -> impl Strategy<Value = NodeConfig> {
                 services,
                 dns,
                 cluster: "c".to_owned(),
+                srv,
             },
         )
 }

@@ -123,7 +123,7 @@ impl Hands {
                     let result = network.sync(wanted.network.as_ref(), &wanted.services);
                     // Names need no services.
                     if let Some(node) = wanted.network {
-                        dns.send_replace(Some(Arc::new(Table::new(&node, wanted.dns))));
+                        dns.send_replace(Some(Arc::new(Table::new(&node, wanted.dns, wanted.srv))));
                         pods.knows(node);
                     }
                     let result = result.map_err(|failure| chain(&failure));

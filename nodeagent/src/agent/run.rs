@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::cni::Cni;
-use super::dns::Server;
+use super::dns::{Rate, Server};
 use super::driver::{Clock, Driver, Hands, heavy};
 use super::ledger::LedgerFile;
 use super::link::Link;
@@ -140,13 +141,16 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> anyhow::Resul
         tables,
         port: DNS_PORT,
         resolv_conf: "/etc/resolv.conf".into(),
+        rate: Rate::default(),
+        refused: Arc::default(),
     };
+    let refused = dns_server.refused.clone();
     let mut tasks = JoinSet::new();
     tasks.spawn(driver.run(cancel.clone()));
     tasks.spawn(link.run(cancel.clone()));
     tasks.spawn(dns_server.run(cancel.clone()));
     tasks.spawn(session::run(pods, session_requests, cancel.clone()));
-    tasks.spawn(count(network, answers, cancel.clone()));
+    tasks.spawn(count(network, refused, answers, cancel.clone()));
     // The first that ends ends all; normally it is because of the cancellation.
     let first = tasks.join_next().await;
     cancel.cancel();
@@ -157,8 +161,16 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> anyhow::Resul
         .map(drop)
 }
 
-/// Reports the datapath's counters.
-async fn count(network: Arc<Network>, answers: mpsc::Sender<Event>, cancel: CancellationToken) {
+/// The name of refused DNS questions among the drops.
+const DNS_REFUSED: &str = "DnsRateLimit";
+
+/// Reports the datapath's counters, and the questions that DNS did not answer.
+async fn count(
+    network: Arc<Network>,
+    refused: Arc<AtomicU64>,
+    answers: mpsc::Sender<Event>,
+    cancel: CancellationToken,
+) {
     loop {
         // Cancel-safe: time passes anyway.
         tokio::select! {
@@ -167,7 +179,11 @@ async fn count(network: Arc<Network>, answers: mpsc::Sender<Event>, cancel: Canc
         }
         let network = network.clone();
         match tokio::task::spawn_blocking(move || network.counters()).await {
-            Ok(Ok(Some(counters))) => {
+            Ok(Ok(Some(mut counters))) => {
+                let refused = refused.load(Ordering::Relaxed);
+                if refused > 0 {
+                    counters.drops.insert(DNS_REFUSED.to_owned(), refused);
+                }
                 if answers.send(Event::Counters(counters)).await.is_err() {
                     return;
                 }

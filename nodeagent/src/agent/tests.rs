@@ -1,5 +1,6 @@
 //! The link against a real server on the loopback with mutual TLS, and DNS over real sockets.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::pin::Pin;
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Orchestrator;
-use super::dns::{Server, Table};
+use super::dns::{Rate, Server, Table};
 use super::link::Link;
 use crate::core::Event;
 
@@ -301,6 +302,7 @@ async fn dns_answers_over_udp_and_tcp() {
     let table = Table::new(
         &network,
         [("many.core.svc.cluster.local".to_owned(), addresses)].into(),
+        BTreeMap::new(),
     );
     let (_tables_in, tables) = watch::channel(Some(Arc::new(table)));
     let port = {
@@ -312,7 +314,10 @@ async fn dns_answers_over_udp_and_tcp() {
         tables,
         port,
         resolv_conf: "/nonexistent".into(),
+        rate: Rate::default(),
+        refused: Arc::default(),
     };
+    let refused = server.refused.clone();
     let running = tokio::spawn(server.run(cancel.clone()));
     let query = |name: &str| {
         let mut query = Message::new();
@@ -358,6 +363,27 @@ async fn dns_answers_over_udp_and_tcp() {
     udp.send(&bytes).await.unwrap();
     let answered = tokio::time::timeout(Duration::from_secs(5), udp.recv(&mut buffer)).await;
     answered.expect("they hold up nobody on UDP").unwrap();
+
+    // One that floods, with questions and with what is none, is slowed down; its neighbour gets every answer.
+    let stop = CancellationToken::new();
+    let flood = std::thread::spawn({
+        let (stop, bytes) = (stop.clone(), query("none.core.svc.cluster.local."));
+        move || {
+            let socket = std::net::UdpSocket::bind("127.0.0.2:0").unwrap();
+            while !stop.is_cancelled() {
+                let _ = socket.send_to(&bytes, ("127.0.0.1", port));
+                let _ = socket.send_to(&bytes[..13], ("127.0.0.1", port));
+            }
+        }
+    });
+    for _ in 0..200 {
+        udp.send(&bytes).await.unwrap();
+        let answered = tokio::time::timeout(Duration::from_secs(5), udp.recv(&mut buffer)).await;
+        answered.expect("the neighbour's flood takes no answers").unwrap();
+    }
+    stop.cancel();
+    flood.join().unwrap();
+    assert!(refused.load(std::sync::atomic::Ordering::Relaxed) > 0);
     cancel.cancel();
     running.await.unwrap();
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use gantry_nodeagent_api::{
     ContainerResources, Generation, NodeNetwork, NodeStatus, PodConfig, PodUid, Probe, Refused,
-    ServiceConfig, SessionProbe,
+    ServiceConfig, SessionProbe, SrvTarget,
 };
 use gantry_topology::CpuSet;
 
@@ -81,6 +81,8 @@ pub struct NetworkWanted {
     pub services: BTreeMap<String, ServiceConfig>,
     /// Names to addresses.
     pub dns: BTreeMap<String, Vec<IpAddr>>,
+    /// Names of services' ports to who serves them.
+    pub srv: BTreeMap<String, Vec<SrvTarget>>,
 }
 
 /// Work on one pod.

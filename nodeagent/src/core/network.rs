@@ -20,6 +20,7 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
         network: config.network.clone(),
         services: config.services.clone(),
         dns: config.dns.clone(),
+        srv: config.srv.clone(),
     };
     let id = state.next_id();
     state.network.under_way = Some((id, wanted.generation));

@@ -9,6 +9,7 @@ mod data_dir;
 mod deploy;
 mod down;
 mod examples;
+mod guard;
 mod image;
 mod manifest;
 mod operate;

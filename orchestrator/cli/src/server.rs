@@ -5,6 +5,7 @@ use gantry_orchestrator::server::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Global, ServerArgs};
+use crate::guard;
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: &ServerArgs, global: &Global) -> Result<()> {
@@ -14,6 +15,7 @@ pub fn run(args: &ServerArgs, global: &Global) -> Result<()> {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
+    open_files()?;
     let data_dir = global.data_dir();
     data_dir.create()?;
     let config = ServerConfig {
@@ -24,6 +26,7 @@ pub fn run(args: &ServerArgs, global: &Global) -> Result<()> {
         service_cidr: args.service_cidr,
         cluster_domain: "cluster.local".to_owned(),
         cluster: args.cluster.clone(),
+        limits: guard::limits(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -36,6 +39,17 @@ pub fn run(args: &ServerArgs, global: &Global) -> Result<()> {
             .await
             .context("the control plane stopped")
     })
+}
+
+/// As many open files as may be: connections are some thousands, and what they take must not be missing elsewhere.
+fn open_files() -> Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let all = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, all).context("cannot raise the limit of open files to its hard limit")
 }
 
 async fn cancel_on_signal(stop: CancellationToken) {

@@ -2,6 +2,7 @@
 
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use http::header::RETRY_AFTER;
 use serde_json::{Value, json};
 
 use crate::kinds::{FieldError, Kind};
@@ -19,7 +20,14 @@ pub struct ApiError {
     pub message: String,
     /// Kubernetes' details.
     pub details: Value,
+    /// Seconds after which the client may ask again by itself.
+    pub retry_after_s: Option<u32>,
 }
+
+/// Longest message in bytes: it may repeat what the client sent.
+const MESSAGE_BYTES: usize = 16 << 10;
+/// Wrong fields that an answer names.
+const CAUSES: usize = 100;
 
 fn qualified(kind: &Kind) -> String {
     match kind.group {
@@ -30,11 +38,17 @@ fn qualified(kind: &Kind) -> String {
 
 impl ApiError {
     fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if message.len() > MESSAGE_BYTES {
+            message.truncate(message.floor_char_boundary(MESSAGE_BYTES));
+            message += "...";
+        }
         Self {
             code,
             reason,
-            message: message.into(),
+            message,
             details: Value::Null,
+            retry_after_s: None,
         }
     }
 
@@ -51,6 +65,12 @@ impl ApiError {
     /// 403.
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "Forbidden", message)
+    }
+
+    /// 403, an object that may not be as it is.
+    pub fn forbidden_object(kind: &Kind, name: &str, why: &str) -> Self {
+        let message = format!("{} {name:?} is forbidden: {why}", qualified(kind));
+        Self::new(StatusCode::FORBIDDEN, "Forbidden", message).of(kind, name)
     }
 
     /// 404, an object.
@@ -74,6 +94,11 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
     }
 
+    /// 408.
+    pub fn too_slow(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "Timeout", message)
+    }
+
     /// 409, the name is taken.
     pub fn already_exists(kind: &Kind, name: &str) -> Self {
         let message = format!("{} {name:?} already exists", qualified(kind));
@@ -95,8 +120,7 @@ impl ApiError {
     }
 
     /// 413.
-    pub fn too_large(limit_bytes: usize) -> Self {
-        let message = format!("the request body is larger than {limit_bytes} bytes");
+    pub fn too_large(message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
     }
 
@@ -111,14 +135,19 @@ impl ApiError {
 
     /// 422.
     pub fn invalid(kind: &Kind, name: &str, errors: &[FieldError]) -> Self {
+        let more = errors.len().saturating_sub(CAUSES);
+        let errors = &errors[..errors.len() - more];
         let causes: Vec<_> = errors
             .iter()
             .map(|e| json!({"reason": e.reason, "field": e.field, "message": e.message}))
             .collect();
-        let words: Vec<_> = errors
+        let mut words: Vec<_> = errors
             .iter()
             .map(|e| format!("{}: {}", e.field, e.message))
             .collect();
+        if more > 0 {
+            words.push(format!("and {more} more"));
+        }
         let words = if words.len() == 1 {
             words.concat()
         } else {
@@ -149,9 +178,13 @@ impl ApiError {
 
     /// The Status object.
     pub fn status(&self) -> Value {
+        let mut details = self.details.clone();
+        if let Some(seconds) = self.retry_after_s {
+            details["retryAfterSeconds"] = json!(seconds);
+        }
         json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "details": self.details, "code": self.code.as_u16(),
+            "message": self.message, "reason": self.reason, "details": details, "code": self.code.as_u16(),
         })
     }
 }
@@ -181,6 +214,10 @@ impl From<StoreError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.code, axum::Json(self.status())).into_response()
+        let mut response = (self.code, axum::Json(self.status())).into_response();
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }

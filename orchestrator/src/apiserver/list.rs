@@ -11,12 +11,22 @@ use super::accept::Form;
 use super::error::ApiError;
 use super::path::Resource;
 use super::query::Query;
-use super::table;
+use super::rest::Call;
+use super::selector::Selector;
+use super::share::{Cost, Seat};
+use super::{held, table};
 use crate::kinds::codec;
-use crate::store::{Listing, Range, Revision, Store, Version};
+use crate::store::{Listing, Range, Revision, Version};
 
 /// Size of the pieces of a streamed list.
 const CHUNK_BYTES: usize = 64 << 10;
+
+/// Objects that a request may look at and count as light: a page of kubectl's.
+const PAGE: usize = 500;
+/// Bytes of objects that it may.
+const PAGE_BYTES: usize = 4 << 20;
+/// Longest token of a page: a key, encoded.
+const TOKEN_BYTES: usize = 2048;
 
 fn token(revision: Revision, last: &str) -> String {
     URL_SAFE_NO_PAD.encode(format!("{revision}:{last}"))
@@ -24,6 +34,9 @@ fn token(revision: Revision, last: &str) -> String {
 
 fn parse_token(token: &str) -> Result<(Revision, String), ApiError> {
     let wrong = || ApiError::bad_request("the continue parameter is not one of ours: list again without it");
+    if token.len() > TOKEN_BYTES {
+        return Err(wrong());
+    }
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| wrong())?;
     let text = String::from_utf8(bytes).map_err(|_| wrong())?;
     let (revision, last) = text.split_once(':').ok_or_else(wrong)?;
@@ -54,63 +67,88 @@ fn range(resource: &Resource<'_>, query: &Query, one: Option<&str>) -> Result<Ra
     Ok(range)
 }
 
-/// Answers a list request.
-pub async fn list(
-    store: &dyn Store,
-    resource: &Resource<'_>,
-    query: &Query,
-    form: Form,
-) -> Result<Response, ApiError> {
+/// Answers a list request. Many objects need another seat.
+pub async fn list(call: &Call<'_>, seat: Seat) -> Result<Response, ApiError> {
+    let (resource, query) = (call.resource, &call.query);
     let selector = query.selector()?;
-    let mut range = range(resource, query, selector.name())?;
-    let wanted = query.limit;
+    let mut range = range(&resource, query, selector.name())?;
     if !selector.is_everything() {
         // What the selector leaves out does not count for the page.
         range.limit = 0;
     }
-    let mut listing = store.list(range).await?;
-    if !selector.is_everything() {
-        listing
-            .items
-            .retain(|version| selector.matches(&codec::decode(version)));
-        if wanted > 0 && listing.items.len() > wanted {
-            listing.remaining = listing.items.len() - wanted;
-            listing.items.truncate(wanted);
-        }
+    let listing = call.server.objects.store().list(range).await?;
+    let seat = fitting_seat(call, seat, &listing.items).await?;
+    if selector.is_everything() && call.form == Form::Object {
+        let metadata = metadata(&listing, true);
+        return Ok(held::keep(
+            stream(&resource, metadata, listing),
+            seat.while_read(),
+        ));
     }
+    let (kind, form, wanted) = (resource.kind, call.form, query.limit);
+    let include = query.include_object.clone();
+    // Parsing many objects takes a while: not on a thread that others' answers wait for.
+    let made = tokio::task::spawn_blocking(move || {
+        let listing = select(listing, &selector, wanted);
+        let metadata = metadata(&listing, selector.is_everything());
+        let objects = listing.items.iter().map(codec::decode);
+        let shaped = match form {
+            Form::Object => None,
+            Form::Table => Some(table::table(kind, objects, metadata.clone(), &include)),
+            Form::Metadata => {
+                let items: Vec<Value> = objects.map(|o| table::partial(&o)).collect();
+                Some(json!({
+                    "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items,
+                }))
+            }
+        };
+        (listing, metadata, shaped)
+    });
+    let (listing, metadata, shaped) = made
+        .await
+        .map_err(|e| ApiError::internal(format!("make the list: {e}")))?;
+    let response = match shaped {
+        Some(list) => axum::Json(list).into_response(),
+        None => stream(&resource, metadata, listing),
+    };
+    Ok(held::keep(response, seat.while_read()))
+}
+
+/// The seat that the request has, or one for many objects.
+pub(super) async fn fitting_seat(call: &Call<'_>, seat: Seat, items: &[Version]) -> Result<Seat, ApiError> {
+    let bytes: usize = items.iter().map(|v| v.value.len()).sum();
+    if items.len() <= PAGE && bytes <= PAGE_BYTES {
+        return Ok(seat);
+    }
+    drop(seat);
+    call.server.share.enter(Cost::Heavy, &call.client).await
+}
+
+fn select(mut listing: Listing, selector: &Selector, wanted: usize) -> Listing {
+    if selector.is_everything() {
+        return listing;
+    }
+    listing
+        .items
+        .retain(|version| selector.matches(&codec::decode(version)));
+    if wanted > 0 && listing.items.len() > wanted {
+        listing.remaining = listing.items.len() - wanted;
+        listing.items.truncate(wanted);
+    }
+    listing
+}
+
+fn metadata(listing: &Listing, counted: bool) -> Value {
     let mut metadata = json!({"resourceVersion": listing.revision.to_string()});
     if listing.remaining > 0
         && let Some(last) = listing.items.last()
     {
         metadata["continue"] = json!(token(listing.revision, &last.key));
-        if selector.is_everything() {
+        if counted {
             metadata["remainingItemCount"] = json!(listing.remaining);
         }
     }
-    Ok(match form {
-        Form::Object => stream(resource, metadata, listing),
-        Form::Table => {
-            let objects: Vec<Value> = listing.items.iter().map(codec::decode).collect();
-            axum::Json(table::table(
-                resource.kind,
-                &objects,
-                metadata,
-                &query.include_object,
-            ))
-            .into_response()
-        }
-        Form::Metadata => {
-            let items: Vec<Value> = listing
-                .items
-                .iter()
-                .map(|v| table::partial(&codec::decode(v)))
-                .collect();
-            let list = json!({
-                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items,
-            });
-            axum::Json(list).into_response()
-        }
-    })
+    metadata
 }
 
 /// The objects as stored, without parsing them, in pieces.

@@ -6,26 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use rustls::ServerConfig;
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::auth::Identity;
+use super::connection::{self, Doors};
+use super::limits::ConnectionLimits;
 
-/// A handshake may take so long.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// A peer is asked for a sign of life so often, and has as long to answer.
-const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// Requests under way may take so long after a shutdown.
 const GRACE: Duration = Duration::from_millis(1500);
 
@@ -74,17 +63,18 @@ impl Listener {
     }
 
     /// Serves until the token is cancelled, then gives requests under way a moment.
-    pub async fn run(self, router: Router, shutdown: CancellationToken) {
-        let graceful = GracefulShutdown::new();
+    pub async fn run(self, router: Router, limits: ConnectionLimits, shutdown: CancellationToken) {
+        let doors = Doors::new(limits);
         let mut connections = tokio::task::JoinSet::new();
         loop {
             // Cancel-safe: accept, a token, and a join set.
             tokio::select! {
                 accepted = self.tcp.accept() => match accepted {
                     Ok((stream, peer)) => {
-                        let (tls, router, watcher) = (self.tls.clone(), router.clone(), graceful.watcher());
+                        let (tls, router) = (self.tls.clone(), router.clone());
+                        let (doors, shutdown) = (doors.clone(), shutdown.clone());
                         connections.spawn(async move {
-                            if let Err(error) = connection(stream, tls, router, watcher).await {
+                            if let Err(error) = connection::serve(stream, tls, router, doors, shutdown).await {
                                 tracing::debug!(%peer, %error, "connection ended");
                             }
                         });
@@ -100,45 +90,9 @@ impl Listener {
             }
         }
         drop(self.tcp);
-        if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
+        let all = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(GRACE, all).await.is_err() {
             tracing::debug!("connections were cut off at shutdown");
         }
     }
-}
-
-fn identity(stream: &TlsStream<TcpStream>) -> Option<Identity> {
-    let certificate = stream.get_ref().1.peer_certificates()?.first()?;
-    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    let subject = parsed.subject();
-    let user = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
-    let groups = subject
-        .iter_organization()
-        .filter_map(|o| o.as_str().ok().map(str::to_owned))
-        .collect();
-    Some(Identity { user, groups })
-}
-
-async fn connection(
-    stream: TcpStream,
-    tls: TlsAcceptor,
-    router: Router,
-    watcher: Watcher,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    stream.set_nodelay(true)?;
-    let stream = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await??;
-    let identity = identity(&stream).ok_or("the client certificate has no common name")?;
-    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(identity.clone());
-        router.clone().oneshot(request.map(axum::body::Body::new))
-    });
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new());
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .max_concurrent_streams(1000);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    watcher.watch(connection.into_owned()).await
 }

@@ -2,10 +2,15 @@
 
 mod accept;
 mod auth;
+mod body;
+mod connection;
 mod discovery;
 mod error;
+mod held;
+mod limits;
 mod list;
 mod listener;
+mod measure;
 mod objects;
 mod openapi;
 mod patch;
@@ -15,7 +20,9 @@ mod protobuf;
 mod query;
 mod rest;
 mod selector;
+mod share;
 mod snapshot;
+mod stall;
 mod sub;
 mod table;
 mod watch;
@@ -29,15 +36,15 @@ use tokio_util::sync::CancellationToken;
 
 pub use auth::{Identity, MASTERS, NODE_PREFIX, NODES};
 pub use error::ApiError;
+pub use limits::{ConnectionLimits, Limits, PatchLimits, ShareLimits};
 pub use listener::{ListenError, Listener};
 pub use objects::{DeleteOptions, Deleted, FieldValidation, Objects, Target, WriteOptions, Written};
 pub use planning::Planning;
 pub use selector::Selector;
+pub use share::Client;
 
 use crate::link::{LinkHandle, NodeLink};
-
-/// Largest request body, as in Kubernetes.
-pub const MAX_BODY_BYTES: usize = 3 << 20;
+use share::Share;
 
 /// What the handlers share. Cheap to clone.
 #[derive(Clone)]
@@ -52,9 +59,33 @@ pub struct ApiServer {
     pub data_dir: std::path::PathBuf,
     /// Ends watches, logs and commands.
     pub shutdown: CancellationToken,
+    limits: Arc<Limits>,
+    share: Share,
+    room: body::Room,
 }
 
 impl ApiServer {
+    /// A server over its parts.
+    pub fn new(
+        objects: Objects,
+        link: LinkHandle,
+        planning: Arc<dyn Planning>,
+        data_dir: std::path::PathBuf,
+        limits: Limits,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self {
+            objects,
+            link,
+            planning,
+            data_dir,
+            shutdown,
+            share: Share::new(limits.share),
+            room: body::Room::new(&limits),
+            limits: Arc::new(limits),
+        }
+    }
+
     /// All routes: the API for administrators, the gRPC service for agents.
     pub fn router(self) -> Router {
         let grpc = tonic::service::Routes::new(NodeLink::new(self.link.clone()).into_service());
@@ -76,7 +107,6 @@ impl ApiServer {
             .route("/gantry/v1/explain/{namespace}/{pod}", get(planning::explain))
             .route("/api/v1/{*rest}", any(rest::resource))
             .route("/apis/{group}/{version}/{*rest}", any(rest::resource))
-            .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES))
             .with_state(self)
             .fallback(|| async { ApiError::no_such_path() })
             .merge(grpc.prepare().into_axum_router().reset_fallback())

@@ -2,11 +2,13 @@
 
 use async_trait::async_trait;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
+use http::Extensions;
 use serde_json::Value;
 
-use super::ApiServer;
 use super::error::ApiError;
+use super::share::{Client, Cost};
+use super::{ApiServer, body, measure};
 
 /// The planner as the API server sees it.
 #[async_trait]
@@ -19,11 +21,15 @@ pub trait Planning: Send + Sync {
 }
 
 /// `POST /gantry/v1/plan`: a list of manifests in, the plan out.
-pub(super) async fn plan(
-    State(server): State<ApiServer>,
-    body: axum::body::Bytes,
-) -> Result<Json<Value>, ApiError> {
-    let objects: Vec<Value> = serde_json::from_slice(&body)
+pub(super) async fn plan(State(server): State<ApiServer>, request: Request) -> Result<Json<Value>, ApiError> {
+    let (parts, body) = request.into_parts();
+    let body = body::read(&parts.headers, body, &server.limits, &server.room).await?;
+    measure::scan(&body.bytes).map_err(|e| ApiError::too_large(e.to_string()))?;
+    let _seat = server
+        .share
+        .enter(Cost::Heavy, &Client::of(&parts.extensions))
+        .await?;
+    let objects: Vec<Value> = serde_json::from_slice(&body.bytes)
         .map_err(|e| ApiError::bad_request(format!("the body must be a list of objects: {e}")))?;
     server.planning.dry_run(objects).await.map(Json)
 }
@@ -32,7 +38,9 @@ pub(super) async fn plan(
 pub(super) async fn explain(
     State(server): State<ApiServer>,
     Path((namespace, name)): Path<(String, String)>,
+    extensions: Extensions,
 ) -> Result<Json<Value>, ApiError> {
+    let _seat = server.share.enter(Cost::Heavy, &Client::of(&extensions)).await?;
     let kind = crate::kinds::named("Pod").expect("the table has Pod");
     let explanation = server.planning.explain(&namespace, &name).await;
     explanation

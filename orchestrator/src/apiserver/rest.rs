@@ -13,12 +13,18 @@ use super::objects::{DeleteOptions, Deleted, Target, Written};
 use super::patch::Patch;
 use super::path::Resource;
 use super::query::Query;
-use super::{ApiServer, MAX_BODY_BYTES, list, protobuf, sub, table, watch};
+use super::share::{Client, Cost, Seat};
+use super::{ApiServer, body, held, list, measure, protobuf, sub, table, watch};
+
+/// Characters of all warnings of an answer together, and of one, as in Kubernetes.
+const WARNINGS: usize = 4096;
+const WARNING: usize = 256;
 
 /// The parts of a request that handlers look at.
 pub(super) struct Call<'a> {
     pub server: &'a ApiServer,
     pub resource: Resource<'a>,
+    pub client: Client,
     pub query: Query,
     pub form: Form,
     pub headers: &'a HeaderMap,
@@ -40,20 +46,28 @@ async fn handle(server: ApiServer, request: Request) -> Result<Response, ApiErro
     if resource.kind.kind == "Pod" && resource.sub == Some("exec") {
         return sub::exec::exec(server, &resource, parts).await;
     }
-    let body = axum::body::to_bytes(body, MAX_BODY_BYTES)
-        .await
-        .map_err(|_| ApiError::too_large(MAX_BODY_BYTES))?;
+    let client = Client::of(&parts.extensions);
+    let body = body::read(&parts.headers, body, &server.limits, &server.room).await?;
     let query = Query::parse(parts.uri.query())?;
+    let seat = server.share.enter(Cost::Light, &client).await?;
     let call = Call {
         server: &server,
         resource,
+        client,
         query,
         form: form(&parts.headers),
         headers: &parts.headers,
-        body,
+        body: body.bytes.clone(),
     };
     match (call.resource.name, call.resource.sub) {
-        (None, _) => collection(&call, &parts.method).await,
+        (None, _) => collection(&call, &parts.method, seat).await,
+        (Some(name), Some("log")) => {
+            // It may be silent for hours.
+            drop(seat);
+            let counted = server.share.stream(&call.client)?;
+            let response = sub::handle(&call, &parts, name, "log").await?;
+            Ok(held::keep(response, counted))
+        }
         (Some(name), None) => object(&call, &parts.method, name, Target::Main).await,
         (Some(name), Some(name_of_sub)) => sub::handle(&call, &parts, name, name_of_sub).await,
     }
@@ -79,16 +93,16 @@ fn percent_decode(path: &str) -> Result<String, ApiError> {
     String::from_utf8(bytes).map_err(|_| ApiError::bad_request("the path is not UTF-8"))
 }
 
-async fn collection(call: &Call<'_>, method: &Method) -> Result<Response, ApiError> {
-    let store = call.server.objects.store().as_ref();
+async fn collection(call: &Call<'_>, method: &Method, seat: Seat) -> Result<Response, ApiError> {
     match *method {
-        Method::GET if call.query.is_watch() => {
-            let shutdown = call.server.shutdown.clone();
-            watch::watch(store, &call.resource, &call.query, call.form, shutdown).await
-        }
-        Method::GET => list::list(store, &call.resource, &call.query, call.form).await,
+        Method::GET if call.query.is_watch() => watch::watch(call, seat).await,
+        Method::GET => list::list(call, seat).await,
         Method::POST => create(call).await,
-        Method::DELETE => delete_all(call).await,
+        Method::DELETE => {
+            drop(seat);
+            let _seat = call.server.share.enter(Cost::Heavy, &call.client).await?;
+            delete_all(call).await
+        }
         _ => Err(ApiError::method()),
     }
 }
@@ -120,7 +134,8 @@ pub(super) async fn object(
         Method::PATCH => {
             let options = call.query.write_options()?;
             let patch = Patch::parse(call.content_type(), &call.body, kind)?;
-            let change = |old: &Value| without_version(patch.apply(old)?, old, &patch);
+            let change =
+                |old: &Value| without_version(patch.apply(old, &call.server.limits.patch)?, old, &patch);
             let done = call
                 .server
                 .objects
@@ -248,6 +263,7 @@ impl Call<'_> {
                 "the body is {media}: send application/json"
             )));
         }
+        measure::scan(&self.body).map_err(|e| ApiError::too_large(e.to_string()))?;
         let body: Value = serde_json::from_slice(&self.body)
             .map_err(|e| ApiError::bad_request(format!("the body cannot be read as JSON: {e}")))?;
         if !body.is_object() {
@@ -279,11 +295,19 @@ impl Call<'_> {
 
 /// Adds Warning headers.
 pub(super) fn warn(response: &mut Response, warnings: &[String]) {
+    let mut room = WARNINGS;
     for warning in warnings {
-        let quoted = warning
+        let quoted: String = warning
+            .chars()
+            .take(WARNING)
+            .collect::<String>()
             .replace('\\', "\\\\")
             .replace('"', "\\\"")
             .replace(char::is_control, " ");
+        let Some(rest) = room.checked_sub(quoted.len()) else {
+            return;
+        };
+        room = rest;
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
             response
                 .headers_mut()

@@ -34,6 +34,20 @@ const FIELDS: &[&str] = &[
     "type",
 ];
 
+/// Longest selector in bytes, labels and fields each.
+const SELECTOR_BYTES: usize = 8 << 10;
+/// Requirements and values in one: each is compared with each object.
+const TERMS: usize = 256;
+
+fn bounded(what: &str, text: &str) -> Result<(), ApiError> {
+    if text.len() > SELECTOR_BYTES || text.matches(',').count() >= TERMS {
+        return Err(ApiError::bad_request(format!(
+            "the {what} selector is longer than {SELECTOR_BYTES} bytes or {TERMS} terms"
+        )));
+    }
+    Ok(())
+}
+
 /// What a list or watch is restricted to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
@@ -45,6 +59,8 @@ pub struct Selector {
 impl Selector {
     /// From the query parameters `labelSelector` and `fieldSelector`.
     pub fn parse(labels: &str, fields: &str) -> Result<Self, ApiError> {
+        bounded("label", labels)?;
+        bounded("field", fields)?;
         let labels = split(labels)
             .into_iter()
             .map(requirement)
@@ -103,7 +119,7 @@ fn split(text: &str) -> Vec<&str> {
     for (i, c) in text.char_indices() {
         match c {
             '(' => depth += 1,
-            ')' => depth -= 1,
+            ')' => depth = (depth - 1).max(0),
             ',' if depth == 0 => {
                 parts.push(text[start..i].trim());
                 start = i + 1;
@@ -200,6 +216,8 @@ mod tests {
         }
         assert!(Selector::parse("a b", "").is_err());
         assert!(Selector::parse("app in x", "").is_err());
+        assert!(Selector::parse(&"a,".repeat(300), "").is_err());
+        assert!(Selector::parse(&"a".repeat(9000), "").is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub fn partial(object: &Value) -> Value {
 }
 
 /// A Table of objects. `include` is the query parameter includeObject.
-pub fn table(kind: &Kind, objects: &[Value], metadata: Value, include: &str) -> Value {
+pub fn table(kind: &Kind, objects: impl IntoIterator<Item = Value>, metadata: Value, include: &str) -> Value {
     let mut columns = vec![json!({
         "name": "Name", "type": "string", "format": "name", "priority": 0,
         "description": "Name must be unique within a namespace.",
@@ -24,16 +24,17 @@ pub fn table(kind: &Kind, objects: &[Value], metadata: Value, include: &str) -> 
         })
     }));
     let now = OffsetDateTime::now_utc();
+    // One after the other: a row is small, an object is not.
     let rows: Vec<Value> = objects
-        .iter()
+        .into_iter()
         .map(|object| {
             let mut cells = vec![object["metadata"]["name"].clone()];
-            cells.extend(kind.columns.iter().map(|column| column.value(object, now)));
+            cells.extend(kind.columns.iter().map(|column| column.value(&object, now)));
             let mut row = json!({"cells": cells});
             match include {
                 "None" => {}
-                "Object" => row["object"] = object.clone(),
-                _ => row["object"] = partial(object),
+                "Object" => row["object"] = object,
+                _ => row["object"] = partial(&object),
             }
             row
         })
@@ -50,7 +51,7 @@ pub fn shape(kind: &Kind, object: Value, form: Form, include: &str) -> Value {
         Form::Metadata => partial(&object),
         Form::Table => {
             let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
-            table(kind, &[object], metadata, include)
+            table(kind, [object], metadata, include)
         }
     }
 }

@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::accept::Form;
 use super::error::ApiError;
-use super::path::Resource;
-use super::query::Query;
+use super::rest::Call;
 use super::selector::Selector;
-use super::table;
+use super::share::Seat;
+use super::{held, list, table};
 use crate::kinds::{Kind, codec};
-use crate::store::{Event, Range, Revision, Store, StoreError, Version, Watch};
+use crate::store::{Event, Range, Revision, StoreError, Version, Watch};
 
 /// Time between bookmarks.
 const BOOKMARK: Duration = Duration::from_secs(30);
@@ -25,6 +25,17 @@ const BOOKMARK: Duration = Duration::from_secs(30);
 const LENGTH_S: u64 = 1800;
 /// Longest watch: a day.
 const MAX_LENGTH_S: u64 = 86_400;
+
+/// Bytes of objects that were there already and are made ready at once.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// What was there already and is not made ready yet.
+struct First {
+    items: std::vec::IntoIter<Version>,
+    /// A marked bookmark comes after it.
+    bookmark: bool,
+    _seat: Box<dyn Send + Sync>,
+}
 
 /// One client's watch.
 struct Watcher {
@@ -35,6 +46,7 @@ struct Watcher {
     bookmarks: bool,
     source: Box<dyn Watch>,
     seen: Revision,
+    first: Option<First>,
     /// Ready to be sent.
     queue: VecDeque<Bytes>,
     next_bookmark: Instant,
@@ -43,14 +55,10 @@ struct Watcher {
     over: bool,
 }
 
-/// Answers a watch request.
-pub async fn watch(
-    store: &dyn Store,
-    resource: &Resource<'_>,
-    query: &Query,
-    form: Form,
-    shutdown: CancellationToken,
-) -> Result<Response, ApiError> {
+/// Answers a watch request. The seat is kept while the objects that are there already are sent.
+pub async fn watch(call: &Call<'_>, seat: Seat) -> Result<Response, ApiError> {
+    let (store, resource, query) = (call.server.objects.store(), &call.resource, &call.query);
+    let counted = call.server.share.stream(&call.client)?;
     let selector = query.selector()?;
     let prefix = resource.kind.prefix(resource.namespace);
     let from_start = matches!(query.resource_version.as_str(), "" | "0");
@@ -68,35 +76,56 @@ pub async fn watch(
         }
         after
     };
+    let seat = list::fitting_seat(call, seat, &initial).await?;
     let now = Instant::now();
-    let mut watcher = Watcher {
+    let watcher = Watcher {
         kind: resource.kind,
         selector,
-        form,
+        form: call.form,
         include: query.include_object.clone(),
         bookmarks: query.bookmarks(),
         source: store.watch(&prefix, after)?,
         seen: after,
+        first: Some(First {
+            items: initial.into_iter(),
+            bookmark: query.initial_events(),
+            _seat: Box::new(seat.while_read()),
+        }),
         queue: VecDeque::new(),
         next_bookmark: now + BOOKMARK,
         end: now + Duration::from_secs(query.timeout_seconds.unwrap_or(LENGTH_S).min(MAX_LENGTH_S)),
-        shutdown,
+        shutdown: call.server.shutdown.clone(),
         over: false,
     };
-    for version in &initial {
-        watcher.push_initial(version);
-    }
-    if query.initial_events() {
-        watcher.push_bookmark(true);
-    }
     let body = Body::from_stream(futures::stream::unfold(watcher, |mut watcher| async move {
         let chunk = watcher.next().await?;
         Some((Ok::<_, std::convert::Infallible>(chunk), watcher))
     }));
-    Ok(([(http::header::CONTENT_TYPE, "application/json")], body).into_response())
+    let response = ([(http::header::CONTENT_TYPE, "application/json")], body).into_response();
+    Ok(held::keep(response, counted))
 }
 
 impl Watcher {
+    /// Some more of what was there already, made when it is wanted; false when all of it is made.
+    fn push_first(&mut self) -> bool {
+        let Some(mut first) = self.first.take() else {
+            return false;
+        };
+        let mut room = CHUNK_BYTES;
+        while let Some(version) = first.items.next() {
+            self.push_initial(&version);
+            room = room.saturating_sub(version.value.len().max(1));
+            if room == 0 {
+                self.first = Some(first);
+                return true;
+            }
+        }
+        if first.bookmark {
+            self.push_bookmark(true);
+        }
+        true
+    }
+
     fn push_initial(&mut self, version: &Version) {
         if !self.selector.is_everything() || self.form != Form::Object {
             let object = codec::decode(version);
@@ -125,7 +154,7 @@ impl Watcher {
         let object = match self.form {
             Form::Table => table::table(
                 self.kind,
-                &[],
+                [],
                 json!({"resourceVersion": self.seen.to_string()}),
                 "",
             ),
@@ -140,6 +169,11 @@ impl Watcher {
         while self.queue.is_empty() {
             if self.over {
                 return None;
+            }
+            if self.push_first() {
+                // Others have a turn in between: nothing above waits for anything.
+                tokio::task::yield_now().await;
+                continue;
             }
             // All arms are cancel-safe: `Watch::next` promises it, the others are timers and a token.
             tokio::select! {

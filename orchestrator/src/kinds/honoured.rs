@@ -56,8 +56,11 @@ const CONTAINER_SECURITY: &[&str] = &[
     "capabilities",
     "privileged",
     "readOnlyRootFilesystem",
+    // Always so, except in a privileged container, where it is refused.
+    "allowPrivilegeEscalation",
 ];
-const CAPABILITIES: &[&str] = &["add"];
+/// Containers have what they add and nothing else.
+const CAPABILITIES: &[&str] = &["add", "drop"];
 const WORKLOAD_SPEC: &[&str] = &[
     "replicas",
     "selector",
@@ -270,7 +273,6 @@ mod tests {
             format!("{container}.readinessProbe.httpGet.host"),
             format!("{container}.readinessProbe.httpGet.httpHeaders"),
             format!("{container}.resources.requests.ephemeral-storage"),
-            format!("{container}.securityContext.capabilities.drop"),
             format!("{container}.volumeMounts[0].mountPropagation"),
             "spec.volumes[0].configMap.defaultMode".to_owned(),
             "spec.volumes[0].configMap.items[0].mode".to_owned(),

@@ -13,6 +13,7 @@ mod podcells;
 mod podenv;
 mod podspec;
 mod podvolumes;
+mod protective;
 mod table;
 mod unknown;
 mod validate;
@@ -181,6 +182,11 @@ impl Kind {
     pub fn key(&self, namespace: &str, name: &str) -> String {
         self.prefix(Some(namespace)) + name
     }
+}
+
+/// Seconds that a pod has to stop: a negative number means 1, as in Kubernetes.
+pub fn grace_seconds(asked: i64) -> i64 {
+    if asked < 0 { 1 } else { asked }
 }
 
 /// The row of a resource in a URL.

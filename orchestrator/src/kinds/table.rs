@@ -82,6 +82,7 @@ pub static KINDS: &[Kind] = &[
         label_name: true,
         decode: through::<core::Namespace>,
         default: defaults::namespace,
+        validate: validate::namespace,
         columns: columns::NAMESPACE,
         ..BASE
     },

@@ -2,6 +2,9 @@
 
 use serde_json::Value;
 
+/// Paths that are named, at most.
+const MOST: usize = 100;
+
 /// Paths of `input`'s fields that `known` lacks. Nulls and empty lists and maps say nothing and are left out.
 pub fn unknown_fields(input: &Value, known: &Value) -> Vec<String> {
     let mut found = Vec::new();
@@ -20,6 +23,9 @@ fn says_nothing(value: &Value) -> bool {
 
 fn walk(input: &Value, known: &Value, path: &mut String, found: &mut Vec<String>) {
     let length = path.len();
+    if found.len() >= MOST {
+        return;
+    }
     match (input, known) {
         (Value::Object(input), Value::Object(known)) => {
             for (key, value) in input {

@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::path::{at, list, text};
-use super::{Context, FieldError, extras, podspec};
+use super::{Context, FieldError, extras, podspec, protective};
+use crate::podsecurity::label_errors;
 
 type Errors = Vec<FieldError>;
 
@@ -23,9 +24,18 @@ fn immutable(new: &Value, old: Option<&Value>, pointer: &str, errors: &mut Error
     }
 }
 
+/// Namespace: labels that say what its pods may have must be readable; those that are there already do not stand in the way.
+pub(super) fn namespace(new: &Value, old: Option<&Value>, _: &Context, errors: &mut Errors) {
+    let labels = |object| label_errors(at(object, "/metadata/labels"));
+    let before = old.map(labels).unwrap_or_default();
+    let wrong = labels(new).into_iter().filter(|error| !before.contains(error));
+    errors.extend(wrong.map(|(key, why)| FieldError::invalid(format!("metadata.labels[{key}]"), why)));
+}
+
 /// Pod: its spec and what its annotation adds; changes of a spec go through the sub-resources.
 pub(super) fn pod(new: &Value, old: Option<&Value>, _: &Context, errors: &mut Errors) {
     podspec::spec(at(new, "/spec"), "spec", errors);
+    protective::spec(at(new, "/spec"), "spec", errors);
     extras::pod(new, old, errors);
 }
 
@@ -111,6 +121,7 @@ pub(super) fn workload(new: &Value, old: Option<&Value>, _: &Context, errors: &m
         errors.push(FieldError::invalid("spec.template.metadata.labels", message));
     }
     podspec::spec(at(new, "/spec/template/spec"), "spec.template.spec", errors);
+    protective::spec(at(new, "/spec/template/spec"), "spec.template.spec", errors);
     extras::template(at(new, "/spec/template"), errors);
     if text(new, "/spec/strategy/type") == "Recreate" {
         let message =

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use gantry_orchestrator::apiserver::{ApiError, Objects, Planning};
+use gantry_orchestrator::apiserver::{ApiError, Limits, Objects, Planning};
 use gantry_orchestrator::link::{LinkEvent, LinkHandle};
 use gantry_orchestrator::server::{Controllers, ServerConfig, serve};
 use serde_json::{Value, json};
@@ -48,17 +48,22 @@ pub struct Server {
 impl Server {
     /// Without controllers: nobody but the test writes, and what agents say is in `events`.
     pub fn start() -> Self {
-        let server = Self::launch(false);
+        Self::limited(Default::default())
+    }
+
+    /// The same within other limits.
+    pub fn limited(limits: Limits) -> Self {
+        let server = Self::launch(false, limits);
         server.namespace("default");
         server
     }
 
     /// The whole of it.
     pub fn with_controllers() -> Self {
-        Self::launch(true)
+        Self::launch(true, Default::default())
     }
 
-    fn launch(controllers: bool) -> Self {
+    fn launch(controllers: bool, limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -69,7 +74,8 @@ impl Server {
         // Somebody may take the port between the probe and the bind: then another.
         for _ in 0..10 {
             let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-            let config = config(dir.path().to_owned(), address);
+            let mut config = config(dir.path().to_owned(), address);
+            config.limits = limits.clone();
             let (started, parts) = oneshot::channel();
             let stop = shutdown.clone();
             let task = runtime.spawn(async move {
@@ -200,6 +206,7 @@ pub fn config(data_dir: PathBuf, listen: SocketAddr) -> ServerConfig {
         pod_cidr: "10.85.0.0/16".parse().unwrap(),
         cluster_domain: "cluster.local".to_owned(),
         cluster: None,
+        limits: Default::default(),
     }
 }
 

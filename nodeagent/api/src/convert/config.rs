@@ -3,7 +3,7 @@
 use super::{InvalidMessage, list, map, optional, parse, parse_opt, port};
 use crate::{
     Backend, DEFAULT_UDP_IDLE_S, Generation, NodeConfig, NodeNetwork, PodConfig, PodDesired, Protocol,
-    RestartPolicy, ServiceConfig, ServicePort, SessionProbe, proto,
+    RestartPolicy, ServiceConfig, ServicePort, SessionProbe, SrvTarget, proto,
 };
 
 impl From<&NodeConfig> for proto::NodeConfig {
@@ -31,6 +31,18 @@ impl From<&NodeConfig> for proto::NodeConfig {
                 })
                 .collect(),
             cluster: m.cluster.clone(),
+            srv: m
+                .srv
+                .iter()
+                .map(|(name, list)| {
+                    let target = |t: &SrvTarget| proto::SrvTarget {
+                        name: t.name.clone(),
+                        port: t.port.into(),
+                    };
+                    let targets = list.iter().map(target).collect();
+                    (name.clone(), proto::SrvTargets { targets })
+                })
+                .collect(),
         }
     }
 }
@@ -49,6 +61,15 @@ impl TryFrom<proto::NodeConfig> for NodeConfig {
                 a.addresses.iter().map(|t| parse("addresses", t)).collect()
             })?,
             cluster: w.cluster,
+            srv: map("srv", w.srv, |s| {
+                let target = |t: proto::SrvTarget| {
+                    Ok(SrvTarget {
+                        name: t.name,
+                        port: port("port", t.port)?,
+                    })
+                };
+                s.targets.into_iter().map(target).collect()
+            })?,
         })
     }
 }

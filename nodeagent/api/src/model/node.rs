@@ -28,6 +28,19 @@ pub struct NodeConfig {
     /// Id of the cluster whose store this comes from; empty in what the first version wrote.
     #[serde(default)]
     pub cluster: String,
+    /// DNS: lower-case name of a service's port (`_sip._udp.<service>`) without final dot to who serves it.
+    #[serde(default)]
+    pub srv: BTreeMap<String, Vec<SrvTarget>>,
+}
+
+/// One answer to an SRV question (RFC 2782). All targets of a name are equal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SrvTarget {
+    /// A name of [`NodeConfig::dns`].
+    pub name: String,
+    /// Port.
+    pub port: u16,
 }
 
 /// The node's share of the network.

@@ -1,7 +1,12 @@
 //! DNS for pods: `gateway:53`, UDP and TCP. Names of the cluster come from the configuration, others from the host's servers.
 
+mod allow;
+mod answer;
 mod server;
+mod socket;
 mod table;
+mod upstream;
 
+pub(super) use allow::Rate;
 pub(super) use server::Server;
 pub(super) use table::Table;

@@ -1,30 +1,36 @@
-//! Sockets, forwarding, limits.
+//! Serving: who may ask, from the table or from others.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, ResponseCode};
-use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::Table;
-use super::table::{Verdict, failure};
+use super::allow::{Allow, Rate};
+use super::table::Verdict;
+use super::upstream::{self, Place, Places};
+use super::{Table, answer, socket};
 
-/// Queries under way at once; more are dropped, and asked again by the client.
-const AT_ONCE: usize = 256;
-/// TCP connections at once, idle ones too; they must never take UDP's place.
-const TCP_AT_ONCE: usize = 64;
-/// Largest answer over UDP to one who does not say otherwise (RFC 1035, 4.2.1).
-const UDP_BYTES: usize = 512;
-const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(2);
+/// Questions to the host's servers under way, for one pod and for all; more are dropped, and asked again by the client.
+const FORWARDS: (usize, usize) = (64, 512);
+/// TCP connections, of one pod and of all; they never take UDP's place.
+const CONNECTIONS: (usize, usize) = (16, 256);
+/// Longest question over UDP that is read: what is longer is no question.
+const QUESTION_BYTES: usize = 4096;
+/// Questions that are answered before others on this thread have a turn.
+const BATCH: usize = 8;
 const TCP_IDLE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(1);
+/// How often refused questions are told.
+const TELL: Duration = Duration::from_secs(10);
 
 type Tables = watch::Receiver<Option<Arc<Table>>>;
 
@@ -33,14 +39,19 @@ pub(in crate::agent) struct Server {
     pub(in crate::agent) tables: Tables,
     pub(in crate::agent) port: u16,
     pub(in crate::agent) resolv_conf: PathBuf,
+    pub(in crate::agent) rate: Rate,
+    /// Questions that were refused because their source asked too often, since the start.
+    pub(in crate::agent) refused: Arc<AtomicU64>,
 }
 
-#[derive(Clone)]
 struct Shared {
     tables: Tables,
-    permits: Arc<Semaphore>,
-    tcp_permits: Arc<Semaphore>,
-    upstream: Arc<Vec<SocketAddr>>,
+    allow: Mutex<Allow>,
+    started: Instant,
+    refused: Arc<AtomicU64>,
+    forwards: Arc<Places>,
+    connections: Arc<Places>,
+    upstream: Vec<SocketAddr>,
 }
 
 impl Server {
@@ -71,42 +82,36 @@ impl Server {
     /// Until the gateway's address changes.
     async fn serve(&self, gateway: IpAddr) -> io::Result<()> {
         let address = SocketAddr::new(gateway, self.port);
-        let (udp, tcp) = (Arc::new(bind_udp(address)?), bind_tcp(address)?);
-        let upstream = upstream(&self.resolv_conf, gateway);
-        let shared = Shared {
+        let (udp, tcp) = (socket::udp(address)?, socket::tcp(address)?);
+        let shared = Arc::new(Shared {
             tables: self.tables.clone(),
-            permits: Arc::new(Semaphore::new(AT_ONCE)),
-            tcp_permits: Arc::new(Semaphore::new(TCP_AT_ONCE)),
-            upstream: Arc::new(upstream),
-        };
+            allow: Mutex::new(Allow::new(self.rate)),
+            started: Instant::now(),
+            refused: self.refused.clone(),
+            forwards: Places::new(FORWARDS.0, FORWARDS.1),
+            connections: Places::new(CONNECTIONS.0, CONNECTIONS.1),
+            upstream: upstream::servers(&self.resolv_conf, gateway),
+        });
         tracing::info!(%address, upstream = ?shared.upstream, "serving DNS");
         let mut tables = self.tables.clone();
-        let mut buffer = vec![0; 4096];
+        let mut tell = tokio::time::interval(TELL);
+        let mut sockets = JoinSet::new();
+        for udp in udp {
+            sockets.spawn(shared.clone().listen(udp.into()));
+        }
         loop {
-            // Cancel-safe: recv_from, accept and changed lose nothing when dropped.
+            // Cancel-safe: join_next, accept, changed and tick lose nothing when dropped.
             tokio::select! {
-                received = udp.recv_from(&mut buffer) => {
-                    let (length, from) = received?;
-                    let Ok(permit) = shared.permits.clone().try_acquire_owned() else { continue };
-                    let (shared, udp, query) = (shared.clone(), udp.clone(), buffer[..length].to_vec());
-                    tokio::spawn(async move {
-                        if let Some(answer) = shared.resolve(&query, Some(UDP_BYTES)).await {
-                            // Lost answers are asked for again.
-                            let _ = udp.send_to(&answer, from).await;
-                        }
-                        drop(permit);
-                    });
-                }
-                accepted = tcp.accept() => {
-                    let (stream, _) = accepted?;
-                    let Ok(permit) = shared.tcp_permits.clone().try_acquire_owned() else { continue };
-                    let shared = shared.clone();
-                    tokio::spawn(async move {
-                        // A client that goes away, or is idle, is no error of ours.
-                        let _ = tokio::time::timeout(TCP_IDLE, shared.converse(stream)).await;
-                        drop(permit);
-                    });
-                }
+                Some(ended) = sockets.join_next() => return ended.unwrap_or_else(|e| Err(io::Error::other(e))),
+                accepted = tcp.accept() => match accepted {
+                    Ok((stream, from)) => shared.connection(stream, from.ip()),
+                    // The client went away, or there are no descriptors: others may free some.
+                    Err(error) => {
+                        tracing::warn!(%error, "accept a DNS connection");
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                },
+                _ = tell.tick() => shared.tell(),
                 changed = tables.changed() => {
                     let same = tables.borrow().as_ref().is_some_and(|table| table.gateway == gateway);
                     if changed.is_err() || !same {
@@ -119,14 +124,126 @@ impl Server {
 }
 
 impl Shared {
-    async fn converse(&self, mut stream: TcpStream) -> io::Result<()> {
+    fn passes(&self, from: IpAddr) -> bool {
+        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let passes = self
+            .allow
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pass(from, now_ms);
+        if !passes {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        passes
+    }
+
+    fn tell(&self) {
+        let refused = self
+            .allow
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .refused();
+        for (from, count) in refused {
+            let from = from.map_or_else(|| "sources without number".to_owned(), |from| from.to_string());
+            tracing::warn!(from, count, "asks DNS too often: questions were not answered");
+        }
+    }
+
+    /// Answers what comes to one socket.
+    async fn listen(self: Arc<Self>, udp: Arc<UdpSocket>) -> io::Result<()> {
+        let mut buffer = vec![0; QUESTION_BYTES];
+        loop {
+            udp.readable().await?;
+            self.questions(&udp, &mut buffer);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Answers what has come over UDP, some of it.
+    fn questions(self: &Arc<Self>, udp: &Arc<UdpSocket>, buffer: &mut [u8]) {
+        for _ in 0..BATCH {
+            match udp.try_recv_from(buffer) {
+                Ok((length, from)) if self.passes(from.ip()) => self.question(udp, &buffer[..length], from),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // Something about an earlier answer: nothing of this socket's.
+                Err(error) => tracing::debug!(%error, "receive a DNS question"),
+            }
+        }
+    }
+
+    fn question(self: &Arc<Self>, udp: &Arc<UdpSocket>, bytes: &[u8], from: SocketAddr) {
+        let Some((query, verdict)) = self.judge(bytes) else {
+            return;
+        };
+        match verdict {
+            Verdict::Ignore => {}
+            // Lost answers are asked for again.
+            Verdict::Answer(message) => {
+                let answer = answer::encode(&query, &message, true);
+                let _ = answer.map(|answer| udp.try_send_to(&answer, from));
+            }
+            Verdict::Forward => {
+                let Some(place) = self.forwards.take(from.ip()) else {
+                    self.refused.fetch_add(1, Ordering::Relaxed);
+                    return;
+                };
+                let (shared, udp, bytes) = (self.clone(), udp.clone(), bytes.to_vec());
+                tokio::spawn(async move {
+                    if let Some(answer) = shared.forward(&query, &bytes, true, place).await {
+                        let _ = udp.send_to(&answer, from).await;
+                    }
+                });
+            }
+        }
+    }
+
+    fn judge(&self, bytes: &[u8]) -> Option<(Message, Verdict)> {
+        let query = Message::from_vec(bytes).ok()?;
+        let verdict = self.tables.borrow().as_ref()?.judge(&query);
+        Some((query, verdict))
+    }
+
+    async fn forward(&self, query: &Message, bytes: &[u8], udp: bool, _place: Place) -> Option<Vec<u8>> {
+        match upstream::forward(&self.upstream, bytes, !udp).await {
+            Some(answer) => Some(answer),
+            None => answer::encode(query, &answer::empty(query, ResponseCode::ServFail), udp),
+        }
+    }
+
+    fn connection(self: &Arc<Self>, stream: TcpStream, from: IpAddr) {
+        let Some(place) = self.connections.take(from) else {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let shared = self.clone();
+        tokio::spawn(async move {
+            // A client that goes away, or is idle, is no error of ours.
+            let _ = tokio::time::timeout(TCP_IDLE, shared.converse(stream, from)).await;
+            drop(place);
+        });
+    }
+
+    async fn converse(&self, mut stream: TcpStream, from: IpAddr) -> io::Result<()> {
         loop {
             let length = stream.read_u16().await?;
-            let mut query = vec![0; length.into()];
-            stream.read_exact(&mut query).await?;
-            let Some(answer) = self.resolve(&query, None).await else {
+            let mut bytes = vec![0; length.into()];
+            stream.read_exact(&mut bytes).await?;
+            if !self.passes(from) {
+                return Ok(());
+            }
+            let Some((query, verdict)) = self.judge(&bytes) else {
                 return Ok(());
             };
+            let answer = match verdict {
+                Verdict::Ignore => None,
+                Verdict::Answer(message) => answer::encode(&query, &message, false),
+                Verdict::Forward => match self.forwards.take(from) {
+                    Some(place) => self.forward(&query, &bytes, false, place).await,
+                    None => None,
+                },
+            };
+            let Some(answer) = answer else { return Ok(()) };
             let Ok(length) = u16::try_from(answer.len()) else {
                 return Ok(());
             };
@@ -134,113 +251,4 @@ impl Shared {
             stream.write_all(&answer).await?;
         }
     }
-
-    async fn resolve(&self, bytes: &[u8], udp_bytes: Option<usize>) -> Option<Vec<u8>> {
-        let query = Message::from_vec(bytes).ok()?;
-        let table = self.tables.borrow().clone()?;
-        let message = match table.judge(&query) {
-            Verdict::Ignore => return None,
-            Verdict::Answer(message) => *message,
-            Verdict::Forward => match self.forward(bytes, query.id(), udp_bytes.is_none()).await {
-                Some(answer) => return Some(answer),
-                None => failure(&query, ResponseCode::ServFail),
-            },
-        };
-        let answer = message.to_vec().ok()?;
-        let room = udp_bytes.map(|least| usize::from(query.max_payload()).max(least));
-        if room.is_some_and(|room| answer.len() > room) {
-            return message.truncate().to_vec().ok();
-        }
-        Some(answer)
-    }
-
-    /// The first of the host's servers that answers.
-    async fn forward(&self, query: &[u8], id: u16, tcp: bool) -> Option<Vec<u8>> {
-        for server in self.upstream.iter() {
-            let asked = async {
-                if tcp {
-                    ask_tcp(*server, query).await
-                } else {
-                    ask_udp(*server, query, id).await
-                }
-            };
-            match tokio::time::timeout(UPSTREAM_TIMEOUT, asked).await {
-                Ok(Ok(answer)) => return Some(answer),
-                Ok(Err(error)) => tracing::debug!(%server, %error, "a DNS server does not answer"),
-                Err(_) => tracing::debug!(%server, "a DNS server does not answer in time"),
-            }
-        }
-        None
-    }
-}
-
-async fn ask_udp(server: SocketAddr, query: &[u8], id: u16) -> io::Result<Vec<u8>> {
-    let any: IpAddr = if server.is_ipv4() {
-        Ipv4Addr::UNSPECIFIED.into()
-    } else {
-        std::net::Ipv6Addr::UNSPECIFIED.into()
-    };
-    let socket = UdpSocket::bind((any, 0)).await?;
-    socket.connect(server).await?;
-    socket.send(query).await?;
-    let mut answer = vec![0; 4096];
-    loop {
-        let length = socket.recv(&mut answer).await?;
-        if answer[..length].starts_with(&id.to_be_bytes()) {
-            answer.truncate(length);
-            return Ok(answer);
-        }
-    }
-}
-
-async fn ask_tcp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(server).await?;
-    stream
-        .write_u16(u16::try_from(query.len()).map_err(io::Error::other)?)
-        .await?;
-    stream.write_all(query).await?;
-    let mut answer = vec![0; stream.read_u16().await?.into()];
-    stream.read_exact(&mut answer).await?;
-    Ok(answer)
-}
-
-/// The address may not be on a device yet, or be away for a moment: `IP_FREEBIND`, ip(7).
-fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, socket};
-    use std::os::fd::AsRawFd;
-    let family = if address.is_ipv4() {
-        AddressFamily::Inet
-    } else {
-        AddressFamily::Inet6
-    };
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let fd = socket(family, SockType::Datagram, flags, None)?;
-    setsockopt(&fd, sockopt::IpFreebind, &true)?;
-    bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
-    UdpSocket::from_std(fd.into())
-}
-
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
-    socket.set_reuseaddr(true)?;
-    setsockopt(&socket, sockopt::IpFreebind, &true)?;
-    socket.bind(address)?;
-    socket.listen(128)
-}
-
-/// `nameserver` lines of the host's resolv.conf; ourselves left out.
-fn upstream(resolv_conf: &Path, own: IpAddr) -> Vec<SocketAddr> {
-    let text = std::fs::read_to_string(resolv_conf).unwrap_or_default();
-    let servers = text
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("nameserver"));
-    let addresses = servers.filter_map(|rest| rest.trim().parse::<IpAddr>().ok());
-    addresses
-        .filter(|address| *address != own)
-        .map(|address| SocketAddr::new(address, 53))
-        .collect()
 }

@@ -32,6 +32,7 @@ impl Objects {
         (kind.default)(&mut object);
         meta::on_create(&mut object);
         let generate = meta::text(&object, "name").is_empty();
+        let known = warnings.len();
         for _ in 0..ATTEMPTS {
             if generate {
                 generate_name(kind, &mut object)?;
@@ -39,6 +40,8 @@ impl Objects {
             let mut attempt = object.clone();
             let address = self.assign_address(kind, &mut attempt).await?;
             self.validate(kind, &attempt, None).await?;
+            warnings.truncate(known);
+            self.admit(kind, &attempt, None, &mut warnings).await?;
             let again = generate || address.is_some();
             match self
                 .insert(kind, namespace, &attempt, address, options.dry_run)

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::error::ApiError;
 use super::{Objects, meta, update};
-use crate::kinds::{Kind, at, codec};
+use crate::kinds::{Kind, at, codec, grace_seconds};
 use crate::store::{Compare, StoreError, Txn};
 
 /// Attempts when others write the same object all the time.
@@ -130,7 +130,7 @@ fn mark(kind: &Kind, old: &Value, options: &DeleteOptions) -> Value {
     let idle = kind.graceful
         && (at(old, "/spec/nodeName").as_str().unwrap_or_default().is_empty()
             || ["Succeeded", "Failed"].contains(&at(old, "/status/phase").as_str().unwrap_or_default()));
-    let asked = options.grace_period_seconds.unwrap_or(own).max(0);
+    let asked = grace_seconds(options.grace_period_seconds.unwrap_or(own));
     let grace = if !kind.graceful || idle { 0 } else { asked };
     let before = at(old, "/metadata/deletionGracePeriodSeconds").as_i64();
     let metadata = meta::metadata(&mut object);

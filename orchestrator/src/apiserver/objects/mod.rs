@@ -5,6 +5,7 @@ mod delete;
 mod meta;
 mod prepare;
 mod resize;
+mod security;
 mod service_ip;
 mod update;
 

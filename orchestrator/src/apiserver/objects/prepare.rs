@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::error::ApiError;
+use super::super::measure;
 use super::meta;
 use super::{FieldValidation, Objects, WriteOptions};
 use crate::kinds::{Context, FieldError, Kind, codec, named, unknown_fields};
@@ -21,6 +22,7 @@ impl Objects {
                 "the object is no longer one: it must be a JSON object",
             ));
         }
+        measure::check(&input).map_err(|e| ApiError::too_large(e.to_string()))?;
         let api_version = kind.api_version();
         for (field, wanted) in [("apiVersion", api_version.as_str()), ("kind", kind.kind)] {
             match input.get(field).and_then(Value::as_str) {

@@ -72,6 +72,7 @@ impl Objects {
             let decoded = Self::decode(kind, input, options, &mut warnings)?;
             let new = merge(kind, decoded, &old, target, options)?;
             self.validate(kind, &new, Some(&old)).await?;
+            self.admit(kind, &new, Some(&old), &mut warnings).await?;
             if new == old {
                 return Ok(Written {
                     object: old,

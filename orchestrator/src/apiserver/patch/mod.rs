@@ -1,10 +1,13 @@
 //! Patches: JSON (RFC 6902), merge (RFC 7386), strategic merge (Kubernetes).
 
+mod operations;
 mod strategic;
 
 use serde_json::Value;
 
 use super::error::ApiError;
+use super::limits::PatchLimits;
+use super::measure;
 use crate::kinds::Kind;
 
 /// A parsed patch.
@@ -21,6 +24,7 @@ pub enum Patch {
 impl Patch {
     /// By the request's content type. 415 for others, 400 for a body that is none.
     pub fn parse(content_type: &str, body: &[u8], kind: &Kind) -> Result<Self, ApiError> {
+        measure::scan(body).map_err(|e| ApiError::too_large(format!("the patch: {e}")))?;
         let wrong = |e: serde_json::Error| ApiError::bad_request(format!("the patch cannot be read: {e}"));
         let media = content_type.split(';').next().unwrap_or_default().trim();
         match media {
@@ -47,11 +51,10 @@ impl Patch {
     }
 
     /// The object after the patch. 422-like errors come as 400 with the reason.
-    pub fn apply(&self, object: &Value) -> Result<Value, ApiError> {
+    pub fn apply(&self, object: &Value, limits: &PatchLimits) -> Result<Value, ApiError> {
         let mut object = object.clone();
         match self {
-            Self::Json(patch) => json_patch::patch(&mut object, patch)
-                .map_err(|e| ApiError::bad_request(format!("the patch does not apply: {e}")))?,
+            Self::Json(patch) => operations::apply(&mut object, patch, limits)?,
             Self::Merge(patch) => json_patch::merge(&mut object, patch),
             Self::Strategic(patch) => {
                 strategic::merge(&mut object, patch).map_err(ApiError::bad_request)?;

@@ -37,6 +37,18 @@ fn merges_primitives(field: &str) -> bool {
     matches!(field, "finalizers" | "podCIDRs")
 }
 
+/// Elements of a list times those of its patch, at most: each of these is looked for among those.
+const COMPARISONS: usize = 1_000_000;
+
+fn comparable(items: usize, patches: usize) -> Result<(), String> {
+    if items.saturating_mul(patches) > COMPARISONS {
+        return Err(format!(
+            "the lists of {items} and {patches} elements are too long to be merged: replace the list instead"
+        ));
+    }
+    Ok(())
+}
+
 /// Applies a patch to an object.
 pub(super) fn merge(object: &mut Value, patch: &Value) -> Result<(), String> {
     let Value::Object(fields) = patch else {
@@ -76,6 +88,7 @@ pub(super) fn merge(object: &mut Value, patch: &Value) -> Result<(), String> {
         .filter_map(|(f, v)| Some((f.strip_prefix(ORDER)?, v)))
     {
         if let (Some(Value::Array(items)), Some(order)) = (target.get_mut(field), order.as_array()) {
+            comparable(items.len(), order.len())?;
             reorder(items, order, merge_keys(field));
         }
     }
@@ -121,6 +134,7 @@ fn merge_list(field: &str, mut items: Vec<Value>, patches: &[Value]) -> Result<V
         return Ok(kept.map(clean).collect());
     }
     if merges_primitives(field) {
+        comparable(items.len() + patches.len(), patches.len())?;
         for patch in patches {
             if !items.contains(patch) {
                 items.push(patch.clone());
@@ -132,6 +146,7 @@ fn merge_list(field: &str, mut items: Vec<Value>, patches: &[Value]) -> Result<V
     if keys.is_empty() || !patches.iter().all(Value::is_object) {
         return Ok(patches.iter().map(clean).collect());
     }
+    comparable(items.len() + patches.len(), patches.len())?;
     for patch in patches {
         let key = keys
             .iter()
@@ -169,6 +184,7 @@ fn delete_primitives(target: &mut Map<String, Value>, field: &str, values: &Valu
         .as_array()
         .ok_or_else(|| format!("{DELETE_PRIMITIVES}{field} must be a list"))?;
     if let Some(Value::Array(items)) = target.get_mut(field) {
+        comparable(items.len(), values.len())?;
         items.retain(|item| !values.contains(item));
     }
     Ok(())

@@ -55,7 +55,7 @@ pub(super) async fn handle(
         _ => return Err(ApiError::method()),
     };
     let change = |old: &Value| {
-        let wanted = patch.apply(&view(old, scale))?;
+        let wanted = patch.apply(&view(old, scale), &call.server.limits.patch)?;
         let replicas = wanted["spec"]["replicas"]
             .as_u64()
             .filter(|n| *n <= i32::MAX as u64)

@@ -5,6 +5,7 @@ mod data;
 mod env;
 mod expand;
 mod field;
+mod names;
 mod pod;
 mod probe;
 mod service;
@@ -32,7 +33,7 @@ pub fn run(work: &mut Work<'_>) {
         .into_iter()
         .map(|(key, config)| (key.to_string(), config))
         .collect();
-    let dns = service::names(work);
+    let names = names::names(work);
     for key in work.keys::<Node>() {
         let Some(node) = work.get::<Node>(&key) else {
             continue;
@@ -49,8 +50,9 @@ pub fn run(work: &mut Work<'_>) {
             network: Some(network),
             shared_cpus,
             services: services.clone(),
-            dns: dns.clone(),
             cluster: work.settings.cluster.clone(),
+            dns: names.addresses.clone(),
+            srv: names.srv.clone(),
         };
         advance(work, &key.name, content);
     }

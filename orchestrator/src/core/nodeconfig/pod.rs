@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{self as k8s, Container, Pod};
 use super::super::world::Work;
 use super::super::{meta, pods, resources};
 use super::{env, expand, probe, volume};
+use crate::kinds::grace_seconds;
 
 /// The configuration of a pod that its node does not know yet; in words what is missing. What people should know all the same
 /// goes to `warnings`.
@@ -102,7 +103,7 @@ fn grace(pod: &Pod) -> u32 {
     let seconds = asked
         .or(pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds))
         .unwrap_or(30);
-    u32::try_from(seconds).unwrap_or(0)
+    u32::try_from(grace_seconds(seconds)).unwrap_or(u32::MAX)
 }
 
 /// Counted from when the pod came to its node.

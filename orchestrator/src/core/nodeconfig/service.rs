@@ -1,7 +1,6 @@
-//! Services and names as every node is told.
+//! Services as every node is told.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use gantry_nodeagent_api::{Backend, DEFAULT_UDP_IDLE_S, Protocol, ServiceConfig, ServicePort};
 use k8s_openapi::api::core::v1::{self as k8s, Service};
@@ -60,38 +59,6 @@ fn udp_idle_s(member: &Member) -> u32 {
     } else {
         DEFAULT_UDP_IDLE_S
     }
-}
-
-/// `<service>.<namespace>.svc.<domain>` and `<dashed address>.<namespace>.pod.<domain>`.
-pub(super) fn names(work: &Work<'_>) -> BTreeMap<String, Vec<IpAddr>> {
-    let domain = &work.settings.cluster_domain;
-    let mut names = BTreeMap::new();
-    for (key, service) in &work.objects.services {
-        let addresses: Vec<IpAddr> = match vip::of(service) {
-            Some(vip) => vec![vip.into()],
-            None => {
-                let serving = endpoints::members(work, service)
-                    .into_iter()
-                    .filter(|m| !m.draining);
-                serving.map(|m| m.address.into()).collect()
-            }
-        };
-        names.insert(
-            format!("{}.{}.svc.{domain}", key.name, key.namespace).to_lowercase(),
-            addresses,
-        );
-    }
-    for pod in work.objects.pods.values().filter(|p| !pods::is_stopping(p)) {
-        if let Some(address) = pods::address(pod) {
-            let dashed = address.to_string().replace('.', "-");
-            let namespace = meta::namespace(&pod.metadata);
-            names.insert(
-                format!("{dashed}.{namespace}.pod.{domain}").to_lowercase(),
-                vec![address.into()],
-            );
-        }
-    }
-    names
 }
 
 #[cfg(test)]

@@ -1,0 +1,223 @@
+//! One connection: handshake, whose it is, requests, its end.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::auth::Identity;
+use super::held;
+use super::limits::ConnectionLimits;
+use super::share::{self, Client, Counted};
+use super::stall::Stall;
+
+/// A peer is asked for a sign of life so often, and has as long to answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(4);
+/// Bytes of an HTTP/1.1 head and of what is read at once; of HTTP/2 headers a quarter, as hyper has it.
+const HEAD_BYTES: usize = 64 << 10;
+/// HTTP/2 streams that were reset by the peer and not looked at yet (CVE-2023-44487).
+const RESETS: usize = 20;
+/// HTTP/2 streams that we reset ourselves because the peer broke the rules.
+const OWN_RESETS: usize = 256;
+/// Bytes of an answer that wait for the peer, on each HTTP/2 stream.
+const SEND_BYTES: usize = 64 << 10;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Who is connected. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Doors {
+    limits: ConnectionLimits,
+    next: Arc<AtomicU64>,
+    /// Handshakes under way, oldest first.
+    strangers: Arc<Mutex<BTreeMap<u64, CancellationToken>>>,
+    users: Arc<Mutex<HashMap<String, usize>>>,
+}
+
+/// The place of all users in the map of users: no certificate has an empty name.
+const ALL: &str = "";
+
+impl Doors {
+    pub fn new(limits: ConnectionLimits) -> Self {
+        Self {
+            limits,
+            next: Arc::default(),
+            strangers: Arc::default(),
+            users: Arc::default(),
+        }
+    }
+
+    /// A new connection; the oldest stranger goes if there are too many. Its number, and the token that ends it.
+    fn stranger(&self) -> (u64, CancellationToken) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let token = CancellationToken::new();
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        strangers.insert(number, token.clone());
+        while strangers.len() > self.limits.handshakes {
+            if let Some((_, oldest)) = strangers.pop_first() {
+                oldest.cancel();
+            }
+        }
+        (number, token)
+    }
+
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+        tls: TlsAcceptor,
+    ) -> Result<(u64, TlsStream<TcpStream>), Failure> {
+        let (number, pushed_out) = self.stranger();
+        let shaken = tokio::time::timeout(self.limits.handshake, tls.accept(stream));
+        // Cancel-safe: an unfinished handshake is of no use.
+        let shaken = tokio::select! {
+            shaken = shaken => shaken.map_err(Failure::from),
+            () = pushed_out.cancelled() => Err("too many others knock".into()),
+        };
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        strangers.remove(&number);
+        Ok((number, shaken??))
+    }
+
+    /// Counts a connection of somebody who is known now. Nodes are no users: they always find room.
+    fn known(&self, identity: &Identity) -> Result<Vec<Counted>, Failure> {
+        let count = |user, most| share::count(&self.users, user, most);
+        let own = count(&identity.user, self.limits.per_user);
+        let own = own.ok_or_else(|| format!("{:?} has too many connections", identity.user))?;
+        if identity.node().is_some() {
+            return Ok(vec![own]);
+        }
+        let all = count(ALL, self.limits.total).ok_or("there are too many connections")?;
+        Ok(vec![own, all])
+    }
+}
+
+/// Requests under way on a connection.
+struct Activity {
+    under_way: AtomicUsize,
+    last: Mutex<Instant>,
+}
+
+struct UnderWay(Arc<Activity>);
+
+impl Activity {
+    fn begin(self: &Arc<Self>) -> UnderWay {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        UnderWay(self.clone())
+    }
+
+    /// Returns when there has been no request for so long.
+    async fn idle(&self, limit: Duration) {
+        loop {
+            let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            let busy = self.under_way.load(Ordering::Relaxed) > 0;
+            let until = if busy { Instant::now() } else { last } + limit;
+            if !busy && until <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn identity(stream: &TlsStream<TcpStream>) -> Option<Identity> {
+    let certificate = stream.get_ref().1.peer_certificates()?.first()?;
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let subject = parsed.subject();
+    let user = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+    let groups = subject
+        .iter_organization()
+        .filter_map(|o| o.as_str().ok().map(str::to_owned))
+        .collect();
+    Some(Identity { user, groups })
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve(
+    stream: TcpStream,
+    tls: TlsAcceptor,
+    router: Router,
+    doors: Doors,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
+    stream.set_nodelay(true)?;
+    let (connection, stream) = doors.handshake(stream, tls).await?;
+    let identity = identity(&stream).ok_or("the client certificate has no common name")?;
+    let counted = doors.known(&identity)?;
+    let client = Client {
+        user: identity.user.clone(),
+        connection,
+    };
+    let activity = Arc::new(Activity {
+        under_way: AtomicUsize::new(0),
+        last: Mutex::new(Instant::now()),
+    });
+    let service = service_fn({
+        let activity = activity.clone();
+        move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(identity.clone());
+            request.extensions_mut().insert(client.clone());
+            let under_way = activity.begin();
+            let answer = router.clone().oneshot(request.map(axum::body::Body::new));
+            async move { answer.await.map(|response| held::keep(response, under_way)) }
+        }
+    });
+    let builder = builder(&stream, &doors.limits);
+    let stream = TokioIo::new(Stall::new(stream, doors.limits.stall, counted));
+    let mut served = std::pin::pin!(builder.serve_connection_with_upgrades(stream, service));
+    let mut closing = false;
+    loop {
+        // Cancel-safe: the connection is polled on, the others hold nothing.
+        tokio::select! {
+            done = served.as_mut() => return done,
+            () = shutdown.cancelled(), if !closing => {}
+            () = activity.idle(doors.limits.idle), if !closing => {}
+        }
+        closing = true;
+        served.as_mut().graceful_shutdown();
+    }
+}
+
+/// The protocol is what both ends agreed on, so that no byte of the client is waited for to find it out.
+fn builder(stream: &TlsStream<TcpStream>, limits: &ConnectionLimits) -> Builder<TokioExecutor> {
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head)
+        .max_buf_size(HEAD_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .max_concurrent_streams(limits.streams)
+        .max_pending_accept_reset_streams(RESETS)
+        .max_local_error_reset_streams(OWN_RESETS)
+        .max_send_buf_size(SEND_BYTES);
+    if is_http2 {
+        builder.http2_only()
+    } else {
+        builder.http1_only()
+    }
+}

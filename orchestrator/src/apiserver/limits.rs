@@ -1,0 +1,102 @@
+//! How much of the server one client can have. Values with their reasons; who assembles the server may change them.
+
+use std::time::Duration;
+
+/// All bounds of the API server.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Largest request body in bytes, as in Kubernetes.
+    pub body_bytes: usize,
+    /// A body must be here after so long: 3 MiB at 100 KiB/s.
+    pub body_time: Duration,
+    /// Bytes of large bodies that are held at once, over all clients: what they become in memory is some times that.
+    pub bodies_bytes: usize,
+    /// JSON patches.
+    pub patch: PatchLimits,
+    /// Requests under way.
+    pub share: ShareLimits,
+    /// Connections.
+    pub connections: ConnectionLimits,
+}
+
+/// What a JSON patch (RFC 6902) may do. Operations are small, what they make is not: `copy` doubles (CVE-2019-1002100).
+#[derive(Clone, Copy, Debug)]
+pub struct PatchLimits {
+    /// Operations, as in Kubernetes.
+    pub operations: usize,
+    /// Bytes (as JSON) that all `copy` operations together may copy, as in Kubernetes: the size of a body.
+    pub copied_bytes: usize,
+    /// Nesting that an operation may make.
+    pub depth: usize,
+}
+
+/// Requests at once. Seats are given to users in turn, and to the connections of each user in turn.
+#[derive(Clone, Copy, Debug)]
+pub struct ShareLimits {
+    /// Requests in work: more than one, since each waits for the disk.
+    pub seats: usize,
+    /// Requests over many objects in work: they cost CPU, of which the others keep the rest.
+    pub heavy_seats: usize,
+    /// Requests of one connection that wait for a seat.
+    pub waiting: usize,
+    /// Requests of all that wait for a seat.
+    pub waiting_total: usize,
+    /// How long one may wait.
+    pub wait: Duration,
+    /// Watches and logs of one user: each holds some kilobytes.
+    pub streams: usize,
+}
+
+/// Connections and what may be open on one.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionLimits {
+    /// Connections of one user; a node has few.
+    pub per_user: usize,
+    /// Connections of all users together; those of nodes do not count.
+    pub total: usize,
+    /// Connections whose client is not known yet; for one more, the oldest of them goes.
+    pub handshakes: usize,
+    /// A handshake may take so long.
+    pub handshake: Duration,
+    /// A request's head must be here after so long; HTTP/1.1 connections without a request are closed after it too.
+    pub head: Duration,
+    /// A connection without a request is closed after so long.
+    pub idle: Duration,
+    /// A peer that takes nothing of what is to be sent is cut off after so long.
+    pub stall: Duration,
+    /// HTTP/2: requests at once on one connection.
+    pub streams: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 3 << 20,
+            body_time: Duration::from_secs(30),
+            bodies_bytes: 64 << 20,
+            patch: PatchLimits {
+                operations: 10_000,
+                copied_bytes: 3 << 20,
+                depth: super::measure::DEPTH,
+            },
+            share: ShareLimits {
+                seats: 64,
+                heavy_seats: 2,
+                waiting: 64,
+                waiting_total: 4096,
+                wait: Duration::from_secs(15),
+                streams: 4000,
+            },
+            connections: ConnectionLimits {
+                per_user: 1024,
+                total: 2048,
+                handshakes: 256,
+                handshake: Duration::from_secs(10),
+                head: Duration::from_secs(15),
+                idle: Duration::from_secs(90),
+                stall: Duration::from_secs(120),
+                streams: 250,
+            },
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What one client can take of the server.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::Server;
+use common::agent::{channel, send, tls};
+use gantry_orchestrator::apiserver::{ConnectionLimits, Limits, ShareLimits, WriteOptions};
+use gantry_orchestrator::kinds::named;
+use http_body_util::BodyExt;
+use rustls_pki_types::ServerName;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+use tower::ServiceExt;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Runtime::new().unwrap()
+}
+
+/// An HTTP/1.1 connection of the administrator.
+async fn plain(server: &Server) -> TlsStream<TcpStream> {
+    let connector = tls(server.dir.path(), "admin", b"http/1.1");
+    let tcp = TcpStream::connect(server.address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    connector.connect(name, tcp).await.unwrap()
+}
+
+/// All that comes until the server closes; fails after 20 s.
+async fn rest(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
+    let mut text = Vec::new();
+    let read = stream.read_to_end(&mut text);
+    // A connection may be reset as well as closed.
+    let _ = tokio::time::timeout(Duration::from_secs(20), read)
+        .await
+        .expect("the server closes the connection");
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[test]
+fn a_patch_that_doubles_is_refused() {
+    let server = Server::start();
+    runtime().block_on(async {
+        let map = json!({"metadata": {"name": "bomb"}, "data": {"a": "x".repeat(1000)}}).to_string();
+        let made = send(&server, "POST", MAPS, "application/json", map).await;
+        assert_eq!(made.status(), 201);
+        let copies: Vec<Value> = (0..40)
+            .map(|i| json!({"op": "copy", "from": "/data", "path": format!("/data/b{i}")}))
+            .collect();
+        let path = format!("{MAPS}/bomb");
+        let patch = json!(copies).to_string();
+        let reply = send(&server, "PATCH", &path, "application/json-patch+json", patch).await;
+        assert_eq!(reply.status(), 413);
+        let body = reply.into_body().collect().await.unwrap().to_bytes();
+        let status: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            (&status["kind"], &status["reason"]),
+            (&json!("Status"), &json!("RequestEntityTooLarge"))
+        );
+        // Nor does a body that nobody could read again come in.
+        for text in [
+            "[".repeat(120) + &"]".repeat(120),
+            format!("[{}0]", "0,".repeat(200_000)),
+        ] {
+            let body = format!("{{\"metadata\":{{\"name\":\"x\"}},\"data\":{text}}}");
+            let reply = send(&server, "POST", MAPS, "application/json", body).await;
+            assert_eq!(reply.status(), 413);
+        }
+    });
+}
+
+#[test]
+fn a_client_that_still_sends_gets_to_know_that_it_is_too_much() {
+    let server = Server::start();
+    runtime().block_on(async {
+        for head in ["Content-Length: 12000000", "Transfer-Encoding: chunked"] {
+            let (mut read, mut write) = tokio::io::split(plain(&server).await);
+            let start = format!("POST {MAPS} HTTP/1.1\r\nHost: localhost\r\n{head}\r\n\r\n");
+            let chunk = if head.starts_with('C') {
+                vec![b'x'; 1000]
+            } else {
+                [&b"3E8\r\n"[..], &[b'x'; 1000], b"\r\n"].concat()
+            };
+            // All of it is taken: whoever sends first and reads then is not cut off before.
+            write.write_all(start.as_bytes()).await.unwrap();
+            for _ in 0..12_000 {
+                write.write_all(&chunk).await.unwrap();
+            }
+            let mut answer = vec![0; 4096];
+            let length = read.read(&mut answer).await.unwrap();
+            let text = String::from_utf8_lossy(&answer[..length]);
+            assert!(
+                text.starts_with("HTTP/1.1 413") && text.contains("\"kind\":\"Status\""),
+                "{text}"
+            );
+        }
+    });
+}
+
+fn hasty() -> Limits {
+    let short = Duration::from_millis(500);
+    let default = Limits::default();
+    Limits {
+        body_time: short,
+        connections: ConnectionLimits {
+            head: short,
+            idle: short,
+            handshakes: 4,
+            ..default.connections
+        },
+        ..default
+    }
+}
+
+#[test]
+fn what_is_half_sent_or_idle_is_closed() {
+    let server = Server::limited(hasty());
+    runtime().block_on(async {
+        let mut head = plain(&server).await;
+        head.write_all(b"GET /api HTTP/1.1\r\nHost: lo").await.unwrap();
+        let mut body = plain(&server).await;
+        let request = format!("POST {MAPS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{{");
+        body.write_all(request.as_bytes()).await.unwrap();
+        let mut idle = plain(&server).await;
+        let text = rest(&mut body).await;
+        assert!(text.starts_with("HTTP/1.1 408"), "{text}");
+        rest(&mut head).await;
+        rest(&mut idle).await;
+        // HTTP/2, with its preface and nothing more.
+        let connector = tls(server.dir.path(), "admin", b"h2");
+        let tcp = TcpStream::connect(server.address).await.unwrap();
+        let mut idle = connector
+            .connect(ServerName::try_from("localhost").unwrap(), tcp)
+            .await
+            .unwrap();
+        idle.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+            .await
+            .unwrap();
+        rest(&mut idle).await;
+    });
+}
+
+#[test]
+fn strangers_that_say_nothing_do_not_keep_others_out() {
+    let server = Server::limited(hasty());
+    runtime().block_on(async {
+        let mut strangers = Vec::new();
+        for _ in 0..20 {
+            strangers.push(TcpStream::connect(server.address).await.unwrap());
+        }
+        let reply = send(&server, "GET", MAPS, "", String::new()).await;
+        assert_eq!(reply.status(), 200);
+        rest(&mut strangers[0]).await;
+    });
+}
+
+async fn maps(server: &Server, count: usize) {
+    let kind = named("ConfigMap").unwrap();
+    for i in 0..count {
+        let input = json!({"metadata": {"name": format!("c{i:04}")}, "data": {"x": "y".repeat(100)}});
+        let options = WriteOptions::default();
+        server
+            .objects
+            .create(kind, "default", input, options)
+            .await
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_loop_of_big_lists_leaves_room_for_others() {
+    let server = Server::start();
+    runtime().block_on(async {
+        maps(&server, 600).await;
+        let greedy = channel(&server, "admin").await;
+        let loops: Vec<_> = (0..40)
+            .map(|_| {
+                let greedy = greedy.clone();
+                tokio::spawn(async move {
+                    loop {
+                        let request = http::Request::get(format!("http://localhost{MAPS}?labelSelector=a"))
+                            .body(tonic::body::Body::empty())
+                            .unwrap();
+                        let reply = greedy.clone().oneshot(request).await.unwrap();
+                        let _ = reply.into_body().collect().await;
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..20 {
+            let started = Instant::now();
+            let reply = send(&server, "GET", &format!("{MAPS}/c0001"), "", String::new()).await;
+            assert_eq!(reply.status(), 200);
+            let list = send(&server, "GET", MAPS, "", String::new()).await;
+            assert_eq!(list.status(), 200);
+            list.into_body().collect().await.unwrap();
+            assert!(
+                started.elapsed() < Duration::from_secs(10),
+                "it waits for the loop"
+            );
+        }
+        loops.iter().for_each(tokio::task::JoinHandle::abort);
+    });
+}
+
+#[test]
+fn more_than_can_wait_is_sent_away_and_told_when_to_come_back() {
+    let share = ShareLimits {
+        heavy_seats: 0,
+        waiting: 1,
+        wait: Duration::from_millis(100),
+        streams: 1,
+        ..Limits::default().share
+    };
+    let server = Server::limited(Limits {
+        share,
+        ..Limits::default()
+    });
+    runtime().block_on(async {
+        let busy = send(&server, "DELETE", MAPS, "", String::new()).await;
+        assert_eq!(
+            (busy.status().as_u16(), &busy.headers()["retry-after"]),
+            (429, &"1".parse().unwrap())
+        );
+        let watch = format!("{MAPS}?watch=1");
+        let first = send(&server, "GET", &watch, "", String::new()).await;
+        assert_eq!(first.status(), 200);
+        assert_eq!(
+            send(&server, "GET", &watch, "", String::new()).await.status(),
+            429
+        );
+        drop(first);
+        let again = async || send(&server, "GET", &watch, "", String::new()).await.status();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while again().await != 200 {
+            assert!(Instant::now() < deadline, "a watch that ended still counts");
+        }
+    });
+}
