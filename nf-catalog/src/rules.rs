@@ -355,18 +355,29 @@ impl Problems {
     }
 }
 
-/// RFC 1123 label, at most 40 characters so that pod names have room.
+/// The longest name of a package, function or interface: names of pods, made from it, have room.
+const MAX_NAME_BYTES: usize = 40;
+
+/// RFC 1123 label, not longer than that.
 pub(crate) fn is_dns_label(name: &str) -> bool {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     !name.is_empty()
-        && name.len() <= 40
+        && name.len() <= MAX_NAME_BYTES
         && name.bytes().all(|b| inner(b) || b == b'-')
         && !name.starts_with('-')
         && !name.ends_with('-')
 }
 
 fn dns_label_hint(name: &str) -> String {
-    format!("`{name}` is no name: lower-case letters, digits and inner hyphens, at most 40 (RFC 1123)")
+    if name.len() > MAX_NAME_BYTES {
+        return format!(
+            "`{name}` has {} characters, at most {MAX_NAME_BYTES} are allowed",
+            name.len()
+        );
+    }
+    format!(
+        "`{name}` is no name: lower-case letters, digits and inner hyphens, at most {MAX_NAME_BYTES} (RFC 1123)"
+    )
 }
 
 fn is_version(version: &str) -> bool {

@@ -76,6 +76,11 @@ fn broken_descriptors_name_file_line_and_column() {
         ("memory: 64Mi", "memory: 64Mo", "proxy.yaml:13:15: "),
         ("version: 1.2.3", "version: 1.2", "proxy.yaml:3:"),
         ("name: proxy,", "name: Proxy,", "proxy.yaml:3:18: metadata.name"),
+        (
+            "name: proxy,",
+            "name: proxy-with-a-name-that-is-much-too-long-for-pods,",
+            "proxy.yaml:3:18: metadata.name: `proxy-with-a-name-that-is-much-too-long-for-pods` has 48 characters, at most 40",
+        ),
         ("role: P-CSCF", "rolle: P-CSCF", "proxy.yaml:6:3: "),
         ("/etc/proxy.cfg", "/etc/../proxy.cfg", "spec.config[0].path"),
         (

@@ -281,7 +281,13 @@ impl Pods {
             Err(e) => return Err(e.into()),
         };
         for container in containers {
-            match shim.signal(container, if kill { SIGKILL } else { SIGTERM }) {
+            let asked = read_record(&dir, container).map_or(0, |image| image.stop_signal);
+            let number = match (kill, asked) {
+                (true, _) => SIGKILL,
+                (false, 0) => SIGTERM,
+                (false, asked) => asked,
+            };
+            match shim.signal(container, number) {
                 // It has ended meanwhile.
                 Ok(()) | Err(RuntimeError::Refused(_)) => {}
                 Err(e) => return Err(e.into()),

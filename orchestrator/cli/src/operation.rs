@@ -43,7 +43,7 @@ pub fn operations_table(operations: &[Operation]) -> String {
             count(receipt.sessions_lost),
         ]
     });
-    output::table(["OPERATION", "ASKED", "PHASE", "TOOK", "DRAINED", "LOST"], rows)
+    output::table(["OPERATION", "ASKED", "STATUS", "TOOK", "DRAINED", "LOST"], rows)
 }
 
 fn took(operation: &Operation) -> String {

@@ -39,7 +39,7 @@ pub async fn status(global: &Global) -> Result<u8> {
             Some(pid) => [(*name).to_owned(), colour("running", true), pid.to_string()],
             None => [(*name).to_owned(), colour("stopped", false), "-".to_owned()],
         });
-        let mut text = table(["PROCESS", "STATE", "PID"], rows);
+        let mut text = table(["PROCESS", "STATUS", "PID"], rows);
         match &error {
             Some(error) => text += &format!("\n{error}\n"),
             None => text += &view.text(global.output == Output::Wide),
@@ -107,7 +107,7 @@ impl View {
                 status.message.clone(),
             ]
         });
-        let mut text = format!("\n{}", table(["NODE", "STATE", "PODS"], nodes));
+        let mut text = format!("\n{}", table(["NODE", "STATUS", "PODS"], nodes));
         if !self.functions.is_empty() {
             let headings = [
                 "FUNCTION", "PACKAGE", "READY", "DRAINING", "VIP", "SESSIONS", "MESSAGE",

@@ -111,7 +111,7 @@ fn text(reason: &Reason) -> String {
             needed_milli,
             pool_milli,
         } => {
-            format!("the shared pool would have {pool_milli}m of {needed_milli}m CPU promised")
+            format!("the shared pool would have {pool_milli}m CPU for the {needed_milli}m promised")
         }
         Reason::NoSharedPool => "no CPU would be left for the shared pool".to_owned(),
         Reason::NodeGone => "the node is gone".to_owned(),
@@ -164,7 +164,13 @@ fn by_numa(reason: &Reason) -> BTreeMap<NumaId, String> {
             wanted_bytes,
             free_bytes,
         } => {
-            let line = |free: &u64| format!("has {} of {} free memory", size(*free), size(*wanted_bytes));
+            let line = |free: &u64| {
+                format!(
+                    "has {} free of the {} memory needed",
+                    size(*free),
+                    size(*wanted_bytes)
+                )
+            };
             free_bytes
                 .iter()
                 .map(|(numa, free)| (*numa, line(free)))
@@ -177,7 +183,7 @@ fn by_numa(reason: &Reason) -> BTreeMap<NumaId, String> {
         } => {
             let line = |free: &u64| {
                 format!(
-                    "has {} of {} free {} hugepages",
+                    "has {} free of the {} needed in {} hugepages",
                     size(*free),
                     size(*wanted_bytes),
                     size(*page_bytes)
@@ -198,7 +204,10 @@ fn cpu_line(wanted: u32, missing: u32, whole_cores: bool, has: Available) -> Str
         split if whole_cores && split > 0 => format!(" in whole cores ({split} more in split cores)"),
         _ => String::new(),
     };
-    format!("has {} of {missing} {more}free exclusive CPUs{split}", has.usable)
+    format!(
+        "has {} free of the {missing} {more}exclusive CPUs needed{split}",
+        has.usable
+    )
 }
 
 /// `1536Mi`, `2Gi`: the largest unit that leaves no fraction.

@@ -237,7 +237,7 @@ pub struct Explanation {
     pub namespace: String,
     /// Name, copied from the request.
     pub name: String,
-    /// One line, for people: `0/2 nodes fit: 1 has 1 of 2 free exclusive CPUs on NUMA node 0 and ...`.
+    /// One line, for people: `0/2 nodes fit: a: NUMA node 0 has 1 free of the 2 exclusive CPUs needed`.
     pub reason: String,
     /// Node by node.
     pub nodes: BTreeMap<NodeName, NodeVerdict>,

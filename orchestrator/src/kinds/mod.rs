@@ -26,7 +26,10 @@ use serde_json::Value;
 
 pub use columns::{Cell, Column, human_age};
 pub(crate) use defaults::qos_class;
-pub use names::{is_dns_label, is_dns_subdomain, is_env_name, is_label_value, is_qualified_name};
+pub use names::{
+    is_dns_label, is_dns_subdomain, is_env_name, is_label_value, is_qualified_name, label_problem,
+    subdomain_problem,
+};
 pub use path::at;
 pub use table::KINDS;
 pub use unknown::unknown_fields;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::names::is_dns_label;
+use super::names::{self, is_dns_label};
 use super::path::{at, list, text};
 use super::{FieldError, podenv, podvolumes};
 use crate::quantity;
@@ -28,7 +28,7 @@ pub(super) fn spec(spec: &Value, path: &str, errors: &mut Errors) {
         if !is_dns_label(name) {
             errors.push(FieldError::invalid(
                 format!("{here}.name"),
-                format!("{name:?} is not a DNS label (RFC 1123)"),
+                names::label_problem(name),
             ));
         }
         if !names.insert(name) {

@@ -151,6 +151,9 @@ fn a_wrong_type_is_located() {
 fn names() {
     assert!(is_dns_label("a-1") && !is_dns_label("-a") && !is_dns_label("A") && !is_dns_label(""));
     assert!(is_dns_subdomain("pcscf-1.0.0") && !is_dns_subdomain("a..b"));
+    let long = "x".repeat(70);
+    assert!(label_problem(&long).ends_with("has 70 characters, a DNS label (RFC 1123) has at most 63"));
+    assert!(subdomain_problem("A").contains("at most 253") && !subdomain_problem("A").contains("has 1 char"));
     assert!(is_qualified_name("gantry.dev/x") && is_qualified_name("app") && !is_qualified_name("/x"));
 }
 

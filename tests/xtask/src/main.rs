@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod deny;
 mod prepare;
 mod shell;
 mod test;

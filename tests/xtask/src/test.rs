@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{demo, prepare, shell, vm};
+use crate::{demo, deny, prepare, shell, vm};
 
 /// Seeds of the simulation.
 const SEEDS: u64 = 1000;
@@ -40,15 +40,12 @@ pub fn run(quick: bool) -> Result<()> {
     }
     tally.cargo_test(&required)?;
     tally.check("simulation", || shell::sim(0, SEEDS));
-    if shell::has("cargo-deny") {
-        tally.check("cargo deny", || {
-            shell::cargo(&["deny", "--all-features", "check"])
-        });
-    } else {
-        tally.skip(
-            "cargo deny",
-            "cargo-deny is not installed: cargo install cargo-deny --locked",
-        );
+    tally.check("bans, licences, sources", deny::check);
+    match deny::advisories_out_of_reach() {
+        Some(why) => tally.skip("advisories", why),
+        None => tally.check("advisories", || {
+            shell::cargo(&["deny", "--all-features", "check", "advisories"])
+        }),
     }
     match (quick, root) {
         (true, _) => tally.skip("machine and demo", "--quick"),

@@ -4,7 +4,10 @@ use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::kinds::{FieldError, Kind, at, is_dns_label, is_dns_subdomain, is_label_value, is_qualified_name};
+use crate::kinds::{
+    FieldError, Kind, at, is_dns_label, is_dns_subdomain, is_label_value, is_qualified_name, label_problem,
+    subdomain_problem,
+};
 
 /// Now, RFC 3339 with whole seconds.
 pub(super) fn now() -> String {
@@ -106,13 +109,11 @@ pub(super) fn validate(kind: &Kind, object: &Value, errors: &mut Vec<FieldError>
         is_dns_subdomain(name)
     };
     if !good {
-        let wanted = if kind.label_name {
-            "a DNS label"
+        let message = if kind.label_name {
+            label_problem(name)
         } else {
-            "a DNS name"
+            subdomain_problem(name)
         };
-        let message =
-            format!("{name:?} is not {wanted} (RFC 1123): a-z, 0-9 and -, alphanumeric at both ends");
         errors.push(FieldError::invalid("metadata.name", message));
     }
     for (key, value) in at(object, "/metadata/labels").as_object().into_iter().flatten() {
