@@ -108,6 +108,36 @@ fn layers_whiteouts_writes_and_leases() {
     assert!(gone.contains("unpack the image again"), "{gone}");
 }
 
+/// What can be made again goes where space is short; what is mounted or wanted now stays.
+#[test]
+fn layers_that_nobody_uses_are_shed() {
+    if !root_or_skip("layers_that_nobody_uses_are_shed") {
+        return;
+    }
+    let tmp = tempfile::tempdir().unwrap();
+    let store = store_with(tmp.path(), &layers());
+    let pod = tmp.path().join("pod");
+    let _guard = Guard(pod.clone());
+    let mounted = store.resolve("t:1").unwrap();
+    Rootfs::mount(&store.unpack(&mounted).unwrap(), &pod).unwrap();
+    for (name, content) in [("idle:1", "idle"), ("wanted:1", "wanted")] {
+        let from = tmp.path().join(content);
+        std::fs::create_dir(&from).unwrap();
+        common::layout(&from, Some(name), &[Tar::new().file("f", content).done()]);
+        store.import_layout(&from, None).unwrap();
+    }
+    let wanted = store.resolve("wanted:1").unwrap();
+    assert_eq!(store.shed(&wanted).unwrap().layers, 1);
+    assert_eq!(std::fs::read_dir(store.dir().join("layers")).unwrap().count(), 4);
+    assert_eq!(store.list().unwrap().len(), 3);
+    // Made again when it is wanted.
+    let idle = store.unpack(&store.resolve("idle:1").unwrap()).unwrap();
+    assert_eq!(
+        std::fs::read_to_string(idle.lowerdirs[0].join("f")).unwrap(),
+        "idle"
+    );
+}
+
 #[test]
 fn many_layers() {
     if !root_or_skip("many_layers") {

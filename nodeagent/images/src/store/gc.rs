@@ -6,7 +6,7 @@ use std::path::Path;
 
 use oci_spec::image::ImageIndex;
 
-use super::{ImageStore, StoreError, index};
+use super::{Image, ImageStore, StoreError, index};
 use crate::unpack::layer_names;
 
 /// What a collection freed.
@@ -43,6 +43,20 @@ impl ImageStore {
         self.collect(&index)
     }
 
+    /// Removes what can be made again at once: unpacked layers that neither a mounted root file system nor `wanted` has. Images
+    /// stay: without a registry nobody could bring them back.
+    pub fn shed(&self, wanted: &Image) -> Result<GcReport, StoreError> {
+        let _lock = self.lock()?;
+        let mut layers: BTreeSet<String> = self.leased_layers()?.into_iter().collect();
+        for (diff_id, chain_id) in wanted.diff_ids.iter().zip(&wanted.chain_ids()) {
+            layers.extend(layer_names(diff_id, chain_id));
+        }
+        self.reap_scratch()?;
+        let mut report = GcReport::default();
+        self.sweep_layers(&layers, &mut report)?;
+        Ok(report)
+    }
+
     /// The caller holds the lock. Any unreadable document stops it before something is freed.
     pub(super) fn collect(&self, index: &ImageIndex) -> Result<GcReport, StoreError> {
         let mut blobs = BTreeSet::new();
@@ -58,7 +72,6 @@ impl ImageStore {
             }
         }
         self.reap_scratch()?;
-        let doomed = self.make_scratch()?;
         let mut report = GcReport::default();
         sweep(&self.dir.join("blobs/sha256"), &blobs, |path| {
             let size_bytes = fs::metadata(path)?.len();
@@ -67,13 +80,18 @@ impl ImageStore {
             report.blob_bytes += size_bytes;
             Ok(())
         })?;
-        sweep(&self.dir.join("layers"), &layers, |path| {
+        self.sweep_layers(&layers, &mut report)?;
+        Ok(report)
+    }
+
+    fn sweep_layers(&self, keep: &BTreeSet<String>, report: &mut GcReport) -> Result<(), StoreError> {
+        let doomed = self.make_scratch()?;
+        sweep(&self.dir.join("layers"), keep, |path| {
             // Goes with the folder, so that no crash leaves half a layer under a valid name.
             fs::rename(path, doomed.path().join(path.file_name().unwrap_or_default()))?;
             report.layers += 1;
             Ok(())
-        })?;
-        Ok(report)
+        })
     }
 }
 

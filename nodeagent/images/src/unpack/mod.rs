@@ -92,10 +92,14 @@ impl From<io::Error> for Fault {
 }
 
 impl ImageStore {
-    /// Makes sure that each layer of `image` is unpacked. A layer is written to a scratch folder, checked against its
+    /// Makes sure that each layer of `image` is unpacked; where space is short, layers that nobody uses go first. A layer is written to a scratch folder, checked against its
     /// diff id, synced and only then renamed, so it is there completely or not at all.
     pub fn unpack(&self, image: &Image) -> Result<UnpackedImage, UnpackError> {
-        self.unpack_from(image, &|blob| self.blob_path(blob))
+        let unpack = || self.unpack_from(image, &|blob| self.blob_path(blob));
+        match unpack() {
+            Err(UnpackError::NoSpace { .. }) if self.shed(image)?.layers > 0 => unpack(),
+            other => other,
+        }
     }
 
     /// Like [`ImageStore::unpack`], with the blobs where `blob` says.
