@@ -6,6 +6,7 @@ use common::agent::{Agent, send};
 use common::{Server, eventually};
 use gantry_nodeagent_api::{
     ContainerStatus, NodeConfig, NodeStatus, OrchestratorMessage, PodConfig, PodDesired, PodPhase, PodStatus,
+    Readiness,
 };
 use gantry_orchestrator::apiserver::Selector;
 use gantry_orchestrator::kinds::{at, named};
@@ -25,6 +26,7 @@ fn running(pod: &PodConfig) -> PodStatus {
         name: name.clone(),
         running: true,
         ready: true,
+        readiness: Readiness::Passed,
         started_at_ms: 1000,
         ..Default::default()
     };

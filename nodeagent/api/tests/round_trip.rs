@@ -271,6 +271,11 @@ fn container_status() -> impl Strategy<Value = ContainerStatus> {
             option::of(waiting()),
             option::of(run_end()),
             option::of(run_end()),
+            prop_oneof![
+                Just(Readiness::Unknown),
+                Just(Readiness::Passed),
+                Just(Readiness::Failed),
+            ],
         ),
     )
         .prop_map(
@@ -280,9 +285,10 @@ fn container_status() -> impl Strategy<Value = ContainerStatus> {
                 image_id,
                 resources,
                 message,
-                (waiting, ended, last_ended),
+                (waiting, ended, last_ended, readiness),
             )| {
                 ContainerStatus {
+                    readiness,
                     limits_message: "in use".to_owned(),
                     limits_wait: "waits for CPUs 1".to_owned(),
                     name,

@@ -1,6 +1,6 @@
 //! Startup, readiness and liveness, by the rules of Kubernetes.
 
-use gantry_nodeagent_api::{ContainerConfig, Probe};
+use gantry_nodeagent_api::{ContainerConfig, Probe, Readiness};
 
 use super::state::{Container, Ending};
 use super::{Action, RequestId, State, sessions};
@@ -22,8 +22,10 @@ pub(super) struct Probes {
 /// Results of one probe.
 #[derive(Clone, Debug, Default)]
 struct Check {
-    /// Passed (startup, readiness) or failed (liveness) as often in a row as it takes.
+    /// Passed (startup, readiness) as often in a row as it takes.
     decided: bool,
+    /// Failed (readiness) as often in a row as it takes. Neither of the two: it is not known yet.
+    failed: bool,
     successes: u32,
     failures: u32,
     next_ms: u64,
@@ -69,6 +71,17 @@ impl Container {
             && self.ending.is_none()
             && (config.startup.is_none() || self.probes.startup.decided)
             && (config.readiness.is_none() || self.probes.readiness.decided)
+    }
+
+    /// What its probes say of this run. A pod that is being stopped is not asked any more.
+    pub(super) fn readiness(&self, config: &ContainerConfig) -> Readiness {
+        if self.ready(config) {
+            Readiness::Passed
+        } else if !self.running() || self.ending.is_some() || self.probes.readiness.failed {
+            Readiness::Failed
+        } else {
+            Readiness::Unknown
+        }
     }
 
     /// What the probes have against it.
@@ -191,7 +204,7 @@ fn count(check: &mut Check, purpose: Purpose, probe: &Probe, result: Result<(), 
                 1
             };
             if purpose != Purpose::Liveness && check.successes >= enough {
-                check.decided = true;
+                (check.decided, check.failed) = (true, false);
             }
             false
         }
@@ -206,7 +219,7 @@ fn count(check: &mut Check, purpose: Purpose, probe: &Probe, result: Result<(), 
             check.failures = check.failures.saturating_add(1);
             let failed = check.failures >= probe.failure_threshold.max(1);
             if failed && purpose == Purpose::Readiness {
-                check.decided = false;
+                (check.decided, check.failed) = (false, true);
             }
             failed && purpose != Purpose::Readiness
         }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use gantry_nodeagent_api::{
-    ContainerConfig, ContainerResources, ContainerStatus, NodeStatus, PodPhase, PodStatus, PodUid, RunEnd,
-    WaitingReason,
+    ContainerConfig, ContainerResources, ContainerStatus, NodeStatus, PodPhase, PodStatus, PodUid, Readiness,
+    RunEnd, WaitingReason,
 };
 use gantry_topology::CpuSet;
 
@@ -169,6 +169,11 @@ fn container_status(
         name: name.to_owned(),
         running,
         ready: !pod.stopping && wanted.is_some_and(|w| container.ready(w)),
+        readiness: match wanted.map(|w| container.readiness(w)) {
+            Some(Readiness::Passed) if pod.stopping => Readiness::Unknown,
+            Some(readiness) => readiness,
+            None => Readiness::Failed,
+        },
         restarts: run.map_or(0, |run| run.attempt),
         pid: run.filter(|_| running).map(|run| run.pid),
         started_at_ms: run.map_or(0, |run| run.started_at_ms),

@@ -143,6 +143,9 @@ pub struct Receipt {
     /// Packets that the datapath dropped meanwhile.
     #[serde(default)]
     pub packets_dropped: u64,
+    /// Those by the reason that the datapath had, on all nodes together.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub drops: BTreeMap<String, u64>,
     /// Restarts of containers meanwhile.
     #[serde(default)]
     pub restarts: u32,

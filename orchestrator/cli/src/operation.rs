@@ -1,5 +1,7 @@
 //! Operations and their receipts.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result};
 use gantry_api::{Operation, OperationPhase, labels};
 
@@ -91,15 +93,25 @@ pub fn receipt_text(operation: &Operation) -> String {
         );
     }
     text += &format!(
-        "  sessions: {} before, {} ended while draining, {} lost; packets: {}, {} dropped; restarts: {}\n",
+        "  sessions: {} before, {} ended while draining, {} lost; packets: {}, {} dropped{}; restarts: {}\n",
         receipt.sessions_before,
         receipt.sessions_drained,
         output::colour(&count(receipt.sessions_lost), receipt.sessions_lost == Some(0)),
         receipt.packets,
         receipt.packets_dropped,
+        reasons(&receipt.drops),
         receipt.restarts,
     );
     text
+}
+
+/// Why packets were dropped, in brackets.
+fn reasons(drops: &BTreeMap<String, u64>) -> String {
+    if drops.is_empty() {
+        return String::new();
+    }
+    let each = drops.iter().map(|(reason, count)| format!("{count} {reason}"));
+    format!(" ({})", each.collect::<Vec<_>>().join(", "))
 }
 
 /// A dash stands for what nobody counted.

@@ -17,11 +17,35 @@ pub struct Member {
     pub pod: Arc<Pod>,
     /// Its address.
     pub address: Ipv4Addr,
-    /// Keeps its flows, takes no new ones.
-    pub draining: bool,
+    /// The Service wants pods that are not ready, too.
+    pub published: bool,
+    /// It is ready.
+    pub serving: bool,
+    /// It is being deleted, or drains: keeps its flows, takes no new ones.
+    pub terminating: bool,
+    /// It has drained: it has no flows either.
+    pub drained: bool,
 }
 
-/// The pods that a Service's traffic goes to now. A pod that is not ready leaves at once; one that drains stays for its flows.
+impl Member {
+    /// As Kubernetes' endpoint slices mean it.
+    pub fn ready(&self) -> bool {
+        self.published || (self.serving && !self.terminating)
+    }
+
+    /// New flows go to it.
+    pub fn takes_new(&self) -> bool {
+        self.ready() && !self.terminating
+    }
+
+    /// Whether flows through a port of the Service can still end there: what is not ready keeps those that it has, until the
+    /// container behind the port has ended.
+    pub fn keeps_flows(&self, port: &ServicePort) -> bool {
+        !self.drained && target_port(&self.pod, port).is_some_and(|number| pods::runs(&self.pod, number))
+    }
+}
+
+/// The pods of a Service, ready or not, but for those that are over.
 pub fn members(work: &Work<'_>, service: &Service) -> Vec<Member> {
     let Some(spec) = &service.spec else {
         return Vec::new();
@@ -30,20 +54,20 @@ pub fn members(work: &Work<'_>, service: &Service) -> Vec<Member> {
         return Vec::new();
     };
     let namespace = service.metadata.namespace.as_deref();
-    let not_ready_too = spec.publish_not_ready_addresses.unwrap_or(false);
+    let published = spec.publish_not_ready_addresses.unwrap_or(false);
     let selected = work.objects.pods.values().filter(|p| {
         p.metadata.namespace.as_deref() == namespace && meta::selects(selector, p.metadata.labels.as_ref())
     });
     let member = |pod: &Arc<Pod>| {
-        let phase = pods::drain(pod).map(|d| d.phase);
-        let draining = phase == Some(DrainPhase::Draining);
-        let serves = phase.is_none() && (not_ready_too || pods::is_ready(pod));
-        let there = !pods::is_stopping(pod) && !pods::is_over(pod) && pods::node(pod).is_some();
-        let address = pods::address(pod)?;
-        (there && (draining || serves)).then(|| Member {
+        let there = !pods::is_over(pod) && pods::node(pod).is_some();
+        let drain = pods::drain(pod).map(|d| d.phase);
+        Some(Member {
+            address: pods::address(pod).filter(|_| there)?,
+            published,
+            serving: pods::is_ready(pod),
+            terminating: pods::is_leaving(pod),
+            drained: drain.is_some_and(|phase| phase != DrainPhase::Draining),
             pod: pod.clone(),
-            address,
-            draining,
         })
     };
     selected.filter_map(member).collect()
@@ -127,13 +151,12 @@ fn slice(work: &mut Work<'_>, key: &Key, service: &Service) {
 
 fn endpoint(member: &Member) -> Endpoint {
     let meta = &member.pod.metadata;
-    let ready = !member.draining && pods::is_ready(&member.pod);
     Endpoint {
         addresses: vec![member.address.to_string()],
         conditions: Some(EndpointConditions {
-            ready: Some(ready),
-            serving: Some(pods::is_ready(&member.pod)),
-            terminating: Some(member.draining),
+            ready: Some(member.ready()),
+            serving: Some(member.serving),
+            terminating: Some(member.terminating),
         }),
         node_name: pods::node(&member.pod).map(str::to_owned),
         target_ref: Some(ObjectReference {
@@ -144,5 +167,120 @@ fn endpoint(member: &Member) -> Endpoint {
             ..Default::default()
         }),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::lab::Lab;
+    use super::super::world::Object;
+    use super::*;
+
+    const READY: &str = "True";
+    const UNREADY: &str = "False";
+
+    /// A pod whose container runs or not.
+    fn pod(name: &str, last: u8, ready: &str, runs: bool, more: Value) -> Object {
+        let state = if runs {
+            json!({"running": {}})
+        } else {
+            json!({"terminated": {"exitCode": 1}})
+        };
+        let mut metadata = json!({"name": name, "namespace": "default", "uid": name, "labels": {"app": "e"}});
+        if let (Some(metadata), Value::Object(more)) = (metadata.as_object_mut(), more) {
+            metadata.extend(more);
+        }
+        let pod = json!({"metadata": metadata,
+            "spec": {"nodeName": "n", "containers": [{"name": "c"}]},
+            "status": {"phase": "Running", "podIP": format!("10.85.0.{last}"),
+                "conditions": [{"type": "Ready", "status": ready}],
+                "containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": false,
+                    "restartCount": 0, "state": state}]}});
+        Object::Pod(Arc::new(serde_json::from_value(pod).unwrap()))
+    }
+
+    fn drain(phase: DrainPhase) -> Value {
+        let state = gantry_api::DrainState {
+            phase,
+            ..Default::default()
+        };
+        json!({"annotations": {gantry_api::labels::DRAIN: serde_json::to_string(&state).unwrap()}})
+    }
+
+    /// Pods in every state, by name: the slice's ready, serving, terminating; what the nodes are told of it.
+    fn seen(published: bool) -> Vec<String> {
+        let mut lab = Lab::new(&["n"]);
+        let deleted = || json!({"deletionTimestamp": "2026-01-01T00:00:00Z"});
+        for object in [
+            pod("a-ready", 2, READY, true, json!({})),
+            pod("b-unready", 3, UNREADY, true, json!({})),
+            pod("c-ended", 4, UNREADY, false, json!({})),
+            pod("d-deleted", 5, READY, true, deleted()),
+            pod("e-draining", 6, READY, true, drain(DrainPhase::Draining)),
+            pod("f-drained", 7, READY, true, drain(DrainPhase::Quiescing)),
+        ] {
+            lab.world.objects.put(object);
+        }
+        let service: Service = serde_json::from_value(json!({
+            "metadata": {"name": "e", "namespace": "default", "uid": "s"},
+            "spec": {"selector": {"app": "e"}, "ports": [{"port": 9000}], "publishNotReadyAddresses": published},
+        }))
+        .unwrap();
+        let mut work = Work::new(&lab.world, 1);
+        let port = &service.spec.as_ref().unwrap().ports.as_ref().unwrap()[0];
+        let told = |m: &Member| match (m.keeps_flows(port), m.takes_new()) {
+            (false, _) => "gone",
+            (true, true) => "active",
+            (true, false) => "keeps",
+        };
+        let members = members(&work, &service);
+        let told: Vec<&str> = members.iter().map(told).collect();
+        slice(&mut work, &Key::new("default", "e"), &service);
+        let slice = &work.objects.endpoint_slices[&Key::new("default", "e")];
+        let endpoints = slice.endpoints.iter().flatten();
+        let line = |(endpoint, told): (&Endpoint, &str)| {
+            let name = endpoint.target_ref.as_ref().unwrap().name.clone().unwrap();
+            let conditions = endpoint.conditions.as_ref().unwrap();
+            let all = [conditions.ready, conditions.serving, conditions.terminating];
+            let letters: String = all
+                .iter()
+                .zip("rst".chars())
+                .map(|(c, l)| if *c == Some(true) { l } else { '-' })
+                .collect();
+            format!("{name} {letters} {told}")
+        };
+        endpoints.zip(told).map(line).collect()
+    }
+
+    #[test]
+    fn pods_that_are_not_ready_are_listed_and_keep_their_flows_until_they_have_ended() {
+        assert_eq!(
+            seen(false),
+            [
+                "a-ready rs- active",
+                "b-unready --- keeps",
+                "c-ended --- gone",
+                "d-deleted -st keeps",
+                "e-draining -st keeps",
+                "f-drained -st gone",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_service_can_publish_pods_that_are_not_ready() {
+        assert_eq!(
+            seen(true),
+            [
+                "a-ready rs- active",
+                "b-unready r-- active",
+                "c-ended r-- gone",
+                "d-deleted rst keeps",
+                "e-draining rst keeps",
+                "f-drained rst gone",
+            ]
+        );
     }
 }

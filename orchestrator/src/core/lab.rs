@@ -6,6 +6,7 @@ use std::sync::Arc;
 use gantry_api::{NetworkFunction, NetworkFunctionSpec, NfPackage, ObjectMeta};
 use gantry_nodeagent_api::{
     ContainerStatus, Generation, Hello, NodeConfig, NodeStatus, PodConfig, PodDesired, PodPhase, PodStatus,
+    Readiness,
 };
 use gantry_topology::{Cpu, CpuSet, NumaNode, Topology};
 use k8s_openapi::api::core::v1::Pod;
@@ -124,6 +125,7 @@ impl Lab {
             name: c.name.clone(),
             running: true,
             ready: true,
+            readiness: Readiness::Passed,
             restarts: self.restarts.get(uid).copied().unwrap_or(0),
             started_at_ms: self.started_at_ms,
             resources: c.resources.clone(),

@@ -2,7 +2,7 @@
 
 use gantry_api::{DrainPhase, DrainState, PodExtras, labels};
 use gantry_catalog::DrainMethod;
-use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodStatus};
 
 use super::agents::Agents;
 use super::meta;
@@ -10,6 +10,9 @@ use super::meta;
 /// Annotation: fingerprint of the size that the NetworkFunction last gave the pod. A pod that was resized by itself since
 /// then keeps its size, as in Kubernetes, until the function's size changes.
 pub const SIZED_BY: &str = "gantry.dev/sized-by";
+
+/// Reason of a pod that its node does not have: nothing of it runs.
+pub const NOT_STARTED: &str = "NotStarted";
 
 /// What a PodSpec cannot say.
 pub fn extras(pod: &Pod) -> PodExtras {
@@ -57,6 +60,25 @@ pub fn is_leaving(pod: &Pod) -> bool {
 /// It ended by itself and does not start again.
 pub fn is_over(pod: &Pod) -> bool {
     matches!(phase(pod), "Succeeded" | "Failed")
+}
+
+/// Whether the container behind a port runs, as last reported; the one that declares the port, or any if none does.
+pub fn runs(pod: &Pod, port: u16) -> bool {
+    if find(pod, "Ready").is_some_and(|c| c.reason.as_deref() == Some(NOT_STARTED)) {
+        return false;
+    }
+    let containers = pod.spec.iter().flat_map(|s| &s.containers);
+    let declares = |c: &&Container| {
+        let mut ports = c.ports.iter().flatten();
+        ports.any(|p| p.container_port == i32::from(port))
+    };
+    let owners: Vec<&String> = containers.filter(declares).map(|c| &c.name).collect();
+    let statuses = pod
+        .status
+        .iter()
+        .flat_map(|s| s.container_statuses.iter().flatten());
+    let mut candidates = statuses.filter(|s| owners.is_empty() || owners.contains(&&s.name));
+    candidates.any(|s| s.state.as_ref().is_some_and(|state| state.running.is_some()))
 }
 
 /// Phase, `Pending` if none is set.

@@ -2,16 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use gantry_nodeagent_api::{ContainerStatus, PodPhase, PodReason, PodStatus};
+use gantry_nodeagent_api::{ContainerStatus, PodPhase, PodReason, PodStatus, Readiness};
 use k8s_openapi::api::core::v1 as k8s;
 
 use super::agents::Agent;
 use super::world::{Key, Work};
 use super::{containerstatus, meta, pods};
-
-/// An agent that has just connected may have just started, and not have probed its pods yet: for so long a container that was
-/// ready and still runs is not taken for unready, or a restart of the agent would take traffic away.
-pub const FRESH_AGENT_MS: u64 = 15_000;
 
 /// Copies reports into pods. A pod of a node that has not reported since this orchestrator started keeps its last known status.
 pub fn run(work: &mut Work<'_>) {
@@ -83,7 +79,7 @@ fn absent(work: &mut Work<'_>, key: &Key) {
             pod,
             condition,
             false,
-            "NotStarted",
+            pods::NOT_STARTED,
             "the node does not run it yet",
             now_ms,
         );
@@ -93,7 +89,6 @@ fn absent(work: &mut Work<'_>, key: &Key) {
 fn observe(work: &mut Work<'_>, key: &Key, seen: &PodStatus, agent: &Agent) {
     let now_ms = work.now_ms;
     let host = agent.hello.as_ref().map(|h| h.address.to_string());
-    let fresh = now_ms.saturating_sub(agent.since_ms) < FRESH_AGENT_MS;
     let uid = work
         .get::<k8s::Pod>(key)
         .map(|pod| meta::uid(&pod.metadata).to_owned());
@@ -109,7 +104,7 @@ fn observe(work: &mut Work<'_>, key: &Key, seen: &PodStatus, agent: &Agent) {
         .map(|c| (c.name.clone(), c.image.clone().unwrap_or_default()))
         .collect();
     let initialized = seen.phase != PodPhase::Pending;
-    let spared = fresh && pods::is_ready(pod) && runs_on(pod, seen);
+    let ready: Vec<bool> = seen.containers.iter().map(|c| is_ready(pod, c)).collect();
     let uid = meta::uid(&pod.metadata).to_owned();
     let status = pods::status_mut(pod);
     let phase = match seen.phase {
@@ -123,13 +118,18 @@ fn observe(work: &mut Work<'_>, key: &Key, seen: &PodStatus, agent: &Agent) {
     status.phase = Some(phase.to_owned());
     (status.reason, status.message) = said(seen);
     status.host_ip = host;
-    let containers = seen.containers.iter().map(|c| {
+    let containers = seen.containers.iter().zip(&ready).map(|(c, ready)| {
         let image = images.get(&c.name).map_or("", String::as_str);
         let granted = granted.iter().find(|g| g.name == c.name);
-        containerstatus::container(&uid, c, image, granted)
+        k8s::ContainerStatus {
+            ready: *ready,
+            ..containerstatus::container(&uid, c, image, granted)
+        }
     });
     status.container_statuses = Some(containers.collect());
-    let ready = (seen.ready || spared) && seen.phase == PodPhase::Running;
+    // A pod that is being stopped is ready until its containers have ended, as in Kubernetes.
+    let lives = matches!(seen.phase, PodPhase::Running | PodPhase::Stopping);
+    let ready = lives && !ready.is_empty() && ready.into_iter().all(|ready| ready);
     let (reason, message) = match seen.phase {
         _ if ready => ("", ""),
         PodPhase::Succeeded => ("PodCompleted", ""),
@@ -153,20 +153,22 @@ fn said(seen: &PodStatus) -> (Option<String>, Option<String>) {
     }
 }
 
-/// Every container still is in the run that was last known.
-fn runs_on(pod: &k8s::Pod, seen: &PodStatus) -> bool {
-    let known = pod
-        .status
-        .as_ref()
-        .and_then(|s| s.container_statuses.as_deref())
-        .unwrap_or_default();
-    let same = |now: &ContainerStatus| {
-        let before = known.iter().find(|c| c.name == now.name);
-        let run = before.and_then(|c| c.state.as_ref()?.running.as_ref());
-        let started_at = run.and_then(|r| r.started_at.clone());
-        now.running && started_at == Some(meta::time(now.started_at_ms))
-    };
-    !seen.containers.is_empty() && seen.containers.iter().all(same)
+/// Whether a container is ready. While its agent does not know yet, what was last known of the same run counts.
+fn is_ready(pod: &k8s::Pod, seen: &ContainerStatus) -> bool {
+    match seen.readiness {
+        Readiness::Passed => true,
+        Readiness::Failed => false,
+        Readiness::Unknown => {
+            let known = pod
+                .status
+                .iter()
+                .flat_map(|s| s.container_statuses.iter().flatten());
+            let before = known.filter(|c| c.ready).find(|c| c.name == seen.name);
+            let run = before.and_then(|c| c.state.as_ref()?.running.as_ref());
+            let started_at = run.and_then(|r| r.started_at.clone());
+            seen.running && started_at == Some(meta::time(seen.started_at_ms))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -283,5 +285,31 @@ mod tests {
         let heir = &lab.world.configs["n"].pods["0000000b"];
         assert_eq!(heir.containers[0].resources.cpus.len(), 3);
         assert!(lab.world.configs["n"].faults(|_| false).is_empty());
+    }
+
+    #[test]
+    fn while_the_agent_does_not_know_what_was_known_of_the_run_counts() {
+        let seen = |readiness, started_at_ms| ContainerStatus {
+            name: "c".to_owned(),
+            running: true,
+            readiness,
+            started_at_ms,
+            ..ContainerStatus::default()
+        };
+        let pod = |ready: bool| -> k8s::Pod {
+            let state = json!({"running": {"startedAt": "1970-01-01T00:00:05Z"}});
+            let status = json!({"name": "c", "image": "", "imageID": "", "restartCount": 0, "ready": ready,
+                "state": state});
+            serde_json::from_value(json!({"status": {"containerStatuses": [status]}})).unwrap()
+        };
+        for (known, readiness, started_at_ms, ready) in [
+            (true, Readiness::Unknown, 5_000, true),
+            (false, Readiness::Unknown, 5_000, false),
+            (true, Readiness::Unknown, 6_000, false),
+            (true, Readiness::Failed, 5_000, false),
+            (false, Readiness::Passed, 5_000, true),
+        ] {
+            assert_eq!(is_ready(&pod(known), &seen(readiness, started_at_ms)), ready);
+        }
     }
 }

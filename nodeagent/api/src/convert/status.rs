@@ -5,7 +5,7 @@ use gantry_topology::{Cpu, NumaNode, Topology};
 use super::{InvalidMessage, list, map, optional, parse, parse_opt, required};
 use crate::{
     ContainerStatus, EndReason, Generation, Hello, NetworkCounters, NodeStatus, PodPhase, PodReason,
-    PodStatus, RunEnd, ServiceFault, ServiceFaultReason, WaitingReason, proto,
+    PodStatus, Readiness, RunEnd, ServiceFault, ServiceFaultReason, WaitingReason, proto,
 };
 
 impl From<&Hello> for proto::Hello {
@@ -246,6 +246,14 @@ impl From<&ContainerStatus> for proto::ContainerStatus {
             name: m.name.clone(),
             running: m.running,
             ready: m.ready,
+            readiness: Some(
+                match m.readiness {
+                    Readiness::Unknown => proto::Readiness::Unknown,
+                    Readiness::Passed => proto::Readiness::Passed,
+                    Readiness::Failed => proto::Readiness::Failed,
+                }
+                .into(),
+            ),
             restarts: m.restarts,
             pid: m.pid,
             started_at_ms: m.started_at_ms,
@@ -266,10 +274,18 @@ impl TryFrom<proto::ContainerStatus> for ContainerStatus {
 
     fn try_from(w: proto::ContainerStatus) -> Result<Self, InvalidMessage> {
         let waiting = waits(w.waiting());
+        let readiness = match (w.readiness.is_some(), w.readiness()) {
+            // A former agent says no more than whether it is ready.
+            (false, _) if w.ready => Readiness::Passed,
+            (false, _) | (true, proto::Readiness::Failed) => Readiness::Failed,
+            (true, proto::Readiness::Passed) => Readiness::Passed,
+            (true, proto::Readiness::Unknown | proto::Readiness::Unspecified) => Readiness::Unknown,
+        };
         Ok(Self {
             name: w.name,
             running: w.running,
             ready: w.ready,
+            readiness,
             restarts: w.restarts,
             pid: w.pid,
             started_at_ms: w.started_at_ms,

@@ -80,6 +80,19 @@ pub enum PodReason {
     DeadlineExceeded,
 }
 
+/// What the probes of a run say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Readiness {
+    /// Not asked often enough yet, by an agent that has just started for one: what was known of the run before still counts.
+    #[default]
+    Unknown,
+    /// It is ready.
+    Passed,
+    /// It is not.
+    Failed,
+}
+
 /// One container as seen.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -88,8 +101,11 @@ pub struct ContainerStatus {
     pub name: String,
     /// Running now.
     pub running: bool,
-    /// Passed its readiness probe (or has none).
+    /// Runs, and passed its probes (or has none).
     pub ready: bool,
+    /// What its probes say of this run.
+    #[serde(default)]
+    pub readiness: Readiness,
     /// Number of restarts.
     pub restarts: u32,
     /// Host pid while running.

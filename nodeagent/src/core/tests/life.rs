@@ -106,6 +106,43 @@ fn readiness_follows_the_probe_at_once() {
 }
 
 #[test]
+fn an_agent_that_comes_back_does_not_know_readiness_until_it_has_asked() {
+    let mut wanted = config(1, "0", &[("a", "1")]);
+    wanted.pods.get_mut("a").unwrap().containers[0].readiness = tcp_probe(2);
+    let mut node = running(&wanted);
+    let readiness = |node: &Node| node.pod("a").containers[0].readiness;
+    assert_eq!(readiness(&node), Readiness::Passed);
+    node.crash(node.disk.clone());
+    for (asked, wanted) in [
+        (0, Readiness::Unknown),
+        (1, Readiness::Unknown),
+        (2, Readiness::Failed),
+    ] {
+        assert_eq!(readiness(&node), wanted, "after {asked} failures");
+        while !node.pending.iter().any(|a| matches!(a, Action::Probe { .. })) {
+            match node.pending.is_empty() {
+                true => node.now_ms += 1000,
+                false => node.perform(0),
+            }
+            node.event(Event::Tick);
+        }
+        let probe = node
+            .pending
+            .iter()
+            .position(|a| matches!(a, Action::Probe { .. }));
+        let Action::Probe { id, .. } = node.pending.remove(probe.unwrap()) else {
+            unreachable!()
+        };
+        node.event(Event::Probed {
+            id,
+            uid: "a".to_owned(),
+            container: "c".to_owned(),
+            result: Err("no".to_owned()),
+        });
+    }
+}
+
+#[test]
 fn liveness_restarts_and_startup_holds_the_others_back() {
     let mut wanted = config(1, "0", &[("a", "1")]);
     let container = &mut wanted.pods.get_mut("a").unwrap().containers[0];

@@ -53,7 +53,7 @@ fn of_service(work: &Work<'_>, key: &Key, service: &Service, names: &mut Names) 
         return;
     }
     let mut serving = endpoints::members(work, service);
-    serving.retain(|m| !m.draining);
+    serving.retain(endpoints::Member::takes_new);
     for (srv, port) in named {
         let targets = serving.iter().filter_map(|member| {
             Some(SrvTarget {

@@ -41,20 +41,23 @@ fn config(work: &Work<'_>, service: &Service) -> Option<ServiceConfig> {
     })
 }
 
+/// Nothing once its flows have ended, for one that is not ready too.
 fn backend(member: &Member, port: &k8s::ServicePort) -> Option<Backend> {
+    member.keeps_flows(port).then_some(())?;
     Some(Backend {
         pod: meta::uid(&member.pod.metadata).to_owned(),
         address: member.address,
         port: endpoints::target_port(&member.pod, port)?,
         weight: resources::weight(&member.pod),
-        draining: member.draining,
+        draining: !member.takes_new(),
         udp_idle_s: udp_idle_s(member),
     })
 }
 
-/// Only the package knows which silence ends a session; while nothing drains, flows stay where they are as long as they may.
+/// Only the package knows which silence ends a session; while a pod takes new flows, they stay where they are as long as they
+/// may.
 fn udp_idle_s(member: &Member) -> u32 {
-    if member.draining {
+    if !member.takes_new() {
         pods::extras(&member.pod).drain.flow_idle_seconds
     } else {
         DEFAULT_UDP_IDLE_S
@@ -79,7 +82,10 @@ mod tests {
         let member = |pod: &k8s::Pod, draining| Member {
             pod: Arc::new(pod.clone()),
             address: [10, 85, 0, 2].into(),
-            draining,
+            published: false,
+            serving: true,
+            terminating: draining,
+            drained: false,
         };
         assert_eq!(udp_idle_s(&member(&pod, true)), 30);
         assert_eq!(udp_idle_s(&member(&pod, false)), 300);

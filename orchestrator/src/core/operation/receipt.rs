@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use gantry_api::{NetworkFunction, Operation, OperationPhase, Receipt};
+use gantry_nodeagent_api::NodeStatus;
 use serde::{Deserialize, Serialize};
 
 use super::super::world::{Key, Work};
@@ -17,6 +18,9 @@ const BASELINE: &str = "gantry.dev/baseline";
 pub(super) struct Baseline {
     /// Packets seen and dropped, by node.
     nodes: BTreeMap<String, (u64, u64)>,
+    /// Packets dropped by reason, by node.
+    #[serde(default)]
+    drops: BTreeMap<String, BTreeMap<String, u64>>,
     /// Restarts, by pod; every pod that there was.
     pub restarts: BTreeMap<String, u32>,
 }
@@ -41,20 +45,45 @@ pub(super) fn baseline(work: &Work<'_>, operation: &mut Operation, function: &Ne
         .map(|p| (meta::name(&p.metadata).to_owned(), pods::restarts(p)));
     let baseline = Baseline {
         nodes: counters(work),
+        drops: reports(work)
+            .map(|(node, r)| (node.clone(), r.network.drops.clone()))
+            .collect(),
         restarts: restarts.collect(),
     };
     let text = serde_json::to_string(&baseline).expect("plain data with string keys has a JSON form");
     meta::annotate(&mut operation.metadata, BASELINE, Some(text));
 }
 
-fn counters(work: &Work<'_>) -> BTreeMap<String, (u64, u64)> {
-    let reports = work
-        .agents
+fn reports<'a>(work: &'a Work<'_>) -> impl Iterator<Item = (&'a String, &'a NodeStatus)> {
+    work.agents
         .iter()
-        .filter_map(|(node, a)| Some((node.clone(), a.status.as_ref()?)));
-    reports
-        .map(|(node, r)| (node, (r.network.packets, r.network.drops.values().sum())))
+        .filter_map(|(node, a)| Some((node, a.status.as_ref()?)))
+}
+
+fn counters(work: &Work<'_>) -> BTreeMap<String, (u64, u64)> {
+    reports(work)
+        .map(|(node, r)| (node.clone(), (r.network.packets, r.network.drops.values().sum())))
         .collect()
+}
+
+/// Every dropped packet has its reason. A node that was not there, or whose counters began anew, counts from 0.
+fn drops(work: &Work<'_>, before: &Baseline) -> BTreeMap<String, u64> {
+    let mut all: BTreeMap<String, u64> = BTreeMap::new();
+    for (node, report) in reports(work) {
+        let began_anew = before
+            .nodes
+            .get(node)
+            .is_none_or(|(packets, _)| *packets > report.network.packets);
+        let then = before.drops.get(node).filter(|_| !began_anew);
+        for (reason, count) in &report.network.drops {
+            let then = then.and_then(|d| d.get(reason)).copied().unwrap_or(0);
+            let new = count.saturating_sub(then);
+            if new > 0 {
+                *all.entry(reason.clone()).or_default() += new;
+            }
+        }
+    }
+    all
 }
 
 /// Ends an operation with its receipt.
@@ -93,6 +122,7 @@ fn sum(work: &Work<'_>, operation: &Operation) -> Receipt {
             .sum(),
         sessions_lost: entries.map(|p| p.sessions_lost).sum(),
         restarts: restarts(work, operation, &before),
+        drops: drops(work, &before),
         ..Default::default()
     };
     for (node, (packets, drops)) in counters(work) {
