@@ -1,6 +1,7 @@
 //! The harness of system tests and of the demo: a real Gantry driven by its command line, what the machine shows of it,
 //! and the records of load generator and proxies. The tests themselves are in `tests/`.
 
+pub mod api;
 pub mod busybox;
 pub mod gantry;
 pub mod leftovers;

@@ -7,27 +7,54 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::world::{Key, Work};
 use super::{crowd, meta};
+use crate::podsecurity::{self, Level, Mode, Policy};
 
 /// Condition of an owner whose pods are not all made (Kubernetes' ReplicaSets and Deployments have it too).
 pub const CONDITION: &str = "ReplicaFailure";
-/// Its reason.
-pub const REASON: &str = "TooManyWaiting";
+/// Its reason while there is no room for more.
+pub const TOO_MANY: &str = "TooManyWaiting";
+/// Its reason where the namespace does not take such pods.
+pub const REFUSED: &str = "FailedCreate";
 
 /// Characters of the owner's name in a pod's (Kubernetes' generated names keep as many).
 const BASE_CHARS: usize = 58;
 /// Digits of the suffix; one more while the name is taken.
 const SUFFIX_DIGITS: usize = 5;
 
+/// Why pods are not made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldBack {
+    /// One CamelCase word.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+}
+
 /// What an owner may have now.
 pub struct Allowance {
     /// So many pods are to be made.
     pub now: usize,
     /// Why others are not, if some are held back until there is room.
-    pub held_back: Option<String>,
+    pub held_back: Option<HeldBack>,
 }
 
-/// How many of `missing` pods are made for an owner that has `owned` ones.
-pub fn allowance(work: &Work<'_>, owner: &ObjectMeta, owned: &[Arc<Pod>], missing: usize) -> Allowance {
+/// How many of `missing` pods like `pod` are made for an owner that has `owned` ones.
+pub fn allowance(
+    work: &Work<'_>,
+    owner: &ObjectMeta,
+    owned: &[Arc<Pod>],
+    missing: usize,
+    pod: &Pod,
+) -> Allowance {
+    if missing > 0
+        && let Some(message) = refusal(work, pod)
+    {
+        let reason = REFUSED;
+        return Allowance {
+            now: 0,
+            held_back: Some(HeldBack { reason, message }),
+        };
+    }
     let (limits, namespace) = (work.limits, meta::namespace(owner));
     let waiting = owned.iter().filter(|p| crowd::waits(p)).count();
     let waiting_in_namespace = work.crowds.waiting_in(namespace);
@@ -37,7 +64,7 @@ pub fn allowance(work: &Work<'_>, owner: &ObjectMeta, owned: &[Arc<Pod>], missin
     // The rest of what fits into the bound is made in the next passes.
     let held_back = (missing > room).then(|| {
         let left = missing - room;
-        if of_owner <= of_namespace {
+        let message = if of_owner <= of_namespace {
             let most = limits.waiting_of_owner;
             format!(
                 "{left} more pods are not made while {most} of its own wait for a place: make room, or ask for fewer"
@@ -47,12 +74,37 @@ pub fn allowance(work: &Work<'_>, owner: &ObjectMeta, owned: &[Arc<Pod>], missin
             format!(
                 "{left} more pods are not made while {most} of namespace {namespace} wait for a place: make room, or ask for fewer"
             )
-        }
+        };
+        let reason = TOO_MANY;
+        HeldBack { reason, message }
     });
     Allowance {
         now: missing.min(room).min(limits.pods_a_pass),
         held_back,
     }
+}
+
+/// Why the owner's namespace does not take such a pod, in Kubernetes' words: the API asks the same of pods that users make.
+fn refusal(work: &Work<'_>, pod: &Pod) -> Option<String> {
+    let namespace = Key::new("", meta::namespace(&pod.metadata));
+    let labels = work
+        .objects
+        .namespaces
+        .get(&namespace)?
+        .metadata
+        .labels
+        .as_ref()?;
+    let labels = serde_json::to_value(labels).ok()?;
+    if Policy::of(&labels, Mode::Enforce).level == Level::Privileged {
+        return None;
+    }
+    let why = podsecurity::judge("Pod", &serde_json::to_value(pod).ok()?, &labels).refusal?;
+    Some(format!("pods \"{}-\" is forbidden: {why}", owner_name(pod)))
+}
+
+fn owner_name(pod: &Pod) -> &str {
+    let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
+    owners.first().map_or("", |owner| owner.name.as_str())
 }
 
 /// A free name for an owner's pod. `number` tells apart those of one pass.

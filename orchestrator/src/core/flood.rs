@@ -159,3 +159,24 @@ fn a_waiting_pod_costs_next_to_nothing() {
     println!("a pass with 240 pods {without} us, with 1,000 more that wait {with} us");
     assert!(with < without * 20);
 }
+
+#[test]
+fn a_namespace_that_does_not_take_such_pods_gets_none_and_the_owner_says_so() {
+    let mut lab = Lab::new(&["n"]);
+    let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
+    let namespace = json!({"metadata": {"name": "tight", "labels": labels}});
+    let namespace = serde_json::from_value(namespace).unwrap();
+    lab.world.objects.put(Object::Namespace(Arc::new(namespace)));
+    lab.world.objects.put(deployment("loose", "tight", 3));
+    lab.settle();
+    assert!(lab.world.objects.pods.is_empty());
+    let sets = &lab.world.objects.replica_sets;
+    let status = sets.values().next().unwrap().status.as_ref().unwrap();
+    let condition = &status.conditions.as_ref().unwrap()[0];
+    assert_eq!(condition.reason.as_deref(), Some("FailedCreate"));
+    let said = condition.message.as_deref().unwrap();
+    assert!(
+        said.contains("is forbidden: violates PodSecurity \"restricted:latest\": allowPrivilegeEscalation"),
+        "{said}"
+    );
+}

@@ -6,8 +6,9 @@ use gantry_api::ObjectMeta;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
 
+use super::births::{self, HeldBack};
 use super::world::{Key, Work};
-use super::{births, meta, pods};
+use super::{meta, pods};
 
 /// One step of every ReplicaSet.
 pub fn run(work: &mut Work<'_>) {
@@ -31,11 +32,12 @@ fn alive(work: &Work<'_>, set: &ReplicaSet) -> Vec<Arc<Pod>> {
 }
 
 /// Makes what is missing and takes down what is too much; why some of it is not made.
-fn fill(work: &mut Work<'_>, set: &ReplicaSet) -> Option<String> {
+fn fill(work: &mut Work<'_>, set: &ReplicaSet) -> Option<HeldBack> {
     let mut have = alive(work, set);
     let want = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0);
     let missing = want.saturating_sub(have.len());
-    let allowance = births::allowance(work, &set.metadata, &have, missing);
+    let sample = pod(set, &Key::new(meta::namespace(&set.metadata), ""));
+    let allowance = births::allowance(work, &set.metadata, &have, missing, &sample.unwrap_or_default());
     for number in 0..allowance.now {
         let pod = births::name(work, &set.metadata, number).and_then(|key| pod(set, &key));
         if let Some(pod) = pod {
@@ -74,7 +76,7 @@ fn pod(set: &ReplicaSet, key: &Key) -> Option<Pod> {
     })
 }
 
-fn status(work: &mut Work<'_>, key: &Key, set: &ReplicaSet, held_back: Option<String>) {
+fn status(work: &mut Work<'_>, key: &Key, set: &ReplicaSet, held_back: Option<HeldBack>) {
     let have = alive(work, set);
     let ready = i32::try_from(have.iter().filter(|p| pods::is_ready(p)).count()).unwrap_or(i32::MAX);
     let replicas = i32::try_from(have.len()).unwrap_or(i32::MAX);
@@ -96,7 +98,7 @@ fn status(work: &mut Work<'_>, key: &Key, set: &ReplicaSet, held_back: Option<St
 /// The conditions with the one that says why pods are not made; its time moves only when it appears.
 fn failure(
     before: Option<Vec<ReplicaSetCondition>>,
-    held_back: Option<String>,
+    held_back: Option<HeldBack>,
     now_ms: u64,
 ) -> Option<Vec<ReplicaSetCondition>> {
     let (known, mut conditions): (Vec<_>, Vec<_>) = before
@@ -104,11 +106,11 @@ fn failure(
         .into_iter()
         .partition(|c| c.type_.as_deref() == Some(births::CONDITION));
     let since = known.into_iter().find_map(|c| c.last_transition_time);
-    conditions.extend(held_back.map(|message| ReplicaSetCondition {
+    conditions.extend(held_back.map(|why| ReplicaSetCondition {
         type_: Some(births::CONDITION.to_owned()),
         status: Some("True".to_owned()),
-        reason: Some(births::REASON.to_owned()),
-        message: Some(message),
+        reason: Some(why.reason.to_owned()),
+        message: Some(why.message),
         last_transition_time: since.or_else(|| Some(meta::time(now_ms))),
     }));
     (!conditions.is_empty()).then_some(conditions)

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod first_version;
+mod hostile;
 mod life;
 mod pinning;
 mod state_files;

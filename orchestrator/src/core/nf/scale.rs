@@ -133,7 +133,8 @@ fn add(work: &mut Work<'_>, blueprint: &Blueprint, crew: &Crew, count: usize) {
     let function = &blueprint.function.metadata;
     let missing = count.saturating_sub(crew.recallable.len());
     let waiting: Vec<Arc<Pod>> = crew.current.iter().chain(&crew.outdated).cloned().collect();
-    let allowance = births::allowance(work, function, &waiting, missing);
+    let sample = template::pod(blueprint, String::new());
+    let allowance = births::allowance(work, function, &waiting, missing, &sample);
     for number in 0..allowance.now {
         if let Some(key) = births::name(work, function, number) {
             work.create(template::pod(blueprint, key.name));
@@ -142,7 +143,7 @@ fn add(work: &mut Work<'_>, blueprint: &Blueprint, crew: &Crew, count: usize) {
     if let Some(why) = allowance.held_back {
         work.flaws.insert(
             Key::of(function),
-            Flaw::new(births::CONDITION, births::REASON, why),
+            Flaw::new(births::CONDITION, why.reason, why.message),
         );
     }
 }

@@ -1,0 +1,118 @@
+//! The API as a tenant with the administrator's certificate has it: whole requests, by `curl`.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::gantry::Gantry;
+
+/// Seconds after which an answer is no answer.
+const PATIENCE_S: &str = "30";
+
+/// A Gantry's API.
+#[derive(Clone)]
+pub struct Api {
+    pki: PathBuf,
+    server: String,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP status; 0 without an answer.
+    pub code: u16,
+    /// The body, JSON or text.
+    pub body: String,
+}
+
+impl Answer {
+    /// The body as JSON, `Null` if it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_default()
+    }
+}
+
+impl Api {
+    /// Of a Gantry that is up.
+    pub fn of(gantry: &Gantry) -> Result<Self> {
+        let kubeconfig = std::fs::read_to_string(gantry.path().join("kubeconfig"))
+            .context("the Gantry has no kubeconfig")?;
+        let server = kubeconfig
+            .lines()
+            .find_map(|line| line.split_once("server:"))
+            .map(|(_, url)| url.trim().trim_matches('"').to_owned());
+        Ok(Self {
+            pki: gantry.path().join("pki"),
+            server: server.context("the kubeconfig names no server")?,
+        })
+    }
+
+    /// `host:port`.
+    pub fn address(&self) -> &str {
+        self.server.trim_start_matches("https://")
+    }
+
+    /// A command that asks; its body comes from standard input, if it has one.
+    pub fn command(&self, method: &str, path: &str, media: &str) -> Command {
+        let file = |name: &str| self.pki.join(name);
+        let mut command = Command::new("curl");
+        command
+            .args(["--silent", "--max-time", PATIENCE_S, "--request", method])
+            .arg("--cacert")
+            .arg(file("ca.crt"))
+            .arg("--cert")
+            .arg(file("admin.crt"))
+            .arg("--key")
+            .arg(file("admin.key"))
+            .args(["--write-out", "\n%{http_code}"])
+            .arg(format!("{}{path}", self.server));
+        if !media.is_empty() {
+            command
+                .arg("--header")
+                .arg(format!("Content-Type: {media}"))
+                .args(["--data-binary", "@-"]);
+        }
+        command
+    }
+
+    /// Asks once.
+    pub fn ask(&self, method: &str, path: &str, media: &str, body: &str) -> Result<Answer> {
+        let mut child = self
+            .command(method, path, media)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot run curl")?;
+        let mut input = child.stdin.take().context("curl has no input")?;
+        // Who answers before all was sent closes it.
+        let _ = input.write_all(body.as_bytes());
+        drop(input);
+        let output = child.wait_with_output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (body, code) = text.rsplit_once('\n').unwrap_or(("", "0"));
+        Ok(Answer {
+            code: code.parse().unwrap_or(0),
+            body: body.to_owned(),
+        })
+    }
+
+    /// Reads an object or a list.
+    pub fn get(&self, path: &str) -> Result<Answer> {
+        self.ask("GET", path, "", "")
+    }
+
+    /// Makes an object.
+    pub fn post(&self, path: &str, object: &Value) -> Result<Answer> {
+        self.ask("POST", path, "application/json", &object.to_string())
+    }
+
+    /// Makes an object that must be taken.
+    pub fn make(&self, path: &str, object: &Value) -> Result<()> {
+        let answer = self.post(path, object)?;
+        ensure!(answer.code == 201, "{path}: {} {}", answer.code, answer.body);
+        Ok(())
+    }
+}
