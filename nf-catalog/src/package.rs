@@ -123,6 +123,9 @@ pub struct NfContainer {
     /// What it may do; least by default.
     #[serde(default)]
     pub security: NfSecurity,
+    /// Files and sockets that it may have open before it raises its limit itself; 1,024 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_files: Option<u32>,
     /// Directories with a tmpfs.
     #[serde(default)]
     pub scratch: Vec<String>,

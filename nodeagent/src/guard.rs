@@ -3,6 +3,13 @@
 //! | name | without it |
 //! |---|---|
 //! | `sealed-binary` | shim and exec run from the binary's file |
+//! | `fresh-process` | containers inherit scheduling, limits, signals and so on |
+//! | `seccomp` | no filter of system calls |
+//! | `capabilities` | all capabilities of the agent |
+//! | `no-new-privileges` | programs may gain privileges |
+//! | `keyring` | the session keyring of whoever started the agent |
+//! | `paths` | nothing is masked or read-only in /proc and /sys |
+//! | `devices` | every device of the host |
 //!
 //! `GANTRY_TEST_UNGUARDED` lists names, with commas between. It is read once a process, and only in debug builds.
 

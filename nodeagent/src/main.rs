@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use gantry_nodeagent::runtime::sealed;
+use gantry_nodeagent::shim::fresh;
 
 #[derive(Parser)]
 #[command(
@@ -37,6 +38,9 @@ fn main() -> ExitCode {
         Command::Agent(_) => Some("gantry-nodeagent"),
         Command::Purge(_) => None,
     };
+    if matches!(command, Command::Shim(_) | Command::Exec(_)) {
+        fresh::descriptors();
+    }
     if let Some(Err(error)) = name.map(sealed::enter) {
         eprintln!("gantry-nodeagent: cannot run from a sealed copy of itself: {error}");
         return ExitCode::FAILURE;

@@ -132,6 +132,12 @@ fn check_container(pod: &PodConfig, container: &ContainerConfig) -> Result<(), S
         if !is_clean_absolute(&mount.path) {
             return Err(format!("mount path `{}` is no absolute path", mount.path));
         }
+        if !container.security.privileged && is_system_path(Path::new(&mount.path)) {
+            return Err(format!(
+                "mount path `{}` would cover what /proc and /sys hide",
+                mount.path
+            ));
+        }
         if let Some(sub_path) = &mount.sub_path
             && !is_sub_path(sub_path)
         {
@@ -162,6 +168,11 @@ pub fn is_sub_path(text: &str) -> bool {
         && Path::new(text)
             .components()
             .all(|part| matches!(part, Component::Normal(_)))
+}
+
+/// Whether an absolute path is `/proc` or `/sys`, or below: what is masked or read-only there must not be covered.
+pub fn is_system_path(path: &Path) -> bool {
+    ["/proc", "/sys"].iter().any(|system| path.starts_with(system))
 }
 
 /// One path component out of letters, digits, `-`, `_`, `.`; not `.` or `..`.

@@ -61,6 +61,50 @@ fn probe() -> impl Strategy<Value = Probe> {
     })
 }
 
+fn security() -> impl Strategy<Value = Security> {
+    let ids = any::<(Option<u32>, Option<u32>)>();
+    let switches = any::<(bool, bool, bool, bool)>();
+    let seccomp = prop_oneof![
+        Just(Seccomp::RuntimeDefault),
+        Just(Seccomp::Unconfined),
+        text().prop_map(Seccomp::Localhost)
+    ];
+    (
+        ids,
+        switches,
+        vec(text(), 0..3),
+        vec(text(), 0..3),
+        seccomp,
+        option::of(text()),
+    )
+        .prop_map(
+            |(ids, switches, capabilities, root_capabilities, seccomp, apparmor_profile)| Security {
+                user: ids.0,
+                group: ids.1,
+                capabilities,
+                root_capabilities,
+                privileged: switches.0,
+                read_only_root: switches.1,
+                allow_privilege_escalation: switches.2,
+                run_as_non_root: switches.3,
+                seccomp,
+                apparmor_profile,
+            },
+        )
+}
+
+fn pod_security() -> impl Strategy<Value = PodSecurity> {
+    let ids = (vec(any::<u32>(), 0..3), any::<bool>(), any::<Option<u32>>());
+    (ids, btree_map(text(), text(), 0..3)).prop_map(
+        |((supplemental_groups, strict_groups, fs_group), sysctls)| PodSecurity {
+            supplemental_groups,
+            strict_groups,
+            fs_group,
+            sysctls,
+        },
+    )
+}
+
 fn container() -> impl Strategy<Value = ContainerConfig> {
     let mount = (text(), text(), option::of(text()), any::<bool>()).prop_map(
         |(volume, path, sub_path, read_only)| Mount {
@@ -68,15 +112,6 @@ fn container() -> impl Strategy<Value = ContainerConfig> {
             path,
             sub_path,
             read_only,
-        },
-    );
-    let security = (any::<(Option<u32>, Option<u32>, bool, bool)>(), vec(text(), 0..3)).prop_map(
-        |((user, group, privileged, read_only_root), capabilities)| Security {
-            user,
-            group,
-            capabilities,
-            privileged,
-            read_only_root,
         },
     );
     (
@@ -88,13 +123,13 @@ fn container() -> impl Strategy<Value = ContainerConfig> {
             vec((text(), text()), 0..3),
             text(),
         ),
-        (resources(), vec(mount, 0..3), security),
+        (resources(), vec(mount, 0..3), security(), any::<Option<u64>>()),
         (option::of(probe()), option::of(probe()), option::of(probe())),
     )
         .prop_map(
             |(
                 (name, image, command, args, env, working_dir),
-                (resources, mounts, security),
+                (resources, mounts, security, open_files),
                 (readiness, liveness, startup),
             )| ContainerConfig {
                 name,
@@ -106,6 +141,7 @@ fn container() -> impl Strategy<Value = ContainerConfig> {
                 resources,
                 mounts,
                 security,
+                open_files,
                 readiness,
                 liveness,
                 startup,
@@ -148,14 +184,14 @@ fn pod() -> impl Strategy<Value = PodConfig> {
         (
             btree_map(text(), volume(), 0..3),
             option::of(sessions),
-            any::<Option<u64>>(),
+            (any::<Option<u64>>(), pod_security()),
         ),
     )
         .prop_map(
             |(
                 (namespace, name, labels, desired, address, host_network, restart_policy),
                 (termination_grace_s, numa_nodes, containers),
-                (volumes, sessions, deadline_ms),
+                (volumes, sessions, (deadline_ms, security)),
             )| PodConfig {
                 namespace,
                 name,
@@ -168,6 +204,7 @@ fn pod() -> impl Strategy<Value = PodConfig> {
                 numa_nodes,
                 containers,
                 volumes,
+                security,
                 sessions,
                 deadline_ms,
             },

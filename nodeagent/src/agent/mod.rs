@@ -20,6 +20,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod wall;
 mod watch;
 
 use failure::Failure;

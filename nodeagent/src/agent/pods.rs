@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use super::cni::{Cni, CniError};
 use super::netns::NetnsDir;
 use super::watch::Watches;
-use super::{Failure, Settings};
+use super::{Failure, Settings, wall};
 use crate::chain::chain;
 use crate::core::{Exit, Limits, PodDone, PodFailure, PodOp, Run};
-use crate::host::cgroup::{Cgroups, Hierarchy};
+use crate::host::cgroup::Cgroups;
 use crate::runtime::{
     ContainerExit, ContainerStart, ContainerState, LOG_MAX_BYTES, PodDir, RuntimeDir, RuntimeError,
     ShimHandle, merge_argv, resolve_user, root, volumes,
@@ -209,7 +209,7 @@ impl Pods {
             .find(|c| c.name == name)
             .ok_or_else(missing)?;
         let image = read_record(&dir, name).ok_or_else(missing)?;
-        self.check_capabilities(container)?;
+        wall::check_apparmor(container)?;
         let root = rootfs_dir(&dir, name);
         if attempt > 0 || Rootfs::open(&root).is_none() {
             self.clean(&root)?;
@@ -225,11 +225,21 @@ impl Pods {
         } else {
             container.working_dir.clone()
         };
+        let mut user = resolve_user(&rootfs, &image.user, &container.security)
+            .map_err(|e| Failure::Config(chain(&e)))?;
+        wall::check_user(uid, pod, container, &user)?;
+        wall::add_groups(pod, &mut user);
+        if !container.security.privileged {
+            self.cgroups
+                .guard_devices(uid, name, wall::may_tunnel(container))?;
+        }
         let start = ContainerStart {
             name: name.to_owned(),
             attempt,
-            user: resolve_user(&rootfs, &image.user, &container.security)
-                .map_err(|e| Failure::Config(chain(&e)))?,
+            user,
+            seccomp: wall::seccomp(&self.settings.agent_dir, container)?,
+            sysctls: pod.security.sysctls.clone(),
+            open_files: container.open_files,
             rootfs,
             netns: (!pod.host_network).then(|| self.netns.path(uid)),
             hostname: hostname(&pod.name),
@@ -252,21 +262,6 @@ impl Pods {
     fn clean(&self, root: &Path) -> Result<(), Failure> {
         let store = ImageStore::open(&self.settings.images).map_err(Failure::other)?;
         Rootfs::renew(&store, root).map_err(Failure::other)?;
-        Ok(())
-    }
-
-    /// In cgroup v2 no device rules are in force: who may make device nodes could open every device of the host.
-    fn check_capabilities(&self, container: &ContainerConfig) -> Result<(), Failure> {
-        let security = &container.security;
-        let asks = |name: &String| name.trim_start_matches("CAP_") == "MKNOD";
-        let v2 = matches!(self.cgroups.hierarchy(), Hierarchy::V2 { .. });
-        if v2 && !security.privileged && security.capabilities.iter().any(asks) {
-            return Err(Failure::Config(format!(
-                "container {}: capability MKNOD is not given on this node, where cgroup v2 guards no devices; \
-                 drop it, or make the container privileged",
-                container.name
-            )));
-        }
         Ok(())
     }
 

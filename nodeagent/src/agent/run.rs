@@ -51,7 +51,7 @@ pub fn main(args: &Args) -> anyhow::Result<()> {
     );
     let settings = args.settings()?;
     // Each pod costs a descriptor, each session some: 1024 is soon too little.
-    crate::shim::launch::raise_open_files();
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -250,4 +250,13 @@ fn first_core(topology: &Topology) -> CpuSet {
     } else {
         core
     }
+}
+
+/// Soft limit up to the hard one.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // It runs with what it has.
+    let _ = setrlimit(Resource::Nofile, limit);
 }

@@ -21,7 +21,9 @@ use oci_spec::runtime::Spec;
 
 use crate::chain::chain;
 use crate::runtime::{PodDir, RuntimeError};
-use crate::shim::launch::{die_with, execvp, fresh_signals, own_pidfd};
+use crate::shim::fresh;
+use crate::shim::launch::{die_with, execvp, own_pidfd};
+use crate::shim::wall::Wall;
 
 /// The exit code when the command could not be run at all; else it is the command's own, 128 + signal if killed.
 pub const NOT_RUN: u8 = 125;
@@ -85,7 +87,10 @@ fn start(args: &Args) -> Result<Pid, ExecError> {
         .into_iter()
         .find(|s| s.name == args.container && s.running());
     let state = state.ok_or_else(|| ExecError::NotRunning(args.container.clone()))?;
-    let process = process_file(&dir.container(&args.container), args)?;
+    let bundle = dir.container(&args.container);
+    let wall = Wall::load(&bundle)?;
+    fresh::process(wall.as_ref().and_then(|wall| wall.open_files))?;
+    let process = process_file(&bundle, args)?;
     let id = format!("{}-{}", state.name, state.attempt);
     remove_old_sockets(&dir.libcontainer_root().join(&id));
     // Whatever comes for this process is for the command.
@@ -105,6 +110,7 @@ fn start(args: &Args) -> Result<Pid, ExecError> {
     .with_executor(Command {
         tty: args.tty,
         carrier: own_pidfd()?,
+        wall: Rc::new(wall),
     })
     .as_tenant()
     .with_detach(false)
@@ -180,6 +186,8 @@ fn wait(command: Pid) -> Result<u8, ExecError> {
 struct Command {
     tty: bool,
     carrier: Rc<OwnedFd>,
+    /// Of a container that a version without walls has started there is none: libcontainer takes its capabilities away.
+    wall: Rc<Option<Wall>>,
 }
 
 impl Executor for Command {
@@ -189,7 +197,10 @@ impl Executor for Command {
                 // libcontainer has made it the leader of a session.
                 rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
             }
-            fresh_signals()?;
+            fresh::signals()?;
+            if let Some(wall) = self.wall.as_ref() {
+                wall.raise()?;
+            }
             execvp(spec)
         };
         run().map_err(|e| ExecutorError::Other(e.to_string()))

@@ -27,6 +27,7 @@ pub mod sealed;
 mod subpath;
 pub mod volumes;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use gantry_nodeagent_api::{EndReason, Security};
@@ -66,8 +67,17 @@ pub struct ContainerStart {
     pub user: ContainerUser,
     /// Bind mounts in order, after proc, sys, dev and so on.
     pub mounts: Vec<BindMount>,
-    /// Capabilities and so on; `user` and `group` in it are not read (see [`resolve_user`]).
+    /// Capabilities and so on; `user`, `group`, `run_as_non_root` and `seccomp` in it are not read: they are resolved.
     pub security: Security,
+    /// Which system calls it may make.
+    #[serde(default)]
+    pub seccomp: SeccompProfile,
+    /// Parameters of its namespaces.
+    #[serde(default)]
+    pub sysctls: BTreeMap<String, String>,
+    /// Soft limit on open files, if not the usual.
+    #[serde(default)]
+    pub open_files: Option<u64>,
     /// Path of the container's cgroup below each controller's mount (see [`crate::host::cgroup::Cgroups::container_path`]).
     pub cgroup: String,
     /// Log file in CRI format; its directory must exist.
@@ -77,6 +87,19 @@ pub struct ContainerStart {
     /// The file of its cgroup in which the kernel counts those that it killed for want of memory.
     #[serde(default)]
     pub oom_events: Option<PathBuf>,
+}
+
+/// Which system calls a container may make.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SeccompProfile {
+    /// Those that programs usually need; all, if it is privileged.
+    #[default]
+    RuntimeDefault,
+    /// All.
+    Unconfined,
+    /// Those of a profile in the format of the OCI runtime specification.
+    Json(String),
 }
 
 /// Numeric identity of a process.

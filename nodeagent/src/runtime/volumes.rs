@@ -31,8 +31,11 @@ pub fn prepare(dir: &PodDir, pod: &PodConfig) -> Result<(), RuntimeError> {
         check_name(name)?;
         let path = volume_path(dir, name, volume);
         match volume {
-            Volume::Files(files) => write_files(&path, files)?,
-            Volume::Scratch { size_bytes } => mount_tmpfs(&path, *size_bytes)?,
+            Volume::Files(files) => {
+                write_files(&path, files)?;
+                give_to_group(&path, files, pod.security.fs_group)?;
+            }
+            Volume::Scratch { size_bytes } => mount_tmpfs(&path, *size_bytes, pod.security.fs_group)?,
             Volume::HostPath { path } => {
                 fs::metadata(path).map_err(|e| RuntimeError::io("find host path", path, e))?;
             }
@@ -149,6 +152,23 @@ fn write_files(dir: &Path, files: &BTreeMap<String, String>) -> Result<(), Runti
     remove_others(dir, files).map_err(|e| RuntimeError::io("remove old files of", dir, e))
 }
 
+/// Files of a volume belong to the pod's group, if it has one. No container writes there.
+fn give_to_group(
+    dir: &Path,
+    files: &BTreeMap<String, String>,
+    group: Option<u32>,
+) -> Result<(), RuntimeError> {
+    let Some(group) = group else {
+        return Ok(());
+    };
+    let own = |path: &Path| {
+        std::os::unix::fs::lchown(path, None, Some(group))
+            .map_err(|e| RuntimeError::io("give to the pod's group", path, e))
+    };
+    own(dir)?;
+    files.keys().try_for_each(|name| own(&dir.join(name)))
+}
+
 /// What an earlier version of the content had, and this one has not.
 fn remove_others(dir: &Path, files: &BTreeMap<String, String>) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
@@ -164,7 +184,8 @@ fn remove_others(dir: &Path, files: &BTreeMap<String, String>) -> io::Result<()>
     Ok(())
 }
 
-fn mount_tmpfs(path: &Path, size_bytes: u64) -> Result<(), RuntimeError> {
+/// With a group of its own, what is made in it belongs to that group (setgid), as Kubernetes does.
+fn mount_tmpfs(path: &Path, size_bytes: u64, fs_group: Option<u32>) -> Result<(), RuntimeError> {
     fs::create_dir_all(path).map_err(|e| RuntimeError::io("create directory", path, e))?;
     let mounted = mounts::below(path).map_err(|e| RuntimeError::io("look for mounts below", path, e))?;
     if mounted.iter().any(|point| point == path) {
@@ -176,7 +197,11 @@ fn mount_tmpfs(path: &Path, size_bytes: u64) -> Result<(), RuntimeError> {
     } else {
         format!(",size={size_bytes}")
     };
-    let options = format!("mode=1777{size}");
+    let owner = match fs_group {
+        Some(gid) => format!("mode=2777,gid={gid}"),
+        None => "mode=1777".to_owned(),
+    };
+    let options = format!("{owner}{size}");
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options.as_str()))
         .map_err(|e| RuntimeError::io("mount tmpfs at", path, e.into()))

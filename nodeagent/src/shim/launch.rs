@@ -14,14 +14,15 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::default::DefaultExecutor;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
-use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, kill, signal, sigprocmask};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 use oci_spec::runtime::Spec;
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
 
-use super::spec;
+use super::wall::Wall;
+use super::{fresh, spec, targets};
 use crate::chain::chain;
 use crate::runtime::{ContainerStart, PodDir};
 
@@ -121,6 +122,7 @@ pub(super) fn forget(dir: &PodDir, start: &ContainerStart) {
 }
 
 fn write_bundle(bundle: &Path, start: &ContainerStart) -> Result<(), String> {
+    targets::check(start)?;
     let spec = spec::build(start).map_err(|e| chain(&e))?;
     fs::create_dir_all(bundle).map_err(|e| words(&format!("create {}", bundle.display()), &e))?;
     spec.save(bundle.join("config.json")).map_err(|e| chain(&e))
@@ -148,14 +150,21 @@ fn create(
     report: RawFd,
     shim: Rc<OwnedFd>,
 ) -> Result<(), String> {
-    raise_open_files();
+    fresh::process(start.open_files).map_err(|e| words("become a fresh process", &e))?;
+    let wall = Wall::of(dir, start).map_err(|e| chain(&e))?;
+    wall.save(bundle)
+        .map_err(|e| words("write down the container's wall", &e))?;
     let null = File::open("/dev/null").map_err(|e| words("open /dev/null", &e))?;
     let root = dir.libcontainer_root();
     let mut container = ContainerBuilder::new(id(start), SyscallType::default())
         .with_root_path(&root)
         .and_then(ContainerBuilder::validate_id)
         .map_err(|e| chain(&e))?
-        .with_executor(Program { report, shim })
+        .with_executor(Program {
+            report,
+            shim,
+            wall: Rc::new(wall),
+        })
         .with_stdin(null)
         .with_stdout(stdout)
         .with_stderr(stderr)
@@ -169,14 +178,6 @@ fn create(
     // SAFETY: the caller holds the pipe's writing end open during this call.
     send(unsafe { BorrowedFd::borrow_raw(report) }, &Report::Pid(pid));
     container.start().map_err(|e| chain(&e))
-}
-
-/// Soft limit up to the hard one: network functions hold many sockets.
-pub(crate) fn raise_open_files() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// Reads reports until every writer is gone: then the program runs, or a failure was told.
@@ -237,11 +238,17 @@ fn send(to: BorrowedFd<'_>, report: &Report) {
 struct Program {
     report: RawFd,
     shim: Rc<OwnedFd>,
+    wall: Rc<Wall>,
 }
 
 impl Executor for Program {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        let Err(error) = fresh_signals().and_then(|()| execvp(spec)) else {
+        let run = || {
+            fresh::signals()?;
+            self.wall.raise()?;
+            execvp(spec)
+        };
+        let Err(error) = run() else {
             return Ok(());
         };
         let message = format!("cannot run `{}`: {error}", program(spec));
@@ -278,16 +285,6 @@ pub(crate) fn die_with(parent: &OwnedFd) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     if super::wait_readable(parent.as_fd(), Duration::ZERO)? {
         return Err(io::Error::other("the process that started this one has ended"));
-    }
-    Ok(())
-}
-
-/// No signal blocked or ignored: both survive an exec, and the shim does both.
-pub(crate) fn fresh_signals() -> io::Result<()> {
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
-    for number in [Signal::SIGPIPE, Signal::SIGHUP] {
-        // SAFETY: the default action needs no handler.
-        unsafe { signal(number, SigHandler::SigDfl) }?;
     }
     Ok(())
 }

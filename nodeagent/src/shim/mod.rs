@@ -5,11 +5,15 @@
 //! and there is never a container that nobody watches.
 
 mod daemon;
+pub mod fresh;
 pub(crate) mod launch;
 mod log;
 mod oom;
+mod seccomp;
 mod server;
 mod spec;
+mod targets;
+pub(crate) mod wall;
 
 use std::io;
 use std::os::fd::BorrowedFd;

@@ -1,39 +1,30 @@
 //! The OCI runtime specification (1.x, config.md, config-linux.md) of one container.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Capability, LinuxBuilder, LinuxCapabilities, LinuxCapabilitiesBuilder, LinuxDevice, LinuxDeviceBuilder,
-    LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxNamespaceBuilder, LinuxNamespaceType,
-    LinuxResourcesBuilder, Mount, MountBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
-    get_default_maskedpaths, get_default_readonly_paths,
+    LinuxBuilder, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroupBuilder, LinuxDeviceType,
+    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources, LinuxResourcesBuilder, Mount, MountBuilder,
+    ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder, get_default_maskedpaths,
+    get_default_readonly_paths,
 };
 
+use super::wall::no_new_privileges;
+use crate::guard;
 use crate::runtime::ContainerStart;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A start request that cannot be turned into a specification.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum SpecError {
-    #[error(
-        "capability `{0}` does not exist; write it as in capabilities(7) without CAP_, for example NET_ADMIN"
-    )]
-    Capability(String),
-    #[error("cannot describe the container")]
-    Build(#[from] OciSpecError),
-}
-
-pub(super) fn build(start: &ContainerStart) -> Result<Spec, SpecError> {
+pub(super) fn build(start: &ContainerStart) -> Result<Spec, OciSpecError> {
     let privileged = start.security.privileged;
     let user = UserBuilder::default()
         .uid(start.user.uid)
         .gid(start.user.gid)
         .additional_gids(start.user.additional_gids.clone())
         .build()?;
-    let process = ProcessBuilder::default()
+    let mut process = ProcessBuilder::default()
         .terminal(false)
         .user(user)
         .args(start.argv.clone())
@@ -43,10 +34,14 @@ pub(super) fn build(start: &ContainerStart) -> Result<Spec, SpecError> {
         } else {
             Path::new(&start.cwd)
         })
-        .capabilities(capabilities(start)?)
-        .no_new_privileges(!privileged)
-        .rlimits(Vec::new())
-        .build()?;
+        .no_new_privileges(no_new_privileges(start))
+        .rlimits(Vec::new());
+    if let Some(profile) = &start.security.apparmor_profile {
+        process = process.apparmor_profile(profile.clone());
+    }
+    let mut process = process.build()?;
+    // They are given up in the last step, by `wall.rs`.
+    process.set_capabilities(None);
     let root = RootBuilder::default()
         .path(start.rootfs.clone())
         .readonly(start.security.read_only_root)
@@ -54,18 +49,20 @@ pub(super) fn build(start: &ContainerStart) -> Result<Spec, SpecError> {
     let mut linux = LinuxBuilder::default()
         .namespaces(namespaces(start)?)
         .cgroups_path(PathBuf::from(&start.cgroup))
-        .devices(devices(start)?);
+        .devices(devices(start)?)
+        .sysctl(start.sysctls.clone().into_iter().collect::<HashMap<_, _>>());
     if privileged {
         linux = linux.masked_paths(Vec::new()).readonly_paths(Vec::new());
+    } else if guard::off("paths") {
+        linux = linux
+            .masked_paths(Vec::new())
+            .readonly_paths(Vec::new())
+            .resources(nothing()?);
     } else {
-        let none = LinuxDeviceCgroupBuilder::default()
-            .allow(false)
-            .access("rwm")
-            .build()?;
         linux = linux
             .masked_paths(get_default_maskedpaths())
             .readonly_paths(get_default_readonly_paths())
-            .resources(LinuxResourcesBuilder::default().devices(vec![none]).build()?);
+            .resources(nothing()?);
     }
     let spec = SpecBuilder::default()
         .version("1.0.2")
@@ -76,6 +73,15 @@ pub(super) fn build(start: &ContainerStart) -> Result<Spec, SpecError> {
         .linux(linux.build()?)
         .build()?;
     Ok(spec)
+}
+
+/// No device of the host, but for the usual ones that libcontainer adds (cgroup v1; in v2 it is `host/cgroup/devices.rs`).
+fn nothing() -> Result<LinuxResources, OciSpecError> {
+    let none = LinuxDeviceCgroupBuilder::default()
+        .allow(guard::off("devices"))
+        .access("rwm")
+        .build()?;
+    LinuxResourcesBuilder::default().devices(vec![none]).build()
 }
 
 /// The last of several values of one name counts; names keep their order.
@@ -95,40 +101,6 @@ fn environment(start: &ContainerStart) -> Vec<String> {
         .collect();
     env.reverse();
     env
-}
-
-/// Exactly the capabilities asked for, in every set: a process that is not root gets them too (ambient).
-fn capabilities(start: &ContainerStart) -> Result<LinuxCapabilities, SpecError> {
-    let set: HashSet<Capability> = if start.security.privileged {
-        own_capabilities()
-    } else {
-        let parse = |name: &String| {
-            let bare = name.strip_prefix("CAP_").unwrap_or(name);
-            bare.parse().map_err(|_| SpecError::Capability(name.clone()))
-        };
-        start
-            .security
-            .capabilities
-            .iter()
-            .map(parse)
-            .collect::<Result<_, _>>()?
-    };
-    Ok(LinuxCapabilitiesBuilder::default()
-        .bounding(set.clone())
-        .permitted(set.clone())
-        .effective(set.clone())
-        .inheritable(set.clone())
-        .ambient(set)
-        .build()?)
-}
-
-/// What the shim itself may do: on some hosts root has less than everything, and nobody can give what he has not.
-fn own_capabilities() -> HashSet<Capability> {
-    let own =
-        rustix::thread::capabilities(None).map_or(rustix::thread::CapabilitySet::empty(), |s| s.permitted);
-    own.iter_names()
-        .filter_map(|(name, _)| name.parse().ok())
-        .collect()
 }
 
 fn namespaces(start: &ContainerStart) -> Result<Vec<oci_spec::runtime::LinuxNamespace>, OciSpecError> {
@@ -156,7 +128,7 @@ fn devices(start: &ContainerStart) -> Result<Vec<LinuxDevice>, OciSpecError> {
             .security
             .capabilities
             .iter()
-            .any(|c| c.ends_with("NET_ADMIN"));
+            .any(|c| c.ends_with("NET_ADMIN") || c == "ALL");
     if !allowed || !tun.exists() {
         return Ok(Vec::new());
     }
@@ -173,7 +145,11 @@ fn devices(start: &ContainerStart) -> Result<Vec<LinuxDevice>, OciSpecError> {
 }
 
 fn mounts(start: &ContainerStart) -> Result<Vec<Mount>, OciSpecError> {
-    let sys = if start.security.privileged { "rw" } else { "ro" };
+    let sys = if start.security.privileged || guard::off("paths") {
+        "rw"
+    } else {
+        "ro"
+    };
     let system: [(&str, &str, &[&str]); 6] = [
         ("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         (
@@ -208,7 +184,7 @@ fn mounts(start: &ContainerStart) -> Result<Vec<Mount>, OciSpecError> {
     for bind in &start.mounts {
         let access = if bind.read_only { "ro" } else { "rw" };
         let mut options = vec!["rbind", "rprivate", "nosuid", access];
-        // In cgroup v2 no device rules are in force, so no device of the host may come in by a volume either.
+        // Not even a device that the rules allow comes in by a volume.
         if !start.security.privileged {
             options.push("nodev");
         }

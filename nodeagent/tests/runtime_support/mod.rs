@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use gantry_nodeagent::host::cgroup::Cgroups;
 use gantry_nodeagent::runtime::{
-    ContainerStart, ContainerState, ContainerUser, LOG_MAX_BYTES, PodDir, RuntimeDir, ShimHandle, purge,
+    ContainerStart, ContainerState, ContainerUser, LOG_MAX_BYTES, PodDir, RuntimeDir, SeccompProfile,
+    ShimHandle, purge,
 };
 use gantry_nodeagent_api::{ContainerResources, Security};
 use gantry_topology::CpuSet;
@@ -123,6 +124,9 @@ impl Node {
             user: ContainerUser::default(),
             mounts: Vec::new(),
             security: Security::default(),
+            seccomp: SeccompProfile::default(),
+            sysctls: Default::default(),
+            open_files: None,
             cgroup: self.cgroups.container_path(uid, name),
             log_path: pod.path().join(format!("{name}.log")),
             log_max_bytes: LOG_MAX_BYTES,

@@ -158,6 +158,9 @@ pub struct PodExtras {
     /// Containers with exclusive CPUs; the others share.
     #[serde(default)]
     pub exclusive: BTreeMap<String, ExclusiveCpus>,
+    /// Soft limits on open files, by container; 1,024 where none is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub open_files: BTreeMap<String, u64>,
     /// All-or-nothing group.
     #[serde(default)]
     pub group: Option<String>,

@@ -49,17 +49,30 @@ const PROBE: &[&str] = &[
 ];
 const HTTP_GET: &[&str] = &["port", "path"];
 const RESOURCES: &[&str] = &["requests", "limits"];
-const POD_SECURITY: &[&str] = &["runAsUser", "runAsGroup"];
+const POD_SECURITY: &[&str] = &[
+    "runAsUser",
+    "runAsGroup",
+    "runAsNonRoot",
+    "supplementalGroups",
+    "supplementalGroupsPolicy",
+    "fsGroup",
+    "fsGroupChangePolicy",
+    "seccompProfile",
+    "appArmorProfile",
+    "sysctls",
+];
 const CONTAINER_SECURITY: &[&str] = &[
     "runAsUser",
     "runAsGroup",
     "capabilities",
     "privileged",
     "readOnlyRootFilesystem",
-    // Always so, except in a privileged container, where it is refused.
+    "runAsNonRoot",
     "allowPrivilegeEscalation",
+    "seccompProfile",
+    "appArmorProfile",
+    "procMount",
 ];
-/// Containers have what they add and nothing else.
 const CAPABILITIES: &[&str] = &["add", "drop"];
 const WORKLOAD_SPEC: &[&str] = &[
     "replicas",
@@ -236,7 +249,6 @@ mod tests {
         found.sort();
         let expected = [
             "spec.containers[0].lifecycle",
-            "spec.containers[0].securityContext.runAsNonRoot",
             "spec.hostPID",
             "spec.initContainers",
         ];

@@ -6,13 +6,14 @@ use serde_json::Value;
 
 use super::names::{self, is_dns_label};
 use super::path::{at, list, text};
-use super::{FieldError, podenv, podvolumes};
+use super::{FieldError, podenv, podsecurity, podvolumes};
 use crate::quantity;
 
 type Errors = Vec<FieldError>;
 
 /// All rules on the spec at `path`.
 pub(super) fn spec(spec: &Value, path: &str, errors: &mut Errors) {
+    podsecurity::check(spec, path, errors);
     let containers = list(spec, "/containers");
     if containers.is_empty() {
         errors.push(FieldError {

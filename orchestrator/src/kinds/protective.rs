@@ -7,62 +7,31 @@ use super::path::{at, list};
 
 type Errors = Vec<FieldError>;
 
-/// Largest user and group number, as in Kubernetes.
-const MAX_ID: i64 = i32::MAX as i64;
-
-/// Of a PodSpec: pointer, and what to do instead.
+/// Of a PodSpec: pointer, and what to do instead. What a `securityContext` says is in `podsecurity`.
 const POD: &[(&str, &str)] = &[
-    ("/hostPID", "pods do not share the node's processes: leave it out"),
-    ("/hostIPC", "pods do not share the node's IPC: leave it out"),
     (
         "/shareProcessNamespace",
         "containers do not see each other's processes: leave it out",
     ),
     ("/runtimeClassName", "there is one runtime: leave it out"),
-    ("/hostUsers", "user namespaces are not supported: leave it out"),
-    ("/securityContext/runAsNonRoot", NOT_YET),
-    ("/securityContext/seccompProfile", NOT_YET),
-    ("/securityContext/appArmorProfile", NOT_YET),
-    ("/securityContext/seLinuxOptions", NOT_YET),
-    ("/securityContext/windowsOptions", "nodes run Linux: leave it out"),
-    ("/securityContext/fsGroup", NOT_YET),
-    ("/securityContext/supplementalGroups", NOT_YET),
-    ("/securityContext/sysctls", NOT_YET),
 ];
-
-/// Of a container.
-const CONTAINER: &[(&str, &str)] = &[
-    ("/securityContext/runAsNonRoot", NOT_YET),
-    ("/securityContext/seccompProfile", NOT_YET),
-    ("/securityContext/appArmorProfile", NOT_YET),
-    ("/securityContext/seLinuxOptions", NOT_YET),
-    ("/securityContext/windowsOptions", "nodes run Linux: leave it out"),
-    ("/securityContext/procMount", "only Default is supported"),
-];
-
-const NOT_YET: &str = "is not supported: leave it out if the pod may run without";
 
 /// Values that say what is so anyway.
-fn says_nothing(pointer: &str, value: &Value) -> bool {
+fn says_nothing(value: &Value) -> bool {
     match value {
         Value::Null => true,
-        Value::Bool(flag) => *flag == (pointer == "/hostUsers"),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-        Value::String(text) => text.is_empty() || (pointer.ends_with("/procMount") && text == "Default"),
-        Value::Number(_) => false,
+        Value::Bool(flag) => !flag,
+        Value::String(text) => text.is_empty(),
+        Value::Array(_) | Value::Object(_) | Value::Number(_) => false,
     }
 }
 
 /// All rules on the spec at `path`.
 pub(super) fn spec(spec: &Value, path: &str, errors: &mut Errors) {
     refuse(spec, path, POD, errors);
-    ids(spec, path, errors);
     for containers in ["initContainers", "containers"] {
         for (i, container) in list(spec, &format!("/{containers}")).iter().enumerate() {
             let here = format!("{path}.{containers}[{i}]");
-            refuse(container, &here, CONTAINER, errors);
-            ids(container, &here, errors);
             capabilities(container, &here, errors);
         }
     }
@@ -73,7 +42,7 @@ pub(super) fn spec(spec: &Value, path: &str, errors: &mut Errors) {
 
 fn refuse(object: &Value, path: &str, fields: &[(&str, &str)], errors: &mut Errors) {
     for (pointer, why) in fields {
-        if !says_nothing(pointer, at(object, pointer)) {
+        if !says_nothing(at(object, pointer)) {
             errors.push(forbidden(format!("{path}{}", pointer.replace('/', ".")), why));
         }
     }
@@ -87,20 +56,7 @@ fn forbidden(field: String, why: &str) -> FieldError {
     }
 }
 
-/// A number that is none would be taken for the image's user, which may be root.
-fn ids(object: &Value, path: &str, errors: &mut Errors) {
-    for field in ["runAsUser", "runAsGroup"] {
-        let value = at(object, "/securityContext").get(field).and_then(Value::as_i64);
-        if value.is_some_and(|id| !(0..=MAX_ID).contains(&id)) {
-            errors.push(FieldError::invalid(
-                format!("{path}.securityContext.{field}"),
-                format!("must be between 0 and {MAX_ID}, inclusive"),
-            ));
-        }
-    }
-}
-
-/// Containers have the capabilities that they add and no other: `drop` is done, as long as it is no contradiction.
+/// `drop` is done, as long as it is no contradiction.
 fn capabilities(container: &Value, path: &str, errors: &mut Errors) {
     let added = list(container, "/securityContext/capabilities/add");
     let dropped = list(container, "/securityContext/capabilities/drop");
@@ -108,14 +64,6 @@ fn capabilities(container: &Value, path: &str, errors: &mut Errors) {
         errors.push(FieldError::invalid(
             format!("{path}.securityContext.capabilities.drop[{i}]"),
             format!("{capability} is added too"),
-        ));
-    }
-    let may_gain = at(container, "/securityContext/privileged") == true
-        || added.iter().any(|c| c == "SYS_ADMIN" || c == "CAP_SYS_ADMIN");
-    if may_gain && at(container, "/securityContext/allowPrivilegeEscalation") == false {
-        errors.push(FieldError::invalid(
-            format!("{path}.securityContext.allowPrivilegeEscalation"),
-            "cannot be false for a privileged container or one with SYS_ADMIN",
         ));
     }
 }
@@ -134,19 +82,10 @@ mod tests {
 
     #[test]
     fn what_protects_and_is_not_done_is_refused() {
-        let spec = json!({"hostPID": true, "hostIPC": false, "runtimeClassName": "gvisor",
-            "securityContext": {"seLinuxOptions": {"type": "t"}, "runAsUser": -1},
-            "containers": [{"securityContext": {"procMount": "Unmasked", "runAsGroup": 4_294_967_295_i64}}]});
+        let spec = json!({"runtimeClassName": "gvisor", "shareProcessNamespace": true, "containers": []});
         assert_eq!(
             refused(spec),
-            [
-                "spec.hostPID",
-                "spec.runtimeClassName",
-                "spec.securityContext.seLinuxOptions",
-                "spec.securityContext.runAsUser",
-                "spec.containers[0].securityContext.procMount",
-                "spec.containers[0].securityContext.runAsGroup",
-            ]
+            ["spec.shareProcessNamespace", "spec.runtimeClassName"]
         );
     }
 
@@ -161,10 +100,7 @@ mod tests {
             "capabilities": {"add": ["NET_RAW"], "drop": ["NET_RAW"]}}}]});
         assert_eq!(
             refused(both),
-            [
-                "spec.containers[0].securityContext.capabilities.drop[0]",
-                "spec.containers[0].securityContext.allowPrivilegeEscalation",
-            ]
+            ["spec.containers[0].securityContext.capabilities.drop[0]"]
         );
     }
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod deny;
+mod hostile;
 mod prepare;
 mod shell;
 mod test;
@@ -33,6 +34,8 @@ enum Chore {
     Vm(VmArgs),
     /// Power cuts on a disk that forgets what was not synced, and kills under write load: nothing acknowledged is lost
     Durability(DurabilityArgs),
+    /// Runs what hostile tenants try, each with its control; prints the table
+    Hostile(HostileArgs),
     /// Runs benchmarks; one table of figures, each with a peer or floor measured in the same run
     Bench(BenchArgs),
 }
@@ -81,6 +84,12 @@ struct DurabilityArgs {
 }
 
 #[derive(clap::Args)]
+struct HostileArgs {
+    #[command(subcommand)]
+    table: hostile::Table,
+}
+
+#[derive(clap::Args)]
 struct BenchArgs {
     /// Only this one
     name: Option<String>,
@@ -96,6 +105,7 @@ fn main() -> ExitCode {
         Chore::Sim(args) => shell::sim(args.from, args.seeds),
         Chore::Vm(args) => vm::run(args.only.as_deref(), |line| println!("{line}")),
         Chore::Durability(args) => shell::durability(args.runs, args.kills),
+        Chore::Hostile(args) => hostile::run(&args.table),
         Chore::Bench(args) => bench::run(args.name.as_deref(), args.report.as_deref()),
     };
     match result {

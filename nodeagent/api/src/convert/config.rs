@@ -126,6 +126,7 @@ impl From<&PodConfig> for proto::PodConfig {
                 .iter()
                 .map(|(name, v)| (name.clone(), v.into()))
                 .collect(),
+            security: Some((&m.security).into()),
             sessions: m.sessions.as_ref().map(|s| proto::SessionProbe {
                 port: s.port.into(),
                 path: s.path.clone(),
@@ -166,6 +167,7 @@ impl TryFrom<proto::PodConfig> for PodConfig {
             numa_nodes: w.numa_nodes,
             containers: list("containers", w.containers, TryInto::try_into)?,
             volumes: map("volumes", w.volumes, TryInto::try_into)?,
+            security: w.security.unwrap_or_default().into(),
             sessions: optional("sessions", w.sessions, |s| {
                 Ok(SessionProbe {
                     port: port("port", s.port)?,

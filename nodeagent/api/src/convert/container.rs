@@ -1,7 +1,7 @@
 //! Configuration: container, volume, probe.
 
 use super::{InvalidMessage, list, optional, parse, port, required};
-use crate::{ContainerConfig, ContainerResources, Mount, Probe, ProbeAction, Security, Volume, proto};
+use crate::{ContainerConfig, ContainerResources, Mount, Probe, ProbeAction, Volume, proto};
 
 impl From<&ContainerConfig> for proto::ContainerConfig {
     fn from(m: &ContainerConfig) -> Self {
@@ -30,13 +30,8 @@ impl From<&ContainerConfig> for proto::ContainerConfig {
                     read_only: m.read_only,
                 })
                 .collect(),
-            security: Some(proto::Security {
-                user: m.security.user,
-                group: m.security.group,
-                capabilities: m.security.capabilities.clone(),
-                privileged: m.security.privileged,
-                read_only_root: m.security.read_only_root,
-            }),
+            security: Some((&m.security).into()),
+            open_files: m.open_files,
             readiness: m.readiness.as_ref().map(Into::into),
             liveness: m.liveness.as_ref().map(Into::into),
             startup: m.startup.as_ref().map(Into::into),
@@ -48,7 +43,6 @@ impl TryFrom<proto::ContainerConfig> for ContainerConfig {
     type Error = InvalidMessage;
 
     fn try_from(w: proto::ContainerConfig) -> Result<Self, InvalidMessage> {
-        let security = w.security.unwrap_or_default();
         let mount = |m: proto::Mount| {
             Ok(Mount {
                 volume: m.volume,
@@ -69,13 +63,8 @@ impl TryFrom<proto::ContainerConfig> for ContainerConfig {
                 optional("resources", w.resources, TryInto::try_into)?,
             )?,
             mounts: list("mounts", w.mounts, mount)?,
-            security: Security {
-                user: security.user,
-                group: security.group,
-                capabilities: security.capabilities,
-                privileged: security.privileged,
-                read_only_root: security.read_only_root,
-            },
+            security: w.security.unwrap_or_default().into(),
+            open_files: w.open_files,
             readiness: optional("readiness", w.readiness, TryInto::try_into)?,
             liveness: optional("liveness", w.liveness, TryInto::try_into)?,
             startup: optional("startup", w.startup, TryInto::try_into)?,

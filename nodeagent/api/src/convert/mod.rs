@@ -3,6 +3,7 @@
 mod config;
 mod container;
 mod message;
+mod security;
 mod status;
 
 use std::fmt::Display;

@@ -47,6 +47,9 @@ pub struct PodConfig {
     pub containers: Vec<ContainerConfig>,
     /// Volumes by name.
     pub volumes: BTreeMap<String, Volume>,
+    /// Identity and kernel parameters of all its containers.
+    #[serde(default)]
+    pub security: PodSecurity,
     /// Where the number of live sessions is read, if the function tells it.
     pub sessions: Option<SessionProbe>,
     /// When it is stopped if it has not ended before, and counts as failed; milliseconds since the Unix epoch.
@@ -89,6 +92,9 @@ pub struct ContainerConfig {
     pub mounts: Vec<Mount>,
     /// What it may do.
     pub security: Security,
+    /// Soft limit on open files; `None`: 1,024. The hard limit is the host's.
+    #[serde(default)]
+    pub open_files: Option<u64>,
     /// Gates traffic.
     pub readiness: Option<Probe>,
     /// Failing it restarts the container.
@@ -149,16 +155,54 @@ pub struct Mount {
 
 /// What a container may do. The default is the least.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct Security {
     /// Numeric user; `None` means the image's.
     pub user: Option<u32>,
     /// Numeric group; `None` means the image's.
     pub group: Option<u32>,
-    /// Capabilities (without `CAP_`), for example `NET_ADMIN`.
+    /// Capabilities (without `CAP_`) that its processes have, whatever their user, for example `NET_ADMIN`; `ALL`: those that the
+    /// agent has.
     pub capabilities: Vec<String>,
+    /// Capabilities that processes of its root have besides.
+    pub root_capabilities: Vec<String>,
     /// Everything allowed.
     pub privileged: bool,
     /// Root file system without writes.
     pub read_only_root: bool,
+    /// A program may get more than the one that executes it has (setuid, capabilities of files): no `no_new_privs`.
+    pub allow_privilege_escalation: bool,
+    /// It does not start as root.
+    pub run_as_non_root: bool,
+    /// System calls that it may make.
+    pub seccomp: Seccomp,
+    /// AppArmor profile that the node has loaded; `None`: that of the agent.
+    pub apparmor_profile: Option<String>,
+}
+
+/// Which system calls are let through.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Seccomp {
+    /// Those that programs usually need.
+    #[default]
+    RuntimeDefault,
+    /// All.
+    Unconfined,
+    /// Those of a profile of the node: a path below the agent's `seccomp` directory.
+    Localhost(String),
+}
+
+/// What goes for all containers of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSecurity {
+    /// Groups that every process has besides.
+    pub supplemental_groups: Vec<u32>,
+    /// Only those, none that the image's group file lists for the user.
+    pub strict_groups: bool,
+    /// The group of the pod's volumes; every process has it besides.
+    pub fs_group: Option<u32>,
+    /// Parameters of the pod's own namespaces (`sysctl(8)`), for example `net.ipv4.ip_forward`.
+    pub sysctls: BTreeMap<String, String>,
 }

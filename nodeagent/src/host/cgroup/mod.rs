@@ -4,6 +4,7 @@
 //! A parent's cpuset always holds its children's: it grows before a child grows, and shrinks after a child shrank.
 
 mod detect;
+mod devices;
 mod files;
 mod hugepages;
 mod limits;

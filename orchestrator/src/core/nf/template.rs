@@ -75,6 +75,11 @@ pub(super) fn extras(blueprint: &Blueprint) -> String {
         });
     let extras = PodExtras {
         exclusive: exclusive.collect(),
+        open_files: package
+            .containers
+            .iter()
+            .filter_map(|c| Some((c.name.clone(), u64::from(c.open_files?))))
+            .collect(),
         group: spec.group.clone(),
         drain: package.drain.clone(),
     };
@@ -185,6 +190,7 @@ fn probe(from: &NfProbe) -> k8s::Probe {
     }
 }
 
+/// The level `restricted` of Kubernetes' Pod Security Standards, but for what the package says that it needs.
 fn security(from: &NfSecurity) -> k8s::SecurityContext {
     let capabilities = k8s::Capabilities {
         add: (!from.capabilities.is_empty()).then(|| from.capabilities.clone()),
@@ -193,7 +199,13 @@ fn security(from: &NfSecurity) -> k8s::SecurityContext {
     k8s::SecurityContext {
         run_as_user: from.user.map(i64::from),
         run_as_group: from.group.map(i64::from),
+        run_as_non_root: from.user.filter(|user| *user != 0).map(|_| true),
         capabilities: Some(capabilities),
+        allow_privilege_escalation: Some(false),
+        seccomp_profile: Some(k8s::SeccompProfile {
+            type_: "RuntimeDefault".to_owned(),
+            ..Default::default()
+        }),
         read_only_root_filesystem: Some(from.read_only_root_filesystem),
         ..Default::default()
     }

@@ -8,6 +8,7 @@ mod field;
 mod names;
 mod pod;
 mod probe;
+mod security;
 mod service;
 #[cfg(test)]
 mod tests;

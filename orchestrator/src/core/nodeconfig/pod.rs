@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use gantry_nodeagent_api::{
-    ContainerConfig, ContainerResources, PodConfig, PodDesired, RestartPolicy, Security, SessionProbe,
+    ContainerConfig, ContainerResources, PodConfig, PodDesired, RestartPolicy, SessionProbe,
 };
 use gantry_plan::{ContainerPlacement, CpuRequest, Placement};
 use k8s_openapi::api::core::v1::{self as k8s, Container, Pod};
 
 use super::super::world::Work;
 use super::super::{meta, pods, resources};
-use super::{env, expand, probe, volume};
+use super::{env, expand, probe, security, volume};
 use crate::kinds::grace_seconds;
 
 /// The configuration of a pod that its node does not know yet; in words what is missing. What people should know all the same
@@ -43,6 +43,7 @@ pub(super) fn config(work: &Work<'_>, pod: &Pod, warnings: &mut Vec<String>) -> 
         numa_nodes: placement.numa_nodes.iter().copied().collect(),
         containers,
         volumes: volume::all(work, pod)?,
+        security: security::pod(spec),
         sessions: extras.drain.sessions.map(|s| SessionProbe {
             port: s.port,
             path: s.path,
@@ -169,27 +170,11 @@ fn container_config(
         working_dir: from.working_dir.clone().unwrap_or_default(),
         resources: sizes(from, granted, placement.resize_pending),
         mounts: volume::mounts(from, &env.vars)?,
-        security: security(pod, from),
+        security: security::container(pod.spec.as_ref().unwrap_or(&k8s::PodSpec::default()), from),
+        open_files: pods::extras(pod).open_files.get(&from.name).copied(),
         readiness: readers(&from.readiness_probe)?,
         liveness: readers(&from.liveness_probe)?,
         startup: readers(&from.startup_probe)?,
         env: env.vars.into_iter().collect(),
     })
-}
-
-fn security(pod: &Pod, container: &Container) -> Security {
-    let own = container.security_context.clone().unwrap_or_default();
-    let shared = pod
-        .spec
-        .as_ref()
-        .and_then(|s| s.security_context.clone())
-        .unwrap_or_default();
-    let id = |own: Option<i64>, shared: Option<i64>| own.or(shared).and_then(|id| u32::try_from(id).ok());
-    Security {
-        user: id(own.run_as_user, shared.run_as_user),
-        group: id(own.run_as_group, shared.run_as_group),
-        capabilities: own.capabilities.and_then(|c| c.add).unwrap_or_default(),
-        privileged: own.privileged.unwrap_or(false),
-        read_only_root: own.read_only_root_filesystem.unwrap_or(false),
-    }
 }

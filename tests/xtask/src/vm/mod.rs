@@ -15,11 +15,13 @@ use kernel::Kernel;
 use machine::Machine;
 
 /// Package, test target, and what of it (all, if nothing is said).
-const TESTS: [(&str, &str, &str); 10] = [
+const TESTS: [(&str, &str, &str); 12] = [
     ("gantry-nodeagent", "runtime", ""),
     ("gantry-nodeagent", "runtime_exec", ""),
     ("gantry-nodeagent", "runtime_cgroup", ""),
     ("gantry-nodeagent", "runtime_volumes", ""),
+    ("gantry-nodeagent", "runtime_sealed", ""),
+    ("gantry-nodeagent", "escapes", "nothing_gets_out"),
     ("gantry-nodeagent", "agent", ""),
     ("gantry-cni", "network", ""),
     ("gantry-cni", "flows", ""),

@@ -1,0 +1,152 @@
+//! What pods and containers may do, from Kubernetes' words to the node's.
+
+use gantry_nodeagent_api::{PodSecurity, Seccomp, Security};
+use k8s_openapi::api::core::v1 as k8s;
+
+/// What root of a container has when nothing is said, as containerd and Docker give it.
+const DEFAULT_CAPABILITIES: [&str; 14] = [
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "NET_RAW",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
+const ALL: &str = "ALL";
+
+/// Of the pod as a whole. Ids that are none are refused by the API; here they would be left out.
+pub(super) fn pod(spec: &k8s::PodSpec) -> PodSecurity {
+    let Some(context) = &spec.security_context else {
+        return PodSecurity::default();
+    };
+    let groups = context.supplemental_groups.iter().flatten();
+    PodSecurity {
+        supplemental_groups: groups.filter_map(|id| u32::try_from(*id).ok()).collect(),
+        strict_groups: context.supplemental_groups_policy.as_deref() == Some("Strict"),
+        fs_group: context.fs_group.and_then(|id| u32::try_from(id).ok()),
+        sysctls: context
+            .sysctls
+            .iter()
+            .flatten()
+            .map(|sysctl| (sysctl.name.replace('/', "."), sysctl.value.clone()))
+            .collect(),
+    }
+}
+
+/// Of one container: what it says itself, else what its pod says.
+pub(super) fn container(spec: &k8s::PodSpec, container: &k8s::Container) -> Security {
+    let own = container.security_context.clone().unwrap_or_default();
+    let shared = spec.security_context.clone().unwrap_or_default();
+    let id = |own: Option<i64>, shared: Option<i64>| own.or(shared).and_then(|id| u32::try_from(id).ok());
+    let (capabilities, root_capabilities) = capabilities(own.capabilities.as_ref());
+    Security {
+        user: id(own.run_as_user, shared.run_as_user),
+        group: id(own.run_as_group, shared.run_as_group),
+        capabilities,
+        root_capabilities,
+        privileged: own.privileged.unwrap_or(false),
+        read_only_root: own.read_only_root_filesystem.unwrap_or(false),
+        allow_privilege_escalation: own.allow_privilege_escalation.unwrap_or(true),
+        run_as_non_root: own.run_as_non_root.or(shared.run_as_non_root).unwrap_or(false),
+        seccomp: seccomp(own.seccomp_profile.as_ref().or(shared.seccomp_profile.as_ref())),
+        apparmor_profile: apparmor(
+            own.app_armor_profile
+                .as_ref()
+                .or(shared.app_armor_profile.as_ref()),
+        ),
+    }
+}
+
+/// Those of every process, and those that root has besides: of the default ones what is not dropped. What is added goes to processes
+/// of every user, for a program that needs one is better not root.
+fn capabilities(asked: Option<&k8s::Capabilities>) -> (Vec<String>, Vec<String>) {
+    let bare = |name: &String| name.strip_prefix("CAP_").unwrap_or(name).to_owned();
+    let list = |list: Option<&Vec<String>>| list.into_iter().flatten().map(bare).collect::<Vec<_>>();
+    let added = list(asked.and_then(|c| c.add.as_ref()));
+    let dropped = list(asked.and_then(|c| c.drop.as_ref()));
+    let drops = |name: &str| dropped.iter().any(|d| d == name || d == ALL);
+    let rest = DEFAULT_CAPABILITIES.iter().filter(|name| !drops(name));
+    (added, rest.map(|name| (*name).to_owned()).collect())
+}
+
+/// Without a word those calls that programs usually need.
+fn seccomp(profile: Option<&k8s::SeccompProfile>) -> Seccomp {
+    match profile.map(|p| (p.type_.as_str(), p.localhost_profile.clone())) {
+        Some(("Unconfined", _)) => Seccomp::Unconfined,
+        Some(("Localhost", Some(path))) => Seccomp::Localhost(path),
+        _ => Seccomp::RuntimeDefault,
+    }
+}
+
+/// There is no profile of Gantry's own: the default is that of the agent.
+fn apparmor(profile: Option<&k8s::AppArmorProfile>) -> Option<String> {
+    match profile.map(|p| (p.type_.as_str(), p.localhost_profile.clone())) {
+        Some(("Localhost", profile)) => profile,
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn translated(pod: serde_json::Value, own: serde_json::Value) -> Security {
+        let spec = json!({"containers": [{"name": "c", "securityContext": own}], "securityContext": pod});
+        let spec: k8s::PodSpec = serde_json::from_value(spec).unwrap();
+        container(&spec, &spec.containers[0])
+    }
+
+    #[test]
+    fn the_container_speaks_before_the_pod() {
+        let pod = json!({"runAsUser": 5, "runAsGroup": 6, "runAsNonRoot": true, "seccompProfile": {"type": "Unconfined"}});
+        let found = translated(
+            pod.clone(),
+            json!({"runAsUser": 7, "seccompProfile": {"type": "RuntimeDefault"}}),
+        );
+        assert_eq!((found.user, found.group), (Some(7), Some(6)));
+        assert!(found.run_as_non_root);
+        assert_eq!(found.seccomp, Seccomp::RuntimeDefault);
+        assert_eq!(translated(pod, json!({})).seccomp, Seccomp::Unconfined);
+    }
+
+    #[test]
+    fn capabilities_are_the_default_ones_without_the_dropped_and_the_added() {
+        let of = |capabilities| translated(json!({}), json!({"capabilities": capabilities}));
+        assert_eq!(of(json!({})).root_capabilities.len(), DEFAULT_CAPABILITIES.len());
+        let restricted = of(json!({"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}));
+        assert_eq!(restricted.capabilities, ["NET_BIND_SERVICE"]);
+        assert!(restricted.root_capabilities.is_empty());
+        let less = of(json!({"drop": ["CAP_CHOWN", "NET_RAW"]}));
+        assert_eq!(less.root_capabilities.len(), DEFAULT_CAPABILITIES.len() - 2);
+    }
+
+    #[test]
+    fn escalation_is_allowed_unless_forbidden() {
+        assert!(translated(json!({}), json!({})).allow_privilege_escalation);
+        let forbidden = translated(json!({}), json!({"allowPrivilegeEscalation": false}));
+        assert!(!forbidden.allow_privilege_escalation);
+    }
+
+    #[test]
+    fn groups_and_parameters_of_the_pod() {
+        let spec = json!({"containers": [], "securityContext": {"fsGroup": 2000, "supplementalGroups": [3000],
+            "supplementalGroupsPolicy": "Strict", "sysctls": [{"name": "net/ipv4/ip_forward", "value": "1"}]}});
+        let found = pod(&serde_json::from_value(spec).unwrap());
+        assert_eq!(
+            (found.fs_group, found.supplemental_groups.as_slice()),
+            (Some(2000), &[3000][..])
+        );
+        assert!(found.strict_groups);
+        assert_eq!(found.sysctls["net.ipv4.ip_forward"], "1");
+    }
+}
