@@ -183,3 +183,53 @@ async fn what_ends_says_how_and_holds_nothing() {
         .await;
     assert!(!agent.data.path().join("agent/pods/u-done").exists());
 }
+
+/// Init container, sidecar and main container share a volume.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn init_containers_and_sidecars_have_their_turn() {
+    let Some(cni) = cni_or_skip() else { return };
+    let keys = tempfile::tempdir().unwrap();
+    let orchestrator = Orchestrator::start(keys.path()).await;
+    let mut agent = Agent::new(cni);
+    let main = "test -e /v/made && test -e /v/side && echo all there; exit 0";
+    let mut job = pod(&agent, 7, "job", RestartPolicy::Never, main);
+    job.volumes
+        .insert("v".to_owned(), Volume::Scratch { size_bytes: 1 << 20 });
+    job.containers[0].mounts.push(Mount {
+        volume: "v".to_owned(),
+        path: "/v".to_owned(),
+        sub_path: None,
+        read_only: false,
+    });
+    for (at, name, role, script) in [
+        (0, "make", ContainerRole::Init, "echo >/v/made"),
+        (1, "side", ContainerRole::Sidecar, "echo >/v/side; sleep 1000"),
+        (
+            2,
+            "wait",
+            ContainerRole::Init,
+            "until test -e /v/side; do sleep 0.05; done",
+        ),
+    ] {
+        let container = ContainerConfig {
+            name: name.to_owned(),
+            role,
+            args: vec![script.to_owned()],
+            ..job.containers.last().unwrap().clone()
+        };
+        job.containers.insert(at, container);
+    }
+    orchestrator.wants(&config(&agent, &[("u-job", job)]));
+    agent.start(&orchestrator);
+    let over = |s: &NodeStatus| {
+        s.pods
+            .get("u-job")
+            .is_some_and(|p| p.phase == PodPhase::Succeeded)
+    };
+    let status = orchestrator.until("the end", over).await;
+    let reasons = status.pods["u-job"].containers.iter();
+    let reasons: Vec<_> = reasons.map(|c| c.ended.as_ref().map(|e| e.reason)).collect();
+    let well = Some(EndReason::Completed);
+    assert_eq!((reasons[0], reasons[2], reasons[3]), (well, well, well));
+    assert_eq!(log(&orchestrator, "u-job", false).await, "all there\n");
+}

@@ -25,6 +25,7 @@ fn running(pod: &PodConfig) -> PodStatus {
     let container = |name: &String| ContainerStatus {
         name: name.clone(),
         running: true,
+        started: true,
         ready: true,
         readiness: Readiness::Passed,
         started_at_ms: 1000,

@@ -114,6 +114,11 @@ fn container() -> impl Strategy<Value = ContainerConfig> {
             read_only,
         },
     );
+    let role = prop_oneof![
+        Just(ContainerRole::Main),
+        Just(ContainerRole::Init),
+        Just(ContainerRole::Sidecar)
+    ];
     (
         (
             text(),
@@ -124,13 +129,18 @@ fn container() -> impl Strategy<Value = ContainerConfig> {
             text(),
         ),
         (resources(), vec(mount, 0..3), security(), any::<Option<u64>>()),
-        (option::of(probe()), option::of(probe()), option::of(probe())),
+        (
+            option::of(probe()),
+            option::of(probe()),
+            option::of(probe()),
+            role,
+        ),
     )
         .prop_map(
             |(
                 (name, image, command, args, env, working_dir),
                 (resources, mounts, security, open_files),
-                (readiness, liveness, startup),
+                (readiness, liveness, startup, role),
             )| ContainerConfig {
                 name,
                 image,
@@ -145,6 +155,7 @@ fn container() -> impl Strategy<Value = ContainerConfig> {
                 readiness,
                 liveness,
                 startup,
+                role,
             },
         )
 }
@@ -313,6 +324,7 @@ fn container_status() -> impl Strategy<Value = ContainerStatus> {
                 Just(Readiness::Passed),
                 Just(Readiness::Failed),
             ],
+            any::<bool>(),
         ),
     )
         .prop_map(
@@ -322,7 +334,7 @@ fn container_status() -> impl Strategy<Value = ContainerStatus> {
                 image_id,
                 resources,
                 message,
-                (waiting, ended, last_ended, readiness),
+                (waiting, ended, last_ended, readiness, started),
             )| {
                 ContainerStatus {
                     readiness,
@@ -334,6 +346,7 @@ fn container_status() -> impl Strategy<Value = ContainerStatus> {
                     restarts,
                     pid,
                     started_at_ms,
+                    started,
                     waiting,
                     ended,
                     last_ended,

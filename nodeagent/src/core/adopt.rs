@@ -52,6 +52,7 @@ fn adopt(found: ObservedContainer, shim: bool, exclusive: bool, now_ms: u64) -> 
     let mut container = Container {
         presumed,
         last_attempt: run.as_ref().map(|r| r.attempt),
+        outdated: !shim,
         before: found.before,
         run,
         image_id: found.image_id,

@@ -1,6 +1,6 @@
 //! Whether a pod has ended for good, and how.
 
-use gantry_nodeagent_api::{PodConfig, PodDesired, PodReason, RestartPolicy};
+use gantry_nodeagent_api::{ContainerConfig, ContainerRole, PodConfig, PodDesired, PodReason, RestartPolicy};
 
 use super::state::{Container, Pod};
 
@@ -25,10 +25,33 @@ impl Verdict {
 
 /// The verdict on a pod, if it has ended or has to end now.
 pub(super) fn verdict(pod: &Pod, config: &PodConfig, now_ms: u64) -> Option<Verdict> {
-    let all = || config.containers.iter().map(|c| pod.containers.get(&c.name));
-    let ended = all().all(|c| c.is_some_and(|c| finished(c, config.restart_policy)));
-    let last_end_ms = all()
-        .flatten()
+    let with = |role| move |c: &&ContainerConfig| c.role == role;
+    let found = |c: &ContainerConfig| pod.containers.get(&c.name);
+    let all = || {
+        config
+            .containers
+            .iter()
+            .filter(with(ContainerRole::Main))
+            .map(found)
+    };
+    let over = |c: &ContainerConfig| found(c).is_some_and(|known| finished(known, policy(c, config)));
+    // Sidecars do not keep a pod alive; an init container that has failed for good keeps the others from starting.
+    let init_failed = config
+        .containers
+        .iter()
+        .filter(with(ContainerRole::Init))
+        .any(|c| over(c) && !found(c).is_some_and(ended_well));
+    let ended = init_failed
+        || config
+            .containers
+            .iter()
+            .filter(with(ContainerRole::Main))
+            .all(over);
+    let last_end_ms = config
+        .containers
+        .iter()
+        .filter(|c| c.role != ContainerRole::Sidecar)
+        .filter_map(found)
         .filter_map(|c| Some(c.run.as_ref()?.exit.as_ref()?.at_ms))
         .max();
     let over_at_ms = if ended { last_end_ms } else { Some(now_ms) };
@@ -38,16 +61,34 @@ pub(super) fn verdict(pod: &Pod, config: &PodConfig, now_ms: u64) -> Option<Verd
     if !ended && !too_late && config.desired != PodDesired::Keep {
         return None;
     }
-    let well = |c: &Container| {
-        c.run
-            .as_ref()
-            .and_then(|run| run.exit.as_ref())
-            .is_some_and(|e| e.code == 0)
-    };
     Some(Verdict {
-        failed: too_late || !all().all(|c| c.is_some_and(well)),
+        failed: too_late || init_failed || !all().all(|c| c.is_some_and(ended_well)),
         reason: too_late.then_some(PodReason::DeadlineExceeded),
-        sure: !all().flatten().any(|c| c.presumed),
+        sure: !pod.containers.values().any(|c| c.presumed),
+    })
+}
+
+/// When a container starts again: sidecars always, init containers until they have ended well, unless the pod never restarts.
+pub(super) fn policy(container: &ContainerConfig, config: &PodConfig) -> RestartPolicy {
+    match (container.role, config.restart_policy) {
+        (ContainerRole::Sidecar, _) => RestartPolicy::Always,
+        (ContainerRole::Init, RestartPolicy::Always) => RestartPolicy::OnFailure,
+        (_, policy) => policy,
+    }
+}
+
+/// Its last run ended with code 0.
+pub(super) fn ended_well(container: &Container) -> bool {
+    let exit = container.run.as_ref().and_then(|run| run.exit.as_ref());
+    exit.is_some_and(|exit| exit.code == 0)
+}
+
+/// It has done what others wait for.
+pub(super) fn is_initialized(container: Option<&Container>, wanted: &ContainerConfig) -> bool {
+    container.is_some_and(|c| match wanted.role {
+        ContainerRole::Init => ended_well(c) && !c.outdated,
+        ContainerRole::Sidecar => c.started(wanted),
+        ContainerRole::Main => true,
     })
 }
 

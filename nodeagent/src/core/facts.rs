@@ -30,7 +30,13 @@ pub(super) fn note(state: &mut State, now_ms: u64, event: Event, actions: &mut V
         }
         Event::Container { uid, container, run } => {
             if let Some(pod) = state.pods.get_mut(&uid) {
-                observe_run(pod.containers.entry(container).or_default(), now_ms, run);
+                let container = pod.containers.entry(container).or_default();
+                let presumed = container.presumed;
+                observe_run(container, now_ms, run);
+                // The shim was not dead: what ran before it fell silent counts.
+                if presumed && container.running() {
+                    pod.containers.values_mut().for_each(|c| c.outdated = false);
+                }
             }
         }
         Event::ShimGone { uid } => {
@@ -112,6 +118,7 @@ fn succeeded(pod: &mut Pod, now_ms: u64, what: UnderWay, done: PodDone) {
 fn released(pod: &mut Pod) {
     pod.prepared = false;
     pod.released = true;
+    pod.end_at_ms = None;
     pod.backoff.reset();
     pod.message.clear();
     for container in pod.containers.values_mut() {
@@ -196,6 +203,7 @@ fn observe_run(container: &mut Container, now_ms: u64, run: Run) {
         container.ending = None;
         container.message.clear();
         container.trouble = None;
+        container.outdated = false;
         if let Some(ended) = known.and_then(Run::end) {
             container.before = Some(ended);
         }
@@ -236,6 +244,7 @@ fn ended_with(exit: &Exit) -> String {
 fn shim_gone(pod: &mut Pod, now_ms: u64) {
     pod.prepared = false;
     for container in pod.containers.values_mut() {
+        container.outdated = true;
         if let Some(run) = container.run.clone().filter(|run| run.exit.is_none()) {
             let exit = Some(Exit::with(adopt::KILLED, now_ms));
             observe_run(container, now_ms, Run { exit, ..run });

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use gantry_nodeagent_api::{ContainerConfig, PodConfig, RestartPolicy};
+use gantry_nodeagent_api::{ContainerConfig, ContainerRole, PodConfig};
 
-use super::end::{Verdict, finished, verdict};
+use super::end::{Verdict, finished, is_initialized, policy, verdict};
 use super::state::{Container, Pod, UnderWay};
 use super::stop::{signal, wind_down};
 use super::{Action, PodOp, State};
@@ -62,6 +62,9 @@ fn judge(pod: &mut Pod, now_ms: u64, wake: &mut Wake) {
         return;
     }
     pod.over = verdict(pod, &config, now_ms).or(pod.released.then_some(Verdict::UNKNOWN));
+    if pod.over.is_none() {
+        pod.end_at_ms = None;
+    }
     if let (None, Some(deadline_ms)) = (pod.over, config.deadline_ms) {
         wake.later(now_ms, deadline_ms);
     }
@@ -125,14 +128,21 @@ fn preparation(
     (under_way, PodOp::Prepare { pod, network })
 }
 
-/// The first container, in order, that can be started now. One that never ran holds back those after it.
+/// The first container, in order, that can be started now. An init container holds back those after it until it has ended
+/// well, a sidecar until it is up; once a main container has run, only its own.
 fn start(pod: &mut Pod, config: &PodConfig, now_ms: u64, wake: &mut Wake) -> Next {
+    let ran = |c: &ContainerConfig| {
+        let known = pod.containers.get(&c.name);
+        c.role == ContainerRole::Main && known.is_some_and(|c| c.run.is_some() && !c.outdated)
+    };
+    let begun = config.containers.iter().any(ran);
     for wanted in &config.containers {
         let container = pod.containers.entry(wanted.name.clone()).or_default();
-        if container.running() {
-            continue;
-        }
-        if may_start(container, wanted, config.restart_policy)
+        let passed = is_initialized(Some(&*container), wanted);
+        let again = !(wanted.role == ContainerRole::Init && passed);
+        if !container.running()
+            && again
+            && may_start(container, wanted, config)
             && !wake.later(now_ms, container.restart.not_before_ms)
             && !wake.later(now_ms, pod.backoff.not_before_ms)
         {
@@ -146,7 +156,7 @@ fn start(pod: &mut Pod, config: &PodConfig, now_ms: u64, wake: &mut Wake) -> Nex
             };
             return Some((UnderWay::Start { container: name }, op));
         }
-        if container.run.is_none() {
+        if !passed && !begun {
             break;
         }
     }
@@ -154,10 +164,12 @@ fn start(pod: &mut Pod, config: &PodConfig, now_ms: u64, wake: &mut Wake) -> Nex
 }
 
 /// Its limits are in force, and it has not ended for good. A first start waits for all its CPUs, a restart does not.
-fn may_start(container: &Container, wanted: &ContainerConfig, policy: RestartPolicy) -> bool {
+fn may_start(container: &Container, wanted: &ContainerConfig, config: &PodConfig) -> bool {
     let Some(limits) = &container.in_force else {
         return false;
     };
     let all_cpus = limits.resources.cpus == wanted.resources.cpus;
-    !finished(container, policy) && (all_cpus || container.run.is_some())
+    let anew = container.outdated && wanted.role == ContainerRole::Init;
+    let over = finished(container, policy(wanted, config)) && !anew;
+    !over && (all_cpus || container.run.is_some())
 }

@@ -65,6 +65,11 @@ impl Probes {
 }
 
 impl Container {
+    /// Runs, and passed its startup probe, if it has one.
+    pub(super) fn started(&self, config: &ContainerConfig) -> bool {
+        self.running() && (config.startup.is_none() || self.probes.startup.decided)
+    }
+
     /// Runs, is up, and passed its readiness probe, as far as it has any.
     pub(super) fn ready(&self, config: &ContainerConfig) -> bool {
         self.running()

@@ -67,6 +67,8 @@ pub(super) struct Pod {
     pub(super) prepared: bool,
     /// It has ended for good. Looked at anew in each step, until it is released.
     pub(super) over: Option<Verdict>,
+    /// When all its containers have to have ended, once they were told; milliseconds since the Unix epoch.
+    pub(super) end_at_ms: Option<u64>,
     /// It has ended, and nothing is left but its logs and records.
     pub(super) released: bool,
     /// Whose files (ConfigMaps, Secrets) were written last; `None`: a former agent did it.
@@ -111,6 +113,8 @@ pub(super) struct Container {
     pub(super) run: Option<Run>,
     /// The run's end was concluded from the silence of its shim: what the shim says after all counts more.
     pub(super) presumed: bool,
+    /// Its last run was before the pod was last set up from the ground: an init container has to run again.
+    pub(super) outdated: bool,
     /// How the run before it ended.
     pub(super) before: Option<RunEnd>,
     /// The highest number given to a run.

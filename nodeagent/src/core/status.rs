@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use gantry_nodeagent_api::{
-    ContainerConfig, ContainerResources, ContainerStatus, NodeStatus, PodPhase, PodStatus, PodUid, Readiness,
-    RunEnd, WaitingReason,
+    ContainerConfig, ContainerResources, ContainerRole, ContainerStatus, NodeStatus, PodPhase, PodStatus,
+    PodUid, Readiness, RunEnd, WaitingReason, most_at_once,
 };
 use gantry_topology::CpuSet;
 
-use super::end::finished;
+use super::end::{finished, is_initialized, policy};
 use super::state::{Container, Pod, UnderWay};
 use super::{Action, Run, State};
 
@@ -115,10 +115,7 @@ fn pod_status(uid: &str, pod: &Pod) -> PodStatus {
         cpus: own
             .clone()
             .fold(CpuSet::new(), |all, c| all.union(&c.owned.exclusive)),
-        memory_bytes: own
-            .clone()
-            .filter_map(|c| Some(c.in_force.as_ref()?.resources.memory_bytes))
-            .sum(),
+        memory_bytes: memory_bytes(pod, known),
         address: config.and_then(|c| c.address).filter(|_| !pod.released),
         started_at_ms: own
             .filter_map(|c| Some(c.run.as_ref()?.started_at_ms))
@@ -129,6 +126,19 @@ fn pod_status(uid: &str, pod: &Pod) -> PodStatus {
         sessions: pod.sessions.count,
         reason: pod.over.and_then(|verdict| verdict.reason),
     }
+}
+
+/// What all containers together may use at once; one that no configuration knows counts in full.
+fn memory_bytes(pod: &Pod, known: &[ContainerConfig]) -> u64 {
+    let limit = |c: &Container| c.in_force.as_ref().map_or(0, |l| l.resources.memory_bytes);
+    let wanted = known
+        .iter()
+        .map(|w| (w.role, pod.containers.get(&w.name).map_or(0, limit)));
+    let unknown = pod
+        .containers
+        .iter()
+        .filter(|(name, _)| !known.iter().any(|c| c.name == **name));
+    most_at_once(wanted) + unknown.map(|(_, c)| limit(c)).sum::<u64>()
 }
 
 fn phase(pod: &Pod) -> PodPhase {
@@ -145,7 +155,10 @@ fn phase(pod: &Pod) -> PodPhase {
     let started = |name: &str| pod.containers.get(name).is_some_and(|c| c.run.is_some());
     let all_started = match &pod.config {
         None => any_runs,
-        Some(config) => config.containers.iter().all(|c| started(&c.name)),
+        Some(config) => {
+            let mut main = config.containers.iter().filter(|c| c.role == ContainerRole::Main);
+            main.all(|c| started(&c.name))
+        }
     };
     if all_started {
         PodPhase::Running
@@ -163,17 +176,18 @@ fn container_status(
 ) -> ContainerStatus {
     let running = container.running();
     let run = container.run.as_ref();
-    let (waiting, ended, last_ended) = standing(pod, container);
+    let (waiting, ended, last_ended) = standing(pod, wanted, container);
     let (limits_message, limits_wait) = wanted.map(|w| limits(pod, w, container)).unwrap_or_default();
     ContainerStatus {
         name: name.to_owned(),
         running,
-        ready: !pod.stopping && wanted.is_some_and(|w| container.ready(w)),
-        readiness: match wanted.map(|w| container.readiness(w)) {
+        ready: !pod.stopping && wanted.is_some_and(|w| ready(container, w)),
+        readiness: match wanted.map(|w| readiness(container, w)) {
             Some(Readiness::Passed) if pod.stopping => Readiness::Unknown,
             Some(readiness) => readiness,
             None => Readiness::Failed,
         },
+        started: wanted.is_some_and(|w| container.started(w)),
         restarts: run.map_or(0, |run| run.attempt),
         pid: run.filter(|_| running).map(|run| run.pid),
         started_at_ms: run.map_or(0, |run| run.started_at_ms),
@@ -195,20 +209,48 @@ fn container_status(
 }
 
 /// What a container that does not run waits for, or how it ended; and how the run before ended.
-fn standing(pod: &Pod, container: &Container) -> (Option<WaitingReason>, Option<RunEnd>, Option<RunEnd>) {
+fn standing(
+    pod: &Pod,
+    wanted: Option<&ContainerConfig>,
+    container: &Container,
+) -> (Option<WaitingReason>, Option<RunEnd>, Option<RunEnd>) {
     let before = container.before.clone();
     let Some(end) = container.run.as_ref().and_then(Run::end) else {
-        let waiting = container.trouble.unwrap_or_default();
+        let waiting = container.trouble.unwrap_or_else(|| not_begun(pod));
         return ((!container.running()).then_some(waiting), None, before);
     };
-    let config = pod.config.as_ref();
+    let config = pod.config.as_ref().zip(wanted);
     let starts_again = !pod.stopping
         && pod.over.is_none()
-        && config.is_some_and(|config| !finished(container, config.restart_policy));
+        && config.is_some_and(|(config, wanted)| !finished(container, policy(wanted, config)));
     let back_off = (container.restart.delay_ms > 0).then_some(WaitingReason::CrashLoopBackOff);
     match container.trouble.or(back_off).filter(|_| starts_again) {
         Some(waiting) => (Some(waiting), None, Some(end)),
         None => (None, Some(end), before),
+    }
+}
+
+/// What a container that never ran waits for.
+fn not_begun(pod: &Pod) -> WaitingReason {
+    let mut config = pod.config.iter().flat_map(|config| &config.containers);
+    match config.any(|c| c.role != ContainerRole::Main) {
+        true => WaitingReason::PodInitializing,
+        false => WaitingReason::ContainerCreating,
+    }
+}
+
+fn readiness(container: &Container, wanted: &ContainerConfig) -> Readiness {
+    match wanted.role {
+        ContainerRole::Init if ready(container, wanted) => Readiness::Passed,
+        _ => container.readiness(wanted),
+    }
+}
+
+/// An init container is ready when it has done its work.
+fn ready(container: &Container, wanted: &ContainerConfig) -> bool {
+    match wanted.role {
+        ContainerRole::Init => is_initialized(Some(container), wanted),
+        ContainerRole::Main | ContainerRole::Sidecar => container.ready(wanted),
     }
 }
 

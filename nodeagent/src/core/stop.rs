@@ -1,11 +1,15 @@
 //! Ending containers: SIGTERM, grace, SIGKILL.
 
+use gantry_nodeagent_api::ContainerRole;
+
 use super::PodOp;
 use super::pods::{Next, Wake};
-use super::state::{Ending, Pod, UnderWay};
+use super::state::{Container, Ending, Pod, UnderWay};
 
 /// Seconds between SIGTERM and SIGKILL for a pod that no configuration knows.
 const UNKNOWN_GRACE_S: u32 = 10;
+/// Milliseconds between SIGTERM and SIGKILL for one that is told when the pod's time is over, as in Kubernetes.
+const LEAST_GRACE_MS: u64 = 2000;
 /// Milliseconds after SIGKILL after which a pod is taken down although no end was reported.
 const KILL_PATIENCE_MS: u64 = 5000;
 /// Milliseconds after which a signal that did not help is sent again.
@@ -17,25 +21,48 @@ pub(super) fn wind_down(pod: &mut Pod, now_ms: u64, wake: &mut Wake, last: (Unde
         .config
         .as_ref()
         .map_or(UNKNOWN_GRACE_S, |c| c.termination_grace_s);
-    let kill_at_ms = now_ms + u64::from(grace_s) * 1000;
-    for container in pod.containers.values_mut().filter(|c| c.running()) {
-        container.ending.get_or_insert(Ending {
-            kill_at_ms,
-            ..Ending::default()
-        });
+    let end_at_ms = *pod.end_at_ms.get_or_insert(now_ms + u64::from(grace_s) * 1000);
+    for name in to_end(pod, wake.later(now_ms, end_at_ms)) {
+        if let Some(container) = pod.containers.get_mut(&name) {
+            container.ending.get_or_insert(Ending {
+                kill_at_ms: end_at_ms.max(now_ms + LEAST_GRACE_MS.min(u64::from(grace_s) * 1000)),
+                ..Ending::default()
+            });
+        }
     }
     if let Some(next) = signal(pod, now_ms, wake) {
         return Some(next);
     }
     let mut hopeless_ms = 0;
     for container in pod.containers.values().filter(|c| c.running()) {
-        let ending = container.ending.expect("set above");
-        hopeless_ms = hopeless_ms.max(ending.kill_at_ms + KILL_PATIENCE_MS);
+        // Without an order to end it waits for others, at most until the pod's time is over.
+        let kill_at_ms = container.ending.map_or(end_at_ms, |ending| ending.kill_at_ms);
+        hopeless_ms = hopeless_ms.max(kill_at_ms + KILL_PATIENCE_MS);
     }
     if wake.later(now_ms, hopeless_ms) || wake.later(now_ms, pod.backoff.not_before_ms) {
         return None;
     }
     Some(last)
+}
+
+/// Which containers have to end now: sidecars after all others, the last of them first. When the time is over, all.
+fn to_end(pod: &Pod, in_time: bool) -> Vec<String> {
+    let running = |name: &String| pod.containers.get(name).is_some_and(Container::running);
+    let config = pod.config.iter().flat_map(|config| &config.containers);
+    let sidecars: Vec<&String> = config
+        .filter(|c| c.role == ContainerRole::Sidecar)
+        .map(|c| &c.name)
+        .collect();
+    let others = pod.containers.keys().filter(|name| !sidecars.contains(name));
+    let others: Vec<String> = others.filter(|name| running(name)).cloned().collect();
+    let mut last_sidecars = sidecars.into_iter().rev().filter(|name| running(name)).cloned();
+    if !in_time {
+        others.into_iter().chain(last_sidecars).collect()
+    } else if others.is_empty() {
+        last_sidecars.next().into_iter().collect()
+    } else {
+        others
+    }
 }
 
 /// SIGTERM to those that were not told yet, SIGKILL to those whose time is over.

@@ -24,7 +24,7 @@ pub fn container(
         image_id: seen.image_id.clone(),
         container_id: id_of_last(uid, seen),
         ready: seen.ready,
-        started: Some(seen.running),
+        started: Some(seen.started),
         restart_count: i32::try_from(seen.restarts).unwrap_or(i32::MAX),
         state: Some(state(uid, seen)),
         last_state,

@@ -124,6 +124,7 @@ impl Lab {
         let containers = pod.containers.iter().map(|c| ContainerStatus {
             name: c.name.clone(),
             running: true,
+            started: true,
             ready: true,
             readiness: Readiness::Passed,
             restarts: self.restarts.get(uid).copied().unwrap_or(0),

@@ -2,6 +2,7 @@
 
 use gantry_api::{DrainPhase, DrainState, PodExtras, labels};
 use gantry_catalog::DrainMethod;
+use gantry_nodeagent_api::ContainerRole;
 use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodStatus};
 
 use super::agents::Agents;
@@ -87,6 +88,18 @@ pub fn phase(pod: &Pod) -> &str {
         .as_ref()
         .and_then(|s| s.phase.as_deref())
         .unwrap_or("Pending")
+}
+
+/// Its init containers, sidecars among them, then the others: the order in which they start.
+pub fn containers(pod: &Pod) -> impl Iterator<Item = (&Container, ContainerRole)> {
+    let spec = pod.spec.iter();
+    let init = spec.clone().flat_map(|s| s.init_containers.iter().flatten());
+    let init = init.map(|c| match c.restart_policy.as_deref() {
+        Some("Always") => (c, ContainerRole::Sidecar),
+        _ => (c, ContainerRole::Init),
+    });
+    let main = spec.flat_map(|s| &s.containers);
+    init.chain(main.map(|c| (c, ContainerRole::Main)))
 }
 
 /// The node, once it has one.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gantry_nodeagent_api::{ContainerStatus, PodPhase, PodReason, PodStatus, Readiness};
+use gantry_nodeagent_api::{ContainerRole, ContainerStatus, PodPhase, PodReason, PodStatus, Readiness};
 use k8s_openapi::api::core::v1 as k8s;
 
 use super::agents::Agent;
@@ -97,13 +97,14 @@ fn observe(work: &mut Work<'_>, key: &Key, seen: &PodStatus, agent: &Agent) {
     let Some(pod) = work.edit::<k8s::Pod>(key) else {
         return;
     };
-    let images: BTreeMap<String, String> = pod
-        .spec
-        .iter()
-        .flat_map(|s| &s.containers)
-        .map(|c| (c.name.clone(), c.image.clone().unwrap_or_default()))
+    let images: BTreeMap<String, String> = pods::containers(pod)
+        .map(|(c, _)| (c.name.clone(), c.image.clone().unwrap_or_default()))
         .collect();
-    let initialized = seen.phase != PodPhase::Pending;
+    let roles: BTreeMap<String, ContainerRole> = pods::containers(pod)
+        .map(|(c, role)| (c.name.clone(), role))
+        .collect();
+    let role = |c: &ContainerStatus| roles.get(&c.name).copied().unwrap_or_default();
+    let incomplete = incomplete(seen, role);
     let ready: Vec<bool> = seen.containers.iter().map(|c| is_ready(pod, c)).collect();
     let uid = meta::uid(&pod.metadata).to_owned();
     let status = pods::status_mut(pod);
@@ -120,13 +121,19 @@ fn observe(work: &mut Work<'_>, key: &Key, seen: &PodStatus, agent: &Agent) {
     status.host_ip = host;
     let containers = seen.containers.iter().zip(&ready).map(|(c, ready)| {
         let image = images.get(&c.name).map_or("", String::as_str);
-        let granted = granted.iter().find(|g| g.name == c.name);
+        let granted = granted
+            .iter()
+            .find(|g| g.name == c.name && role(c) != ContainerRole::Init);
         k8s::ContainerStatus {
             ready: *ready,
             ..containerstatus::container(&uid, c, image, granted)
         }
     });
-    status.container_statuses = Some(containers.collect());
+    let all = seen.containers.iter().zip(containers);
+    let (init, main): (Vec<_>, Vec<_>) = all.partition(|(c, _)| role(c) != ContainerRole::Main);
+    let only = |list: Vec<(&ContainerStatus, _)>| list.into_iter().map(|(_, shown)| shown).collect();
+    status.init_container_statuses = (!init.is_empty()).then(|| only(init));
+    status.container_statuses = Some(only(main));
     // A pod that is being stopped is ready until its containers have ended, as in Kubernetes.
     let lives = matches!(seen.phase, PodPhase::Running | PodPhase::Stopping);
     let ready = lives && !ready.is_empty() && ready.into_iter().all(|ready| ready);
@@ -136,10 +143,34 @@ fn observe(work: &mut Work<'_>, key: &Key, seen: &PodStatus, agent: &Agent) {
         PodPhase::Failed => ("PodFailed", seen.message.as_str()),
         _ => ("ContainersNotReady", seen.message.as_str()),
     };
-    pods::set_condition(pod, "Initialized", initialized, "", "", now_ms);
+    let (initialized, why) = match seen.phase {
+        PodPhase::Succeeded => ("PodCompleted", String::new()),
+        _ if incomplete.is_empty() => ("", String::new()),
+        _ => (
+            "ContainersNotInitialized",
+            format!("containers with incomplete status: [{}]", incomplete.join(" ")),
+        ),
+    };
+    pods::set_condition(pod, "Initialized", why.is_empty(), initialized, &why, now_ms);
     for condition in ["ContainersReady", "Ready"] {
         pods::set_condition(pod, condition, ready, reason, message, now_ms);
     }
+}
+
+/// The init containers and sidecars that others still wait for. Once a main container has run, none is.
+fn incomplete(seen: &PodStatus, role: impl Fn(&ContainerStatus) -> ContainerRole) -> Vec<String> {
+    let ran = |c: &ContainerStatus| c.running || c.ended.is_some() || c.last_ended.is_some();
+    let mut main = seen.containers.iter().filter(|c| role(c) == ContainerRole::Main);
+    if main.any(ran) {
+        return Vec::new();
+    }
+    let done = |c: &ContainerStatus| match role(c) {
+        ContainerRole::Init => c.ready,
+        ContainerRole::Sidecar => c.started,
+        ContainerRole::Main => true,
+    };
+    let open = seen.containers.iter().filter(|c| !done(c));
+    open.map(|c| c.name.clone()).collect()
 }
 
 /// Reason and message of the pod itself.

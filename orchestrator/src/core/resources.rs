@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use gantry_api::PodExtras;
 use gantry_catalog::{Cpu, NetworkFunctionSpec, NfContainer, Smt};
+use gantry_nodeagent_api::{ContainerRole, most_at_once};
 use gantry_plan::{ContainerRequest, CpuRequest, SmtPolicy};
-use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use super::pods;
 use crate::quantity;
 
 type Quantities = BTreeMap<String, Quantity>;
@@ -62,6 +64,40 @@ pub fn request(container: &Container, extras: &PodExtras) -> ContainerRequest {
         memory_bytes,
         hugepages: hugepages(limits.or(requests)),
     }
+}
+
+/// What the planner is asked for a pod. Init containers get nothing of their own: what one needs beyond all that lasts is
+/// asked for in the name of the first.
+pub fn requests(pod: &Pod, extras: &PodExtras) -> Vec<ContainerRequest> {
+    let all: Vec<(ContainerRole, ContainerRequest)> = pods::containers(pod)
+        .map(|(c, role)| (role, request(c, extras)))
+        .collect();
+    let beyond = |amount: &dyn Fn(&ContainerRequest) -> u64| {
+        let lasting = all.iter().filter(|(role, _)| *role != ContainerRole::Init);
+        let lasting: u64 = lasting.map(|(_, r)| amount(r)).sum();
+        most_at_once(all.iter().map(|(role, r)| (*role, amount(r)))).saturating_sub(lasting)
+    };
+    let milli = |r: &ContainerRequest| match r.cpu {
+        CpuRequest::Exclusive { .. } => 0,
+        CpuRequest::Shared { request_milli, .. } => u64::from(request_milli),
+    };
+    let sizes = all.iter().flat_map(|(_, r)| r.hugepages.keys()).copied();
+    let hugepages = sizes.map(|size| (size, beyond(&|r| r.hugepages.get(&size).copied().unwrap_or(0))));
+    let peak = ContainerRequest {
+        name: pods::containers(pod)
+            .find(|(_, role)| *role == ContainerRole::Init)
+            .map(|(c, _)| c.name.clone())
+            .unwrap_or_default(),
+        cpu: CpuRequest::Shared {
+            request_milli: u32::try_from(beyond(&milli)).unwrap_or(u32::MAX),
+            limit_milli: None,
+        },
+        memory_bytes: beyond(&|r| r.memory_bytes),
+        hugepages: hugepages.filter(|(_, amount)| *amount > 0).collect(),
+    };
+    let asks = milli(&peak) > 0 || peak.memory_bytes > 0 || !peak.hugepages.is_empty();
+    let lasting = all.into_iter().filter(|(role, _)| *role != ContainerRole::Init);
+    lasting.map(|(_, r)| r).chain(asks.then_some(peak)).collect()
 }
 
 fn hugepages(quantities: Option<&Quantities>) -> BTreeMap<u64, u64> {
@@ -187,6 +223,36 @@ mod tests {
                 ..
             }
         ));
+    }
+
+    #[test]
+    fn a_pod_asks_for_the_most_that_it_needs_at_once() {
+        let part = |name: &str, memory: &str| Container {
+            name: name.to_owned(),
+            ..container(&[("cpu", "100m"), ("memory", memory)], &[])
+        };
+        let sidecar = Container {
+            restart_policy: Some("Always".to_owned()),
+            ..part("side", "10Mi")
+        };
+        let mut pod = Pod {
+            spec: Some(k8s_openapi::api::core::v1::PodSpec {
+                init_containers: Some(vec![sidecar, part("make", "64Mi")]),
+                containers: vec![part("c", "32Mi")],
+                ..Default::default()
+            }),
+            ..Pod::default()
+        };
+        let asked = |pod: &Pod| -> Vec<(String, u64)> {
+            let all = requests(pod, &PodExtras::default());
+            all.into_iter().map(|r| (r.name, r.memory_bytes >> 20)).collect()
+        };
+        let named = |list: &[(&str, u64)]| -> Vec<(String, u64)> {
+            list.iter().map(|(n, m)| ((*n).to_owned(), *m)).collect()
+        };
+        assert_eq!(asked(&pod), named(&[("side", 10), ("c", 32), ("make", 32)]));
+        pod.spec.as_mut().unwrap().containers[0] = part("c", "64Mi");
+        assert_eq!(asked(&pod), named(&[("side", 10), ("c", 64)]));
     }
 
     #[test]

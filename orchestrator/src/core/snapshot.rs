@@ -104,11 +104,7 @@ fn request(pod: &Pod, placement: Option<&Placement>, agents: &Agents) -> PodRequ
     let frozen = placement.filter(|p| pods::is_stopping(pod) || unknown(&p.node));
     let containers = match frozen {
         Some(placement) => granted(placement),
-        None => spec
-            .into_iter()
-            .flat_map(|s| &s.containers)
-            .map(|c| resources::request(c, &extras))
-            .collect(),
+        None => resources::requests(pod, &extras),
     };
     PodRequest {
         namespace: meta::namespace(&pod.metadata).to_owned(),

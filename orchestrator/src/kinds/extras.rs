@@ -73,7 +73,12 @@ fn read(object: &Value, path: &str, errors: &mut Errors) -> Option<PodExtras> {
 
 fn check(extras: &PodExtras, spec: &Value, path: &str, errors: &mut Errors) {
     for name in extras.exclusive.keys() {
-        if !list(spec, "/containers").iter().any(|c| text(c, "/name") == name) {
+        let sidecars = list(spec, "/initContainers").iter();
+        let sidecars = sidecars.filter(|c| text(c, "/restartPolicy") == "Always");
+        if !sidecars
+            .chain(list(spec, "/containers"))
+            .any(|c| text(c, "/name") == name)
+        {
             errors.push(wrong(
                 path,
                 format!("`exclusive`: the pod has no container {name:?}"),

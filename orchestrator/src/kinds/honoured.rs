@@ -6,6 +6,7 @@ use super::path::{at, list};
 
 const POD_SPEC: &[&str] = &[
     "containers",
+    "initContainers",
     "volumes",
     "restartPolicy",
     "activeDeadlineSeconds",
@@ -18,6 +19,8 @@ const POD_SPEC: &[&str] = &[
 ];
 const CONTAINER: &[&str] = &[
     "name",
+    // Of an init container; others may not have one.
+    "restartPolicy",
     "image",
     "command",
     "args",
@@ -153,8 +156,10 @@ fn pod_spec(spec: &Value, path: &str) -> Vec<String> {
         POD_SECURITY,
         &mut found,
     );
-    for (i, from) in list(spec, "/containers").iter().enumerate() {
-        container(from, &format!("{path}.containers[{i}]"), &mut found);
+    for kind in ["initContainers", "containers"] {
+        for (i, from) in list(spec, &format!("/{kind}")).iter().enumerate() {
+            container(from, &format!("{path}.{kind}[{i}]"), &mut found);
+        }
     }
     for (i, from) in list(spec, "/volumes").iter().enumerate() {
         volume(from, &format!("{path}.volumes[{i}]"), &mut found);
@@ -243,14 +248,14 @@ mod tests {
 
     #[test]
     fn fields_without_effect_are_named() {
-        let input = json!({"spec": {"dnsPolicy": "ClusterFirst", "hostPID": true, "hostIPC": false, "initContainers": [{"name": "i"}],
+        let input = json!({"spec": {"dnsPolicy": "ClusterFirst", "hostPID": true, "hostIPC": false, "initContainers": [{"name": "i", "tty": true}],
             "containers": [{"name": "c", "lifecycle": {"preStop": {}}, "securityContext": {"privileged": true, "runAsNonRoot": true}}]}});
         let mut found = pod(&input);
         found.sort();
         let expected = [
             "spec.containers[0].lifecycle",
             "spec.hostPID",
-            "spec.initContainers",
+            "spec.initContainers[0].tty",
         ];
         assert_eq!(found, expected);
         assert_eq!(

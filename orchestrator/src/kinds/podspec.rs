@@ -23,34 +23,63 @@ pub(super) fn spec(spec: &Value, path: &str, errors: &mut Errors) {
         });
     }
     let mut names = HashSet::new();
-    for (i, container) in containers.iter().enumerate() {
-        let here = format!("{path}.containers[{i}]");
-        let name = text(container, "/name");
-        if !is_dns_label(name) {
-            errors.push(FieldError::invalid(
-                format!("{here}.name"),
-                names::label_problem(name),
-            ));
-        }
-        if !names.insert(name) {
-            errors.push(FieldError::invalid(
-                format!("{here}.name"),
-                format!("{name:?} is there twice"),
-            ));
-        }
-        if text(container, "/image").is_empty() {
-            errors.push(FieldError::invalid(format!("{here}.image"), "an image is needed"));
-        }
-        podvolumes::mounts(container, spec, &here, errors);
-        resources(container, &here, errors);
-        request_within_limit(container, &here, errors);
-        podenv::check(container, &here, errors);
-        for field in ["readinessProbe", "livenessProbe", "startupProbe"] {
-            probe(container, field, &here, errors);
+    for kind in ["initContainers", "containers"] {
+        for (i, from) in list(spec, &format!("/{kind}")).iter().enumerate() {
+            let here = format!("{path}.{kind}[{i}]");
+            let name = text(from, "/name");
+            if !names.insert(name) {
+                errors.push(FieldError::invalid(
+                    format!("{here}.name"),
+                    format!("{name:?} is there twice"),
+                ));
+            }
+            container(from, spec, &here, errors);
+            role(from, kind, &here, errors);
         }
     }
     policies(spec, path, errors);
     podvolumes::check(spec, path, errors);
+}
+
+fn container(container: &Value, spec: &Value, here: &str, errors: &mut Errors) {
+    let name = text(container, "/name");
+    if !is_dns_label(name) {
+        errors.push(FieldError::invalid(
+            format!("{here}.name"),
+            names::label_problem(name),
+        ));
+    }
+    if text(container, "/image").is_empty() {
+        errors.push(FieldError::invalid(format!("{here}.image"), "an image is needed"));
+    }
+    podvolumes::mounts(container, spec, here, errors);
+    resources(container, here, errors);
+    request_within_limit(container, here, errors);
+    podenv::check(container, here, errors);
+    for field in ["readinessProbe", "livenessProbe", "startupProbe"] {
+        probe(container, field, here, errors);
+    }
+}
+
+/// `restartPolicy: Always` makes an init container a sidecar; one that is none has no time to be probed in.
+fn role(container: &Value, kind: &str, here: &str, errors: &mut Errors) {
+    let policy = text(container, "/restartPolicy");
+    if kind == "containers" && !policy.is_empty() {
+        let message = "only an init container can have one: set the pod's";
+        errors.push(FieldError::invalid(format!("{here}.restartPolicy"), message));
+    } else if !["", "Always"].contains(&policy) {
+        let message = format!("{policy:?} is not Always, which makes it a sidecar");
+        errors.push(FieldError::invalid(format!("{here}.restartPolicy"), message));
+    }
+    if kind != "initContainers" || policy == "Always" {
+        return;
+    }
+    for field in ["readinessProbe", "livenessProbe", "startupProbe", "lifecycle"] {
+        if !at(container, &format!("/{field}")).is_null() {
+            let message = "must not be set for init containers without restartPolicy=Always";
+            errors.push(FieldError::invalid(format!("{here}.{field}"), message));
+        }
+    }
 }
 
 /// When a pod starts again, and when it has to have ended.
@@ -195,6 +224,40 @@ mod tests {
             let fields = json!({"resources": {"requests": {resource: "1"}}});
             assert_eq!(refused(fields), [format!("resources.requests.{resource}")]);
         }
+    }
+
+    #[test]
+    fn roles_are_as_in_kubernetes() {
+        let refused = |init: Value, main: Value| -> Vec<String> {
+            let mut errors = Errors::new();
+            spec(
+                &json!({"initContainers": [init], "containers": [main]}),
+                "spec",
+                &mut errors,
+            );
+            errors.into_iter().map(|e| e.field).collect()
+        };
+        let main = json!({"name": "c", "image": "i"});
+        let probe = json!({"exec": {"command": ["true"]}});
+        let with = |more: Value| {
+            let mut init = json!({"name": "s", "image": "i", "startupProbe": probe});
+            init.as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            init
+        };
+        assert!(refused(with(json!({"restartPolicy": "Always"})), main.clone()).is_empty());
+        assert_eq!(
+            refused(with(json!({})), main.clone()),
+            ["spec.initContainers[0].startupProbe"]
+        );
+        let never = with(json!({"restartPolicy": "Never", "startupProbe": null}));
+        assert_eq!(
+            refused(never, main.clone()),
+            ["spec.initContainers[0].restartPolicy"]
+        );
+        let same = with(json!({"restartPolicy": "Always", "name": "c"}));
+        assert_eq!(refused(same, main), ["spec.containers[0].name"]);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Configuration: container, volume, probe.
 
 use super::{InvalidMessage, list, optional, parse, port, required};
-use crate::{ContainerConfig, ContainerResources, Mount, Probe, ProbeAction, Volume, proto};
+use crate::{
+    ContainerConfig, ContainerResources, ContainerRole, Mount, Probe, ProbeAction, Volume, proto,
+};
 
 impl From<&ContainerConfig> for proto::ContainerConfig {
     fn from(m: &ContainerConfig) -> Self {
@@ -35,7 +37,16 @@ impl From<&ContainerConfig> for proto::ContainerConfig {
             readiness: m.readiness.as_ref().map(Into::into),
             liveness: m.liveness.as_ref().map(Into::into),
             startup: m.startup.as_ref().map(Into::into),
+            role: role(m.role).into(),
         }
+    }
+}
+
+fn role(m: ContainerRole) -> proto::ContainerRole {
+    match m {
+        ContainerRole::Main => proto::ContainerRole::Main,
+        ContainerRole::Init => proto::ContainerRole::Init,
+        ContainerRole::Sidecar => proto::ContainerRole::Sidecar,
     }
 }
 
@@ -43,6 +54,12 @@ impl TryFrom<proto::ContainerConfig> for ContainerConfig {
     type Error = InvalidMessage;
 
     fn try_from(w: proto::ContainerConfig) -> Result<Self, InvalidMessage> {
+        let role = match proto::ContainerRole::try_from(w.role) {
+            Ok(proto::ContainerRole::Main) => ContainerRole::Main,
+            Ok(proto::ContainerRole::Init) => ContainerRole::Init,
+            Ok(proto::ContainerRole::Sidecar) => ContainerRole::Sidecar,
+            Err(_) => return Err(InvalidMessage::new("role", "unknown value")),
+        };
         let mount = |m: proto::Mount| {
             Ok(Mount {
                 volume: m.volume,
@@ -68,6 +85,7 @@ impl TryFrom<proto::ContainerConfig> for ContainerConfig {
             readiness: optional("readiness", w.readiness, TryInto::try_into)?,
             liveness: optional("liveness", w.liveness, TryInto::try_into)?,
             startup: optional("startup", w.startup, TryInto::try_into)?,
+            role,
         })
     }
 }

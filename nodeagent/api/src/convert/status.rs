@@ -263,6 +263,7 @@ impl From<&ContainerStatus> for proto::ContainerStatus {
             limits_message: m.limits_message.clone(),
             limits_wait: m.limits_wait.clone(),
             waiting: waiting(m.waiting).into(),
+            started: m.started,
             ended: m.ended.as_ref().map(Into::into),
             last_ended: m.last_ended.as_ref().map(Into::into),
         }
@@ -298,6 +299,7 @@ impl TryFrom<proto::ContainerStatus> for ContainerStatus {
             limits_message: w.limits_message,
             limits_wait: w.limits_wait,
             waiting,
+            started: w.started,
             ended: optional("ended", w.ended, TryInto::try_into)?,
             last_ended: optional("lastEnded", w.last_ended, TryInto::try_into)?,
         })

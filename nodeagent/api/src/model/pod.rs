@@ -43,7 +43,7 @@ pub struct PodConfig {
     pub termination_grace_s: u32,
     /// NUMA nodes whose memory may be used (cpuset.mems); empty means all.
     pub numa_nodes: Vec<NumaId>,
-    /// Containers, in start order.
+    /// Containers, in start order: those of the roles init and sidecar before the others.
     pub containers: Vec<ContainerConfig>,
     /// Volumes by name.
     pub volumes: BTreeMap<String, Volume>,
@@ -101,6 +101,35 @@ pub struct ContainerConfig {
     pub liveness: Option<Probe>,
     /// Holds back the other two until it succeeded once.
     pub startup: Option<Probe>,
+    /// Its part in the pod's life.
+    #[serde(default)]
+    pub role: ContainerRole,
+}
+
+/// What part a container has in its pod's life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ContainerRole {
+    /// What the pod is for.
+    #[default]
+    Main,
+    /// Has to end well before any that come after it start.
+    Init,
+    /// Has to be up before any that come after it start, runs as long as the pod does, and ends after them.
+    Sidecar,
+}
+
+/// The most that containers, in start order, ask for at once: an init container stands beside the sidecars before it only.
+pub fn most_at_once(parts: impl IntoIterator<Item = (ContainerRole, u64)>) -> u64 {
+    let (mut lasting, mut most) = (0u64, 0u64);
+    for (role, amount) in parts {
+        if role == ContainerRole::Init {
+            most = most.max(lasting.saturating_add(amount));
+        } else {
+            lasting = lasting.saturating_add(amount);
+        }
+    }
+    most.max(lasting)
 }
 
 /// Exact resources; every field may change on a live container.

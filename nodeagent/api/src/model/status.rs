@@ -118,6 +118,9 @@ pub struct ContainerStatus {
     /// How it ended, while it neither runs nor waits.
     #[serde(default)]
     pub ended: Option<RunEnd>,
+    /// Runs, and has passed its startup probe if it has one.
+    #[serde(default)]
+    pub started: bool,
     /// How the run before the present one ended; of a container that waits, its last run.
     #[serde(default)]
     pub last_ended: Option<RunEnd>,

@@ -1,5 +1,6 @@
 mod config;
 mod end;
+mod init;
 mod life;
 mod node;
 mod random;

@@ -61,7 +61,9 @@ pub(super) async fn place(
         }
         (named, _, _) => named.to_owned(),
     };
-    if !names.contains(&container.as_str()) {
+    let init = at(&pod, "/spec/initContainers").as_array().into_iter().flatten();
+    let mut init = init.filter_map(|c| c["name"].as_str());
+    if !names.contains(&container.as_str()) && !init.any(|name| name == container) {
         return Err(ApiError::bad_request(format!(
             "container {container} is not valid for pod {name}"
         )));

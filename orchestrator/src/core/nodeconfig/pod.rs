@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use gantry_api::PodExtras;
 use gantry_nodeagent_api::{
-    ContainerConfig, ContainerResources, PodConfig, PodDesired, RestartPolicy, SessionProbe,
+    ContainerConfig, ContainerResources, ContainerRole, PodConfig, PodDesired, RestartPolicy, SessionProbe,
 };
 use gantry_plan::{ContainerPlacement, CpuRequest, Placement};
+use gantry_topology::CpuSet;
 use k8s_openapi::api::core::v1::{self as k8s, Container, Pod};
 
 use super::super::world::Work;
@@ -24,8 +26,9 @@ pub(super) fn config(work: &Work<'_>, pod: &Pod, warnings: &mut Vec<String>) -> 
     let spec = pod.spec.as_ref().ok_or("it has no spec")?;
     let extras = pods::extras(pod);
     let mut containers = Vec::new();
-    for container in &spec.containers {
-        containers.push(container_config(work, pod, container, placement, warnings)?);
+    for (container, role) in pods::containers(pod) {
+        let config = container_config(work, pod, container, role, placement, warnings)?;
+        containers.push(ContainerConfig { role, ..config });
     }
     Ok(PodConfig {
         namespace: meta::namespace(&pod.metadata).to_owned(),
@@ -71,16 +74,12 @@ pub(super) fn update(work: &Work<'_>, pod: &Pod, running: &PodConfig) -> PodConf
         return config;
     };
     config.numa_nodes = placement.numa_nodes.iter().copied().collect();
-    let containers = pod
-        .spec
-        .as_ref()
-        .map(|s| s.containers.as_slice())
-        .unwrap_or_default();
     // What the plan does not grant yet is not told: the size stays as it is, limits beyond the request included.
     for target in config.containers.iter_mut().filter(|_| !placement.resize_pending) {
-        let found = containers
-            .iter()
-            .find(|c| c.name == target.name)
+        // An init container is over soon: it keeps the size that it was started with.
+        let found = pods::containers(pod)
+            .find(|(c, role)| c.name == target.name && *role != ContainerRole::Init)
+            .map(|(c, _)| c)
             .zip(of(placement, &target.name));
         if let Some((container, granted)) = found {
             target.resources = sizes(container, granted, false);
@@ -146,15 +145,38 @@ fn sizes(container: &Container, granted: &ContainerPlacement, pending: bool) -> 
     }
 }
 
+/// An init container runs in the shared pool, within what is granted to the pod as a whole.
+fn init_sizes(container: &Container) -> ContainerResources {
+    let asked = resources::request(container, &PodExtras::default());
+    let (cpu_request_milli, cpu_limit_milli) = match asked.cpu {
+        CpuRequest::Shared {
+            request_milli,
+            limit_milli,
+        } => (request_milli, limit_milli),
+        CpuRequest::Exclusive { count, .. } => (count.saturating_mul(1000), None),
+    };
+    ContainerResources {
+        cpus: CpuSet::new(),
+        cpu_request_milli,
+        cpu_limit_milli,
+        memory_bytes: resources::memory_limit(container).unwrap_or(0),
+        hugepages: asked.hugepages,
+    }
+}
+
 fn container_config(
     work: &Work<'_>,
     pod: &Pod,
     from: &Container,
+    role: ContainerRole,
     placement: &Placement,
     warnings: &mut Vec<String>,
 ) -> Result<ContainerConfig, String> {
-    let granted =
-        of(placement, &from.name).ok_or_else(|| format!("the plan has no container `{}`", from.name))?;
+    let resources = match of(placement, &from.name) {
+        _ if role == ContainerRole::Init => init_sizes(from),
+        Some(granted) => sizes(from, granted, placement.resize_pending),
+        None => return Err(format!("the plan has no container `{}`", from.name)),
+    };
     let env = env::resolve(work, pod, from)?;
     let expand = |list: &Option<Vec<String>>| -> Vec<String> {
         let texts = list.iter().flatten();
@@ -168,7 +190,7 @@ fn container_config(
         command: expand(&from.command),
         args: expand(&from.args),
         working_dir: from.working_dir.clone().unwrap_or_default(),
-        resources: sizes(from, granted, placement.resize_pending),
+        resources,
         mounts: volume::mounts(from, &env.vars)?,
         security: security::container(pod.spec.as_ref().unwrap_or(&k8s::PodSpec::default()), from),
         open_files: pods::extras(pod).open_files.get(&from.name).copied(),
