@@ -22,6 +22,7 @@ fn pod(agent: &Agent, name: &str, last: u8) -> PodConfig {
         timeout_ms: 1000,
         failure_threshold: 1,
         success_threshold: 1,
+        termination_grace_s: None,
     };
     let script =
         "echo up $GREETING; mkdir -p /www; echo $HOSTNAME $FROM >/www/name; exec httpd -f -p 8080 -h /www";

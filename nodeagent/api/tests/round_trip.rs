@@ -45,19 +45,28 @@ fn resources() -> impl Strategy<Value = ContainerResources> {
         )
 }
 
+fn hook() -> impl Strategy<Value = Hook> {
+    prop_oneof![
+        (port(), text()).prop_map(|(port, path)| Hook::HttpGet { port, path }),
+        vec(text(), 0..3).prop_map(|command| Hook::Exec { command }),
+        any::<u32>().prop_map(|seconds| Hook::Sleep { seconds }),
+    ]
+}
+
 fn probe() -> impl Strategy<Value = Probe> {
     let action = prop_oneof![
         (port(), text()).prop_map(|(port, path)| ProbeAction::HttpGet { port, path }),
         port().prop_map(|port| ProbeAction::TcpSocket { port }),
         vec(text(), 0..3).prop_map(|command| ProbeAction::Exec { command }),
     ];
-    (action, any::<(u64, u64, u64, u32, u32)>()).prop_map(|(action, (a, b, c, d, e))| Probe {
+    (action, any::<(u64, u64, u64, u32, u32, Option<u32>)>()).prop_map(|(action, (a, b, c, d, e, f))| Probe {
         action,
         initial_delay_ms: a,
         period_ms: b,
         timeout_ms: c,
         failure_threshold: d,
         success_threshold: e,
+        termination_grace_s: f,
     })
 }
 
@@ -134,13 +143,15 @@ fn container() -> impl Strategy<Value = ContainerConfig> {
             option::of(probe()),
             option::of(probe()),
             role,
+            option::of(hook()),
+            option::of(hook()),
         ),
     )
         .prop_map(
             |(
                 (name, image, command, args, env, working_dir),
                 (resources, mounts, security, open_files),
-                (readiness, liveness, startup, role),
+                (readiness, liveness, startup, role, post_start, pre_stop),
             )| ContainerConfig {
                 name,
                 image,
@@ -156,6 +167,8 @@ fn container() -> impl Strategy<Value = ContainerConfig> {
                 liveness,
                 startup,
                 role,
+                post_start,
+                pre_stop,
             },
         )
 }

@@ -161,6 +161,40 @@ impl Hands {
                         .await;
                 });
             }
+            Action::Hook {
+                id,
+                uid,
+                container,
+                address,
+                hook,
+                timeout_ms,
+            } => {
+                let (pods, answers) = (self.pods.clone(), self.answers.clone());
+                tokio::spawn(async move {
+                    let dir = pods.runtime.pod(&uid);
+                    let executable = &pods.settings.executable;
+                    let work = probe::of_hook(hook, timeout_ms);
+                    let result = match work {
+                        Ok(probe) => probe::run(&probe, address, executable, dir.path(), &container).await,
+                        Err(pause) => {
+                            tokio::time::sleep(pause).await;
+                            Ok(())
+                        }
+                    };
+                    if let Err(error) = &result {
+                        tracing::warn!(pod = uid, container, error, "a hook failed");
+                    }
+                    // Fails only when the agent ends.
+                    let _ = answers
+                        .send(Event::Hooked {
+                            id,
+                            uid,
+                            container,
+                            result,
+                        })
+                        .await;
+                });
+            }
             Action::ReadSessions {
                 id,
                 uid,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use gantry_nodeagent_api::{
-    ContainerResources, Generation, NodeNetwork, NodeStatus, PodConfig, PodUid, Probe, Refused,
+    ContainerResources, Generation, Hook, NodeNetwork, NodeStatus, PodConfig, PodUid, Probe, Refused,
     ServiceConfig, SessionProbe, SrvTarget,
 };
 use gantry_topology::CpuSet;
@@ -56,6 +56,21 @@ pub enum Action {
         address: IpAddr,
         /// How; the time-out is within.
         probe: Probe,
+    },
+    /// Do something in or to a container; answered by [`super::Event::Hooked`]. At most one under way per container.
+    Hook {
+        /// Number.
+        id: RequestId,
+        /// Which pod.
+        uid: PodUid,
+        /// Which container.
+        container: String,
+        /// The pod's address; the loopback for pods on the host's network.
+        address: IpAddr,
+        /// What.
+        hook: Hook,
+        /// When it is given up, in milliseconds.
+        timeout_ms: u64,
     },
     /// Read the number of sessions; answered by [`super::Event::Sessions`]. At most one under way per pod.
     ReadSessions {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gantry_nodeagent_api::{ContainerResources, PodUid};
 use gantry_topology::CpuSet;
 
-use super::state::{Container, Owned, Pod};
+use super::state::{Container, HookState, Owned, Pod};
 use super::{Exit, Limits, Observed, ObservedContainer, State, accept};
 
 /// Exit code of a container whose shim was found dead: as after SIGKILL.
@@ -53,6 +53,8 @@ fn adopt(found: ObservedContainer, shim: bool, exclusive: bool, now_ms: u64) -> 
         presumed,
         last_attempt: run.as_ref().map(|r| r.attempt),
         outdated: !shim,
+        // A former agent has seen to it, as far as can be known.
+        post_start: HookState::Done,
         before: found.before,
         run,
         image_id: found.image_id,

@@ -2,7 +2,7 @@
 
 use gantry_nodeagent_api::{ContainerConfig, ContainerRole, PodConfig, PodDesired, PodReason, RestartPolicy};
 
-use super::state::{Container, Pod};
+use super::state::{Container, HookState, Pod};
 
 /// How a pod ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +88,8 @@ pub(super) fn is_initialized(container: Option<&Container>, wanted: &ContainerCo
     container.is_some_and(|c| match wanted.role {
         ContainerRole::Init => ended_well(c) && !c.outdated,
         ContainerRole::Sidecar => c.started(wanted),
-        ContainerRole::Main => true,
+        // Those after it wait for the hook after its start.
+        ContainerRole::Main => wanted.post_start.is_none() || !c.running() || c.post_start == HookState::Done,
     })
 }
 

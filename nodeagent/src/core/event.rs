@@ -67,6 +67,17 @@ pub enum Event {
         /// Success, or why not.
         result: Result<(), String>,
     },
+    /// Answer to [`super::Action::Hook`].
+    Hooked {
+        /// Number.
+        id: RequestId,
+        /// Which pod.
+        uid: PodUid,
+        /// Which container.
+        container: String,
+        /// Success, or why not.
+        result: Result<(), String>,
+    },
     /// Answer to [`super::Action::ReadSessions`].
     Sessions {
         /// Number.

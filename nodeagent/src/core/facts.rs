@@ -2,10 +2,10 @@
 
 use gantry_nodeagent_api::WaitingReason;
 
-use super::state::{Container, MemoryRefused, Owned, Pod, UnderWay};
+use super::state::{Container, HookState, MemoryRefused, Owned, Pod, UnderWay};
 use super::{
-    Action, Event, Exit, FailureKind, PodDone, PodFailure, Run, State, accept, adopt, cpus, network, probes,
-    stop,
+    Action, Event, Exit, FailureKind, PodDone, PodFailure, Run, State, accept, adopt, cpus, hooks, network,
+    probes, stop,
 };
 
 /// Milliseconds of running after which a container counts as healthy again.
@@ -51,6 +51,18 @@ pub(super) fn note(state: &mut State, now_ms: u64, event: Event, actions: &mut V
             result,
         } => {
             probes::answered(state, now_ms, id, &uid, &container, result);
+        }
+        Event::Hooked {
+            id,
+            uid,
+            container,
+            result,
+        } => {
+            if let Some(pod) = state.pods.get_mut(&uid)
+                && let (Some(config), Some(container)) = (&pod.config, pod.containers.get_mut(&container))
+            {
+                hooks::answered(container, config, now_ms, id, result);
+            }
         }
         Event::Sessions { id, uid, result } => {
             if let Some(pod) = state.pods.get_mut(&uid) {
@@ -204,6 +216,7 @@ fn observe_run(container: &mut Container, now_ms: u64, run: Run) {
         container.message.clear();
         container.trouble = None;
         container.outdated = false;
+        container.post_start = HookState::Due;
         if let Some(ended) = known.and_then(Run::end) {
             container.before = Some(ended);
         }

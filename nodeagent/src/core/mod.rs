@@ -11,6 +11,7 @@ mod cpus;
 mod end;
 mod event;
 mod facts;
+mod hooks;
 mod ledger;
 mod network;
 mod pods;
@@ -37,6 +38,7 @@ pub fn step(state: &mut State, now_ms: u64, event: Event) -> Vec<Action> {
         network::run(state, now_ms, &mut actions);
         cpus::run(state, now_ms, &mut actions);
         pods::run(state, now_ms, &mut actions);
+        hooks::run(state, now_ms, &mut actions);
         probes::run(state, now_ms, &mut actions);
         sessions::run(state, now_ms, &mut actions);
         accept::save(state, now_ms, &mut actions);

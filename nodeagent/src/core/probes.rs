@@ -2,7 +2,7 @@
 
 use gantry_nodeagent_api::{ContainerConfig, Probe, Readiness};
 
-use super::state::{Container, Ending};
+use super::state::{Container, Ending, HookState};
 use super::{Action, RequestId, State, sessions};
 
 /// Shortest time between two probes in milliseconds.
@@ -65,9 +65,10 @@ impl Probes {
 }
 
 impl Container {
-    /// Runs, and passed its startup probe, if it has one.
+    /// Runs, and the hook after its start and its startup probe have passed, if it has any.
     pub(super) fn started(&self, config: &ContainerConfig) -> bool {
-        self.running() && (config.startup.is_none() || self.probes.startup.decided)
+        let hooked = config.post_start.is_none() || self.post_start == HookState::Done;
+        self.running() && hooked && (config.startup.is_none() || self.probes.startup.decided)
     }
 
     /// Runs, is up, and passed its readiness probe, as far as it has any.
@@ -170,7 +171,7 @@ pub(super) fn answered(
     let Some(wanted) = config.containers.iter().find(|c| c.name == name) else {
         return;
     };
-    let grace_ms = u64::from(config.termination_grace_s) * 1000;
+    let grace_s = config.termination_grace_s;
     let Some(container) = pod.containers.get_mut(name) else {
         return;
     };
@@ -186,6 +187,7 @@ pub(super) fn answered(
         }
         check.under_way = None;
         let Some(probe) = probe else { return };
+        let grace_ms = u64::from(probe.termination_grace_s.unwrap_or(grace_s)) * 1000;
         if count(check, purpose, probe, result) {
             container.ending.get_or_insert(Ending {
                 kill_at_ms: now_ms + grace_ms,

@@ -127,6 +127,8 @@ pub(super) struct Container {
     pub(super) memory_refused: Option<MemoryRefused>,
     pub(super) restart: Backoff,
     pub(super) ending: Option<Ending>,
+    /// Of the hook after its start.
+    pub(super) post_start: HookState,
     pub(super) probes: Probes,
     pub(super) image_id: String,
     /// Why its limits are not as wanted.
@@ -161,10 +163,22 @@ pub(super) struct Owned {
     pub(super) shared: CpuSet,
 }
 
+/// How far a hook is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum HookState {
+    #[default]
+    Due,
+    UnderWay(RequestId),
+    /// Done, failed, or given up.
+    Done,
+}
+
 /// A container that was told to end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ending {
     pub(super) kill_at_ms: u64,
+    /// Of the hook before SIGTERM.
+    pub(super) pre_stop: HookState,
     pub(super) term_sent: bool,
     pub(super) kill_sent: bool,
     pub(super) resend_ms: u64,

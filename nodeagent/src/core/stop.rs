@@ -4,12 +4,12 @@ use gantry_nodeagent_api::ContainerRole;
 
 use super::PodOp;
 use super::pods::{Next, Wake};
-use super::state::{Container, Ending, Pod, UnderWay};
+use super::state::{Container, Ending, HookState, Pod, UnderWay};
 
 /// Seconds between SIGTERM and SIGKILL for a pod that no configuration knows.
 const UNKNOWN_GRACE_S: u32 = 10;
 /// Milliseconds between SIGTERM and SIGKILL for one that is told when the pod's time is over, as in Kubernetes.
-const LEAST_GRACE_MS: u64 = 2000;
+pub(super) const LEAST_GRACE_MS: u64 = 2000;
 /// Milliseconds after SIGKILL after which a pod is taken down although no end was reported.
 const KILL_PATIENCE_MS: u64 = 5000;
 /// Milliseconds after which a signal that did not help is sent again.
@@ -68,6 +68,11 @@ fn to_end(pod: &Pod, in_time: bool) -> Vec<String> {
 /// SIGTERM to those that were not told yet, SIGKILL to those whose time is over.
 pub(super) fn signal(pod: &mut Pod, now_ms: u64, wake: &mut Wake) -> Next {
     let (mut term, mut kill) = (Vec::new(), Vec::new());
+    let config = pod.config.clone();
+    let hooked = |name: &String| {
+        let mut all = config.iter().flat_map(|config| &config.containers);
+        all.any(|c| c.name == *name && c.pre_stop.is_some())
+    };
     for (name, container) in &mut pod.containers {
         if !container.running() {
             continue;
@@ -75,6 +80,17 @@ pub(super) fn signal(pod: &mut Pod, now_ms: u64, wake: &mut Wake) -> Next {
         let Some(ending) = &mut container.ending else {
             continue;
         };
+        if hooked(name) && ending.pre_stop != HookState::Done {
+            // A hook that hangs until the time is over is given up.
+            if wake.later(now_ms, ending.kill_at_ms) {
+                continue;
+            }
+            // Without any time it was not begun.
+            if ending.pre_stop != HookState::Due {
+                ending.kill_at_ms = now_ms + LEAST_GRACE_MS;
+            }
+            ending.pre_stop = HookState::Done;
+        }
         if ending.kill_sent {
             // Sent again by and by: the answer may have been lost.
             if !wake.later(now_ms, ending.resend_ms) {

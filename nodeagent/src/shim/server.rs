@@ -11,7 +11,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gantry_nodeagent_api::EndReason;
 use nix::errno::Errno;
-use nix::sys::signal::kill;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -216,10 +215,11 @@ impl Server {
     fn signal(&self, name: &str, signal: i32) -> Result<(), String> {
         let running = self.containers.get(name).filter(|c| c.open.is_some());
         let container = running.ok_or_else(|| format!("container `{name}` does not run"))?;
-        let signal =
-            nix::sys::signal::Signal::try_from(signal).map_err(|_| format!("{signal} is no signal"))?;
         // The pid cannot have been given to another process: the shim has not reaped it.
-        kill(Pid::from_raw(container.state.pid.cast_signed()), signal)
+        // SAFETY: kill(2) takes two numbers. Real-time signals have no place in nix's own type.
+        let sent = unsafe { nix::libc::kill(container.state.pid.cast_signed(), signal) };
+        Errno::result(sent)
+            .map(drop)
             .map_err(|e| format!("cannot signal container `{name}`: {e}"))
     }
 

@@ -5,6 +5,7 @@ pub mod orchestrator;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use gantry_images::{Digest, ImageStore};
 use serde_json::json;
@@ -50,12 +51,15 @@ impl Agent {
             .prefix("gantry-agent-")
             .tempdir()
             .unwrap();
+        // Tests of one binary run beside each other in one process.
+        static NUMBER: AtomicU8 = AtomicU8::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let pid = std::process::id();
         import_busybox(data.path());
-        let third = u8::try_from(pid % 250).unwrap();
+        let third = u8::try_from((pid * 4 + u32::from(number)) % 250).unwrap();
         Self {
             data,
-            instance: format!("e{:05}", pid % 100_000),
+            instance: format!("{}{:05}", char::from(b'e' + number), pid % 100_000),
             third,
             cni,
             process: None,

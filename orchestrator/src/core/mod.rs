@@ -24,6 +24,7 @@ mod nf;
 mod nodeconfig;
 mod nodes;
 mod operation;
+mod podevents;
 pub mod pods;
 mod podstatus;
 mod replicaset;

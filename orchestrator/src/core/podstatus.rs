@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1 as k8s;
 
 use super::agents::Agent;
 use super::world::{Key, Work};
-use super::{containerstatus, meta, pods};
+use super::{containerstatus, meta, podevents, pods};
 
 /// Copies reports into pods. A pod of a node that has not reported since this orchestrator started keeps its last known status.
 pub fn run(work: &mut Work<'_>) {
@@ -94,6 +94,7 @@ fn observe(work: &mut Work<'_>, key: &Key, seen: &PodStatus, agent: &Agent) {
         .map(|pod| meta::uid(&pod.metadata).to_owned());
     let placement = uid.and_then(|uid| work.plan.placements.get(&uid));
     let granted = placement.map(|p| p.containers.clone()).unwrap_or_default();
+    let before = work.get::<k8s::Pod>(key);
     let Some(pod) = work.edit::<k8s::Pod>(key) else {
         return;
     };
@@ -154,6 +155,14 @@ fn observe(work: &mut Work<'_>, key: &Key, seen: &PodStatus, agent: &Agent) {
     pods::set_condition(pod, "Initialized", why.is_empty(), initialized, &why, now_ms);
     for condition in ["ContainersReady", "Ready"] {
         pods::set_condition(pod, condition, ready, reason, message, now_ms);
+    }
+    let told = podevents::since(before.as_ref().and_then(|b| b.status.as_ref()), pod);
+    if told.is_empty() {
+        return;
+    }
+    let pod = pod.clone();
+    for word in told {
+        work.tell(&pod, word.warning, word.reason, &word.message);
     }
 }
 

@@ -33,6 +33,7 @@ const CONTAINER: &[&str] = &[
     "readinessProbe",
     "livenessProbe",
     "startupProbe",
+    "lifecycle",
     "securityContext",
 ];
 const PORT: &[&str] = &["name", "containerPort", "protocol"];
@@ -40,7 +41,10 @@ const MOUNT: &[&str] = &["name", "mountPath", "subPath", "subPathExpr", "readOnl
 /// Of a volume's source, whatever the source is.
 const VOLUME: &[&str] = &["name", "secretName", "items", "optional", "sizeLimit", "path"];
 const FILE: &[&str] = &["key", "path"];
+const LIFECYCLE: &[&str] = &["postStart", "preStop"];
+const HOOK: &[&str] = &["exec", "httpGet", "sleep"];
 const PROBE: &[&str] = &[
+    "terminationGracePeriodSeconds",
     "exec",
     "httpGet",
     "tcpSocket",
@@ -179,6 +183,11 @@ fn container(from: &Value, path: &str, found: &mut Vec<String>) {
         ("livenessProbe.httpGet", HTTP_GET),
         ("startupProbe", PROBE),
         ("startupProbe.httpGet", HTTP_GET),
+        ("lifecycle", LIFECYCLE),
+        ("lifecycle.postStart", HOOK),
+        ("lifecycle.postStart.httpGet", HTTP_GET),
+        ("lifecycle.preStop", HOOK),
+        ("lifecycle.preStop.httpGet", HTTP_GET),
     ];
     for (part, honoured) in parts {
         let value = at(from, &format!("/{}", part.replace('.', "/")));
@@ -249,11 +258,11 @@ mod tests {
     #[test]
     fn fields_without_effect_are_named() {
         let input = json!({"spec": {"dnsPolicy": "ClusterFirst", "hostPID": true, "hostIPC": false, "initContainers": [{"name": "i", "tty": true}],
-            "containers": [{"name": "c", "lifecycle": {"preStop": {}}, "securityContext": {"privileged": true, "runAsNonRoot": true}}]}});
+            "containers": [{"name": "c", "lifecycle": {"stopSignal": "SIGUSR1"}, "securityContext": {"privileged": true, "runAsNonRoot": true}}]}});
         let mut found = pod(&input);
         found.sort();
         let expected = [
-            "spec.containers[0].lifecycle",
+            "spec.containers[0].lifecycle.stopSignal",
             "spec.hostPID",
             "spec.initContainers[0].tty",
         ];

@@ -59,6 +59,38 @@ fn container(container: &Value, spec: &Value, here: &str, errors: &mut Errors) {
     for field in ["readinessProbe", "livenessProbe", "startupProbe"] {
         probe(container, field, here, errors);
     }
+    for field in ["postStart", "preStop"] {
+        hook(
+            at(container, &format!("/lifecycle/{field}")),
+            container,
+            &format!("{here}.lifecycle.{field}"),
+            errors,
+        );
+    }
+}
+
+/// A hook that cannot be done would be a promise not kept.
+fn hook(hook: &Value, container: &Value, here: &str, errors: &mut Errors) {
+    if hook.is_null() {
+        return;
+    }
+    let asked = ["exec", "httpGet", "sleep", "tcpSocket"].into_iter();
+    let asked: Vec<&str> = asked.filter(|a| !at(hook, &format!("/{a}")).is_null()).collect();
+    match asked.as_slice() {
+        ["exec"] => {}
+        ["sleep"] => {
+            let seconds = at(hook, "/sleep/seconds");
+            if seconds.as_i64().is_none_or(|s| s < 0) {
+                let message = format!("{seconds} is not a number of seconds");
+                errors.push(FieldError::invalid(format!("{here}.sleep.seconds"), message));
+            }
+        }
+        ["httpGet"] => http_get(hook, "httpGet", container, here, errors),
+        _ => {
+            let message = "exactly one of exec, httpGet and sleep is needed (tcpSocket has no effect in Kubernetes, and is refused here)";
+            errors.push(FieldError::invalid(here, message));
+        }
+    }
 }
 
 /// `restartPolicy: Always` makes an init container a sidecar; one that is none has no time to be probed in.
@@ -174,6 +206,18 @@ fn probe(container: &Value, field: &str, here: &str, errors: &mut Errors) {
         let message = "only httpGet, tcpSocket and exec are supported";
         return errors.push(FieldError::invalid(here, message));
     };
+    if field == "readinessProbe" && !at(probe, "/terminationGracePeriodSeconds").is_null() {
+        let message = "must not be set for readinessProbes";
+        errors.push(FieldError::invalid(
+            format!("{here}.terminationGracePeriodSeconds"),
+            message,
+        ));
+    }
+    http_get(probe, action, container, &here, errors);
+}
+
+/// Scheme and port of `httpGet`, and the port of `tcpSocket`.
+fn http_get(probe: &Value, action: &str, container: &Value, here: &str, errors: &mut Errors) {
     if !["", "HTTP"].contains(&text(probe, "/httpGet/scheme")) {
         let message = "only HTTP is supported: use tcpSocket or exec instead";
         errors.push(FieldError::invalid(format!("{here}.httpGet.scheme"), message));

@@ -2,7 +2,7 @@
 
 use super::{InvalidMessage, list, optional, parse, port, required};
 use crate::{
-    ContainerConfig, ContainerResources, ContainerRole, Mount, Probe, ProbeAction, Volume, proto,
+    ContainerConfig, ContainerResources, ContainerRole, Hook, Mount, Probe, ProbeAction, Volume, proto,
 };
 
 impl From<&ContainerConfig> for proto::ContainerConfig {
@@ -38,6 +38,8 @@ impl From<&ContainerConfig> for proto::ContainerConfig {
             liveness: m.liveness.as_ref().map(Into::into),
             startup: m.startup.as_ref().map(Into::into),
             role: role(m.role).into(),
+            post_start: m.post_start.as_ref().map(Into::into),
+            pre_stop: m.pre_stop.as_ref().map(Into::into),
         }
     }
 }
@@ -86,6 +88,8 @@ impl TryFrom<proto::ContainerConfig> for ContainerConfig {
             liveness: optional("liveness", w.liveness, TryInto::try_into)?,
             startup: optional("startup", w.startup, TryInto::try_into)?,
             role,
+            post_start: optional("postStart", w.post_start, TryInto::try_into)?,
+            pre_stop: optional("preStop", w.pre_stop, TryInto::try_into)?,
         })
     }
 }
@@ -165,6 +169,7 @@ impl From<&Probe> for proto::Probe {
             timeout_ms: m.timeout_ms,
             failure_threshold: m.failure_threshold,
             success_threshold: m.success_threshold,
+            termination_grace_s: m.termination_grace_s,
         }
     }
 }
@@ -191,6 +196,41 @@ impl TryFrom<proto::Probe> for Probe {
             timeout_ms: w.timeout_ms,
             failure_threshold: w.failure_threshold,
             success_threshold: w.success_threshold,
+            termination_grace_s: w.termination_grace_s,
+        })
+    }
+}
+
+impl From<&Hook> for proto::Hook {
+    fn from(m: &Hook) -> Self {
+        use proto::hook::Action;
+        use proto::probe::{Exec, HttpGet};
+        let action = match m {
+            Hook::HttpGet { port, path } => Action::HttpGet(HttpGet {
+                port: (*port).into(),
+                path: path.clone(),
+            }),
+            Hook::Exec { command } => Action::Exec(Exec {
+                command: command.clone(),
+            }),
+            Hook::Sleep { seconds } => Action::SleepS(*seconds),
+        };
+        Self { action: Some(action) }
+    }
+}
+
+impl TryFrom<proto::Hook> for Hook {
+    type Error = InvalidMessage;
+
+    fn try_from(w: proto::Hook) -> Result<Self, InvalidMessage> {
+        use proto::hook::Action;
+        Ok(match required("action", w.action)? {
+            Action::HttpGet(a) => Self::HttpGet {
+                port: port("port", a.port)?,
+                path: a.path,
+            },
+            Action::Exec(a) => Self::Exec { command: a.command },
+            Action::SleepS(seconds) => Self::Sleep { seconds },
         })
     }
 }

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use gantry_topology::{CpuSet, NumaId};
 use serde::{Deserialize, Serialize};
 
-use super::{Probe, SessionProbe};
+use super::{Hook, Probe, SessionProbe};
 
 /// Whether a pod is to run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +101,12 @@ pub struct ContainerConfig {
     pub liveness: Option<Probe>,
     /// Holds back the other two until it succeeded once.
     pub startup: Option<Probe>,
+    /// Done when it has started; if that fails, it is restarted.
+    #[serde(default)]
+    pub post_start: Option<Hook>,
+    /// Done before it is told to end, within the grace period.
+    #[serde(default)]
+    pub pre_stop: Option<Hook>,
     /// Its part in the pod's life.
     #[serde(default)]
     pub role: ContainerRole,

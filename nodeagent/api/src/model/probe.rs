@@ -18,6 +18,33 @@ pub struct Probe {
     pub failure_threshold: u32,
     /// Successes in a row that count.
     pub success_threshold: u32,
+    /// Seconds between SIGTERM and SIGKILL for a container that is restarted for it; `None` means the pod's.
+    #[serde(default)]
+    pub termination_grace_s: Option<u32>,
+}
+
+/// What is done when a container has started, or before it is told to end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Hook {
+    /// HTTP GET on the pod's address; below 400 is success.
+    #[serde(rename_all = "camelCase")]
+    HttpGet {
+        /// Port.
+        port: u16,
+        /// Path with query.
+        path: String,
+    },
+    /// A command in the container; exit code 0 is success.
+    Exec {
+        /// argv.
+        command: Vec<String>,
+    },
+    /// Nothing, for a while.
+    Sleep {
+        /// Seconds.
+        seconds: u32,
+    },
 }
 
 /// How a probe asks.

@@ -24,6 +24,7 @@ fn tcp_probe(failure_threshold: u32) -> Option<Probe> {
         timeout_ms: 500,
         failure_threshold,
         success_threshold: 1,
+        termination_grace_s: None,
     })
 }
 

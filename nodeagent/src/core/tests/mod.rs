@@ -1,5 +1,6 @@
 mod config;
 mod end;
+mod hooks;
 mod init;
 mod life;
 mod node;

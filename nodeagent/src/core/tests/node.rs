@@ -19,6 +19,8 @@ pub(super) struct Node {
     pub(super) pending: Vec<Action>,
     /// What shims tell besides.
     news: Vec<Event>,
+    /// Hooks that were done.
+    pub(super) hooks: Vec<String>,
     pub(super) refused: Vec<Refused>,
     pub(super) statuses: Vec<NodeStatus>,
     /// Bytes that each container uses.
@@ -48,6 +50,7 @@ impl Node {
             runs: BTreeMap::new(),
             pending: Vec::new(),
             news: Vec::new(),
+            hooks: Vec::new(),
             refused: Vec::new(),
             statuses: Vec::new(),
             memory_used: 0,
@@ -157,6 +160,21 @@ impl Node {
                 container,
                 result: Ok(()),
             },
+            Action::Hook {
+                id,
+                uid,
+                container,
+                hook,
+                ..
+            } => {
+                self.hooks.push(format!("{container} {hook:?}"));
+                Event::Hooked {
+                    id,
+                    uid,
+                    container,
+                    result: if fails { Err(broken()) } else { Ok(()) },
+                }
+            }
             Action::ReadSessions { id, uid, .. } => Event::Sessions {
                 id,
                 uid,

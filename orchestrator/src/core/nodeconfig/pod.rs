@@ -27,8 +27,7 @@ pub(super) fn config(work: &Work<'_>, pod: &Pod, warnings: &mut Vec<String>) -> 
     let extras = pods::extras(pod);
     let mut containers = Vec::new();
     for (container, role) in pods::containers(pod) {
-        let config = container_config(work, pod, container, role, placement, warnings)?;
-        containers.push(ContainerConfig { role, ..config });
+        containers.push(container_config(work, pod, container, role, placement, warnings)?);
     }
     Ok(PodConfig {
         namespace: meta::namespace(&pod.metadata).to_owned(),
@@ -183,6 +182,8 @@ fn container_config(
         texts.map(|text| expand::expand(text, &env.vars)).collect()
     };
     warnings.extend(env.skipped);
+    let lifecycle = from.lifecycle.as_ref();
+    let hook = |h: Option<&k8s::LifecycleHandler>| h.map(|h| probe::hook(h, from)).transpose();
     let readers = |p: &Option<k8s::Probe>| p.as_ref().map(|p| probe::convert(p, from)).transpose();
     Ok(ContainerConfig {
         name: from.name.clone(),
@@ -197,6 +198,9 @@ fn container_config(
         readiness: readers(&from.readiness_probe)?,
         liveness: readers(&from.liveness_probe)?,
         startup: readers(&from.startup_probe)?,
+        post_start: hook(lifecycle.and_then(|l| l.post_start.as_ref()))?,
+        pre_stop: hook(lifecycle.and_then(|l| l.pre_stop.as_ref()))?,
+        role,
         env: env.vars.into_iter().collect(),
     })
 }

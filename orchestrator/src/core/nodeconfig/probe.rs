@@ -1,6 +1,6 @@
 //! Kubernetes' probes as an agent runs them.
 
-use gantry_nodeagent_api::{Probe, ProbeAction};
+use gantry_nodeagent_api::{Hook, Probe, ProbeAction};
 use k8s_openapi::api::core::v1::{self as k8s, Container};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -36,7 +36,33 @@ pub(super) fn convert(from: &k8s::Probe, container: &Container) -> Result<Probe,
         timeout_ms: ms(from.timeout_seconds, 1).max(1000),
         failure_threshold: number(from.failure_threshold, 3).max(1),
         success_threshold: number(from.success_threshold, 1).max(1),
+        termination_grace_s: from
+            .termination_grace_period_seconds
+            .map(|s| u32::try_from(s.max(1)).unwrap_or(u32::MAX)),
     })
+}
+
+/// In words why there is no such hook on a node.
+pub(super) fn hook(from: &k8s::LifecycleHandler, container: &Container) -> Result<Hook, String> {
+    if let Some(exec) = &from.exec {
+        Ok(Hook::Exec {
+            command: exec.command.clone().unwrap_or_default(),
+        })
+    } else if let Some(get) = &from.http_get {
+        Ok(Hook::HttpGet {
+            port: port(&get.port, container)?,
+            path: get.path.clone().unwrap_or_else(|| "/".to_owned()),
+        })
+    } else if let Some(sleep) = &from.sleep {
+        Ok(Hook::Sleep {
+            seconds: u32::try_from(sleep.seconds.max(0)).unwrap_or(u32::MAX),
+        })
+    } else {
+        Err(format!(
+            "a hook of container `{}` is of a type that is not supported: use exec, httpGet or sleep",
+            container.name
+        ))
+    }
 }
 
 fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {

@@ -78,6 +78,7 @@ impl Sim {
                         },
                     );
                 }
+                AgentAction::Hook { uid, .. } => unreachable!("{uid}: nobody here deploys a hook"),
                 AgentAction::ReadSessions { id, uid, .. } => {
                     self.after(
                         1,

@@ -1,0 +1,176 @@
+//! What people are told of a pod's life on its node: read off the change of its status, with the reasons and words of Kubernetes.
+
+use k8s_openapi::api::core::v1::{self as k8s, ContainerState, ContainerStatus, Pod, PodStatus};
+
+use super::{meta, pods};
+
+/// One thing to tell.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Told {
+    /// True for `Warning`.
+    pub warning: bool,
+    /// One word in CamelCase.
+    pub reason: &'static str,
+    /// A sentence.
+    pub message: String,
+}
+
+/// What is new in the pod's status, compared with what it was.
+pub fn since(before: Option<&PodStatus>, pod: &Pod) -> Vec<Told> {
+    let Some(after) = &pod.status else {
+        return Vec::new();
+    };
+    let mut told = Vec::new();
+    for now in containers(after) {
+        let was = before.and_then(|b| containers(b).find(|c| c.name == now.name));
+        container(pod, was, now, &mut told);
+    }
+    let late =
+        |status: Option<&PodStatus>| status.is_some_and(|s| s.reason.as_deref() == Some("DeadlineExceeded"));
+    if late(Some(after)) && !late(before) {
+        let message = after.message.clone().unwrap_or_default();
+        told.push(tell(false, "DeadlineExceeded", message));
+    }
+    told
+}
+
+fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
+    let init = status.init_container_statuses.iter().flatten();
+    init.chain(status.container_statuses.iter().flatten())
+}
+
+fn tell(warning: bool, reason: &'static str, message: String) -> Told {
+    Told {
+        warning,
+        reason,
+        message,
+    }
+}
+
+fn container(pod: &Pod, was: Option<&ContainerStatus>, now: &ContainerStatus, told: &mut Vec<Told>) {
+    let name = &now.name;
+    let known = was.and_then(|c| c.container_id.as_ref());
+    let new_run = now.container_id.is_some() && known != now.container_id.as_ref();
+    let failed = start_error(now).filter(|_| new_run);
+    if new_run {
+        let pulled = format!("Container image {:?} already present on machine", now.image);
+        told.push(tell(false, "Pulled", pulled));
+        told.push(tell(false, "Created", format!("Created container: {name}")));
+    }
+    match failed {
+        Some(why) => told.push(tell(true, "Failed", format!("Error: {why}"))),
+        None if new_run => told.push(tell(false, "Started", format!("Started container {name}"))),
+        None => {}
+    }
+    if pods::is_stopping(pod) && was.is_some_and(runs) && !runs(now) {
+        told.push(tell(false, "Killing", format!("Stopping container {name}")));
+    }
+    let (reason, message) = waiting(now.state.as_ref());
+    if (reason, message) != waiting(was.and_then(|c| c.state.as_ref())) || new_run {
+        told.extend(waits(pod, now, reason, message));
+    }
+}
+
+fn runs(container: &ContainerStatus) -> bool {
+    container.state.as_ref().is_some_and(|s| s.running.is_some())
+}
+
+fn start_error(container: &ContainerStatus) -> Option<String> {
+    let state = container.state.as_ref();
+    let last = container.last_state.as_ref().filter(|_| !runs(container));
+    let ended = |s: Option<&ContainerState>| s.and_then(|s| s.terminated.clone());
+    let end = ended(state).or_else(|| ended(last))?;
+    (end.reason.as_deref() == Some("StartError")).then(|| end.message.unwrap_or_default())
+}
+
+fn waiting(state: Option<&ContainerState>) -> (&str, &str) {
+    let waiting = state.and_then(|s| s.waiting.as_ref());
+    let text = |t: fn(&k8s::ContainerStateWaiting) -> &Option<String>| {
+        waiting.and_then(|w| t(w).as_deref()).unwrap_or_default()
+    };
+    (text(|w| &w.reason), text(|w| &w.message))
+}
+
+fn waits(pod: &Pod, container: &ContainerStatus, reason: &str, message: &str) -> Option<Told> {
+    let m = &pod.metadata;
+    let (name, image) = (&container.name, &container.image);
+    let full = || format!("{}_{}({})", meta::name(m), meta::namespace(m), meta::uid(m));
+    Some(match reason {
+        "CrashLoopBackOff" => tell(
+            true,
+            "BackOff",
+            format!("Back-off restarting failed container {name} in pod {}", full()),
+        ),
+        "ErrImagePull" => tell(true, "Failed", format!("Failed to pull image {image:?}")),
+        "ImagePullBackOff" => tell(false, "BackOff", format!("Back-off pulling image {image:?}")),
+        "CreateContainerConfigError" | "CreateContainerError" => {
+            tell(true, "Failed", format!("Error: {message}"))
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(container: Value) -> Pod {
+        let status = json!({"phase": "Running", "containerStatuses": [container]});
+        let metadata = json!({"name": "p", "namespace": "d", "uid": "u"});
+        serde_json::from_value(json!({"metadata": metadata, "spec": {"containers": []}, "status": status}))
+            .unwrap()
+    }
+
+    fn container(id: Option<&str>, state: Value, last: Value) -> Value {
+        json!({"name": "c", "image": "i:1", "imageID": "", "ready": false, "restartCount": 0,
+            "containerID": id, "state": state, "lastState": last})
+    }
+
+    fn told(before: &Pod, after: &Pod) -> Vec<String> {
+        let all = since(before.status.as_ref(), after).into_iter();
+        all.map(|t| format!("{}{} {}", if t.warning { "!" } else { "" }, t.reason, t.message))
+            .collect()
+    }
+
+    #[test]
+    fn a_life_is_told_as_kubernetes_tells_it() {
+        let creating = json!({"waiting": {"reason": "ContainerCreating"}});
+        let new = pod(container(None, creating, json!({})));
+        let up = pod(container(Some("g://0"), json!({"running": {}}), json!({})));
+        let begun = [
+            "Pulled Container image \"i:1\" already present on machine",
+            "Created Created container: c",
+            "Started Started container c",
+        ];
+        assert_eq!(told(&new, &up), begun);
+        assert!(told(&up, &up).is_empty());
+        let backs_off = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 1s"}});
+        let end = json!({"terminated": {"exitCode": 1, "reason": "Error"}});
+        let down = pod(container(Some("g://0"), backs_off, end));
+        assert_eq!(
+            told(&up, &down),
+            ["!BackOff Back-off restarting failed container c in pod p_d(u)"]
+        );
+        let again = pod(container(Some("g://1"), json!({"running": {}}), json!({})));
+        assert_eq!(told(&down, &again), begun);
+        let mut leaving = pod(container(
+            Some("g://1"),
+            json!({"terminated": {"exitCode": 0}}),
+            json!({}),
+        ));
+        leaving.metadata.deletion_timestamp = Some(meta::time(1));
+        assert_eq!(told(&again, &leaving), ["Killing Stopping container c"]);
+        let wrong =
+            json!({"terminated": {"exitCode": 128, "reason": "StartError", "message": "cannot run `x`"}});
+        let wrong = pod(container(Some("g://0"), wrong, json!({})));
+        assert_eq!(told(&new, &wrong)[2], "!Failed Error: cannot run `x`");
+        let missing = pod(container(
+            None,
+            json!({"waiting": {"reason": "ErrImagePull"}}),
+            json!({}),
+        ));
+        assert_eq!(told(&new, &missing), ["!Failed Failed to pull image \"i:1\""]);
+    }
+}
