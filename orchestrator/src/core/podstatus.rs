@@ -199,11 +199,11 @@ fn is_ready(pod: &k8s::Pod, seen: &ContainerStatus) -> bool {
         Readiness::Passed => true,
         Readiness::Failed => false,
         Readiness::Unknown => {
-            let known = pod
-                .status
-                .iter()
-                .flat_map(|s| s.container_statuses.iter().flatten());
-            let before = known.filter(|c| c.ready).find(|c| c.name == seen.name);
+            let lists =
+                |s: &'_ k8s::PodStatus| [s.init_container_statuses.clone(), s.container_statuses.clone()];
+            let known: Vec<k8s::ContainerStatus> =
+                pod.status.iter().flat_map(lists).flatten().flatten().collect();
+            let before = known.iter().filter(|c| c.ready).find(|c| c.name == seen.name);
             let run = before.and_then(|c| c.state.as_ref()?.running.as_ref());
             let started_at = run.and_then(|r| r.started_at.clone());
             seen.running && started_at == Some(meta::time(seen.started_at_ms))
