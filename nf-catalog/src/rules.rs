@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
 use crate::{
     Cpu, DrainMethod, NetworkFunctionSpec, NetworkServiceSpec, NfContainer, NfPackageSpec, NfProbe, Problem,
     ServiceFunction,
@@ -12,6 +14,13 @@ const MIN_MEMORY_BYTES: u64 = 4 << 20;
 
 /// The longest silence of a UDP flow that a package may ask for in seconds: a day.
 const MAX_FLOW_IDLE_S: u32 = 86_400;
+
+/// Configuration files of a package.
+const MOST_FILES: usize = 64;
+/// All templates of a package in bytes: what a ConfigMap may hold, for they become one.
+const MOST_TEMPLATE_BYTES: usize = 1 << 20;
+/// All values of a package, or of a function, in bytes of JSON.
+const MOST_VALUE_BYTES: usize = 256 << 10;
 
 impl NfPackageSpec {
     /// Every broken rule of the package, with paths from `spec`; its templates included.
@@ -94,6 +103,17 @@ impl NfPackageSpec {
     }
 
     fn config_problems(&self, found: &mut Problems) {
+        let count = self.config.len();
+        found.require(count <= MOST_FILES, "spec.config", || {
+            format!("{count} files: {MOST_FILES} at most")
+        });
+        let bytes: usize = self.templates.values().map(String::len).sum();
+        found.require(bytes <= MOST_TEMPLATE_BYTES, "spec.templates", || {
+            format!("{bytes} bytes of templates: {MOST_TEMPLATE_BYTES} at most")
+        });
+        found.require(size(&self.values) <= MOST_VALUE_BYTES, "spec.values", || {
+            format!("the values are larger than {MOST_VALUE_BYTES} bytes")
+        });
         found.unique("spec.config", self.config.iter().map(|c| c.path.as_str()));
         for (i, file) in self.config.iter().enumerate() {
             let path = format!("spec.config[{i}]");
@@ -122,6 +142,11 @@ impl NfPackageSpec {
     }
 }
 
+/// Bytes of the values as JSON.
+fn size(values: &BTreeMap<String, Value>) -> usize {
+    serde_json::to_string(values).map_or(usize::MAX, |text| text.len())
+}
+
 impl NetworkFunctionSpec {
     /// Every broken rule of a function that runs `package`.
     pub fn problems(&self, package: &NfPackageSpec) -> Vec<Problem> {
@@ -136,6 +161,9 @@ impl NetworkFunctionSpec {
                 )
             },
         );
+        found.require(size(&self.values) <= MOST_VALUE_BYTES, "spec.values", || {
+            format!("the values are larger than {MOST_VALUE_BYTES} bytes")
+        });
         for name in self.values.keys() {
             found.require(
                 package.values.contains_key(name),

@@ -1,8 +1,10 @@
 //! `gantry status`: everything at a glance.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use gantry_api::{NetworkFunction, NodeTopology, Operation, OperationPhase};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use serde_json::json;
 
 use crate::args::{Global, Output};
@@ -10,6 +12,9 @@ use crate::client::Client;
 use crate::output::{self, colour, table};
 use crate::up::daemons;
 use crate::{operation, pod_table};
+
+/// The orchestrator's list of objects in the store that cannot be read.
+const UNREADABLE: &str = "/api/v1/namespaces/kube-system/configmaps/gantry-unreadable";
 
 /// `gantry status`. Exit code 0 when the control plane answers, its processes run and every node is Ready.
 pub async fn status(global: &Global) -> Result<u8> {
@@ -33,6 +38,7 @@ pub async fn status(global: &Global) -> Result<u8> {
         "networkFunctions": view.functions,
         "pods": view.pods,
         "operations": view.running,
+        "unreadable": view.unreadable,
     });
     output::print(global.output, &value, || {
         let rows = processes.iter().map(|(name, pid)| match pid {
@@ -69,12 +75,15 @@ struct View {
     topologies: Vec<NodeTopology>,
     functions: Vec<NetworkFunction>,
     running: Vec<Operation>,
+    /// Why, by kind, namespace and name.
+    unreadable: BTreeMap<String, String>,
 }
 
 impl View {
     async fn load(client: &Client) -> Result<Self> {
         let mut running: Vec<Operation> = client.list(&client.own(Operation::PLURAL)).await?;
         running.retain(|o| o.status.phase == OperationPhase::Running);
+        let unreadable: Option<ConfigMap> = client.find(UNREADABLE).await?;
         Ok(Self {
             nodes: client.list("/api/v1/nodes").await?,
             pods: client
@@ -83,6 +92,7 @@ impl View {
             topologies: client.list(&Client::own_cluster(NodeTopology::PLURAL)).await?,
             functions: client.list(&client.own(NetworkFunction::PLURAL)).await?,
             running,
+            unreadable: unreadable.and_then(|m| m.data).unwrap_or_default(),
         })
     }
 
@@ -116,6 +126,13 @@ impl View {
         }
         if !self.pods.is_empty() {
             text += &format!("\n{}", pod_table::render(&self.pods, &self.topologies, wide));
+        }
+        if !self.unreadable.is_empty() {
+            let rows = self
+                .unreadable
+                .iter()
+                .map(|(object, why)| [object.clone(), why.clone()]);
+            text += &format!("\n{}", table(["CANNOT BE READ, LEFT AS IT IS", "WHY"], rows));
         }
         if !self.running.is_empty() {
             text += &format!("\n{}", operation::operations_table(&self.running));

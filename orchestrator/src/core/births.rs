@@ -6,7 +6,7 @@ use gantry_api::ObjectMeta;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::world::{Key, Work};
-use super::{crowd, meta};
+use super::{crowd, meta, quarantine};
 use crate::podsecurity::{self, Level, Mode, Policy};
 
 /// Condition of an owner whose pods are not all made (Kubernetes' ReplicaSets and Deployments have it too).
@@ -56,7 +56,9 @@ pub fn allowance(
         };
     }
     let (limits, namespace) = (work.limits, meta::namespace(owner));
-    let waiting = owned.iter().filter(|p| crowd::waits(p)).count();
+    // One that cannot be read may wait too.
+    let unreadable = quarantine::owned(work, "Pod", owner);
+    let waiting = unreadable + owned.iter().filter(|p| crowd::waits(p)).count();
     let waiting_in_namespace = work.crowds.waiting_in(namespace);
     let of_owner = limits.waiting_of_owner.saturating_sub(waiting);
     let of_namespace = limits.waiting_in_namespace.saturating_sub(waiting_in_namespace);
@@ -87,6 +89,11 @@ pub fn allowance(
 /// Why the owner's namespace does not take such a pod, in Kubernetes' words: the API asks the same of pods that users make.
 fn refusal(work: &Work<'_>, pod: &Pod) -> Option<String> {
     let namespace = Key::new("", meta::namespace(&pod.metadata));
+    if quarantine::has(work, "Namespace", &namespace) {
+        return Some(format!(
+            "namespace {namespace} cannot be read, and with it what its pods may do"
+        ));
+    }
     let labels = work
         .objects
         .namespaces
@@ -118,7 +125,7 @@ pub fn name(work: &Work<'_>, owner: &ObjectMeta, number: usize) -> Option<Key> {
     });
     longer
         .into_iter()
-        .find(|key| !work.objects.pods.contains_key(key))
+        .find(|key| !work.objects.pods.contains_key(key) && !quarantine::has(work, "Pod", key))
 }
 
 #[cfg(test)]

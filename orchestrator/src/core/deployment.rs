@@ -10,7 +10,7 @@ use k8s_openapi::api::apps::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::world::{Key, Work};
-use super::{births, meta};
+use super::{births, meta, quarantine};
 
 /// Label that tells the templates of one Deployment apart.
 const TEMPLATE_HASH: &str = "pod-template-hash";
@@ -21,7 +21,10 @@ pub fn run(work: &mut Work<'_>) {
         let Some(deployment) = work.get::<Deployment>(&key) else {
             continue;
         };
-        if deployment.metadata.deletion_timestamp.is_none() && deployment.spec.paused != Some(true) {
+        // With a set that cannot be read nobody knows how many pods there are.
+        let is_known = quarantine::owned(work, "ReplicaSet", &deployment.metadata) == 0;
+        let goes = deployment.metadata.deletion_timestamp.is_some();
+        if is_known && !goes && deployment.spec.paused != Some(true) {
             roll(work, &deployment);
         }
         status(work, &key, &deployment);

@@ -12,7 +12,7 @@ use gantry_nodeagent_api::NodeConfig;
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::world::{Key, Work};
-use super::{meta, pods};
+use super::{meta, pods, quarantine};
 
 /// Sessions must be reported as 0 for this long before flows are taken away: longer than an agent's interval between two
 /// readings while a pod drains, so that a session that began just before the drain is not overlooked.
@@ -112,8 +112,9 @@ fn facts(work: &Work<'_>, pod: &Pod, state: &DrainState) -> Facts {
 /// Every node has applied a configuration that says about the pod what the phase needs. A node that was deleted does not count.
 fn in_force(work: &Work<'_>, uid: &str, state: &DrainState) -> bool {
     work.sent.iter().all(|(name, config)| {
-        let Some(node) = work.get::<Node>(&Key::new("", name)) else {
-            return true;
+        let key = Key::new("", name);
+        let Some(node) = work.get::<Node>(&key) else {
+            return !quarantine::has(work, "Node", &key);
         };
         let agent = work.agents.get(name);
         says(config, uid, state.phase)

@@ -7,8 +7,8 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::meta;
 use super::world::{Key, Kinded, Work};
+use super::{meta, quarantine};
 
 /// Finished operations kept for each function.
 const OPERATIONS_KEPT: usize = 20;
@@ -39,7 +39,8 @@ fn orphans<T: Kinded>(work: &mut Work<'_>, alive: &mut BTreeSet<String>) {
     let table = T::table(&work.objects).iter();
     let lost = table.filter(|(_, o)| {
         let goes = o.meta().deletion_timestamp.is_some();
-        !goes && owner(o.meta()).is_some_and(|uid| !alive.contains(uid))
+        let is_lost = owner(o.meta()).is_some_and(|uid| !alive.contains(uid));
+        !goes && is_lost && !quarantine::is_owner(work, o.meta())
     });
     let lost: Vec<(Key, String)> = lost
         .map(|(key, o)| (key.clone(), meta::uid(o.meta()).to_owned()))

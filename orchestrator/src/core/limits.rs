@@ -9,6 +9,12 @@ pub struct Limits {
     pub waiting_of_owner: usize,
     /// Nor for any owner of a namespace while so many of the namespace do.
     pub waiting_in_namespace: usize,
+    /// Instructions that the templates of one function may take (a loop's body counts each time).
+    pub template_fuel: u64,
+    /// Bytes of all files of one function: what a ConfigMap may hold.
+    pub rendered_bytes: usize,
+    /// Instructions for templates that are new in one pass; others have their turn in the next ones.
+    pub fuel_a_pass: u64,
 }
 
 impl Limits {
@@ -17,6 +23,9 @@ impl Limits {
         pods_a_pass: usize::MAX,
         waiting_of_owner: usize::MAX,
         waiting_in_namespace: usize::MAX,
+        template_fuel: u64::MAX >> 1,
+        rendered_bytes: usize::MAX,
+        fuel_a_pass: u64::MAX,
     };
 }
 
@@ -26,6 +35,9 @@ impl Default for Limits {
             pods_a_pass: 500,
             waiting_of_owner: 1_000,
             waiting_in_namespace: 4_000,
+            template_fuel: 200_000,
+            rendered_bytes: 1 << 20,
+            fuel_a_pass: 1_000_000,
         }
     }
 }

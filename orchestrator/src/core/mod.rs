@@ -5,6 +5,8 @@
 
 mod action;
 mod agents;
+#[cfg(test)]
+mod apart;
 mod births;
 mod bootstrap;
 mod containerstatus;
@@ -27,6 +29,7 @@ mod operation;
 mod podevents;
 pub mod pods;
 mod podstatus;
+mod quarantine;
 mod replicaset;
 mod resize;
 mod resources;
@@ -44,6 +47,7 @@ pub use limits::Limits;
 pub use nf::{FINALIZER, UNDEPLOY};
 pub use nodeconfig::RESEND_AFTER_MS;
 pub use nodes::LOST_AFTER_MS;
+pub use quarantine::{LIST as UNREADABLE_LIST, Quarantine, Unreadable};
 pub use snapshot::take as snapshot;
 pub use world::{KINDS, Key, Kinded, Object, Objects, Settings, Table, World};
 
@@ -116,10 +120,16 @@ fn decide(work: &mut Work<'_>) {
     drain::run(work);
     // How.
     schedule::run(work);
+    let slices = match work.quarantine.is_empty() {
+        true => world::Table::new(),
+        false => work.objects.endpoint_slices.clone(),
+    };
     endpoints::run(work);
+    quarantine::keep_endpoints(work, &slices);
     nodeconfig::run(work);
     // How far it is.
     resize::run(work);
     nf::status(work);
     operation::follow(work);
+    quarantine::report(work);
 }

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::agents::Agent;
 use super::world::{Key, Work};
-use super::{meta, pods};
+use super::{meta, pods, quarantine};
 
 /// A node without a stream for this long is `Ready=Unknown` (Kubernetes' node-monitor-grace-period).
 pub const LOST_AFTER_MS: u64 = 40_000;
@@ -50,7 +50,7 @@ fn forget_deleted(work: &mut Work<'_>) {
     for name in known {
         let key = Key::new("", name);
         let is_there = agents.get(name).is_some_and(|a| a.connected);
-        if is_there || work.objects.nodes.contains_key(&key) {
+        if is_there || work.objects.nodes.contains_key(&key) || quarantine::has(work, "Node", &key) {
             continue;
         }
         let pods = work.objects.pods.iter();
@@ -99,7 +99,13 @@ fn create_node(work: &mut Work<'_>, name: &str) {
 /// The first part of the pod range that no node has.
 fn free_cidr(work: &Work<'_>) -> Option<Ipv4Net> {
     let all = work.settings.pod_cidr;
-    let taken: Vec<Ipv4Net> = work.objects.nodes.values().filter_map(|n| cidr(n)).collect();
+    let mut taken: Vec<Ipv4Net> = work.objects.nodes.values().filter_map(|n| cidr(n)).collect();
+    let told = work
+        .sent
+        .values()
+        .filter_map(|c| Some(c.network.as_ref()?.pod_cidr));
+    let unreadable = work.quarantine.values().flat_map(|q| &q.addresses);
+    taken.extend(told.chain(unreadable.filter_map(|text| text.parse().ok())));
     let length = all.prefix_len().max(24);
     all.subnets(length)
         .ok()?

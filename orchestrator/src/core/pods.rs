@@ -22,6 +22,17 @@ pub fn extras(pod: &Pod) -> PodExtras {
         .unwrap_or_default()
 }
 
+/// What is wrong with Gantry's own annotations: whoever takes an unreadable one for none gives away the pod's CPUs, or its sessions.
+pub fn unreadable_annotation(pod: &Pod) -> Option<String> {
+    let wrong = |key: &str, error: serde_json::Error| format!("annotation {key}: {error}");
+    let text = |key| meta::annotation(&pod.metadata, key);
+    let extras = text(labels::EXTRAS).and_then(|t| serde_json::from_str::<PodExtras>(t).err());
+    let drain = text(labels::DRAIN).and_then(|t| serde_json::from_str::<DrainState>(t).err());
+    extras
+        .map(|e| wrong(labels::EXTRAS, e))
+        .or(drain.map(|e| wrong(labels::DRAIN, e)))
+}
+
 /// How far its drain is, if it drains.
 pub fn drain(pod: &Pod) -> Option<DrainState> {
     let text = meta::annotation(&pod.metadata, labels::DRAIN)?;

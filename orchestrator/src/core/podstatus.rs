@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1 as k8s;
 
 use super::agents::Agent;
 use super::world::{Key, Work};
-use super::{containerstatus, meta, podevents, pods};
+use super::{containerstatus, meta, podevents, pods, quarantine};
 
 /// Copies reports into pods. A pod of a node that has not reported since this orchestrator started keeps its last known status.
 pub fn run(work: &mut Work<'_>) {
@@ -22,8 +22,10 @@ pub fn run(work: &mut Work<'_>) {
             }
             continue;
         };
-        if !work.objects.nodes.contains_key(&Key::new("", node)) && pods::is_stopping(&pod) && !is_held(&pod)
-        {
+        let node_key = Key::new("", node);
+        let node_is_gone =
+            !work.objects.nodes.contains_key(&node_key) && !quarantine::has(work, "Node", &node_key);
+        if node_is_gone && pods::is_stopping(&pod) && !is_held(&pod) {
             work.remove::<k8s::Pod>(&key);
             continue;
         }

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::births::{self, HeldBack};
 use super::world::{Key, Work};
-use super::{meta, pods};
+use super::{meta, pods, quarantine};
 
 /// One step of every ReplicaSet.
 pub fn run(work: &mut Work<'_>) {
@@ -35,7 +35,9 @@ fn alive(work: &Work<'_>, set: &ReplicaSet) -> Vec<Arc<Pod>> {
 fn fill(work: &mut Work<'_>, set: &ReplicaSet) -> Option<HeldBack> {
     let mut have = alive(work, set);
     let want = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0);
-    let missing = want.saturating_sub(have.len());
+    // One that cannot be read may run: nothing is made in its place.
+    let unreadable = quarantine::owned(work, "Pod", &set.metadata);
+    let missing = want.saturating_sub(have.len() + unreadable);
     let sample = pod(set, &Key::new(meta::namespace(&set.metadata), ""));
     let allowance = births::allowance(work, &set.metadata, &have, missing, &sample.unwrap_or_default());
     for number in 0..allowance.now {

@@ -8,11 +8,11 @@ use gantry_plan::{Outcome, Placement};
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::world::{Key, Work};
-use super::{meta, nodes, pods, snapshot};
+use super::{meta, nodes, pods, quarantine, snapshot};
 
 /// Plans, refuses a plan that breaks a rule, gives every newly placed pod its node and address.
 pub fn run(work: &mut Work<'_>) {
-    let snapshot = snapshot::take(&work.objects, work.agents, &work.plan);
+    let snapshot = snapshot::take(&work.objects, work.quarantine, work.agents, &work.plan);
     let outcome = gantry_plan::plan(&snapshot, &work.plan, work.settings.seed);
     let violations = gantry_plan::check(&snapshot, &work.plan, &outcome.plan);
     if !violations.is_empty() {
@@ -165,5 +165,6 @@ fn all_addresses(work: &Work<'_>) -> BTreeSet<Ipv4Addr> {
         .filter_map(|p| p.address);
     let reports = work.agents.iter().filter_map(|(_, a)| a.status.as_ref());
     let reported = reports.flat_map(|r| r.pods.values().filter_map(|p| p.address));
-    pods.chain(told).chain(reported).collect()
+    let unreadable = quarantine::addresses(work);
+    pods.chain(told).chain(reported).chain(unreadable).collect()
 }

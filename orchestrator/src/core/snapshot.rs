@@ -10,11 +10,12 @@ use gantry_plan::{
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::agents::Agents;
+use super::quarantine::{self, Quarantine};
 use super::world::Objects;
 use super::{meta, nodes, pods, resources};
 
 /// The snapshot of what is in the store and of what the agents report.
-pub fn take(objects: &Objects, agents: &Agents, plan: &Plan) -> Snapshot {
+pub fn take(objects: &Objects, quarantine: &Quarantine, agents: &Agents, plan: &Plan) -> Snapshot {
     let topologies = objects.topologies.values();
     let nodes = topologies.filter_map(|t| {
         let name = meta::name(&t.metadata);
@@ -27,9 +28,15 @@ pub fn take(objects: &Objects, agents: &Agents, plan: &Plan) -> Snapshot {
         let request = request(pod, plan.placements.get(&uid), agents);
         (uid, request)
     });
+    // A pod that cannot be read keeps what it has.
+    let unreadable = plan
+        .placements
+        .iter()
+        .filter(|(_, p)| quarantine::is_pod_of(quarantine, p));
+    let unreadable = unreadable.map(|(uid, placement)| (uid.clone(), as_it_is(placement)));
     Snapshot {
         nodes: nodes.collect(),
-        pods: pods.collect(),
+        pods: pods.chain(unreadable).collect(),
     }
 }
 
@@ -121,6 +128,21 @@ fn request(pod: &Pod, placement: Option<&Placement>, agents: &Agents) -> PodRequ
             .map(|key| AntiAffinity { key, required: false })
             .collect(),
         priority: spec.and_then(|s| s.priority).unwrap_or(0),
+    }
+}
+
+/// A request for exactly what a placement is.
+fn as_it_is(placement: &Placement) -> PodRequest {
+    PodRequest {
+        namespace: placement.namespace.clone(),
+        name: placement.name.clone(),
+        group: None,
+        containers: granted(placement),
+        numa: NumaPolicy::Prefer,
+        node_selector: BTreeMap::new(),
+        node_name: Some(placement.node.clone()),
+        anti_affinity: Vec::new(),
+        priority: 0,
     }
 }
 

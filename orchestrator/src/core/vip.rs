@@ -5,12 +5,21 @@ use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
+use super::quarantine;
 use super::service_condition::{self, Trouble};
 use super::world::Work;
 
 /// Gives addresses to Services that want one and have none.
 pub fn run(work: &mut Work<'_>) {
     let mut taken: BTreeSet<Ipv4Addr> = work.objects.services.values().filter_map(|s| of(s)).collect();
+    taken.extend(quarantine::addresses(work));
+    if !work.quarantine.is_empty() {
+        taken.extend(
+            work.sent
+                .values()
+                .flat_map(|c| c.services.values().map(|s| s.vip)),
+        );
+    }
     for key in work.keys::<Service>() {
         let Some(service) = work.get::<Service>(&key) else {
             continue;

@@ -15,6 +15,8 @@ use super::action::{Action, EventNote};
 use super::agents::Agents;
 use super::crowd::Crowds;
 use super::limits::Limits;
+use super::nf::Rendered;
+use super::quarantine::Quarantine;
 
 /// Namespace (empty for cluster-wide kinds) and name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -231,6 +233,10 @@ pub struct World {
     pub settings: Settings,
     /// How much one object may make the core do.
     pub limits: Limits,
+    /// Objects in the store that cannot be read.
+    pub quarantine: Quarantine,
+    /// What templates came to: the same whenever it is asked, so that it need be made only once.
+    pub rendered: Rendered,
 }
 
 impl World {
@@ -243,6 +249,8 @@ impl World {
             agents: Agents::default(),
             settings,
             limits: Limits::default(),
+            quarantine: Quarantine::new(),
+            rendered: Rendered::default(),
         }
     }
 }
@@ -297,6 +305,12 @@ pub struct Work<'a> {
     pub settings: &'a Settings,
     /// How much one object may make this pass do.
     pub limits: &'a Limits,
+    /// Objects that are there and cannot be read.
+    pub quarantine: &'a Quarantine,
+    /// What templates came to.
+    pub rendered: &'a Rendered,
+    /// Instructions that this pass has left for templates that are new.
+    pub fuel: u64,
     /// Pods by owner.
     pub crowds: Crowds,
     /// Milliseconds since the Unix epoch.
@@ -322,6 +336,9 @@ impl<'a> Work<'a> {
             agents: &world.agents,
             settings: &world.settings,
             limits: &world.limits,
+            quarantine: &world.quarantine,
+            rendered: &world.rendered,
+            fuel: world.limits.fuel_a_pass,
             crowds: Crowds::of(&world.objects),
             now_ms,
             events: Vec::new(),
@@ -343,10 +360,13 @@ impl<'a> Work<'a> {
         T::table_mut(&mut self.objects).get_mut(key).map(Arc::make_mut)
     }
 
-    /// Adds an object, with a uid and the time of its birth.
+    /// Adds an object, with a uid and the time of its birth; not in the place of one that cannot be read.
     pub fn create<T: Kinded>(&mut self, mut object: T) -> Key {
         super::meta::be_born(T::KIND, object.meta_mut(), self.now_ms);
         let key = Key::of(object.meta());
+        if super::quarantine::has(self, T::KIND, &key) {
+            return key;
+        }
         if T::KIND == "Pod" {
             self.crowds.join(object.meta());
         }

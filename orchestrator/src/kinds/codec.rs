@@ -49,7 +49,10 @@ fn push(out: &mut Vec<u8>, first: &mut bool, key: &str, value: &Value) {
 /// The wire form: the stored bytes with the resourceVersion in its place.
 pub fn splice(value: &[u8], revision: Revision, out: &mut BytesMut) {
     let Some(rest) = value.strip_prefix(HEAD) else {
-        return out.extend_from_slice(value);
+        // Nothing that `encode` wrote: it must not spoil the list that it stands in.
+        let object =
+            serde_json::from_slice::<Value>(value).unwrap_or_else(|_| serde_json::json!({"metadata": {}}));
+        return out.extend_from_slice(object.to_string().as_bytes());
     };
     out.extend_from_slice(HEAD);
     out.extend_from_slice(format!("\"resourceVersion\":\"{revision}\"").as_bytes());

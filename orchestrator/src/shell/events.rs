@@ -15,8 +15,10 @@ use crate::store::{Compare, Range, Revision, Store, StoreError, Txn};
 
 /// How long an Event is kept (Kubernetes' default).
 const KEPT_MS: u64 = 3_600_000;
+/// How many of a namespace are kept: the newest. Whoever writes a hundred thousand pushes out only his own.
+const KEPT_IN_NAMESPACE: usize = 5_000;
 /// How often old ones are looked for.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// Old Events that are removed in one transaction: others' writes wait no longer than for these.
 const AT_ONCE: usize = 256;
 /// An object's different messages of one reason, after which they are combined in one Event.
@@ -166,18 +168,21 @@ pub(super) async fn expire(store: Arc<dyn Store>, now_ms: fn() -> u64, stop: Can
 }
 
 async fn expire_once(store: &dyn Store, now_ms: u64) -> Result<(), StoreError> {
-    let old: Vec<(String, Revision)> = all(store)
-        .await?
-        .into_iter()
-        .filter(|(event, _, _)| {
-            let at = event
-                .last_timestamp
-                .as_ref()
-                .or(event.metadata.creation_timestamp.as_ref());
-            at.is_some_and(|at| meta::millis(at) + KEPT_MS < now_ms)
-        })
-        .map(|(_, key, revision)| (key, revision))
-        .collect();
+    let mut by_namespace: BTreeMap<String, Vec<(Event, String, Revision)>> = BTreeMap::new();
+    for event in all(store).await? {
+        let namespace = event.0.metadata.namespace.clone().unwrap_or_default();
+        by_namespace.entry(namespace).or_default().push(event);
+    }
+    let mut old = Vec::new();
+    for mut events in by_namespace.into_values() {
+        events.sort_by_key(|(_, _, revision)| *revision);
+        let surplus = events.len().saturating_sub(KEPT_IN_NAMESPACE);
+        let gone = events
+            .into_iter()
+            .enumerate()
+            .filter(|(index, (event, _, _))| *index < surplus || is_old(event, now_ms));
+        old.extend(gone.map(|(_, (_, key, revision))| (key, revision)));
+    }
     for chunk in old.chunks(AT_ONCE) {
         let mut txn = Txn::default();
         for (key, revision) in chunk {
@@ -190,6 +195,14 @@ async fn expire_once(store: &dyn Store, now_ms: u64) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+fn is_old(event: &Event, now_ms: u64) -> bool {
+    let at = event
+        .last_timestamp
+        .as_ref()
+        .or(event.metadata.creation_timestamp.as_ref());
+    at.is_some_and(|at| meta::millis(at) + KEPT_MS < now_ms)
 }
 
 #[cfg(test)]
@@ -259,5 +272,28 @@ mod tests {
         assert_eq!(store.revision(), before, "not old yet");
         expire_once(&store, 2_000 + KEPT_MS).await.unwrap();
         assert!(all(&store).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_namespace_keeps_its_newest() {
+        let store = LocalStore::in_memory(Limits::default()).unwrap();
+        let recorder = Recorder::default();
+        let kind = kinds::named("Event").unwrap();
+        for (namespace, count) in [("quiet", 1), ("flood", KEPT_IN_NAMESPACE), ("flood", 700)] {
+            let mut txn = Txn::default();
+            for i in 0..count {
+                let mut note = note("full");
+                note.uid = format!("{count} {i}");
+                note.key = Key::new(namespace, &format!("{count}-{i}"));
+                let (key, value, _) = recorder.event(&note, 1_000);
+                txn = txn.put(&kind.key(&key.namespace, &key.name), kinds::codec::encode(&value));
+            }
+            store.txn(txn).await.unwrap();
+        }
+        expire_once(&store, 2_000).await.unwrap();
+        let left = all(&store).await.unwrap();
+        let names = left.iter().filter_map(|(e, _, _)| e.metadata.name.as_deref());
+        assert_eq!(names.filter(|n| n.starts_with("700-")).count(), 700);
+        assert_eq!(left.len(), KEPT_IN_NAMESPACE + 1);
     }
 }

@@ -8,6 +8,7 @@ mod events;
 mod keys;
 mod pass;
 mod planning;
+mod said;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -33,20 +34,11 @@ pub enum ShellError {
     /// The store failed.
     #[error("read the orchestrator's state from the store")]
     Store(#[from] StoreError),
-    /// The store holds something unreadable where the plan or a configuration should be.
-    #[error("{key} in the store is not readable")]
-    Corrupt {
-        /// Where.
-        key: String,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// An object in the store does not fit its kind: another version of Gantry wrote it.
+    /// The store holds something unreadable where the plan should be: without it nobody knows whose CPUs are whose.
     #[error(
-        "{key} in the store is not readable by this version of Gantry: start the version that wrote it (pods run on meanwhile)"
+        "{key} in the store is not readable: start the version of Gantry that wrote it, or restore a backup (pods run on meanwhile)"
     )]
-    Unreadable {
+    Corrupt {
         /// Where.
         key: String,
         /// Why.
@@ -74,6 +66,7 @@ pub struct Shell {
     watch: Box<dyn Watch>,
     world: Shared,
     recorder: events::Recorder,
+    said: said::Said,
 }
 
 impl Shell {
@@ -86,7 +79,8 @@ impl Shell {
     ) -> Result<Self, ShellError> {
         let mut world = World::new(settings);
         let (cache, watch) = Cache::open(&*store, &mut world).await?;
-        for (node, config) in &world.configs {
+        // One without a network is only a number: see `cache::lost_config`.
+        for (node, config) in world.configs.iter().filter(|(_, c)| c.network.is_some()) {
             link.send_config(node, (**config).clone());
         }
         let recorder = events::Recorder::open(&*store).await?;
@@ -98,6 +92,7 @@ impl Shell {
             cache,
             watch,
             world: Shared(Arc::new(Mutex::new(world))),
+            said: said::Said::default(),
         })
     }
 
@@ -108,17 +103,28 @@ impl Shell {
 
     /// Runs until `stop`.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), ShellError> {
+        // Beside the loop: however many Events there are, nothing waits for them.
+        let with_us = stop.child_token();
+        let expiry = tokio::spawn(events::expire(self.store.clone(), now_ms, with_us.clone()));
+        let end = self.decide(stop).await;
+        with_us.cancel();
+        if let Err(error) = expiry.await {
+            tracing::error!(%error, "the removal of old events failed");
+        }
+        end
+    }
+
+    async fn decide(&mut self, stop: CancellationToken) -> Result<(), ShellError> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        tokio::spawn(events::expire(self.store.clone(), now_ms, stop.clone()));
         loop {
             // All arms are cancel-safe: a receiver and a store's watch lose nothing, a tick is only a tick.
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                _ = tick.tick() => {},
+                _ = tick.tick() => {}
                 Some(event) = self.link_events.recv() => self.link_event(event),
                 batch = self.watch.next() => match batch {
-                    Ok(batch) => if !self.cache.apply(&batch.events, &mut self.world.lock())? { continue },
+                    Ok(batch) => if !self.cache.apply(&batch.events, &mut self.world.lock()) { continue },
                     Err(StoreError::Compacted { .. }) => self.reload().await?,
                     Err(error) => return Err(error.into()),
                 },
@@ -134,8 +140,8 @@ impl Shell {
     async fn settle(&mut self, stop: &CancellationToken) {
         for passes in 1.. {
             let (store, link) = (&*self.store, &self.link);
-            let (cache, recorder) = (&mut self.cache, &mut self.recorder);
-            let again = pass::run(store, link, cache, &self.world, recorder, now_ms()).await;
+            let (cache, recorder, said) = (&mut self.cache, &mut self.recorder, &mut self.said);
+            let again = pass::run(store, link, cache, &self.world, recorder, said, now_ms()).await;
             if !again || stop.is_cancelled() {
                 return;
             }
@@ -152,6 +158,7 @@ impl Shell {
             let world = self.world.lock();
             let mut fresh = World::new(world.settings.clone());
             fresh.agents = world.agents.clone();
+            fresh.limits = world.limits;
             fresh
         };
         (self.cache, self.watch) = Cache::open(&*self.store, &mut fresh).await?;

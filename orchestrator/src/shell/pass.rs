@@ -1,5 +1,6 @@
 //! One pass: ask the core, write in one transaction, then send.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use gantry_nodeagent_api::NodeConfig;
@@ -7,6 +8,7 @@ use serde::Serialize;
 
 use super::cache::Cache;
 use super::events::{Recorder, Told};
+use super::said::Said;
 use super::{Shared, keys};
 use crate::core::{Action, Key, Object, World, reconcile};
 use crate::kinds::SERVICE_ADDRESS;
@@ -32,12 +34,23 @@ pub(super) async fn run(
     cache: &mut Cache,
     world: &Shared,
     recorder: &mut Recorder,
+    said: &mut Said,
     now_ms: u64,
 ) -> bool {
     let batch = {
         let world = world.lock();
-        let actions = reconcile(&world, now_ms);
-        Batch::of(actions, &world, cache, recorder, now_ms)
+        // A panic is a defect; the loop outlives it: nothing was changed, and the next change may be without.
+        let decided = catch_unwind(AssertUnwindSafe(|| reconcile(&world, now_ms)));
+        let Ok(actions) = decided else {
+            said.panicked();
+            return false;
+        };
+        let refused = actions.iter().find_map(|a| match a {
+            Action::RefusePlan(violations) => Some(violations.as_slice()),
+            _ => None,
+        });
+        said.refused(refused.unwrap_or_default());
+        Batch::of(actions, &world, cache, recorder, said, now_ms)
     };
     let wrote = !batch.written.is_empty();
     if wrote {
@@ -86,7 +99,14 @@ pub(super) async fn run(
 }
 
 impl Batch {
-    fn of(actions: Vec<Action>, world: &World, cache: &Cache, recorder: &Recorder, now_ms: u64) -> Self {
+    fn of(
+        actions: Vec<Action>,
+        world: &World,
+        cache: &Cache,
+        recorder: &Recorder,
+        said: &mut Said,
+        now_ms: u64,
+    ) -> Self {
         let mut batch = Self::default();
         for action in actions {
             match action {
@@ -96,12 +116,12 @@ impl Batch {
                 }
                 Action::Create(object) => {
                     batch.guard_address(&object, cache);
-                    batch.put(&object, Compare::Absent);
+                    batch.put(&object, Compare::Absent, said);
                 }
                 Action::Update(object) | Action::UpdateStatus(object) => {
                     batch.guard_address(&object, cache);
                     let version = revision(object.meta().resource_version.as_deref());
-                    batch.put(&object, Compare::At(version));
+                    batch.put(&object, Compare::At(version), said);
                 }
                 Action::Delete {
                     kind,
@@ -124,13 +144,8 @@ impl Batch {
                     batch.delete_own(format!("{}{node}", keys::CONFIGS), cache);
                     batch.forgotten.push(node);
                 }
-                Action::RefusePlan(violations) => {
-                    let violations: Vec<String> = violations.iter().map(ToString::to_string).collect();
-                    tracing::error!(
-                        violations = violations.join("; "),
-                        "the planner's answer breaks its own rules and is refused"
-                    );
-                }
+                // Said when that is new.
+                Action::RefusePlan(_) => {}
                 Action::EmitEvent(note) => {
                     let (key, value, told) = recorder.event(&note, now_ms);
                     if let Some(store_key) = keys::object("Event", &key)
@@ -145,9 +160,9 @@ impl Batch {
         batch
     }
 
-    fn put(&mut self, object: &Object, compare: Compare) {
-        let key = Key::of(object.meta());
-        let Some(store_key) = keys::object(object.kind(), &key) else {
+    /// One that has no JSON form is left out, and only that: the next pass sees it as it was.
+    fn put(&mut self, object: &Object, compare: Compare, said: &mut Said) {
+        let Some(store_key) = keys::object(object.kind(), &Key::of(object.meta())) else {
             return;
         };
         match object.to_value() {
@@ -155,7 +170,7 @@ impl Batch {
                 typed(object.kind(), &mut value);
                 self.write(store_key, compare, crate::kinds::codec::encode(&value));
             }
-            Err(error) => tracing::error!(%key, %error, "an object has no JSON form"),
+            Err(error) => said.unwritable(&store_key, &error),
         }
     }
 
@@ -243,8 +258,8 @@ mod tests {
         let (mut cache, mut watch) = Cache::open(&*store, &mut world).await.unwrap();
         let world = Shared(Arc::new(Mutex::new(world)));
         let (link, _events) = LinkHandle::new("c");
-        let mut recorder = Recorder::default();
-        while run(&*store, &link, &mut cache, &world, &mut recorder, 0).await {}
+        let (mut recorder, mut said) = (Recorder::default(), Said::default());
+        while run(&*store, &link, &mut cache, &world, &mut recorder, &mut said, 0).await {}
         // One Service for the core to give an address, which it knows of, and then one of the API, which it does not.
         let services = named("Service").unwrap();
         let bare =
@@ -254,9 +269,7 @@ mod tests {
             .put(&key, codec::encode(&bare), Compare::Absent)
             .await
             .unwrap();
-        cache
-            .apply(&watch.next().await.unwrap().events, &mut world.lock())
-            .unwrap();
+        cache.apply(&watch.next().await.unwrap().events, &mut world.lock());
         let api = Objects::new(store.clone(), range);
         let input = json!({"metadata": {"name": "other"}, "spec": {"ports": [{"port": 1}]}});
         let other = api
@@ -265,15 +278,13 @@ mod tests {
             .unwrap()
             .object;
         assert!(
-            !run(&*store, &link, &mut cache, &world, &mut recorder, 1).await,
+            !run(&*store, &link, &mut cache, &world, &mut recorder, &mut said, 1).await,
             "it must look again first"
         );
         let bare = api.get(services, "default", "bare").await.unwrap();
         assert!(bare["spec"]["clusterIP"].is_null());
-        cache
-            .apply(&watch.next().await.unwrap().events, &mut world.lock())
-            .unwrap();
-        assert!(run(&*store, &link, &mut cache, &world, &mut recorder, 2).await);
+        cache.apply(&watch.next().await.unwrap().events, &mut world.lock());
+        assert!(run(&*store, &link, &mut cache, &world, &mut recorder, &mut said, 2).await);
         let bare = api.get(services, "default", "bare").await.unwrap();
         let addresses = [&bare, &other].map(|s| s["spec"]["clusterIP"].as_str().unwrap());
         assert_eq!(HashSet::from(addresses).len(), 2);

@@ -4,8 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gantry_nodeagent_api::NodeConfig;
-use gantry_orchestrator::core::{Action, Agents, Key, Object, Objects, Settings, World, reconcile};
+use gantry_orchestrator::core::{
+    Action, Agents, Key, Limits, Object, Objects, Quarantine, Settings, Unreadable, World, reconcile,
+};
 use gantry_plan::Plan;
+
+/// So many pods of a flood wait at most: small, since every pass looks at them.
+pub(crate) const FLOOD_PODS: usize = 4;
 
 /// The store: what an acknowledged write left.
 #[derive(Clone, Default)]
@@ -13,6 +18,8 @@ pub(crate) struct Store {
     pub objects: Objects,
     pub plan: Plan,
     pub configs: BTreeMap<String, Arc<NodeConfig>>,
+    /// Objects whose bytes are damaged, as they were before.
+    pub damaged: BTreeMap<(&'static str, Key), Object>,
     revision: u64,
 }
 
@@ -23,7 +30,34 @@ impl Store {
         let mut meta = object.meta().clone();
         meta.resource_version = Some(self.revision.to_string());
         object.set_meta(meta);
+        // What is written anew can be read.
+        self.damaged.remove(&(object.kind(), Key::of(object.meta())));
         self.objects.put(object);
+    }
+
+    /// Nobody can read it any more.
+    pub fn damage(&mut self, object: Object) {
+        let key = Key::of(object.meta());
+        self.objects.remove(object.kind(), &key);
+        self.damaged.insert((object.kind(), key), object);
+    }
+
+    /// All that was damaged is as it was.
+    pub fn mend(&mut self) {
+        for (_, object) in std::mem::take(&mut self.damaged) {
+            self.objects.put(object);
+        }
+    }
+
+    /// What the orchestrator makes of what is damaged.
+    pub fn quarantine(&self) -> Quarantine {
+        let unreadable = |object: &Object| {
+            let value = object.to_value().unwrap_or_default();
+            Unreadable::of(&value, "damaged".to_owned())
+        };
+        let all = self.damaged.iter();
+        all.map(|(key, object)| (key.clone(), unreadable(object)))
+            .collect()
     }
 
     fn version(&self, kind: &str, key: &Key) -> Option<String> {
@@ -36,7 +70,11 @@ impl Store {
     fn accepts(&self, action: &Action) -> bool {
         match action {
             Action::CommitPlan { parent, .. } => self.plan.id == *parent,
-            Action::Create(object) => self.version(object.kind(), &Key::of(object.meta())).is_none(),
+            Action::Create(object) => {
+                let key = Key::of(object.meta());
+                let is_there = self.damaged.contains_key(&(object.kind(), key.clone()));
+                !is_there && self.version(object.kind(), &key).is_none()
+            }
             Action::Update(object) | Action::UpdateStatus(object) => {
                 let wanted = object.meta().resource_version.clone().unwrap_or_default();
                 self.version(object.kind(), &Key::of(object.meta())) == Some(wanted)
@@ -84,6 +122,8 @@ pub(crate) struct Pass {
     pub actions: Vec<Action>,
     /// What the agents had said by then.
     pub agents: Agents,
+    /// What could not be read by then.
+    pub quarantine: Quarantine,
 }
 
 /// The orchestrator's process.
@@ -98,6 +138,10 @@ pub(crate) struct Orchestrator {
     pub pass: Option<Pass>,
     /// Something happened since the last pass.
     pub dirty: bool,
+    /// How much one owner may ask for.
+    pub limits: Limits,
+    /// It takes what cannot be read for missing.
+    pub forgets_unreadable: bool,
     settings: Settings,
 }
 
@@ -117,6 +161,12 @@ impl Orchestrator {
             agents: Agents::default(),
             pass: None,
             dirty: false,
+            limits: Limits {
+                pods_a_pass: FLOOD_PODS / 2,
+                waiting_of_owner: FLOOD_PODS,
+                ..Limits::default()
+            },
+            forgets_unreadable: false,
             settings,
         }
     }
@@ -129,12 +179,18 @@ impl Orchestrator {
         world.plan = store.plan.clone();
         world.configs = store.configs.clone();
         world.agents = std::mem::take(&mut self.agents);
+        world.limits = self.limits;
+        let quarantine = store.quarantine();
+        if !self.forgets_unreadable {
+            world.quarantine.clone_from(&quarantine);
+        }
         let actions = reconcile(&world, now_ms);
         self.agents = world.agents;
         let any = !actions.is_empty();
         self.pass = any.then(|| Pass {
             actions,
             agents: self.agents.clone(),
+            quarantine,
         });
         any
     }

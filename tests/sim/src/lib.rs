@@ -2,6 +2,7 @@
 //! scheduler with faults. After every step oracles look at everything. A seed is a history: the same seed replays it exactly.
 
 mod control;
+mod damage;
 mod host;
 mod node;
 mod oracle;
@@ -76,6 +77,10 @@ pub enum Oracle {
     Converges,
     /// When faults stop, every operation comes to an end.
     OperationsEnd,
+    /// Nothing of an object that cannot be read is stopped.
+    Untouched,
+    /// An owner gets no more pods than may wait, whatever it asks for.
+    Bounded,
 }
 
 impl std::fmt::Display for Oracle {
@@ -90,6 +95,8 @@ impl std::fmt::Display for Oracle {
             Self::Receipts => "`receipts tell what was lost`",
             Self::Converges => "`everything converges`",
             Self::OperationsEnd => "`operations end`",
+            Self::Untouched => "`what cannot be read is left as it is`",
+            Self::Bounded => "`a flood has a bound`",
         })
     }
 }

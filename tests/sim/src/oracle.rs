@@ -11,8 +11,9 @@ use gantry_orchestrator::core::{Action, Agents, meta, snapshot};
 use gantry_plan::Plan;
 
 use crate::Oracle;
-use crate::control::Store;
+use crate::control::{FLOOD_PODS, Store};
 use crate::node::Node;
+use crate::users::FLOOD;
 
 /// What an oracle saw.
 pub(crate) type Verdict = Result<(), (Oracle, String)>;
@@ -38,7 +39,7 @@ impl Memory {
                         );
                         return Err((Oracle::PlanLineage, what));
                     }
-                    let seen = snapshot(&store.objects, agents, before);
+                    let seen = snapshot(&store.objects, &store.quarantine(), agents, before);
                     let violations = gantry_plan::check(&seen, before, plan);
                     if let Some(first) = violations.first() {
                         return Err((Oracle::PlanIsValid, format!("plan {}: {first}", plan.id)));
@@ -108,6 +109,21 @@ impl Memory {
     }
 }
 
+/// Of the flood no more pods exist than may wait.
+pub(crate) fn bounded(store: &Store) -> Verdict {
+    let pods = store
+        .objects
+        .pods
+        .keys()
+        .filter(|key| key.namespace == FLOOD)
+        .count();
+    if pods <= FLOOD_PODS {
+        return Ok(());
+    }
+    let what = format!("the flood has {pods} pods, and {FLOOD_PODS} may wait");
+    Err((Oracle::Bounded, what))
+}
+
 /// Everything is as asked and nothing is left over; in words what is not.
 pub(crate) fn at_rest(store: &Store, nodes: &[Node], agents: &Agents) -> Verdict {
     let wrong = |what: String| Err((Oracle::Converges, what));
@@ -131,12 +147,19 @@ pub(crate) fn at_rest(store: &Store, nodes: &[Node], agents: &Agents) -> Verdict
             return wrong(format!("{key} is not gone, or not looked at"));
         }
     }
-    for pod in store.objects.pods.values() {
+    let others = || {
+        store
+            .objects
+            .pods
+            .values()
+            .filter(|p| meta::namespace(&p.metadata) != FLOOD)
+    };
+    for pod in others() {
         if !store.plan.placements.contains_key(meta::uid(&pod.metadata)) {
             return wrong(format!("pod {} has no place", meta::name(&pod.metadata)));
         }
     }
-    if store.plan.placements.len() != store.objects.pods.len() {
+    if store.plan.placements.len() != others().count() {
         return wrong("the plan has a place for a pod that is gone".to_owned());
     }
     for node in nodes {

@@ -33,6 +33,10 @@ pub enum Sabotage {
     ReceiptsForget,
     /// The planner's answers break its own rules.
     PlansAreRefused,
+    /// An object that cannot be read is taken for missing.
+    ForgetsUnreadable,
+    /// An owner gets more pods than may wait.
+    FloodsPass,
 }
 
 impl Sabotage {

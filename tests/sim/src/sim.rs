@@ -31,6 +31,9 @@ const EPOCH_MS: u64 = 1_000_000;
 /// No report that is older than this is still on its way: longer than the latest delivery.
 const REPORTED_MS: u64 = 4_000;
 
+/// So many histories in a hundred have a flood.
+const FLOODS: u64 = 25;
+
 /// Lines of history in a failure.
 const HISTORY_LINES: usize = 60;
 
@@ -82,12 +85,21 @@ impl Sim {
             history: tells.then(VecDeque::new),
         };
         users::publish(&mut sim.store);
+        // In some histories only: every pass looks at all pods.
+        if sim.rng.percent(FLOODS) {
+            users::flood(&mut sim.store);
+        }
+        sim.orchestrator.forgets_unreadable = sabotage == Some(Sabotage::ForgetsUnreadable);
+        if sabotage == Some(Sabotage::FloodsPass) {
+            sim.orchestrator.limits.waiting_of_owner *= 5;
+        }
         for node in 0..sim.nodes.len() {
             sim.after(0, 500, Happening::AgentStarts { node });
         }
         sim.after(0, 0, Happening::Tick);
         sim.after(500, 500, Happening::User);
         sim.after(3000, 9000, Happening::Fault);
+        sim.after(5000, 15_000, Happening::Damage);
         sim.after(500, 500, Happening::Calls);
         sim.after(CHAOS_MS, CHAOS_MS, Happening::Heal);
         sim
@@ -288,6 +300,7 @@ impl Sim {
             Happening::AgentStarts { node } => self.start_agent(node),
             Happening::OrchestratorStarts => self.start_orchestrator(),
             Happening::Dial { node } => self.dial(node),
+            Happening::Damage => self.damage(),
             Happening::User => {
                 if !self.healed {
                     users::act(&mut self.store, &mut self.rng, self.now_ms);
@@ -308,8 +321,11 @@ impl Sim {
                     self.after(200, 1000, Happening::Calls);
                 }
             }
+            // A pass on its way was thought out over what could be read then.
+            Happening::Heal if self.orchestrator.pass.is_some() => self.after(1, 20, Happening::Heal),
             Happening::Heal => {
                 self.healed = true;
+                self.store.mend();
                 users::calm_down(&mut self.store);
                 self.wake_orchestrator();
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use gantry_api::{NetworkFunction, NetworkService, NfPackage, NfPackageSpec, ObjectMeta};
 use gantry_catalog::{Cpu, MilliCpu, Quantity, ResourceOverride, Smt};
 use gantry_orchestrator::core::{Key, Object, meta};
+use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::{Value, json};
 
 use crate::control::Store;
@@ -12,6 +13,8 @@ use crate::rng::Rng;
 
 const VERSIONS: [&str; 2] = ["1.0.0", "1.1.0"];
 const NAMESPACE: &str = "default";
+/// Namespace of somebody who asks for far too much, all the time; sorted before the others'.
+pub(crate) const FLOOD: &str = "a-flood";
 
 fn package(name: &str, version: &str, extra: Value) -> Object {
     let mut spec = json!({
@@ -56,6 +59,19 @@ pub(crate) fn publish(store: &mut Store) {
             "templates": {"main.cfg": "limit={{ values.limit }}\n"}}),
         ));
     }
+}
+
+/// A Deployment of two million pods that fit nowhere.
+pub(crate) fn flood(store: &mut Store) {
+    let labels = json!({"app": "huge"});
+    let resources = json!({"requests": {"cpu": "1000"}});
+    let template = json!({"metadata": {"labels": labels},
+        "spec": {"containers": [{"name": "c", "image": "tool:1", "resources": resources}]}});
+    let spec = json!({"replicas": 2_000_000, "selector": {"matchLabels": labels}, "template": template});
+    let value = json!({"metadata": {"name": "huge", "namespace": FLOOD}, "spec": spec});
+    let mut deployment: Deployment = serde_json::from_value(value).expect("a valid deployment");
+    meta::be_born("Deployment", &mut deployment.metadata, 0);
+    store.put(Object::Deployment(Arc::new(deployment)));
 }
 
 /// One random wish.

@@ -90,3 +90,13 @@ fn an_operation_that_ends_before_it_is_done_is_caught() {
 fn a_receipt_that_forgets_a_loss_is_caught() {
     is_caught(Sabotage::ReceiptsForget, Oracle::Receipts);
 }
+
+#[test]
+fn what_cannot_be_read_and_is_taken_for_missing_is_caught() {
+    is_caught(Sabotage::ForgetsUnreadable, Oracle::Untouched);
+}
+
+#[test]
+fn a_flood_without_bound_is_caught() {
+    is_caught(Sabotage::FloodsPass, Oracle::Bounded);
+}

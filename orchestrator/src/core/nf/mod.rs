@@ -1,6 +1,7 @@
 //! NetworkFunction -> Service, ConfigMap of the revision, Pods: made, scaled, resized, upgraded, taken down.
 
 mod render;
+mod rendered;
 mod scale;
 mod status;
 mod template;
@@ -15,6 +16,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::world::{Key, Work};
 use super::{meta, operation, pods, vip};
+pub use rendered::Rendered;
+use rendered::Unmade;
 pub use status::run as status;
 pub use undeploy::UNDEPLOY;
 
@@ -54,11 +57,17 @@ pub fn run(work: &mut Work<'_>) {
                 scale::run(work, &blueprint);
                 drop_old_config_maps(work, &blueprint);
             }
-            Err(problem) => {
+            Err(Unmade::Problem(problem)) => {
                 work.problems.insert(key.clone(), problem);
             }
+            Err(Unmade::Flaw(flaw)) => {
+                work.problems.insert(key.clone(), flaw.message.clone());
+                work.flaws.insert(key.clone(), flaw);
+            }
+            Err(Unmade::Later) => {}
         }
     }
+    work.rendered.forget_all_but(&work.objects.functions);
 }
 
 /// Name of the package object of a function.

@@ -4,29 +4,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gantry_api::{NetworkFunction, NfPackage};
-use gantry_catalog::template;
 use k8s_openapi::api::core::v1::Service;
-use minijinja::context;
-use minijinja::value::Serde;
-use serde::Serialize;
-use serde_json::Value;
 
 use super::super::world::{Key, Work};
-use super::super::{meta, vip};
+use super::super::{quarantine, vip};
+use super::rendered::{self, Inputs, Peer, Unmade};
 use super::{Blueprint, package_key};
 
-#[derive(Serialize)]
-struct Peer {
-    name: String,
-    vip: String,
-    port: u16,
-}
-
 /// All that the pods of a function are made from, or in words what is missing.
-pub(super) fn blueprint(work: &Work<'_>, function: Arc<NetworkFunction>) -> Result<Blueprint, String> {
+pub(super) fn blueprint(work: &mut Work<'_>, function: Arc<NetworkFunction>) -> Result<Blueprint, Unmade> {
     let key = Key::of(&function.metadata);
     if let Some(problem) = work.problems.get(&key) {
-        return Err(problem.clone());
+        return Err(problem.clone().into());
+    }
+    if quarantine::has(work, "Service", &key) {
+        return Err(format!(
+            "its Service `{}` cannot be read: all stays as it is until that is written anew or deleted",
+            key.name
+        )
+        .into());
     }
     let spec = &function.spec;
     let package = work.get::<NfPackage>(&package_key(&function)).ok_or_else(|| {
@@ -41,31 +37,30 @@ pub(super) fn blueprint(work: &Work<'_>, function: Arc<NetworkFunction>) -> Resu
         .map(ToString::to_string)
         .collect();
     if !problems.is_empty() {
-        return Err(problems.join("; "));
+        return Err(problems.join("; ").into());
     }
     let own_vip = match work.get::<Service>(&key) {
         Some(service) => vip::of(&service)
             .map(|v| v.to_string())
-            .ok_or("its Service has no address yet")?,
+            .ok_or_else(|| "its Service has no address yet".to_owned())?,
         None => String::new(),
     };
     let peers = peers(work, &key.namespace, &function, &package)?;
     let mut values = package.spec.values.clone();
     values.extend(spec.values.clone());
-    let files = render(&package, &key, &own_vip, &values, &peers)?;
-    let revision = meta::hash(&[
-        &spec.package,
-        &spec.version,
-        &json(&values),
-        &json(&peers),
-        &json(&files),
-    ])[..10]
-        .to_owned();
+    let inputs = Inputs {
+        package,
+        named: (spec.package.clone(), spec.version.clone()),
+        vip: own_vip,
+        values,
+        peers,
+    };
+    let made = rendered::make(work, &key, &inputs)?;
     Ok(Blueprint {
         function,
-        package,
-        revision,
-        files,
+        package: inputs.package,
+        revision: made.revision.clone(),
+        files: made.files.clone(),
     })
 }
 
@@ -112,50 +107,7 @@ fn peers(
     Ok(peers)
 }
 
-fn render(
-    package: &NfPackage,
-    key: &Key,
-    vip: &str,
-    values: &BTreeMap<String, Value>,
-    peers: &BTreeMap<String, Peer>,
-) -> Result<BTreeMap<String, String>, String> {
-    let environment = package.spec.syntax().environment();
-    let own = context! { name => key.name.as_str(), namespace => key.namespace.as_str(), vip => vip };
-    let context = BTreeMap::from([
-        ("values", minijinja::Value::from(Serde(values))),
-        ("peers", minijinja::Value::from(Serde(peers))),
-        ("self", own),
-    ]);
-    let mut files = BTreeMap::new();
-    for file in &package.spec.config {
-        let text = package.spec.templates.get(&file.template).ok_or_else(|| {
-            format!(
-                "package {} has no template `{}`",
-                package.spec.package, file.template
-            )
-        })?;
-        if let Some(clash) = template::clash(package.spec.syntax(), &file.template, text) {
-            return Err(format!("package {}: {clash}", package.spec.package));
-        }
-        let rendered = environment.render_named_str(&file.template, text, &context);
-        files.insert(
-            file_key(&file.path),
-            rendered.map_err(|e| {
-                format!(
-                    "template `{}` of package {}: {e:#}",
-                    file.template, package.spec.package
-                )
-            })?,
-        );
-    }
-    Ok(files)
-}
-
 /// The key of a file in the ConfigMap: its path without slashes.
 pub(super) fn file_key(path: &str) -> String {
     path.trim_start_matches('/').replace('/', "-")
-}
-
-fn json(data: &impl Serialize) -> String {
-    serde_json::to_string(data).expect("plain data with string keys has a JSON form")
 }

@@ -8,7 +8,7 @@ use gantry_catalog::{ResizeClass, UpgradeStrategy};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::super::world::{Flaw, Key, Work};
-use super::super::{births, meta, pods};
+use super::super::{births, meta, pods, quarantine};
 use super::{Blueprint, is_sized_as_asked, template};
 
 /// The pods of a function by what they are good for.
@@ -29,7 +29,9 @@ pub(super) fn run(work: &mut Work<'_>, blueprint: &Blueprint) {
     let wanted = template::pod(blueprint, String::new());
     resize_in_place(work, blueprint, &wanted);
     let crew = muster(work, blueprint);
-    let want = blueprint.function.spec.replicas as usize;
+    // One that cannot be read may run: nothing is made in its place.
+    let unreadable = quarantine::owned(work, "Pod", &blueprint.function.metadata);
+    let want = (blueprint.function.spec.replicas as usize).saturating_sub(unreadable);
     let total = crew.current.len() + crew.outdated.len();
     if crew.outdated.is_empty() {
         if total < want {

@@ -6,7 +6,7 @@ use gantry_api::NetworkFunction;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 
 use super::super::world::{Key, Work};
-use super::super::{meta, pods};
+use super::super::{meta, pods, quarantine};
 use super::FINALIZER;
 
 /// Annotation on a function: `drain` lets its sessions end before its pods stop; anything else stops them at once.
@@ -35,7 +35,7 @@ pub(super) fn run(work: &mut Work<'_>, key: &Key) {
             pods::begin_drain(pod, agents, now_ms);
         }
     }
-    if !instances.is_empty() {
+    if !instances.is_empty() || quarantine::owned(work, "Pod", &function.metadata) > 0 {
         return;
     }
     let ours = |m: &gantry_api::ObjectMeta| meta::controller_uid(m) == function.metadata.uid.as_deref();

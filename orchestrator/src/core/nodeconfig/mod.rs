@@ -22,7 +22,7 @@ use gantry_nodeagent_api::{Generation, NodeConfig, NodeNetwork, PodConfig, Servi
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::world::{Key, Work};
-use super::{meta, nodes, pods};
+use super::{meta, nodes, pods, quarantine};
 
 /// A configuration that an agent has not accepted is sent again after this long.
 pub const RESEND_AFTER_MS: u64 = 2_000;
@@ -45,7 +45,7 @@ pub fn run(work: &mut Work<'_>) {
         let Some(shared_cpus) = work.plan.shared_pools.get(&key.name).cloned() else {
             continue;
         };
-        let content = NodeConfig {
+        let mut content = NodeConfig {
             generation: Generation(0),
             pods: pods_on(work, &key.name, &network),
             network: Some(network),
@@ -55,6 +55,7 @@ pub fn run(work: &mut Work<'_>) {
             dns: names.addresses.clone(),
             srv: names.srv.clone(),
         };
+        quarantine::keep(work, &key.name, &mut content);
         advance(work, &key.name, content);
     }
     admission::tell(work, troubles);
@@ -151,6 +152,10 @@ fn advance(work: &mut Work<'_>, node: &str, mut content: NodeConfig) {
 /// The configurations to write and send: new ones, and those that a connected agent has not accepted.
 pub fn to_send(work: &Work<'_>) -> Vec<(String, Arc<NodeConfig>)> {
     let due = |node: &str, config: &NodeConfig| {
+        // Only a number: what the node was told could not be read. Nobody is told that it is nothing.
+        if config.network.is_none() {
+            return false;
+        }
         if work
             .sent
             .get(node)

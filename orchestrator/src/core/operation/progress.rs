@@ -7,11 +7,15 @@ use gantry_nodeagent_api::PodDesired;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::super::world::{Key, Work};
-use super::super::{meta, nf, pods, size};
+use super::super::{meta, nf, pods, quarantine, size};
 use super::{function_of, instances, receipt};
 
 /// One step of a running operation.
 pub(super) fn advance(work: &mut Work<'_>, key: &Key, operation: &Operation) {
+    let place = Key::new(meta::namespace(&operation.metadata), &operation.spec.function);
+    if quarantine::has(work, NetworkFunction::KIND, &place) {
+        return;
+    }
     let Some(function) = function_of(work, operation) else {
         instances::settle(work, key, &[], operation);
         if operation.spec.kinds == [OperationKind::Undeploy] {

@@ -4,6 +4,7 @@ use gantry_nodeagent::core::Event;
 use gantry_orchestrator::core::Agents;
 
 use super::{Happening, Sim};
+use crate::damage;
 
 impl Sim {
     pub(super) fn crash_orchestrator(&mut self) {
@@ -41,6 +42,29 @@ impl Sim {
             6 | 7 => self.hang_up(node),
             _ => self.kill_container(node),
         }
+    }
+
+    /// Bytes in the store are mended, others damaged; not while a pass is on its way that was thought out over what could be read then.
+    pub(super) fn damage(&mut self) {
+        if self.healed {
+            return;
+        }
+        if self.orchestrator.pass.is_some() {
+            return self.after(1, 20, Happening::Damage);
+        }
+        self.store.mend();
+        if self.rng.percent(60) {
+            damage::strike(&mut self.store, &mut self.rng);
+        }
+        let damaged: Vec<String> = self
+            .store
+            .damaged
+            .keys()
+            .map(|(k, key)| format!("{k} {key}"))
+            .collect();
+        self.note(|| format!("cannot be read: {}", damaged.join(", ")));
+        self.wake_orchestrator();
+        self.after(1000, 12_000, Happening::Damage);
     }
 
     /// The agent dies; what it had asked for is done or not.

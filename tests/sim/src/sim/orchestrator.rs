@@ -4,7 +4,8 @@ use gantry_nodeagent_api::NodeConfig;
 use gantry_orchestrator::core::{Action, Key};
 
 use super::{EPOCH_MS, Happening, Sim, Up, told};
-use crate::oracle::Verdict;
+use crate::damage;
+use crate::oracle::{self, Verdict};
 
 impl Sim {
     pub(super) fn wake_orchestrator(&mut self) {
@@ -37,6 +38,7 @@ impl Sim {
             return Ok(());
         };
         let before = self.store.plan.clone();
+        let untouched = damage::untouched(&pass.actions, &pass.quarantine, &self.store);
         let taken = self.store.commit(&pass.actions);
         let news = std::mem::take(&mut self.orchestrator.dirty);
         let wrote = pass
@@ -44,6 +46,8 @@ impl Sim {
             .iter()
             .any(|a| !matches!(a, Action::SendConfig { .. } | Action::EmitEvent(_)));
         if taken {
+            untouched?;
+            oracle::bounded(&self.store)?;
             self.memory
                 .pass(&pass.actions, &pass.agents, &before, &self.store)?;
             self.memory.operations(&pass.actions, &self.store, &self.nodes)?;

@@ -59,6 +59,8 @@ pub(crate) enum Happening {
     Dial { node: usize },
     /// An operator does something.
     User,
+    /// Bytes in the store are damaged, or mended.
+    Damage,
     /// A fault.
     Fault,
     /// Clients call.
