@@ -136,11 +136,30 @@ pub fn keep(work: &Work<'_>, node: &str, content: &mut NodeConfig) {
             keep_backends(service, now, &held);
         }
     }
-    for (name, told) in &last.dns {
-        for address in told.iter().filter(|a| addresses.contains(a)) {
+    keep_names(last, content, &addresses);
+}
+
+/// Names that lead to these addresses go on leading there.
+fn keep_names(last: &NodeConfig, content: &mut NodeConfig, addresses: &BTreeSet<IpAddr>) {
+    let leads = |name: &str| {
+        let told = last.dns.get(name).into_iter().flatten();
+        told.filter(|a| addresses.contains(a))
+            .copied()
+            .collect::<Vec<_>>()
+    };
+    for name in last.dns.keys() {
+        for address in leads(name) {
             let now = content.dns.entry(name.clone()).or_default();
-            if !now.contains(address) {
-                now.push(*address);
+            if !now.contains(&address) {
+                now.push(address);
+            }
+        }
+    }
+    for (name, targets) in &last.srv {
+        for target in targets.iter().filter(|t| !leads(&t.name).is_empty()) {
+            let now = content.srv.entry(name.clone()).or_default();
+            if !now.contains(target) {
+                now.push(target.clone());
             }
         }
     }
