@@ -43,6 +43,13 @@ pub struct Agent {
     floor: (Generation, Generation),
 }
 
+impl Agent {
+    /// It has reported on its open stream. Until then nobody knows what has become of its containers since.
+    pub fn has_reported(&self) -> bool {
+        self.connected && self.status.is_some() && self.received_ms >= self.since_ms
+    }
+}
+
 impl Agents {
     /// The agent of a node.
     pub fn get(&self, node: &str) -> Option<&Agent> {

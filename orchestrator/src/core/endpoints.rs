@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::agents::Agent;
 use super::world::{Key, Work};
 use super::{meta, pods};
 
@@ -25,6 +26,8 @@ pub struct Member {
     pub terminating: bool,
     /// It has drained: it has no flows either.
     pub drained: bool,
+    /// What is known of its containers is of now: its agent is connected and has reported.
+    pub reported: bool,
 }
 
 impl Member {
@@ -39,9 +42,10 @@ impl Member {
     }
 
     /// Whether flows through a port of the Service can still end there: what is not ready keeps those that it has, until the
-    /// container behind the port has ended.
+    /// container behind the port has ended. While the agent is away, one that had ended may run again and have flows.
     pub fn keeps_flows(&self, port: &ServicePort) -> bool {
-        !self.drained && target_port(&self.pod, port).is_some_and(|number| pods::runs(&self.pod, number))
+        let runs = |number| !self.reported || pods::runs(&self.pod, number);
+        !self.drained && target_port(&self.pod, port).is_some_and(runs)
     }
 }
 
@@ -59,10 +63,11 @@ pub fn members(work: &Work<'_>, service: &Service) -> Vec<Member> {
         p.metadata.namespace.as_deref() == namespace && meta::selects(selector, p.metadata.labels.as_ref())
     });
     let member = |pod: &Arc<Pod>| {
-        let there = !pods::is_over(pod) && pods::node(pod).is_some();
+        let node = pods::node(pod).filter(|_| !pods::is_over(pod))?;
         let drain = pods::drain(pod).map(|d| d.phase);
         Some(Member {
-            address: pods::address(pod).filter(|_| there)?,
+            address: pods::address(pod)?,
+            reported: work.agents.get(node).is_some_and(Agent::has_reported),
             published,
             serving: pods::is_ready(pod),
             terminating: pods::is_leaving(pod),
@@ -267,6 +272,25 @@ mod tests {
                 "f-drained -st gone",
             ]
         );
+    }
+
+    #[test]
+    fn what_is_said_to_have_ended_may_have_flows_again_while_its_agent_is_away() {
+        let mut lab = Lab::new(&["n"]);
+        lab.world.objects.put(pod("p", 2, UNREADY, false, json!({})));
+        let service: Service = serde_json::from_value(json!({
+            "metadata": {"name": "e", "namespace": "default", "uid": "s"},
+            "spec": {"selector": {"app": "e"}, "ports": [{"port": 9000}]},
+        }))
+        .unwrap();
+        let port = &service.spec.as_ref().unwrap().ports.as_ref().unwrap()[0];
+        let told = |lab: &Lab| {
+            let members = members(&Work::new(&lab.world, 1), &service);
+            (members[0].keeps_flows(port), members[0].takes_new())
+        };
+        assert_eq!(told(&lab), (false, false));
+        lab.world.agents.disconnected("n", 1);
+        assert_eq!(told(&lab), (true, false));
     }
 
     #[test]

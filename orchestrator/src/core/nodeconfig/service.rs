@@ -86,6 +86,7 @@ mod tests {
             serving: true,
             terminating: draining,
             drained: false,
+            reported: true,
         };
         assert_eq!(udp_idle_s(&member(&pod, true)), 30);
         assert_eq!(udp_idle_s(&member(&pod, false)), 300);
