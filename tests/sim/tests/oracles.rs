@@ -5,17 +5,17 @@ use gantry_sim::{Oracle, Sabotage, run, run_broken};
 /// Seeds that a broken core gets to show itself.
 const TRIES: u64 = 40;
 
+/// Some seed shows it to the oracle that is meant for it; in others another one may see it first.
 fn is_caught(sabotage: Sabotage, oracle: Oracle) {
+    let mut others = Vec::new();
     for seed in 0..TRIES {
-        if let Err(failure) = run_broken(seed, sabotage) {
-            assert_eq!(
-                failure.oracle, oracle,
-                "{sabotage:?} is caught by another oracle: {failure}"
-            );
-            return;
+        match run_broken(seed, sabotage) {
+            Err(failure) if failure.oracle == oracle => return,
+            Err(failure) => others.push(failure.to_string()),
+            Ok(_) => {}
         }
     }
-    panic!("{sabotage:?} is not caught in {TRIES} seeds");
+    panic!("{sabotage:?} is not caught by {oracle:?} in {TRIES} seeds, but by {others:#?}");
 }
 
 #[test]
