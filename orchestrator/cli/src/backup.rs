@@ -241,11 +241,11 @@ fn marks(data_dir: &DataDir) -> Vec<String> {
 
 /// Moves what is there aside and the checked parts in. Cut off half-way, it is of one cluster all the same; repeat it.
 fn replace(data_dir: &DataDir, stage: &Path) -> Result<Option<String>> {
-    let suffix = format!(".before-restore-{}", data_dir::now_s());
+    let suffix = unused_suffix(data_dir.path());
     let mut any = false;
-    for part in PARTS.iter().chain(&[data_dir::SETTINGS_COPY]) {
+    for part in parts() {
         let (new, place) = (stage.join(part), data_dir.path().join(part));
-        let moved = || -> io::Result<()> {
+        let mut moved = || -> io::Result<()> {
             if place.exists() {
                 fs::rename(&place, data_dir.path().join(format!("{part}{suffix}")))?;
                 any = true;
@@ -256,7 +256,6 @@ fn replace(data_dir: &DataDir, stage: &Path) -> Result<Option<String>> {
                 Ok(())
             }
         };
-        let mut moved = moved;
         moved().with_context(|| format!("cannot put {} in place", place.display()))?;
     }
     File::open(data_dir.path())?.sync_all()?;
@@ -264,9 +263,35 @@ fn replace(data_dir: &DataDir, stage: &Path) -> Result<Option<String>> {
     Ok(any.then_some(suffix))
 }
 
+fn parts() -> impl Iterator<Item = &'static str> {
+    PARTS.into_iter().chain([data_dir::SETTINGS_COPY])
+}
+
+/// For what is moved aside: the time, and a number where that was a restore's before, so that none takes another's place.
+fn unused_suffix(dir: &Path) -> String {
+    let now_s = data_dir::now_s();
+    let suffix = |number: u32| match number {
+        0 => format!(".before-restore-{now_s}"),
+        _ => format!(".before-restore-{now_s}-{number}"),
+    };
+    let is_free = |suffix: &String| !parts().any(|part| dir.join(format!("{part}{suffix}")).exists());
+    (0..)
+        .map(suffix)
+        .find(is_free)
+        .expect("a directory has not as many files as there are numbers")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_earlier_restore_moved_aside_keeps_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = unused_suffix(dir.path());
+        fs::create_dir(dir.path().join(format!("pki{first}"))).unwrap();
+        assert_ne!(unused_suffix(dir.path()), first);
+    }
 
     #[test]
     fn only_what_belongs_in_a_backup_is_unpacked() {
