@@ -47,6 +47,13 @@ pub(super) struct Doors {
     users: Arc<Mutex<HashMap<String, usize>>>,
 }
 
+/// A connection whose client is not known yet.
+pub(super) struct Stranger {
+    number: u64,
+    /// Ends it.
+    pushed_out: CancellationToken,
+}
+
 /// The place of all users in the map of users: no certificate has an empty name.
 const ALL: &str = "";
 
@@ -60,35 +67,38 @@ impl Doors {
         }
     }
 
-    /// A new connection; the oldest stranger goes if there are too many. Its number, and the token that ends it.
-    fn stranger(&self) -> (u64, CancellationToken) {
+    /// A new connection, in the order in which they are accepted; the oldest stranger goes if there are too many.
+    pub fn stranger(&self) -> Stranger {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let token = CancellationToken::new();
+        let pushed_out = CancellationToken::new();
         let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        strangers.insert(number, token.clone());
+        strangers.insert(number, pushed_out.clone());
         while strangers.len() > self.limits.handshakes {
             if let Some((_, oldest)) = strangers.pop_first() {
                 oldest.cancel();
             }
         }
-        (number, token)
+        Stranger { number, pushed_out }
     }
 
     async fn handshake(
         &self,
+        stranger: &Stranger,
         stream: TcpStream,
         tls: TlsAcceptor,
-    ) -> Result<(u64, TlsStream<TcpStream>), Failure> {
-        let (number, pushed_out) = self.stranger();
-        let shaken = tokio::time::timeout(self.limits.handshake, tls.accept(stream));
+    ) -> Result<TlsStream<TcpStream>, Failure> {
+        let shaken = tokio::time::timeout(self.limits.handshake, async {
+            stream.set_nodelay(true)?;
+            tls.accept(stream).await
+        });
         // Cancel-safe: an unfinished handshake is of no use.
         let shaken = tokio::select! {
             shaken = shaken => shaken.map_err(Failure::from),
-            () = pushed_out.cancelled() => Err("too many others knock".into()),
+            () = stranger.pushed_out.cancelled() => Err("too many others knock".into()),
         };
         let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        strangers.remove(&number);
-        Ok((number, shaken??))
+        strangers.remove(&stranger.number);
+        Ok(shaken??)
     }
 
     /// Counts a connection of somebody who is known now. Nodes are no users: they always find room.
@@ -154,18 +164,18 @@ fn identity(stream: &TlsStream<TcpStream>) -> Option<Identity> {
 /// Serves one connection to its end.
 pub(super) async fn serve(
     stream: TcpStream,
+    stranger: Stranger,
     tls: TlsAcceptor,
     router: Router,
     doors: Doors,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
-    stream.set_nodelay(true)?;
-    let (connection, stream) = doors.handshake(stream, tls).await?;
+    let stream = doors.handshake(&stranger, stream, tls).await?;
     let identity = identity(&stream).ok_or("the client certificate has no common name")?;
     let counted = doors.known(&identity)?;
     let client = Client {
         user: identity.user.clone(),
-        connection,
+        connection: stranger.number,
     };
     let activity = Arc::new(Activity {
         under_way: AtomicUsize::new(0),

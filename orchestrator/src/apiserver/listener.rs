@@ -73,8 +73,11 @@ impl Listener {
                     Ok((stream, peer)) => {
                         let (tls, router) = (self.tls.clone(), router.clone());
                         let (doors, shutdown) = (doors.clone(), shutdown.clone());
+                        // Here, not in the task: whoever came last must not be taken for the oldest.
+                        let stranger = doors.stranger();
                         connections.spawn(async move {
-                            if let Err(error) = connection::serve(stream, tls, router, doors, shutdown).await {
+                            let served = connection::serve(stream, stranger, tls, router, doors, shutdown);
+                            if let Err(error) = served.await {
                                 tracing::debug!(%peer, %error, "connection ended");
                             }
                         });
