@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use thiserror::Error;
@@ -14,10 +15,14 @@ use crate::apiserver::{ApiServer, Limits as ApiLimits, ListenError, Listener, Ob
 use crate::cleaner::Cleaner;
 use crate::cluster::ClusterError;
 use crate::link::{LinkEvent, LinkHandle};
-use crate::pki::PkiError;
+use crate::pki::{Pki, PkiError};
+use crate::secrets::SecretsError;
 use crate::shell::ShellError;
 use crate::state::{self, State};
 use crate::store::{OpenError, Store};
+
+/// Certificates are looked at so often; they are renewed months before their end.
+const RENEWAL_PERIOD: Duration = Duration::from_secs(12 * 3600);
 
 /// What the orchestrator is told.
 #[derive(Clone, Debug)]
@@ -64,6 +69,9 @@ pub enum ServerError {
     /// The store.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The key of the Secrets.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
     /// Certificates.
     #[error(transparent)]
     Pki(#[from] PkiError),
@@ -137,6 +145,7 @@ where
         shutdown.clone(),
     );
     tracing::info!(address = %config.listen, kubeconfig = %pki.kubeconfig().display(), "serving");
+    let renewer = tokio::spawn(renew(pki, shutdown.clone()));
     let closer = tokio::spawn({
         let shutdown = shutdown.clone();
         async move {
@@ -145,10 +154,32 @@ where
         }
     });
     listener.run(server.router(), connections, shutdown).await;
-    for task in [controllers, cleaner, closer] {
+    for task in [controllers, cleaner, closer, renewer] {
         if let Err(error) = task.await {
             tracing::error!(%error, "a task of the orchestrator failed");
         }
     }
     Ok(())
+}
+
+async fn renew(pki: Pki, shutdown: CancellationToken) {
+    let pki = Arc::new(pki);
+    loop {
+        // Cancel-safe: a timer and a token.
+        tokio::select! {
+            () = tokio::time::sleep(RENEWAL_PERIOD) => {}
+            () = shutdown.cancelled() => return,
+        }
+        let pki = pki.clone();
+        match tokio::task::spawn_blocking(move || pki.renew()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot renew the certificates"
+                );
+            }
+            Err(error) => tracing::error!(%error, "cannot renew the certificates"),
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::cluster::{Evidence, Mark, judge};
 use crate::pki::{self, Pki};
+use crate::secrets;
 use crate::server::{ServerConfig, ServerError};
 use crate::store::{Limits, LocalStore, StoreFile};
 
@@ -32,7 +33,8 @@ pub(crate) fn open(config: &ServerConfig) -> Result<State, ServerError> {
         source,
     })?;
     // The lock on the store comes with it: a second orchestrator fails here, before it touches anything.
-    let file = StoreFile::open(&path)?;
+    let key = secrets::read(dir)?;
+    let file = StoreFile::open(&path, key.as_ref().map(secrets::seal))?;
     let evidence = Evidence {
         settings: config.cluster.clone().map_or(Mark::Absent, Mark::Of),
         store: match &file {
@@ -49,6 +51,7 @@ pub(crate) fn open(config: &ServerConfig) -> Result<State, ServerError> {
         source,
     })?;
     let cluster = known.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+    let seal = secrets::seal(&key.map_or_else(|| secrets::create(dir), Ok)?);
     let authority = || pki::ensure(dir, config.listen, &config.names, &cluster);
     // An authority that was made tells no more than itself; a store tells that a cluster was here.
     let (store, pki) = match file {
@@ -56,16 +59,26 @@ pub(crate) fn open(config: &ServerConfig) -> Result<State, ServerError> {
             if evidence.store == Mark::Unmarked {
                 tracing::info!(cluster, "a data directory of the first version is taken over");
             }
+            let file = file.with_seal(seal);
             (file.start(&cluster, Limits::default())?, authority()?)
         }
         None => {
             let pki = authority()?;
             tracing::info!(cluster, "a new cluster");
-            let file = StoreFile::create(&path, &cluster)?;
+            let file = StoreFile::create(&path, &cluster, Some(seal))?;
             (file.start(&cluster, Limits::default())?, pki)
         }
     };
     Ok(State { store, pki, cluster })
+}
+
+/// The store of a data directory, to look at it or to copy it; `None` if there is none.
+pub fn open_store(dir: &Path) -> Result<Option<StoreFile>, ServerError> {
+    let key = secrets::read(dir)?;
+    Ok(StoreFile::open(
+        &dir.join(STORE),
+        key.as_ref().map(secrets::seal),
+    )?)
 }
 
 /// Whoever made the directory: only its owner reads the store, Secrets are in it.

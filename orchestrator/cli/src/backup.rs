@@ -8,8 +8,8 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use gantry_orchestrator::cluster::Mark;
 use gantry_orchestrator::pki;
-use gantry_orchestrator::state::STORE;
-use gantry_orchestrator::store::StoreFile;
+use gantry_orchestrator::secrets::KEY_FILE;
+use gantry_orchestrator::state::{STORE, open_store};
 use serde::{Deserialize, Serialize};
 
 use crate::args::{BackupArgs, Global, RestoreArgs};
@@ -23,7 +23,7 @@ use crate::up::daemons;
 const MANIFEST: &str = "backup.json";
 /// What else is in it. Images and the agent's directory are not: images are built or imported again, and a node is found by
 /// looking at it.
-const PARTS: [&str; 4] = [STORE, "settings.json", "pki", "kubeconfig"];
+const PARTS: [&str; 5] = [STORE, "settings.json", "pki", "kubeconfig", KEY_FILE];
 const FORMAT: u32 = 1;
 const LEVEL: i32 = 3;
 /// Where a backup is unpacked and checked before anything is replaced.
@@ -70,19 +70,16 @@ async fn snapshot(data_dir: &DataDir, global: &Global) -> Result<PathBuf> {
         return Ok(data_dir.path().join(file));
     }
     let to = data_dir.path().join("snapshot.redb");
-    let store = StoreFile::open(&data_dir.path().join(STORE))?.context("there is no store to back up")?;
+    let store = open_store(data_dir.path())?.context("there is no store to back up")?;
     store.snapshot(&to)?;
     Ok(to)
 }
 
 /// Writes the archive beside its place and moves it there as a whole.
 fn write(data_dir: &DataDir, snapshot: &Path, to: &Path) -> Result<Manifest> {
-    let store = StoreFile::open(snapshot)?.context("the snapshot is empty")?;
-    let cluster = store
-        .cluster()
-        .context("the store names no cluster; `gantry up` once")?
-        .to_owned();
-    drop(store);
+    let saved = data_dir.load_settings()?;
+    let cluster = saved.and_then(|settings| settings.cluster);
+    let cluster = cluster.context("the settings name no cluster yet; `gantry up` once")?;
     let manifest = Manifest {
         format: FORMAT,
         cluster,
@@ -207,7 +204,7 @@ fn is_part(path: &Path) -> bool {
 /// All of it is of one cluster, and of that whose directory this is.
 fn check(manifest: &Manifest, stage: &Path, data_dir: &DataDir) -> Result<()> {
     let cluster = &manifest.cluster;
-    let store = StoreFile::open(&stage.join(STORE))?.context("its store is missing")?;
+    let store = open_store(stage)?.context("its store is missing")?;
     ensure!(
         store.cluster() == Some(cluster) && pki::mark(stage)? == Mark::Of(cluster.clone()),
         "its parts are not of one cluster"
@@ -228,7 +225,7 @@ fn check(manifest: &Manifest, stage: &Path, data_dir: &DataDir) -> Result<()> {
 
 /// The clusters that the parts of a directory name. What is damaged or another's is a reason to restore, and none against it.
 fn marks(data_dir: &DataDir) -> Vec<String> {
-    let store = StoreFile::open(&data_dir.path().join(STORE)).ok().flatten();
+    let store = open_store(data_dir.path()).ok().flatten();
     let store = store.and_then(|store| store.cluster().map(str::to_owned));
     let authority = match pki::mark(data_dir.path()) {
         Ok(Mark::Of(cluster)) => Some(cluster),

@@ -15,12 +15,14 @@ use crate::up::{STOP_PATIENCE, Tools, daemons};
 
 /// What Gantry makes in its directory. The settings, which say that the directory is Gantry's, come last: a purge that was
 /// cut off can be repeated.
-const OURS: [&str; 14] = [
+const OURS: [&str; 17] = [
     "pki",
     "images",
     "agent",
     "kubeconfig",
     "store.redb",
+    "audit.log",
+    "audit.log.1",
     "orchestrator.log",
     "nodeagent.log",
     "orchestrator.pid",
@@ -28,6 +30,7 @@ const OURS: [&str; 14] = [
     "lock",
     "snapshot.redb",
     "restore.new",
+    "secrets.key",
     "settings.copy.json",
     "settings.json",
 ];

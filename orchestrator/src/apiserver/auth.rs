@@ -14,7 +14,7 @@ pub const NODES: &str = "system:nodes";
 /// What comes before a node's name in its user name.
 pub const NODE_PREFIX: &str = "system:node:";
 /// Path of the node agents' service.
-const NODE_SERVICE: &str = "/gantry.node.v1.NodeService/";
+pub(super) const NODE_SERVICE: &str = "/gantry.node.v1.NodeService/";
 
 /// The subject of a client certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]

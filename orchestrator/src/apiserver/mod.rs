@@ -1,6 +1,7 @@
 //! The API: Kubernetes' conventions over the table of kinds.
 
 mod accept;
+mod audit;
 mod auth;
 mod body;
 mod connection;
@@ -30,7 +31,7 @@ mod watch;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{any, get, post};
 use tokio_util::sync::CancellationToken;
 
@@ -88,6 +89,7 @@ impl ApiServer {
 
     /// All routes: the API for administrators, the gRPC service for agents.
     pub fn router(self) -> Router {
+        let audit = audit::Audit::new(&self.data_dir);
         let grpc = tonic::service::Routes::new(NodeLink::new(self.link.clone()).into_service());
         Router::new()
             .route("/version", get(discovery::version))
@@ -111,5 +113,6 @@ impl ApiServer {
             .fallback(|| async { ApiError::no_such_path() })
             .merge(grpc.prepare().into_axum_router().reset_fallback())
             .layer(from_fn(auth::authorize))
+            .layer(from_fn_with_state(audit, audit::record))
     }
 }

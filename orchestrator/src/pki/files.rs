@@ -32,6 +32,19 @@ pub(super) fn private_dir(dir: &Path) -> Result<(), PkiError> {
     fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(failed("make the directory", dir))
 }
 
+/// Names of the certificates that start with a prefix, without it.
+pub(super) fn names(dir: &Path, prefix: &str) -> Result<Vec<String>, PkiError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed("list", dir))? {
+        let file = entry.map_err(failed("list", dir))?.file_name();
+        let name = file
+            .to_str()
+            .and_then(|name| name.strip_prefix(prefix)?.strip_suffix(".crt"));
+        names.extend(name.map(str::to_owned));
+    }
+    Ok(names)
+}
+
 /// Gives what is in a directory of private files back to its owner alone, whoever has changed that.
 pub(super) fn make_private(dir: &Path) -> Result<(), PkiError> {
     let own = fs::metadata("/proc/self").map_err(failed("look at", dir))?.uid();

@@ -225,8 +225,19 @@ impl Authority {
         if certificate_file.exists() {
             tracing::info!(file = %certificate_file.display(), "the certificate is issued anew");
         }
+        self.issue(dir, name, leaf, LEAF_LIFE)
+    }
+
+    pub(super) fn issue(
+        &self,
+        dir: &Path,
+        name: &str,
+        leaf: &Leaf,
+        life: Duration,
+    ) -> Result<Pair, PkiError> {
+        let (certificate_file, key_file) = (files::certificate(dir, name), files::key(dir, name));
         let key = new_key(name)?;
-        let mut params = parameters(leaf.names.clone(), &leaf.user, LEAF_LIFE).map_err(failed(name))?;
+        let mut params = parameters(leaf.names.clone(), &leaf.user, life).map_err(failed(name))?;
         if let Some(group) = &leaf.group {
             params
                 .distinguished_name

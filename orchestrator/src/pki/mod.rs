@@ -9,10 +9,11 @@ mod tests;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::ServerConfig;
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -28,7 +29,11 @@ const DIR: &str = "pki";
 /// The authority and what it has issued to the server and to the administrator.
 pub struct Pki {
     issuer: Issuer,
-    server: Pair,
+    served: Arc<Served>,
+    /// Names and addresses of the server.
+    names: Vec<String>,
+    /// What clients on this machine dial.
+    address: String,
     kubeconfig: PathBuf,
 }
 
@@ -55,16 +60,15 @@ pub fn ensure(data_dir: &Path, listen: SocketAddr, names: &[String], cluster: &s
     files::private_dir(&dir)?;
     files::make_private(&dir)?;
     let authority = Authority::ensure(&dir, cluster)?;
-    let server = authority.leaf(&dir, "server", &Leaf::server(server_names(listen, names)))?;
-    let admin = authority.leaf(&dir, "admin", &Leaf::client("gantry-admin", MASTERS))?;
-    let kubeconfig = data_dir.join("kubeconfig");
-    let text = kubeconfig::render(&dial_address(listen), &authority.certificate, &admin);
-    files::keep(&kubeconfig, &text)?;
-    Ok(Pki {
+    let pki = Pki {
+        served: Arc::default(),
+        names: server_names(listen, names),
+        kubeconfig: data_dir.join("kubeconfig"),
+        address: dial_address(listen),
         issuer: Issuer { dir, authority },
-        server,
-        kubeconfig,
-    })
+    };
+    pki.renew()?;
+    Ok(pki)
 }
 
 /// Issues the nodes' certificates.
@@ -111,6 +115,22 @@ impl Pki {
         &self.issuer
     }
 
+    /// Issues anew what is near its end, whoever it was issued to. The server shows its new certificate from now on; agents read
+    /// theirs whenever they connect.
+    pub fn renew(&self) -> Result<(), PkiError> {
+        let Issuer { dir, authority } = &self.issuer;
+        let server = authority.leaf(dir, "server", &Leaf::server(self.names.clone()))?;
+        self.served.show(&server)?;
+        let admin = authority.leaf(dir, "admin", &Leaf::client("gantry-admin", MASTERS))?;
+        let text = kubeconfig::render(&self.address, &authority.certificate, &admin);
+        files::keep(&self.kubeconfig, &text)?;
+        let nodes = files::names(dir, "node-")?;
+        for node in nodes.iter().filter(|name| crate::kinds::is_dns_subdomain(name)) {
+            self.issuer.issue_node(node)?;
+        }
+        Ok(())
+    }
+
     /// Where the kubeconfig is.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
@@ -127,14 +147,33 @@ impl Pki {
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
             .build()
             .map_err(|e| tls(rustls::Error::General(e.to_string())))?;
-        let key = PrivateKeyDer::from_pem_slice(self.server.key.as_bytes())
-            .map_err(|e| tls(rustls::Error::General(e.to_string())))?;
-        ServerConfig::builder_with_provider(provider)
+        let builder = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(tls)?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(vec![parse(&self.server.certificate)?], key)
-            .map_err(tls)
+            .with_client_cert_verifier(verifier);
+        Ok(builder.with_cert_resolver(self.served.clone()))
+    }
+}
+
+/// The certificate that the server shows; a newer one takes its place while connections go on.
+#[derive(Debug, Default)]
+struct Served(RwLock<Option<Arc<CertifiedKey>>>);
+
+impl Served {
+    fn show(&self, pair: &Pair) -> Result<(), PkiError> {
+        let tls = |source| PkiError::Tls(Box::new(source));
+        let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes())
+            .map_err(|e| tls(rustls::Error::General(e.to_string())))?;
+        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).map_err(tls)?;
+        let shown = CertifiedKey::new(vec![parse(&pair.certificate)?], key);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(shown));
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for Served {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

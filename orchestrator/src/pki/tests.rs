@@ -9,6 +9,41 @@ fn listen() -> SocketAddr {
     "127.0.0.1:6443".parse().unwrap()
 }
 
+/// The server's certificate, as clients see it.
+fn shown(pki: &Pki) -> CertificateDer<'static> {
+    let served = pki.served.0.read().unwrap();
+    served.as_ref().unwrap().cert[0].clone()
+}
+
+#[test]
+fn what_is_near_its_end_is_renewed_without_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = ensure(dir.path(), listen(), &[], CLUSTER).unwrap();
+    let node = pki.issuer().issue_node("n1").unwrap();
+    let (first, kubeconfig) = (shown(&pki), fs::read(pki.kubeconfig()).unwrap());
+    pki.renew().unwrap();
+    assert_eq!(shown(&pki), first, "nothing is near its end");
+    let Issuer {
+        dir: files,
+        authority,
+    } = pki.issuer();
+    let day = time::Duration::days(1);
+    let server = Leaf::server(pki.names.clone());
+    authority.issue(files, "server", &server, day).unwrap();
+    authority
+        .issue(files, "admin", &Leaf::client("gantry-admin", MASTERS), day)
+        .unwrap();
+    let short = Leaf::client("system:node:n1", NODES);
+    let short = authority
+        .issue(files, "node-n1", &short, day)
+        .unwrap()
+        .certificate;
+    pki.renew().unwrap();
+    assert_ne!(shown(&pki), first);
+    assert_ne!(fs::read(pki.kubeconfig()).unwrap(), kubeconfig);
+    assert_ne!(fs::read_to_string(node.certificate).unwrap(), short);
+}
+
 #[test]
 fn kept_over_restarts_and_private() {
     let dir = tempfile::tempdir().unwrap();
@@ -20,7 +55,7 @@ fn kept_over_restarts_and_private() {
         first.issuer.authority.certificate,
         second.issuer.authority.certificate
     );
-    assert_eq!(first.server.certificate, second.server.certificate);
+    assert_eq!(shown(&first), shown(&second));
     assert_eq!(
         fs::read(second.issuer().issue_node("n1").unwrap().certificate).unwrap(),
         before
@@ -53,7 +88,7 @@ fn another_name_or_authority_renews() {
         CLUSTER,
     )
     .unwrap();
-    assert_ne!(first.server.certificate, second.server.certificate);
+    assert_ne!(shown(&first), shown(&second));
 }
 
 /// What is signed by the authority stays good, and the one that it was taken for is still the same.
@@ -66,7 +101,7 @@ fn a_lost_certificate_of_the_authority_is_made_anew_with_its_key() {
         fs::write(dir.path().join("pki/ca.crt"), damage).unwrap();
         assert_eq!(mark(dir.path()).unwrap(), Mark::Unmarked);
         let second = ensure(dir.path(), listen(), &[], CLUSTER).unwrap();
-        assert_eq!(first.server.certificate, second.server.certificate);
+        assert_eq!(shown(&first), shown(&second));
         second.server_config().unwrap();
     }
     assert_eq!(

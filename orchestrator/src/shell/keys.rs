@@ -6,7 +6,7 @@ use crate::kinds;
 /// The plan in force.
 pub(super) const PLAN: &str = "/gantry/plan";
 /// Configurations of the nodes, by name.
-pub(super) const CONFIGS: &str = "/gantry/nodeconfig/";
+pub(crate) const CONFIGS: &str = "/gantry/nodeconfig/";
 /// Every key starts with this.
 pub(super) const ALL: &str = "/";
 /// What is no object: the core's own, and the service address that was taken last.

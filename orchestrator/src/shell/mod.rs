@@ -21,6 +21,7 @@ use crate::link::{LinkEvent, LinkHandle};
 use crate::store::{Store, StoreError, Watch};
 
 use cache::Cache;
+pub(crate) use keys::CONFIGS;
 pub use planning::{Planner, PlanningError};
 
 /// Time goes into decisions at least so often.

@@ -1,15 +1,16 @@
 //! The log on disk: one redb table, ordered by revision.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 use thiserror::Error;
 
 use super::history::{History, Record};
+use super::seal::{self, Seal};
 use super::space::Held;
 use super::types::Revision;
 
@@ -53,6 +54,14 @@ impl DiskError {
         }
     }
 
+    /// A value cannot be decrypted.
+    fn sealed(why: String) -> Self {
+        Self {
+            step: "decrypt a value",
+            source: Box::new(redb::Error::Corrupted(why)),
+        }
+    }
+
     /// The file's content makes no sense to the library that reads it.
     pub(super) fn senseless() -> Self {
         let source = redb::Error::Corrupted("its content makes no sense".to_owned());
@@ -80,20 +89,23 @@ pub(super) struct Disk {
     db: Option<Database>,
     /// `None`: it cannot be opened again.
     path: Option<PathBuf>,
+    /// Encrypts some of the values.
+    pub seal: Option<Arc<Seal>>,
 }
 
 impl Disk {
     /// Opens a file that is there.
-    pub fn open(path: &Path) -> Result<Self, DiskError> {
+    pub fn open(path: &Path, seal: Option<Arc<Seal>>) -> Result<Self, DiskError> {
         Ok(Self {
             db: Some(database(path)?),
             path: Some(path.to_owned()),
+            seal,
         })
     }
 
     /// Makes an empty store of a cluster; one that is there and empty is taken.
-    pub fn create(path: &Path, cluster: &str) -> Result<Self, DiskError> {
-        let mut disk = Self::open(path)?;
+    pub fn create(path: &Path, cluster: &str, seal: Option<Arc<Seal>>) -> Result<Self, DiskError> {
+        let mut disk = Self::open(path, seal)?;
         disk.try_write(&[], &[], None)?;
         disk.label(cluster)?;
         sync_parent(path).map_err(DiskError::file)?;
@@ -107,6 +119,7 @@ impl Disk {
         let mut disk = Self {
             db: Some(db.map_err(failed("open the database file"))?),
             path: None,
+            seal: None,
         };
         if let Some(cluster) = cluster {
             disk.try_write(&[], &[], None)?;
@@ -122,11 +135,18 @@ impl Disk {
     }
 
     /// Makes a store of these keys as they are at a revision, without what came before.
-    pub fn snapshot(path: &Path, cluster: &str, live: &[Record], at: Revision) -> Result<(), DiskError> {
+    pub fn snapshot(
+        path: &Path,
+        cluster: &str,
+        seal: Option<Arc<Seal>>,
+        live: &[Record],
+        at: Revision,
+    ) -> Result<(), DiskError> {
         let db = Database::create(path).map_err(failed("make the database file"))?;
         let mut disk = Self {
             db: Some(db),
             path: None,
+            seal,
         };
         disk.try_write(live, &[], Some(at))?;
         disk.label(cluster)?;
@@ -177,6 +197,39 @@ impl Disk {
         write.commit().map_err(failed("commit"))
     }
 
+    /// A record's value as it goes to the disk.
+    fn sealed<'a>(&self, record: &'a Record) -> Option<Cow<'a, [u8]>> {
+        let value = record.value.as_deref()?;
+        let seal = self.seal.as_ref().filter(|seal| seal.covers(&record.key));
+        Some(seal.map_or(Cow::Borrowed(value), |seal| seal.seal(&record.key, value).into()))
+    }
+
+    /// Encrypts what an earlier version wrote as plain values. Tells how many there were.
+    pub fn seal_plain(&self) -> Result<usize, DiskError> {
+        let Some(seal) = &self.seal else { return Ok(0) };
+        let write = self.db()?.begin_write().map_err(failed("begin to write"))?;
+        let mut plain = Vec::new();
+        {
+            let mut log = write.open_table(LOG).map_err(failed("open the log table"))?;
+            for entry in log.iter().map_err(failed("read the log"))? {
+                let (at, record) = entry.map_err(failed("read the log"))?;
+                let ((revision, key), (create, version, value)) = (at.value(), record.value());
+                if let Some(value) = value.filter(|value| seal.covers(key) && !seal::is_sealed(value)) {
+                    plain.push((revision, key.to_owned(), create, version, seal.seal(key, value)));
+                }
+            }
+            for (revision, key, create, version, value) in &plain {
+                log.insert(
+                    (*revision, key.as_str()),
+                    (*create, *version, Some(value.as_slice())),
+                )
+                .map_err(failed("write the log"))?;
+            }
+        }
+        write.commit().map_err(failed("commit"))?;
+        Ok(plain.len())
+    }
+
     /// Reads all of it.
     pub fn load(&self) -> Result<History, DiskError> {
         let read = self.read()?;
@@ -196,7 +249,10 @@ impl Disk {
                 revision: Revision(revision),
                 create_revision: Revision(create),
                 version,
-                value: value.map(Bytes::copy_from_slice),
+                value: value
+                    .map(|value| seal::open(self.seal.as_deref(), key, value))
+                    .transpose()
+                    .map_err(DiskError::sealed)?,
             });
         }
         Ok(history)
@@ -251,9 +307,10 @@ impl Disk {
             let mut log = write.open_table(LOG).map_err(failed("open the log table"))?;
             let mut meta = write.open_table(META).map_err(failed("open the meta table"))?;
             for r in records {
+                let value = self.sealed(r);
                 log.insert(
                     (r.revision.0, &*r.key),
-                    (r.create_revision.0, r.version, r.value.as_deref()),
+                    (r.create_revision.0, r.version, value.as_deref()),
                 )
                 .map_err(failed("write the log"))?;
             }

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::disk::{CURRENT_FORMAT, Disk, DiskError};
 use super::history::{History, Limits, Record};
+use super::seal::Seal;
 use super::types::{Commit, Listing, Range, Revision, StoreError, Txn, Version};
 use super::watch::Cursor;
 use super::writer::{Request, Writer};
@@ -74,12 +75,13 @@ pub struct StoreFile {
 
 impl StoreFile {
     /// Opens the file; `None` if there is none, or nothing was ever written to it.
-    pub fn open(path: &Path) -> Result<Option<Self>, OpenError> {
+    /// `seal` encrypts some of the values.
+    pub fn open(path: &Path, seal: Option<Arc<Seal>>) -> Result<Option<Self>, OpenError> {
         if !std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
             return Ok(None);
         }
         let (disk, label) = read(path, || {
-            let disk = Disk::open(path)?;
+            let disk = Disk::open(path, seal)?;
             let label = disk.read_label()?;
             Ok((disk, label))
         })?;
@@ -102,8 +104,8 @@ impl StoreFile {
     }
 
     /// Makes an empty store of a cluster.
-    pub fn create(path: &Path, cluster: &str) -> Result<Self, OpenError> {
-        let disk = Disk::create(path, cluster).map_err(|source| OpenError::Write {
+    pub fn create(path: &Path, cluster: &str, seal: Option<Arc<Seal>>) -> Result<Self, OpenError> {
+        let disk = Disk::create(path, cluster, seal).map_err(|source| OpenError::Write {
             path: path.to_owned(),
             source,
         })?;
@@ -124,7 +126,8 @@ impl StoreFile {
     /// Writes all keys as they are now into a new store's file (mode 0600).
     pub fn snapshot(&self, to: &Path) -> Result<(), OpenError> {
         let cluster = self.cluster.as_deref().unwrap_or_default();
-        snapshot(to, cluster, &self.history.live(), self.history.revision).map_err(|source| {
+        let seal = self.disk.seal.clone();
+        snapshot(to, cluster, seal, &self.history.live(), self.history.revision).map_err(|source| {
             OpenError::Write {
                 path: to.to_owned(),
                 source,
@@ -132,20 +135,38 @@ impl StoreFile {
         })
     }
 
-    /// Serves it. One that names no cluster yet is given this one's id.
+    /// Encrypts from now on.
+    pub fn with_seal(mut self, seal: Arc<Seal>) -> Self {
+        self.disk.seal = Some(seal);
+        self
+    }
+
+    /// Serves it. One that names no cluster yet is given this one's id, and plain values that are to be encrypted are.
     pub fn start(self, cluster: &str, limits: Limits) -> Result<LocalStore, OpenError> {
-        if self.cluster.is_none() {
-            self.disk.label(cluster).map_err(|source| OpenError::Write {
-                path: self.path,
-                source,
-            })?;
+        let sealed = match self.cluster {
+            None => self.disk.label(cluster),
+            Some(_) => Ok(()),
+        };
+        let sealed = sealed.and_then(|()| self.disk.seal_plain());
+        let count = sealed.map_err(|source| OpenError::Write {
+            path: self.path,
+            source,
+        })?;
+        if count > 0 {
+            tracing::info!(count, "values of an earlier version are encrypted now");
         }
         LocalStore::start(Some(self.disk), self.history, cluster, limits).map_err(OpenError::Thread)
     }
 }
 
 /// In the place of whatever is there.
-fn snapshot(to: &Path, cluster: &str, live: &[Record], at: Revision) -> Result<(), DiskError> {
+fn snapshot(
+    to: &Path,
+    cluster: &str,
+    seal: Option<Arc<Seal>>,
+    live: &[Record],
+    at: Revision,
+) -> Result<(), DiskError> {
     let mut options = std::fs::File::options();
     let made = options
         .write(true)
@@ -154,7 +175,7 @@ fn snapshot(to: &Path, cluster: &str, live: &[Record], at: Revision) -> Result<(
         .mode(0o600)
         .open(to);
     made.map_err(DiskError::file)?;
-    Disk::snapshot(to, cluster, live, at)
+    Disk::snapshot(to, cluster, seal, live, at)
 }
 
 /// Reads a file that may hold anything at all: the library that reads it may end in a panic.
@@ -176,6 +197,7 @@ pub struct LocalStore {
     requests: mpsc::Sender<Request>,
     moved: watch::Receiver<Revision>,
     cluster: Arc<str>,
+    seal: Option<Arc<Seal>>,
 }
 
 impl LocalStore {
@@ -185,6 +207,7 @@ impl LocalStore {
     }
 
     fn start(disk: Option<Disk>, history: History, cluster: &str, limits: Limits) -> std::io::Result<Self> {
+        let seal = disk.as_ref().and_then(|disk| disk.seal.clone());
         let (requests, receiver) = mpsc::channel(QUEUE);
         let (sender, moved) = watch::channel(history.revision);
         let history = Arc::new(RwLock::new(history));
@@ -203,6 +226,7 @@ impl LocalStore {
             requests,
             moved,
             cluster: cluster.into(),
+            seal,
         })
     }
 
@@ -266,8 +290,8 @@ impl Store for LocalStore {
             let history = self.read();
             (history.live(), history.revision)
         };
-        let (to, cluster) = (to.to_owned(), self.cluster.clone());
-        let written = tokio::task::spawn_blocking(move || snapshot(&to, &cluster, &live, at));
+        let (to, cluster, seal) = (to.to_owned(), self.cluster.clone(), self.seal.clone());
+        let written = tokio::task::spawn_blocking(move || snapshot(&to, &cluster, seal, &live, at));
         let written = written.await.map_err(|_| StoreError::Closed)?;
         written.map_err(|error| StoreError::Disk(Arc::new(error)))
     }

@@ -7,6 +7,7 @@ mod disk;
 mod durability;
 mod history;
 mod local;
+mod seal;
 mod space;
 mod types;
 mod watch;
@@ -17,6 +18,7 @@ use async_trait::async_trait;
 pub use disk::DiskError;
 pub use history::Limits;
 pub use local::{LocalStore, OpenError, StoreFile};
+pub use seal::{KEY_BYTES, Seal};
 pub use types::{Commit, Compare, Event, Listing, Op, Range, Revision, StoreError, Txn, Version, WatchBatch};
 
 /// A key-value store with one revision over all keys.

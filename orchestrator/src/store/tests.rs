@@ -12,9 +12,9 @@ fn store() -> LocalStore {
 
 /// The store of a file, made if there is none.
 fn open(path: &std::path::Path) -> Result<LocalStore, OpenError> {
-    let file = match StoreFile::open(path)? {
+    let file = match StoreFile::open(path, None)? {
         Some(file) => file,
-        None => StoreFile::create(path, "c")?,
+        None => StoreFile::create(path, "c", None)?,
     };
     file.start("c", Limits::default())
 }
@@ -87,11 +87,14 @@ async fn transaction_is_all_or_nothing() {
 fn a_file_says_whose_it_is_and_a_newer_one_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.redb");
-    assert!(StoreFile::open(&path).unwrap().is_none());
+    assert!(StoreFile::open(&path, None).unwrap().is_none());
     std::fs::write(&path, "").unwrap();
-    assert!(StoreFile::open(&path).unwrap().is_none(), "an empty file is none");
-    drop(StoreFile::create(&path, "mine").unwrap());
-    let found = StoreFile::open(&path).unwrap().unwrap();
+    assert!(
+        StoreFile::open(&path, None).unwrap().is_none(),
+        "an empty file is none"
+    );
+    drop(StoreFile::create(&path, "mine", None).unwrap());
+    let found = StoreFile::open(&path, None).unwrap().unwrap();
     assert_eq!(found.cluster(), Some("mine"));
     drop(found);
     let db = redb::Database::open(&path).unwrap();
@@ -100,7 +103,7 @@ fn a_file_says_whose_it_is_and_a_newer_one_is_refused() {
     write.open_table(meta).unwrap().insert("format", 99).unwrap();
     write.commit().unwrap();
     drop(db);
-    let error = StoreFile::open(&path).err().unwrap();
+    let error = StoreFile::open(&path, None).err().unwrap();
     assert!(matches!(error, OpenError::Newer { format: 99, .. }));
     assert!(
         error.to_string().contains("start the version that wrote it"),
@@ -212,6 +215,68 @@ async fn a_store_that_had_no_room_goes_on_when_it_has() {
 }
 
 #[tokio::test]
+async fn what_is_to_be_encrypted_is_never_in_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, copy) = (dir.path().join("store.redb"), dir.path().join("copy.redb"));
+    let seal = |key: u8| std::sync::Arc::new(Seal::new(&[key; KEY_BYTES], vec!["/secrets/".to_owned()]));
+    let file = StoreFile::create(&path, "c", Some(seal(1))).unwrap();
+    let s = file.start("c", Limits::default()).unwrap();
+    s.put("/secrets/a", text("top-secret-value"), Compare::Any)
+        .await
+        .unwrap();
+    s.put("/plain/a", text("not-at-all-secret"), Compare::Any)
+        .await
+        .unwrap();
+    s.snapshot(&copy).await.unwrap();
+    for file in [&path, &copy] {
+        let bytes = std::fs::read(file).unwrap();
+        let holds = |text: &str| bytes.windows(text.len()).any(|w| w == text.as_bytes());
+        assert!(holds("not-at-all-secret") && !holds("top-secret-value"));
+    }
+    let opened = |seal| StoreFile::open(&copy, seal);
+    let error = opened(None).err().unwrap();
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+    assert!(opened(Some(seal(2))).is_err(), "another's key");
+    let s = opened(Some(seal(1)))
+        .unwrap()
+        .unwrap()
+        .start("c", Limits::default())
+        .unwrap();
+    assert_eq!(
+        s.get("/secrets/a").await.unwrap().unwrap().value,
+        "top-secret-value"
+    );
+}
+
+#[tokio::test]
+async fn plain_values_of_an_earlier_version_are_encrypted_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, copy) = (dir.path().join("store.redb"), dir.path().join("copy.redb"));
+    let s = open(&path).unwrap();
+    s.put("/secrets/a", text("top-secret-value"), Compare::Any)
+        .await
+        .unwrap();
+    s.snapshot(&copy).await.unwrap();
+    let seal = std::sync::Arc::new(Seal::new(&[1; KEY_BYTES], vec!["/secrets/".to_owned()]));
+    let file = StoreFile::open(&copy, None)
+        .unwrap()
+        .unwrap()
+        .with_seal(seal.clone());
+    drop(file.start("c", Limits::default()).unwrap());
+    let reopened = soon(async {
+        loop {
+            match StoreFile::open(&copy, Some(seal.clone())) {
+                Ok(file) => return file.unwrap(),
+                Err(OpenError::InUse(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    });
+    drop(reopened.await);
+    assert!(StoreFile::open(&copy, None).is_err(), "it is encrypted");
+}
+
+#[tokio::test]
 async fn a_snapshot_is_the_store_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let s = open(&dir.path().join("store.redb")).unwrap();
@@ -236,13 +301,13 @@ async fn a_snapshot_is_the_store_as_it_was() {
 fn a_damaged_file_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.redb");
-    drop(StoreFile::create(&path, "mine").unwrap());
+    drop(StoreFile::create(&path, "mine", None).unwrap());
     let good = std::fs::read(&path).unwrap();
     let half = good[..good.len() / 2].to_vec();
     let random: Vec<u8> = (0..good.len()).map(|i| ((i * 7919) >> 3) as u8).collect();
     for (what, bytes) in [("half", half), ("random", random), ("text", b"hello".to_vec())] {
         std::fs::write(&path, &bytes).unwrap();
-        let error = StoreFile::open(&path)
+        let error = StoreFile::open(&path, None)
             .err()
             .unwrap_or_else(|| panic!("{what} was taken"));
         assert!(matches!(error, OpenError::Damaged { .. }), "{what}: {error:?}");

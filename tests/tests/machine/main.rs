@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod first_version;
+mod full_disk;
 mod hostile;
 mod life;
 mod pinning;

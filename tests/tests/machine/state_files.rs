@@ -17,9 +17,14 @@ use crate::{PATIENCE, machine, skip};
 const DAMAGES: [&str; 6] = ["removed", "emptied", "half", "random", "another's", "wrong owner"];
 
 /// A file, and the damages after which a start is refused with these words.
-const FILES: [(&str, &[&str], &str); 12] = [
+const FILES: [(&str, &[&str], &str); 13] = [
     (
         "store.redb",
+        &["removed", "emptied", "half", "random", "another's"],
+        "gantry restore",
+    ),
+    (
+        "secrets.key",
         &["removed", "emptied", "half", "random", "another's"],
         "gantry restore",
     ),
@@ -122,7 +127,7 @@ fn up(name: &str, net: u8) -> Result<Gantry> {
 }
 
 /// One pod that sleeps.
-fn deploy(gantry: &Gantry, dir: &Path) -> Result<Value> {
+pub(crate) fn deploy(gantry: &Gantry, dir: &Path) -> Result<Value> {
     let layout = busybox::layout(dir)?;
     gantry.run(&["image", "import", &layout.to_string_lossy()])?;
     let catalog = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/echo");
