@@ -5,15 +5,13 @@ mod runtime_support;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
-use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command};
 
 use gantry_nodeagent::runtime::RuntimeDir;
-use gantry_nodeagent::runtime::volumes::{
-    NetworkFiles, container_mounts, prepare, unmount, write_network_files,
-};
-use gantry_nodeagent_api::{ContainerConfig, Mount, PodConfig, Volume};
+use gantry_nodeagent::runtime::names::{NetworkFiles, write_network_files};
+use gantry_nodeagent::runtime::volumes::{container_mounts, prepare, unmount};
+use gantry_nodeagent_api::{ContainerConfig, Mount, PodConfig, Volume, VolumeFile};
 use runtime_support::{exit_on_record, logged, node, until};
 
 fn mount(volume: &str, path: &str, sub_path: Option<&str>) -> Mount {
@@ -32,8 +30,8 @@ fn volumes_are_where_the_pod_wants_them() {
     fs::create_dir(node.dir.path().join("host")).unwrap();
     let host = node.dir.path().join("host").to_str().unwrap().to_owned();
     let files = BTreeMap::from([
-        ("a.cfg".to_owned(), "aaa\n".to_owned()),
-        ("b.cfg".to_owned(), "bbb\n".to_owned()),
+        ("a.cfg".to_owned(), "aaa\n".into()),
+        ("b.cfg".to_owned(), "bbb\n".into()),
     ]);
     let mut config = PodConfig {
         volumes: BTreeMap::from([
@@ -59,10 +57,11 @@ fn volumes_are_where_the_pod_wants_them() {
         address: Some("10.9.8.7".parse().unwrap()),
         nameservers: vec!["10.9.8.1".parse().unwrap()],
         search: vec!["ns.svc.cluster.local".to_owned()],
+        ..NetworkFiles::default()
     };
     write_network_files(&pod, &network).unwrap();
     let script = "cat /etc/all/a.cfg /etc/one.cfg /etc/hosts /etc/resolv.conf /etc/hostname; \
-                  echo no > /etc/all/a.cfg; echo yes > /host/from-inside; grep ' /host ' /proc/mounts; \
+                  echo no > /etc/all/a.cfg; echo no > /etc/hosts || echo hosts are kept; echo yes > /host/from-inside; grep ' /host ' /proc/mounts; \
                   dd if=/dev/zero of=/scratch/big bs=1M count=3; exit 0";
     let mut start = node.sh(&pod, "v", "web", script);
     start.mounts = container_mounts(&pod, &config, &container).unwrap();
@@ -74,6 +73,7 @@ fn volumes_are_where_the_pod_wants_them() {
     for wanted in [
         "aaa\nbbb\n",
         "10.9.8.7\ta-pod",
+        "hosts are kept",
         "nameserver 10.9.8.1\nsearch ns.svc.cluster.local",
         "Read-only",
         "No space left",
@@ -100,7 +100,7 @@ fn volumes_are_where_the_pod_wants_them() {
             .to_string()
             .contains("/not/there")
     );
-    let evil = Volume::Files(BTreeMap::from([("../x".to_owned(), String::new())]));
+    let evil = Volume::Files(BTreeMap::from([("../x".to_owned(), "".into())]));
     config.volumes = BTreeMap::from([("files".to_owned(), evil)]);
     assert!(prepare(&pod, &config).unwrap_err().to_string().contains("../x"));
     assert!(container_mounts(&pod, &PodConfig::default(), &container).is_err());
@@ -252,30 +252,41 @@ fn bind(source: &Path, target: &Path) {
     nix::mount::mount(Some(source), target, None::<&str>, flags, None::<&str>).unwrap();
 }
 
-/// A ConfigMap changes under a running container: what it holds open is the same file.
+/// A ConfigMap and a Secret change under a running container: the volume follows, a part of it is what it was.
 #[test]
-fn files_get_their_new_content_in_place() {
+fn new_files_reach_a_running_container() {
     let Some(node) = node() else { return };
     let pod = node.pod("f");
-    let with = |files: &[(&str, &str)]| PodConfig {
-        volumes: BTreeMap::from([(
-            "files".to_owned(),
-            Volume::Files(
-                files
-                    .iter()
-                    .map(|(n, t)| ((*n).to_owned(), (*t).to_owned()))
-                    .collect(),
-            ),
-        )]),
-        ..PodConfig::default()
+    let with = |text: &str| {
+        let files: BTreeMap<String, VolumeFile> = [("x/a".to_owned(), text.into())].into();
+        PodConfig {
+            volumes: BTreeMap::from([
+                ("map".to_owned(), Volume::Files(files.clone())),
+                ("secret".to_owned(), Volume::SecretFiles(files)),
+            ]),
+            ..PodConfig::default()
+        }
     };
-    prepare(&pod, &with(&[("a", "old"), ("gone", "x")])).unwrap();
-    let mut held = fs::File::open(pod.path().join("volumes/files/a")).unwrap();
-    prepare(&pod, &with(&[("a", "new"), ("b", "y")])).unwrap();
-    let mut text = String::new();
-    held.read_to_string(&mut text).unwrap();
-    assert_eq!(text, "new");
-    assert!(!pod.path().join("volumes/files/gone").exists());
+    let container = ContainerConfig {
+        mounts: vec![
+            mount("map", "/map", None),
+            mount("map", "/one", Some("x/a")),
+            mount("secret", "/secret", None),
+        ],
+        ..ContainerConfig::default()
+    };
+    prepare(&pod, &with("old")).unwrap();
+    write_network_files(&pod, &NetworkFiles::default()).unwrap();
+    let script = "grep -q ' /secret tmpfs ro' /proc/mounts && echo in memory; echo begun; \
+                  until grep -q new /map/x/a /dev/null; do sleep 0.05; done; cat /map/x/a /secret/x/a /one; exit 0";
+    let mut start = node.sh(&pod, "f", "web", script);
+    start.mounts = container_mounts(&pod, &with("old"), &container).unwrap();
+    node.shim(&pod).start_container(&start).unwrap();
+    until("it has begun", || logged(&start).contains("begun").then_some(()));
+    prepare(&pod, &with("new")).unwrap();
+    exit_on_record(&pod, "web");
+    let said = logged(&start);
+    assert!(said.contains("newnewold") && said.contains("in memory"), "{said}");
 }
 
 #[test]

@@ -7,7 +7,10 @@ use std::path::{Component, Path};
 
 use gantry_topology::CpuSet;
 
-use crate::{ContainerConfig, NodeConfig, PodConfig, PodDesired, PodUid, Volume};
+use crate::{ContainerConfig, NodeConfig, PodConfig, PodDesired, PodUid, Volume, VolumeFile};
+
+/// Longest path of a file within a volume, in bytes: with the pod's directory in front it is still one for the kernel.
+const MAX_FILE_PATH: usize = 1024;
 
 impl NodeConfig {
     /// What is wrong with pods, by uid: names that become paths, addresses, references, and CPUs, none of which has two
@@ -100,10 +103,8 @@ fn check_pod(pod: &PodConfig) -> Result<(), String> {
             return Err(format!("`{name}` is no volume name"));
         }
         match volume {
-            Volume::Files(files) => {
-                if let Some(bad) = files.keys().find(|f| !is_file_name(f)) {
-                    return Err(format!("volume {name}: `{bad}` is no file name"));
-                }
+            Volume::Files(files) | Volume::SecretFiles(files) => {
+                check_files(files).map_err(|e| format!("volume {name}: {e}"))?;
             }
             Volume::HostPath { path } if !is_clean_absolute(path) => {
                 return Err(format!("volume {name}: `{path}` is no absolute path"));
@@ -150,6 +151,26 @@ fn check_container(pod: &PodConfig, container: &ContainerConfig) -> Result<(), S
         .find(|(n, v)| n.is_empty() || n.contains(['=', '\0']) || v.contains('\0'))
     {
         return Err(format!("`{name}` is no environment variable"));
+    }
+    Ok(())
+}
+
+/// Each file has a place of its own within the volume, and none is a directory of another.
+fn check_files(files: &BTreeMap<String, VolumeFile>) -> Result<(), String> {
+    for (path, file) in files {
+        let clean = is_sub_path(path) && !path.ends_with('/') && !path.starts_with("..");
+        if !clean || !path.split('/').all(is_file_name) || path.len() > MAX_FILE_PATH {
+            return Err(format!("`{path}` is no file within it"));
+        }
+        if file.mode > 0o777 {
+            return Err(format!("`{path}` cannot have mode {:o}", file.mode));
+        }
+        let mut above = Path::new(path).ancestors().skip(1).filter_map(Path::to_str);
+        if let Some(other) = above.find(|above| files.contains_key(*above)) {
+            return Err(format!(
+                "`{other}` is a file, and a directory because of `{path}`"
+            ));
+        }
     }
     Ok(())
 }
@@ -266,7 +287,7 @@ mod tests {
             });
         }
         refused(|c| {
-            let files = Volume::Files([("../x".to_owned(), String::new())].into());
+            let files = Volume::Files([("../x".to_owned(), "".into())].into());
             c.pods.get_mut("a").unwrap().volumes.insert("v".to_owned(), files);
         });
     }

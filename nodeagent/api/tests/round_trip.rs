@@ -173,9 +173,34 @@ fn container() -> impl Strategy<Value = ContainerConfig> {
         )
 }
 
+fn file() -> impl Strategy<Value = VolumeFile> {
+    (vec(any::<u8>(), 0..9), 0..0o1000u32).prop_map(|(data, mode)| VolumeFile { data, mode })
+}
+
+fn names() -> impl Strategy<Value = PodNames> {
+    let policy = prop_oneof![
+        Just(DnsPolicy::Cluster),
+        Just(DnsPolicy::Node),
+        Just(DnsPolicy::None)
+    ];
+    (text(), v4(), policy).prop_map(|(name, address, dns_policy)| PodNames {
+        hostname: name.clone(),
+        fqdn: name.clone(),
+        aliases: vec![HostAlias {
+            address: address.into(),
+            names: vec![name.clone()],
+        }],
+        dns_policy,
+        nameservers: vec![address.into()],
+        searches: vec![name.clone()],
+        options: vec![name],
+    })
+}
+
 fn volume() -> impl Strategy<Value = Volume> {
     prop_oneof![
-        btree_map(text(), text(), 0..3).prop_map(Volume::Files),
+        btree_map(text(), file(), 0..3).prop_map(Volume::Files),
+        btree_map(text(), file(), 0..3).prop_map(Volume::SecretFiles),
         any::<u64>().prop_map(|size_bytes| Volume::Scratch { size_bytes }),
         text().prop_map(|path| Volume::HostPath { path }),
     ]
@@ -209,14 +234,16 @@ fn pod() -> impl Strategy<Value = PodConfig> {
             btree_map(text(), volume(), 0..3),
             option::of(sessions),
             (any::<Option<u64>>(), pod_security()),
+            names(),
         ),
     )
         .prop_map(
             |(
                 (namespace, name, labels, desired, address, host_network, restart_policy),
                 (termination_grace_s, numa_nodes, containers),
-                (volumes, sessions, (deadline_ms, security)),
+                (volumes, sessions, (deadline_ms, security), names),
             )| PodConfig {
+                names,
                 namespace,
                 name,
                 labels,

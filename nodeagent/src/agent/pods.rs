@@ -18,7 +18,7 @@ use crate::core::{Exit, Limits, PodDone, PodFailure, PodOp, Run};
 use crate::host::cgroup::Cgroups;
 use crate::runtime::{
     ContainerExit, ContainerStart, ContainerState, LOG_MAX_BYTES, PodDir, RuntimeDir, RuntimeError,
-    ShimHandle, merge_argv, resolve_user, root, volumes,
+    ShimHandle, merge_argv, names, resolve_user, root, volumes,
 };
 
 /// How long the kernel may take to end processes and let go of groups.
@@ -100,7 +100,7 @@ impl Pods {
         }
         volumes::prepare(&dir, pod)?;
         let files = self.connect(uid, pod, network.as_ref(), &dir)?;
-        volumes::write_network_files(&dir, &files)?;
+        names::write_network_files(&dir, &files)?;
         ShimHandle::spawn(&dir, &self.settings.executable)?;
         self.watches.watch(uid, &dir)?;
         Ok(images)
@@ -143,20 +143,8 @@ impl Pods {
         pod: &PodConfig,
         network: Option<&NodeNetwork>,
         dir: &PodDir,
-    ) -> Result<volumes::NetworkFiles, Failure> {
-        let mut files = volumes::NetworkFiles {
-            hostname: hostname(&pod.name),
-            ..Default::default()
-        };
-        if let Some(network) = network {
-            let domain = network.cluster_domain.trim_end_matches('.');
-            files.nameservers = vec![network.gateway.into()];
-            files.search = vec![
-                format!("{}.svc.{domain}", pod.namespace),
-                format!("svc.{domain}"),
-                domain.to_owned(),
-            ];
-        }
+    ) -> Result<names::NetworkFiles, Failure> {
+        let mut files = names::NetworkFiles::of(pod, network);
         if pod.host_network {
             return Ok(files);
         }
@@ -242,7 +230,7 @@ impl Pods {
             open_files: container.open_files,
             rootfs,
             netns: (!pod.host_network).then(|| self.netns.path(uid)),
-            hostname: hostname(&pod.name),
+            hostname: names::hostname(pod),
             argv: merge_argv(&image.entrypoint, &image.cmd, &container.command, &container.args),
             env,
             cwd,
@@ -341,12 +329,6 @@ impl Pods {
 /// A file that says that the pod has got its network.
 pub(super) fn network_mark(dir: &PodDir) -> PathBuf {
     dir.path().join("network-up")
-}
-
-/// A pod's host name: its name as far as the kernel takes it (64 bytes), cut as Kubernetes does.
-fn hostname(pod: &str) -> String {
-    let cut = pod.char_indices().nth(63).map_or(pod, |(end, _)| &pod[..end]);
-    cut.trim_end_matches(['-', '.']).to_owned()
 }
 
 /// A shim goes when it has seen the end of all its containers.

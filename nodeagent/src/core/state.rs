@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gantry_nodeagent_api::{
     ContainerResources, Generation, NetworkCounters, NodeConfig, NodeStatus, PodConfig, PodDesired, PodUid,
-    RunEnd, ServiceFault, Volume, WaitingReason,
+    RunEnd, ServiceFault, VolumeFile, WaitingReason,
 };
 use gantry_topology::CpuSet;
 
@@ -194,11 +194,9 @@ impl Pod {
     }
 }
 
-fn files(config: &PodConfig) -> impl Iterator<Item = (&String, &BTreeMap<String, String>)> {
-    config.volumes.iter().filter_map(|(name, volume)| match volume {
-        Volume::Files(files) => Some((name, files)),
-        Volume::Scratch { .. } | Volume::HostPath { .. } => None,
-    })
+fn files(config: &PodConfig) -> impl Iterator<Item = (&String, &BTreeMap<String, VolumeFile>)> {
+    let volumes = config.volumes.iter();
+    volumes.filter_map(|(name, volume)| Some((name, volume.files()?)))
 }
 
 impl Container {

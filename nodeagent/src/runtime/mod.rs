@@ -18,8 +18,10 @@
 
 mod client;
 mod dir;
+mod files;
 mod identity;
 mod mounts;
+pub mod names;
 mod protocol;
 mod purge;
 pub mod root;

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{AttachParams, LogParams};
 use serde_json::Value;
-use tokio::io::{copy, stderr, stdin, stdout};
+use tokio::io::{AsyncWriteExt, copy, stderr, stdin, stdout};
 
 use crate::args::{ExecArgs, LogsArgs};
 use crate::client::Client;
@@ -59,6 +59,8 @@ pub async fn exec(client: &Client, args: &ExecArgs) -> Result<u8> {
     let feed = tokio::spawn(async move {
         if let Some(mut input) = input {
             let _ = copy(&mut stdin(), &mut input).await;
+            // The command waits for the end of its input, which is no end of the session.
+            let _ = input.shutdown().await;
         }
     });
     let print = async {

@@ -16,6 +16,12 @@ const POD_SPEC: &[&str] = &[
     "hostNetwork",
     "priority",
     "securityContext",
+    "hostAliases",
+    "dnsPolicy",
+    "dnsConfig",
+    "hostname",
+    "subdomain",
+    "setHostnameAsFQDN",
 ];
 const CONTAINER: &[&str] = &[
     "name",
@@ -39,8 +45,17 @@ const CONTAINER: &[&str] = &[
 const PORT: &[&str] = &["name", "containerPort", "protocol"];
 const MOUNT: &[&str] = &["name", "mountPath", "subPath", "subPathExpr", "readOnly"];
 /// Of a volume's source, whatever the source is.
-const VOLUME: &[&str] = &["name", "secretName", "items", "optional", "sizeLimit", "path"];
-const FILE: &[&str] = &["key", "path"];
+const VOLUME: &[&str] = &[
+    "name",
+    "secretName",
+    "items",
+    "optional",
+    "sizeLimit",
+    "path",
+    "defaultMode",
+    "sources",
+];
+const FILE: &[&str] = &["key", "path", "mode", "fieldRef", "resourceFieldRef"];
 const LIFECYCLE: &[&str] = &["postStart", "preStop"];
 const HOOK: &[&str] = &["exec", "httpGet", "sleep"];
 const PROBE: &[&str] = &[
@@ -119,7 +134,6 @@ const HARMLESS: &[(&str, &str)] = &[
 
 /// The same for numbers.
 const HARMLESS_NUMBERS: &[(&str, i64)] = &[
-    ("defaultMode", 0o644),
     ("minReadySeconds", 0),
     ("progressDeadlineSeconds", 600),
     ("hostPort", 0),
@@ -209,7 +223,14 @@ fn container(from: &Value, path: &str, found: &mut Vec<String>) {
 
 fn volume(from: &Value, path: &str, found: &mut Vec<String>) {
     // Other sources keep the pod from starting, with a message.
-    for source in ["configMap", "secret", "emptyDir", "hostPath"] {
+    for source in [
+        "configMap",
+        "secret",
+        "downwardAPI",
+        "projected",
+        "emptyDir",
+        "hostPath",
+    ] {
         let here = format!("{path}.{source}");
         let value = at(from, &format!("/{source}"));
         rest(value, &here, VOLUME, found);
@@ -300,8 +321,6 @@ mod tests {
             format!("{container}.readinessProbe.httpGet.httpHeaders"),
             format!("{container}.resources.requests.ephemeral-storage"),
             format!("{container}.volumeMounts[0].mountPropagation"),
-            "spec.volumes[0].configMap.defaultMode".to_owned(),
-            "spec.volumes[0].configMap.items[0].mode".to_owned(),
             "spec.volumes[3].hostPath.type".to_owned(),
         ];
         assert_eq!(found, expected);

@@ -11,6 +11,7 @@ mod packages;
 mod path;
 mod podcells;
 mod podenv;
+mod podnames;
 mod podsecurity;
 mod podspec;
 mod podvolumes;

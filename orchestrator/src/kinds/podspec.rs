@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::names::{self, is_dns_label};
 use super::path::{at, list, text};
-use super::{FieldError, podenv, podsecurity, podvolumes};
+use super::{FieldError, podenv, podnames, podsecurity, podvolumes};
 use crate::quantity;
 
 type Errors = Vec<FieldError>;
@@ -39,6 +39,7 @@ pub(super) fn spec(spec: &Value, path: &str, errors: &mut Errors) {
     }
     policies(spec, path, errors);
     podvolumes::check(spec, path, errors);
+    podnames::check(spec, path, errors);
 }
 
 fn container(container: &Value, spec: &Value, here: &str, errors: &mut Errors) {

@@ -127,6 +127,7 @@ impl From<&PodConfig> for proto::PodConfig {
                 .map(|(name, v)| (name.clone(), v.into()))
                 .collect(),
             security: Some((&m.security).into()),
+            names: Some((&m.names).into()),
             sessions: m.sessions.as_ref().map(|s| proto::SessionProbe {
                 port: s.port.into(),
                 path: s.path.clone(),
@@ -168,6 +169,7 @@ impl TryFrom<proto::PodConfig> for PodConfig {
             containers: list("containers", w.containers, TryInto::try_into)?,
             volumes: map("volumes", w.volumes, TryInto::try_into)?,
             security: w.security.unwrap_or_default().into(),
+            names: optional("names", w.names, TryInto::try_into)?.unwrap_or_default(),
             sessions: optional("sessions", w.sessions, |s| {
                 Ok(SessionProbe {
                     port: port("port", s.port)?,

@@ -1,9 +1,7 @@
 //! Configuration: container, volume, probe.
 
 use super::{InvalidMessage, list, optional, parse, port, required};
-use crate::{
-    ContainerConfig, ContainerResources, ContainerRole, Hook, Mount, Probe, ProbeAction, Volume, proto,
-};
+use crate::{ContainerConfig, ContainerResources, ContainerRole, Hook, Mount, Probe, ProbeAction, proto};
 
 impl From<&ContainerConfig> for proto::ContainerConfig {
     fn from(m: &ContainerConfig) -> Self {
@@ -116,35 +114,6 @@ impl TryFrom<proto::ContainerResources> for ContainerResources {
             cpu_limit_milli: w.cpu_limit_milli,
             memory_bytes: w.memory_bytes,
             hugepages: w.hugepages,
-        })
-    }
-}
-
-impl From<&Volume> for proto::Volume {
-    fn from(m: &Volume) -> Self {
-        use proto::volume::{Files, HostPath, Kind, Scratch};
-        let kind = match m {
-            Volume::Files(files) => Kind::Files(Files { files: files.clone() }),
-            Volume::Scratch { size_bytes } => Kind::Scratch(Scratch {
-                size_bytes: *size_bytes,
-            }),
-            Volume::HostPath { path } => Kind::HostPath(HostPath { path: path.clone() }),
-        };
-        Self { kind: Some(kind) }
-    }
-}
-
-impl TryFrom<proto::Volume> for Volume {
-    type Error = InvalidMessage;
-
-    fn try_from(w: proto::Volume) -> Result<Self, InvalidMessage> {
-        use proto::volume::Kind;
-        Ok(match required("kind", w.kind)? {
-            Kind::Files(v) => Self::Files(v.files),
-            Kind::Scratch(v) => Self::Scratch {
-                size_bytes: v.size_bytes,
-            },
-            Kind::HostPath(v) => Self::HostPath { path: v.path },
         })
     }
 }

@@ -5,6 +5,7 @@ mod container;
 mod message;
 mod security;
 mod status;
+mod volume;
 
 use std::fmt::Display;
 use std::str::FromStr;

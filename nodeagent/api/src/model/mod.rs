@@ -5,6 +5,7 @@ mod pod;
 mod probe;
 mod service;
 mod status;
+mod volume;
 
 use std::net::IpAddr;
 
@@ -16,6 +17,7 @@ pub use pod::*;
 pub use probe::*;
 pub use service::*;
 pub use status::*;
+pub use volume::*;
 
 /// Version of a node's configuration. Rises; an agent never goes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use gantry_topology::{CpuSet, NumaId};
 use serde::{Deserialize, Serialize};
 
-use super::{Hook, Probe, SessionProbe};
+use super::{Hook, PodNames, Probe, SessionProbe, Volume};
 
 /// Whether a pod is to run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +50,9 @@ pub struct PodConfig {
     /// Identity and kernel parameters of all its containers.
     #[serde(default)]
     pub security: PodSecurity,
+    /// How it is called, and how it asks for others.
+    #[serde(default)]
+    pub names: PodNames,
     /// Where the number of live sessions is read, if the function tells it.
     pub sessions: Option<SessionProbe>,
     /// When it is stopped if it has not ended before, and counts as failed; milliseconds since the Unix epoch.
@@ -154,26 +157,6 @@ pub struct ContainerResources {
     pub hugepages: BTreeMap<u64, u64>,
 }
 
-/// A volume of the pod.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Volume {
-    /// Files with given content (ConfigMap, Secret): file name to bytes (UTF-8 text).
-    Files(BTreeMap<String, String>),
-    /// A tmpfs with a size limit in bytes.
-    #[serde(rename_all = "camelCase")]
-    Scratch {
-        /// 0 means the kernel's default, half of the node's memory.
-        size_bytes: u64,
-    },
-    /// A path of the host.
-    #[serde(rename_all = "camelCase")]
-    HostPath {
-        /// Absolute path.
-        path: String,
-    },
-}
-
 /// A volume, or one file of it, mounted in a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -182,7 +165,7 @@ pub struct Mount {
     pub volume: String,
     /// Absolute path in the container.
     pub path: String,
-    /// Only this file of the volume.
+    /// Only this file or directory of the volume.
     pub sub_path: Option<String>,
     /// No writes.
     pub read_only: bool,

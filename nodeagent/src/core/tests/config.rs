@@ -228,7 +228,7 @@ fn memory_in_use_stays_and_is_tried_again() {
 fn new_files_reach_a_running_pod_before_they_count_as_applied() {
     let with = |generation, text: &str| {
         let mut config = config(generation, "0", &[("a", "1")]);
-        let files = Volume::Files([("f".to_owned(), text.to_owned())].into());
+        let files = Volume::Files([("f".to_owned(), text.into())].into());
         let pod = config.pods.get_mut("a").unwrap();
         pod.volumes.insert("v".to_owned(), files);
         config

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{self as k8s, Container, Pod};
 
 use super::super::world::Work;
 use super::super::{meta, pods, resources};
-use super::{env, expand, probe, security, volume};
+use super::{env, expand, podnames, probe, security, volume};
 use crate::kinds::grace_seconds;
 
 /// The configuration of a pod that its node does not know yet; in words what is missing. What people should know all the same
@@ -46,6 +46,7 @@ pub(super) fn config(work: &Work<'_>, pod: &Pod, warnings: &mut Vec<String>) -> 
         containers,
         volumes: volume::all(work, pod)?,
         security: security::pod(spec),
+        names: podnames::of(work, pod, spec)?,
         sessions: extras.drain.sessions.map(|s| SessionProbe {
             port: s.port,
             path: s.path,

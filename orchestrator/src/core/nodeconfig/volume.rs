@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use gantry_nodeagent_api::{Mount, Volume};
-use k8s_openapi::api::core::v1::{self as k8s, Container, KeyToPath, Pod};
+use k8s_openapi::api::core::v1::{self as k8s, Container, Pod};
 
 use super::super::resources;
 use super::super::world::Work;
-use super::data::{Data, Source};
+use super::data::Source;
 use super::expand::{Vars, expand_all};
+use super::files::{self, Keys};
 
 /// All volumes by name; in words what is missing.
 pub(super) fn all(work: &Work<'_>, pod: &Pod) -> Result<BTreeMap<String, Volume>, String> {
@@ -20,21 +21,34 @@ pub(super) fn all(work: &Work<'_>, pod: &Pod) -> Result<BTreeMap<String, Volume>
 fn volume(work: &Work<'_>, pod: &Pod, from: &k8s::Volume) -> Result<Volume, String> {
     let unfit = |e: String| format!("volume {:?}: {e}", from.name);
     if let Some(source) = &from.config_map {
-        files(
-            work,
-            pod,
-            Source::ConfigMap,
-            &source.name,
-            &source.items,
-            source.optional,
-        )
-        .map(Volume::Files)
-        .map_err(unfit)
-    } else if let Some(source) = &from.secret {
-        let name = source.secret_name.clone().unwrap_or_default();
-        files(work, pod, Source::Secret, &name, &source.items, source.optional)
+        let mode = files::mode(source.default_mode);
+        let keys = Keys {
+            source: Source::ConfigMap,
+            name: &source.name,
+            items: source.items.as_deref(),
+            optional: source.optional == Some(true),
+        };
+        files::keyed(work, pod, &keys, mode)
             .map(Volume::Files)
             .map_err(unfit)
+    } else if let Some(source) = &from.secret {
+        let mode = files::mode(source.default_mode);
+        let keys = Keys {
+            source: Source::Secret,
+            name: source.secret_name.as_deref().unwrap_or_default(),
+            items: source.items.as_deref(),
+            optional: source.optional == Some(true),
+        };
+        files::keyed(work, pod, &keys, mode)
+            .map(Volume::SecretFiles)
+            .map_err(unfit)
+    } else if let Some(source) = &from.downward_api {
+        let mode = files::mode(source.default_mode);
+        files::downward(work, pod, source.items.as_deref().unwrap_or_default(), mode)
+            .map(Volume::Files)
+            .map_err(unfit)
+    } else if let Some(source) = &from.projected {
+        files::projected(work, pod, source).map_err(unfit)
     } else if let Some(source) = &from.empty_dir {
         let limit = source
             .size_limit
@@ -49,49 +63,10 @@ fn volume(work: &Work<'_>, pod: &Pod, from: &k8s::Volume) -> Result<Volume, Stri
         })
     } else {
         Err(format!(
-            "volume `{}` is of a type that is not supported: use configMap, secret, emptyDir or hostPath",
+            "volume `{}` is of a type that is not supported: use configMap, secret, downwardAPI, projected, emptyDir or hostPath",
             from.name
         ))
     }
-}
-
-/// All keys, or the chosen items. A key that is missing is an error unless everything may be missing.
-fn files(
-    work: &Work<'_>,
-    pod: &Pod,
-    source: Source,
-    name: &str,
-    items: &Option<Vec<KeyToPath>>,
-    optional: Option<bool>,
-) -> Result<BTreeMap<String, String>, String> {
-    let optional = optional == Some(true);
-    let Some(data) = source.files(work, pod, name) else {
-        return if optional {
-            Ok(BTreeMap::new())
-        } else {
-            Err(source.missing(name))
-        };
-    };
-    let Some(items) = items.as_ref().filter(|items| !items.is_empty()) else {
-        return texts(name, data);
-    };
-    let mut chosen = Data::new();
-    for item in items {
-        match data.get(&item.key) {
-            Some(value) => drop(chosen.insert(item.path.clone(), value.clone())),
-            None if optional => {}
-            None => return Err(source.missing_key(pod, name, &item.key)),
-        }
-    }
-    texts(name, chosen)
-}
-
-fn texts(name: &str, data: Data) -> Result<BTreeMap<String, String>, String> {
-    let text = |(path, value)| match String::from_utf8(value) {
-        Ok(text) => Ok((path, text)),
-        Err(_) => Err(format!("file {path:?} of {name:?} is not UTF-8 text")),
-    };
-    data.into_iter().map(text).collect()
 }
 
 /// Where a container sees which volume.
