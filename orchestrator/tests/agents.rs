@@ -240,3 +240,42 @@ fn kubectl_runs_commands() {
     let kind = runtime.block_on(soon(answers)).unwrap();
     assert!(matches!(kind, SessionKind::Exec { argv, stdin: true, tty: false, .. } if argv == ["cat", "-n"]));
 }
+
+#[test]
+fn kubectl_attaches_to_what_a_container_says() {
+    if !has_kubectl() {
+        return;
+    }
+    let server = server_with_node("n1");
+    pod_on_node(&server);
+    let running = r#"{"status":{"phase":"Running"}}"#;
+    server.ok(&["patch", "pod", "p", "--subresource", "status", "-p", running]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut agent = runtime
+        .block_on(soon(Agent::attach(&server, "node-n1", "n1")))
+        .unwrap();
+    let answers = runtime.spawn(async move {
+        let session = soon(agent.next_session()).await;
+        let (up, _down) = agent.open(&session.id).await;
+        up.send(SessionFrame::Stdout("said\n".into()).into())
+            .await
+            .unwrap();
+        up.send(SessionFrame::Exit(0).into()).await.unwrap();
+        up.closed().await;
+        session.kind
+    });
+    let output = server.kubectl_in(&["attach", "p"], "");
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("said"),
+        "{output:?}"
+    );
+    let kind = runtime.block_on(soon(answers)).unwrap();
+    assert!(matches!(
+        kind,
+        SessionKind::Logs {
+            follow: true,
+            tail_lines: Some(0),
+            ..
+        }
+    ));
+}

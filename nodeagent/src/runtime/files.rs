@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::Path;
 
-use gantry_nodeagent_api::VolumeFile;
+use gantry_nodeagent_api::{VolumeFile, is_sub_path};
 
 use super::RuntimeError;
 
@@ -24,6 +24,12 @@ pub(super) fn write(
     files: &BTreeMap<String, VolumeFile>,
     group: Option<u32>,
 ) -> Result<(), RuntimeError> {
+    let within = |path: &&String| is_sub_path(path) && !path.starts_with(OWN);
+    if let Some(bad) = files.keys().find(|path| !within(path)) {
+        return Err(RuntimeError::Refused(format!(
+            "`{bad}` is no file within a volume"
+        )));
+    }
     fs::create_dir_all(dir).map_err(|e| RuntimeError::io("create directory", dir, e))?;
     let failed = |e| RuntimeError::io("write the files of", dir, e);
     if !is_written(dir, files, group).map_err(failed)? {
@@ -39,9 +45,12 @@ pub(super) fn is_in_use(dir: &Path) -> bool {
 
 fn is_written(dir: &Path, files: &BTreeMap<String, VolumeFile>, group: Option<u32>) -> io::Result<bool> {
     let data = dir.join(DATA);
-    match fs::symlink_metadata(&data) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-        other => drop(other?),
+    if let Err(e) = fs::symlink_metadata(&data) {
+        return if e.kind() == io::ErrorKind::NotFound {
+            Ok(false)
+        } else {
+            Err(e)
+        };
     }
     Ok(count(&data)? == files.len()
         && files

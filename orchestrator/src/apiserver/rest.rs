@@ -43,8 +43,12 @@ async fn handle(server: ApiServer, request: Request) -> Result<Response, ApiErro
     let (parts, body) = request.into_parts();
     let path = percent_decode(parts.uri.path())?;
     let resource = Resource::parse(&path)?;
-    if resource.kind.kind == "Pod" && resource.sub == Some("exec") {
-        return sub::exec::exec(server, &resource, parts).await;
+    if resource.kind.kind == "Pod" {
+        match resource.sub {
+            Some("exec") => return sub::exec::exec(server, &resource, parts).await,
+            Some("attach") => return sub::exec::attach(server, &resource, parts).await,
+            _ => {}
+        }
     }
     let client = Client::of(&parts.extensions);
     let body = body::read(&parts.headers, body, &server.limits, &server.room).await?;

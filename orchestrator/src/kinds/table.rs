@@ -63,6 +63,7 @@ const fn sub(
 }
 
 const POD_SUBRESOURCES: &[SubResource] = &[
+    sub("attach", "", "PodAttachOptions", &["create", "get"]),
     sub("binding", "", "Binding", &["create"]),
     sub("eviction", "policy", "Eviction", &["create"]),
     sub("exec", "", "PodExecOptions", &["create", "get"]),

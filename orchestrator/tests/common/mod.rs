@@ -147,10 +147,8 @@ impl Server {
     pub fn kubectl_in(&self, arguments: &[&str], input: &str) -> Output {
         use std::io::Write;
         use std::process::Stdio;
-        let mut child = Command::new("kubectl")
-            .env("KUBECONFIG", self.kubeconfig())
-            .env("HOME", self.dir.path())
-            .args(arguments)
+        let mut child = self
+            .kubectl_command(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -158,6 +156,16 @@ impl Server {
             .unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         child.wait_with_output().unwrap()
+    }
+
+    /// A kubectl to start.
+    pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("kubectl");
+        command
+            .env("KUBECONFIG", self.kubeconfig())
+            .env("HOME", self.dir.path())
+            .args(arguments);
+        command
     }
 
     /// Standard output of a kubectl that must succeed.

@@ -1,11 +1,9 @@
-//! `exec`: a command in a container over a WebSocket, protocols `v5.channel.k8s.io` and `v4.channel.k8s.io`.
+//! `exec` and `attach`: a command in a container, or what it says, over a WebSocket, protocols `v5.channel.k8s.io` and `v4.channel.k8s.io`.
 //!
 //! The first byte of a message is the channel: 0 stdin, 1 stdout, 2 stderr, 3 error (a Status), 4 resize, 255 close (v5).
 
-use std::collections::HashMap;
-
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{FromRequestParts, Query};
+use axum::extract::{FromRequestParts, Query as UrlQuery};
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{Sink, SinkExt, Stream, StreamExt};
@@ -17,7 +15,7 @@ use tokio::sync::mpsc;
 use super::super::ApiServer;
 use super::super::error::ApiError;
 use super::super::path::Resource;
-use super::log::{open, place};
+use super::log::{Place, open, place};
 use crate::link::Session;
 
 const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
@@ -32,41 +30,97 @@ const CLOSE: u8 = 255;
 pub(in super::super) async fn exec(
     server: ApiServer,
     resource: &Resource<'_>,
-    mut parts: Parts,
+    parts: Parts,
 ) -> Result<Response, ApiError> {
-    let name = resource.name.ok_or_else(ApiError::no_such_path)?;
-    let pairs = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
-        .map_err(|e| ApiError::bad_request(format!("query: {e}")))?
-        .0;
-    let argv: Vec<String> = pairs
-        .iter()
-        .filter(|(k, _)| k == "command")
-        .map(|(_, v)| v.clone())
-        .collect();
-    let single: HashMap<&str, &str> = pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-    let flag = |key: &str| matches!(single.get(key), Some(&"true" | &"1"));
-    if argv.is_empty() {
+    let query = Query::of(&parts)?;
+    if query.command.is_empty() {
         return Err(ApiError::bad_request(
             "you must specify at least one command for the container",
         ));
     }
-    let container = single.get("container").copied().unwrap_or_default();
-    let place = place(&server, resource, name, container).await?;
+    let place = query.place(&server, resource).await?;
     let kind = SessionKind::Exec {
         pod: place.uid,
         container: place.container,
-        argv,
-        tty: flag("tty"),
-        stdin: flag("stdin"),
+        argv: query.command,
+        tty: query.tty,
+        stdin: query.stdin,
     };
+    upgrade(server, parts, &place.node, kind).await
+}
+
+/// Upgrades the request; what the container says from now on follows. Containers have no standard input.
+pub(in super::super) async fn attach(
+    server: ApiServer,
+    resource: &Resource<'_>,
+    parts: Parts,
+) -> Result<Response, ApiError> {
+    let query = Query::of(&parts)?;
+    let place = query.place(&server, resource).await?;
+    if query.stdin || query.tty {
+        return Err(ApiError::bad_request(format!(
+            "container {} has no standard input and no terminal: attach without -i and -t to see what it says, or use exec",
+            place.container
+        )));
+    }
+    let kind = SessionKind::Logs {
+        pod: place.uid,
+        container: place.container,
+        follow: true,
+        tail_lines: Some(0),
+        previous: false,
+        since_ms: None,
+        timestamps: false,
+    };
+    upgrade(server, parts, &place.node, kind).await
+}
+
+async fn upgrade(
+    server: ApiServer,
+    mut parts: Parts,
+    node: &str,
+    kind: SessionKind,
+) -> Result<Response, ApiError> {
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &())
         .await
-        .map_err(|_| ApiError::bad_request("exec needs a WebSocket upgrade (kubectl 1.31 or later)"))?;
-    let session = open(&server, &place.node, kind).await?;
+        .map_err(|_| {
+            ApiError::bad_request("exec and attach need a WebSocket upgrade (kubectl 1.31 or later)")
+        })?;
+    let session = open(&server, node, kind).await?;
     let upgraded = upgrade
         .protocols(PROTOCOLS)
         .on_upgrade(move |socket| relay(socket, session, server));
     Ok(upgraded.into_response())
+}
+
+/// What the URL asks for.
+struct Query {
+    command: Vec<String>,
+    container: String,
+    tty: bool,
+    stdin: bool,
+}
+
+impl Query {
+    fn of(parts: &Parts) -> Result<Self, ApiError> {
+        let pairs = UrlQuery::<Vec<(String, String)>>::try_from_uri(&parts.uri)
+            .map_err(|e| ApiError::bad_request(format!("query: {e}")))?
+            .0;
+        let last = |key: &str| pairs.iter().rfind(|(k, _)| k == key).map(|(_, v)| v.as_str());
+        let flag = |key: &str| matches!(last(key), Some("true" | "1"));
+        let commands = pairs.iter().filter(|(k, _)| k == "command");
+        Ok(Self {
+            command: commands.map(|(_, v)| v.clone()).collect(),
+            container: last("container").unwrap_or_default().to_owned(),
+            tty: flag("tty"),
+            stdin: flag("stdin"),
+        })
+    }
+
+    async fn place(&self, server: &ApiServer, resource: &Resource<'_>) -> Result<Place, ApiError> {
+        let name = resource.name.ok_or_else(ApiError::no_such_path)?;
+        place(server, resource, name, &self.container).await
+    }
 }
 
 fn frame(channel: u8, bytes: &[u8]) -> Message {

@@ -156,7 +156,7 @@ mod tests {
             let map = serde_json::from_value(map).unwrap();
             world.objects.put(Object::ConfigMap(Arc::new(map)));
         }
-        // `//79` is base64 of two bytes that are no UTF-8, `b2s=` of `ok`.
+        // `//79` is base64 of three bytes that are no UTF-8, `b2s=` of `ok`.
         let secret = json!({"metadata": named("s"), "data": {"bad": "//79", "good": "b2s="}});
         let secret = serde_json::from_value(secret).unwrap();
         world.objects.put(Object::Secret(Arc::new(secret)));

@@ -135,7 +135,7 @@ mod tests {
             seed: 0,
             cluster: "c".to_owned(),
         });
-        // `//79` is base64 of two bytes that are no UTF-8, `b2s=` of `ok`.
+        // `//79` is base64 of three bytes that are no UTF-8, `b2s=` of `ok`.
         let metadata = json!({"name": "x", "namespace": "default", "labels": {"a": "b", "c": "d"}});
         let map = json!({"metadata": metadata, "data": {"text": "t"}, "binaryData": {"bytes": "//79"}});
         let secret = json!({"metadata": metadata, "data": {"key": "b2s="}});
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn keys_become_files_with_modes_and_any_bytes() {
         let all = files(json!({"configMap": {"name": "x", "defaultMode": 0o440}})).unwrap();
-        assert_eq!(all, ["bytes 440 \"\u{fffd}\u{fffd}\"", "text 440 \"t\""]);
+        assert_eq!(all, ["bytes 440 \"\u{fffd}\u{fffd}\u{fffd}\"", "text 440 \"t\""]);
         let items = json!([{"key": "text", "path": "a/b"}, {"key": "text", "path": "c", "mode": 0o400}]);
         let some = files(json!({"configMap": {"name": "x", "items": items}})).unwrap();
         assert_eq!(some, ["a/b 644 \"t\"", "c 400 \"t\""]);
