@@ -89,7 +89,11 @@ pub struct Loaded {
 impl Loaded {
     pub fn new() -> Loaded {
         let dir = tempfile::tempdir().unwrap();
-        let datapath = Datapath::ensure(&dir.path().join("bpf")).unwrap();
+        let bpf = dir.path().join("bpf");
+        let datapath = Datapath::ensure(&bpf).unwrap_or_else(|error| {
+            let _ = Datapath::unload(&bpf);
+            panic!("{error:?}");
+        });
         let loaded = Loaded { datapath, dir };
         loaded.datapath.configure(&networks(0)).unwrap();
         // Test runs enter at interface 1, loopback, and do not send: there everybody is.
