@@ -5,12 +5,13 @@ use anyhow::{Result, bail};
 use crate::shell;
 
 /// Programs and the Debian packages that have them. The compiler's own is README's business: without it this would not run.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 6] = [
     ("mmdebstrap", "mmdebstrap"),
     ("nft", "nftables"),
     ("ip", "iproute2"),
     ("zstd", "zstd"),
     ("busybox", "busybox-static"),
+    ("curl", "curl"),
 ];
 
 /// Installs what the demo and the tests need.
