@@ -4,7 +4,7 @@ mod support;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use gantry_ebpf::DropReason;
+use gantry_ebpf::{DropReason, Protocol, Service};
 use serde_json::json;
 use support::netns::run_ip;
 use support::peers::{ask, connect, serve, talk, udp_client};
@@ -112,11 +112,18 @@ fn services_answer_pods_the_host_and_the_backend_itself() {
     }
     let stats = datapath.backend_stats().unwrap();
     assert_eq!(stats.iter().map(|s| s.new_flows).collect::<Vec<_>>(), [3, 3]);
-    // No service on this port; nobody behind this one.
+    // No service on this port; nobody behind this one. The others keep their backend: a connection that still closes counts no drop.
+    let nobodys = Service {
+        vip: VIP,
+        port: 2,
+        protocol: Protocol::Udp,
+        backends: vec![],
+    };
+    let [udp, tcp] = both(&[backend(&b, 5080, 1)]);
+    datapath.sync_services(&[udp, tcp, nobodys]).unwrap();
     let client = udp_client(&a.ns, SocketAddrV4::new(ANY, 0));
     client.send_to(b"x", (VIP, 1)).unwrap();
-    datapath.sync_services(&both(&[])).unwrap();
-    client.send_to(b"x", (VIP, 5060)).unwrap();
+    client.send_to(b"x", (VIP, 2)).unwrap();
     wait_until("both drops are counted", || {
         let drops = datapath.counters().unwrap().drops;
         (drops[&DropReason::NoService], drops[&DropReason::NoBackend]) == (1, 1)
