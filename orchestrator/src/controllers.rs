@@ -28,7 +28,9 @@ pub async fn start(parts: Parts) -> Result<Controllers, ServerError> {
         seed: SEED,
         cluster: parts.cluster,
     };
-    let shell = Shell::open(parts.objects.store().clone(), parts.link, parts.events, settings).await?;
+    let shell = Shell::open(parts.objects.store().clone(), parts.link, parts.events, settings)
+        .await?
+        .with_limits(parts.config.core_limits);
     let planning = Arc::new(WhatIf(shell.planner()));
     let shutdown = parts.shutdown;
     let task = tokio::spawn(async move {

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::apiserver::{ApiServer, Limits as ApiLimits, ListenError, Listener, Objects, Planning};
 use crate::cleaner::Cleaner;
 use crate::cluster::ClusterError;
+use crate::core::Limits as CoreLimits;
 use crate::link::{LinkEvent, LinkHandle};
 use crate::pki::{Pki, PkiError};
 use crate::secrets::SecretsError;
@@ -43,6 +44,8 @@ pub struct ServerConfig {
     pub cluster: Option<String>,
     /// How much of the API server one client can have.
     pub limits: ApiLimits,
+    /// How much one object can make the core do.
+    pub core_limits: CoreLimits,
 }
 
 /// The orchestrator cannot start, or not go on.
@@ -119,7 +122,7 @@ where
     let State { store, pki, cluster } = state::open(&config)?;
     let listener = Listener::bind(config.listen, pki.server_config()?).await?;
     let store: Arc<dyn Store> = Arc::new(store);
-    let objects = Objects::new(store, config.service_cidr);
+    let objects = Objects::new(store, config.service_cidr).with_limits(config.limits.objects);
     let (link, events) = LinkHandle::new(&cluster);
     let parts = Parts {
         config: config.clone(),
@@ -133,6 +136,7 @@ where
         planning,
         task: controllers,
     } = start(parts).await?;
+    let counter = tokio::spawn(objects.counter().run(shutdown.clone()));
     let cleaner = tokio::spawn(Cleaner::new(objects.clone()).run(shutdown.clone()));
     let connections = config.limits.connections;
     let (data_dir, limits) = (config.data_dir, config.limits);
@@ -154,7 +158,7 @@ where
         }
     });
     listener.run(server.router(), connections, shutdown).await;
-    for task in [controllers, cleaner, closer, renewer] {
+    for task in [controllers, cleaner, counter, closer, renewer] {
         if let Err(error) = task.await {
             tracing::error!(%error, "a task of the orchestrator failed");
         }

@@ -19,6 +19,7 @@ pub struct Gantry {
     data_dir: PathBuf,
     keep: bool,
     host_name: Option<String>,
+    without: Option<&'static str>,
 }
 
 impl Gantry {
@@ -35,6 +36,7 @@ impl Gantry {
             data_dir,
             keep,
             host_name: None,
+            without: None,
         })
     }
 
@@ -56,6 +58,9 @@ impl Gantry {
             .arg(&self.data_dir)
             .env_remove("KUBECONFIG")
             .stdin(Stdio::null());
+        if let Some(protection) = self.without {
+            command.env("GANTRY_TEST_UNGUARDED", protection);
+        }
         command
     }
 
@@ -65,12 +70,19 @@ impl Gantry {
             data_dir,
             keep: true,
             host_name: None,
+            without: None,
         }
     }
 
     /// With processes that see another host name: the node is called so.
     pub fn with_host_name(mut self, name: &str) -> Self {
         self.host_name = Some(name.to_owned());
+        self
+    }
+
+    /// Without a protection, so that a test can show what happens then.
+    pub fn without(mut self, protection: &'static str) -> Self {
+        self.without = Some(protection);
         self
     }
 

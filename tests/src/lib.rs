@@ -5,6 +5,7 @@ pub mod api;
 pub mod busybox;
 pub mod gantry;
 pub mod leftovers;
+pub mod load;
 pub mod processes;
 pub mod scraper;
 pub mod sip;

@@ -62,23 +62,28 @@ impl Drop for Scraper {
     }
 }
 
-/// The counters that an instance shows now.
+/// The counters that an instance shows now, where proxies show them.
 pub fn scrape(address: SocketAddr) -> Option<Counters> {
+    scrape_at(address, "/metrics")
+}
+
+/// The counters that an instance shows now at a path.
+pub fn scrape_at(address: SocketAddr, path: &str) -> Option<Counters> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
     write!(
         stream,
-        "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
     )
     .ok()?;
     let mut reader = BufReader::new(stream.take(MAX_ANSWER_BYTES));
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
-    if !line.starts_with("HTTP/1.1 200") {
+    if line.split(' ').nth(1) != Some("200") {
         return None;
     }
     // Not every server ends the connection after its answer.
-    let mut length = None;
+    let mut length: Option<usize> = None;
     while line != "\r\n" {
         line.clear();
         if reader.read_line(&mut line).ok()? == 0 {
@@ -89,8 +94,14 @@ pub fn scrape(address: SocketAddr) -> Option<Counters> {
             length = value.trim().parse().ok();
         }
     }
-    let mut body = vec![0; length.filter(|l| *l as u64 <= MAX_ANSWER_BYTES)?];
-    reader.read_exact(&mut body).ok()?;
+    let mut body = Vec::new();
+    match length {
+        Some(length) => {
+            body.resize(length.min(MAX_ANSWER_BYTES as usize), 0);
+            reader.read_exact(&mut body).ok()?;
+        }
+        None => drop(reader.read_to_end(&mut body).ok()?),
+    }
     Some(parse(&String::from_utf8_lossy(&body)))
 }
 

@@ -4,13 +4,31 @@
 //! | name | without it |
 //! |---|---|
 //! | `json-patch` | operations, copies and nesting of a JSON patch are not bounded |
+//! | `merge-patch` | nor is how long the lists of a strategic merge are |
 //! | `body` | nor are request bodies, in size and time |
 //! | `share` | every request works at once, however many there are |
 //! | `connections` | connections and what is half sent stay as long as the client likes |
+//! | `nesting` | nor is how deep an object is |
+//! | `values` | nor how many values are in one body |
+//! | `object-size` | nor how large an object is |
+//! | `namespace-bytes` | nor how much one namespace keeps |
+//! | `selector` | nor how long a selector is |
+//! | `rules` | no rule of a kind is asked, names and references included |
+//! | `pod-security` | nor the level of a namespace, neither by the API nor by the core |
+//! | `replicas` | an owner's pods are made all at once, however many wait |
+//! | `templates` | a template takes as many steps and bytes as it likes |
+//! | `events` | a namespace's Events are kept for an hour, however many there are |
+//! | `namespace-share` | one namespace can fill the nodes' tables of services |
 //!
 //! `GANTRY_TEST_UNGUARDED` lists names, with commas between. It is read only in debug builds.
 
 use gantry_orchestrator::apiserver::Limits;
+use gantry_orchestrator::core::Limits as CoreLimits;
+
+/// Longer than any test, and no time overflows by it.
+const LONG: std::time::Duration = std::time::Duration::from_secs(86_400);
+/// As many as a semaphore takes.
+const MANY: usize = usize::MAX >> 8;
 
 /// True if this protection is switched off.
 fn off(protection: &str) -> bool {
@@ -21,15 +39,14 @@ fn off(protection: &str) -> bool {
 
 /// The API server's limits, without those that are switched off.
 pub fn limits() -> Limits {
-    /// Longer than any test, and no time overflows by it.
-    const LONG: std::time::Duration = std::time::Duration::from_secs(86_400);
-    /// As many as a semaphore takes.
-    const MANY: usize = usize::MAX >> 8;
     let mut limits = Limits::default();
     if off("json-patch") {
         limits.patch.operations = MANY;
         limits.patch.copied_bytes = MANY;
         limits.patch.depth = MANY;
+    }
+    if off("merge-patch") {
+        limits.patch.comparisons = MANY;
     }
     if off("body") {
         (limits.body_bytes, limits.bodies_bytes, limits.body_time) = (MANY, MANY, LONG);
@@ -42,5 +59,43 @@ pub fn limits() -> Limits {
         (connections.per_user, connections.total, connections.handshakes) = (MANY, MANY, MANY);
         (connections.handshake, connections.head, connections.idle) = (LONG, LONG, LONG);
     }
+    let objects = &mut limits.objects;
+    for (protection, limit) in [
+        ("nesting", &mut objects.depth),
+        ("values", &mut objects.values),
+        ("object-size", &mut objects.bytes),
+        ("namespace-bytes", &mut objects.namespace_bytes),
+        ("selector", &mut objects.selector_bytes),
+        ("selector", &mut objects.selector_terms),
+    ] {
+        if off(protection) {
+            *limit = MANY;
+        }
+    }
+    objects.rules = !off("rules");
+    objects.pod_security = !off("pod-security");
+    limits
+}
+
+/// The core's limits, without those that are switched off.
+pub fn core_limits() -> CoreLimits {
+    let mut limits = CoreLimits::default();
+    if off("replicas") {
+        limits.pods_a_pass = CoreLimits::NONE.pods_a_pass;
+        limits.waiting_of_owner = CoreLimits::NONE.waiting_of_owner;
+        limits.waiting_in_namespace = CoreLimits::NONE.waiting_in_namespace;
+    }
+    if off("templates") {
+        limits.template_fuel = CoreLimits::NONE.template_fuel;
+        limits.rendered_bytes = CoreLimits::NONE.rendered_bytes;
+        limits.fuel_a_pass = CoreLimits::NONE.fuel_a_pass;
+    }
+    if off("events") {
+        limits.events_in_namespace = CoreLimits::NONE.events_in_namespace;
+    }
+    if off("namespace-share") {
+        limits.namespace_share = CoreLimits::NONE.namespace_share;
+    }
+    limits.pod_security = !off("pod-security");
     limits
 }

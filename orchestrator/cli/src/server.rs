@@ -27,6 +27,7 @@ pub fn run(args: &ServerArgs, global: &Global) -> Result<()> {
         cluster_domain: "cluster.local".to_owned(),
         cluster: args.cluster.clone(),
         limits: guard::limits(),
+        core_limits: guard::core_limits(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -11,15 +11,17 @@ pub struct Limits {
     pub body_time: Duration,
     /// Bytes of large bodies that are held at once, over all clients: what they become in memory is some times that.
     pub bodies_bytes: usize,
-    /// JSON patches.
+    /// Patches.
     pub patch: PatchLimits,
+    /// Objects.
+    pub objects: ObjectLimits,
     /// Requests under way.
     pub share: ShareLimits,
     /// Connections.
     pub connections: ConnectionLimits,
 }
 
-/// What a JSON patch (RFC 6902) may do. Operations are small, what they make is not: `copy` doubles (CVE-2019-1002100).
+/// What a patch may do. Operations of a JSON patch (RFC 6902) are small, what they make is not: `copy` doubles (CVE-2019-1002100).
 #[derive(Clone, Copy, Debug)]
 pub struct PatchLimits {
     /// Operations, as in Kubernetes.
@@ -28,6 +30,45 @@ pub struct PatchLimits {
     pub copied_bytes: usize,
     /// Nesting that an operation may make.
     pub depth: usize,
+    /// Strategic merge: elements of a list times those of its patch, since each of these is looked for among those.
+    pub comparisons: usize,
+}
+
+/// One object, and one question about objects.
+#[derive(Clone, Copy, Debug)]
+pub struct ObjectLimits {
+    /// Lists and objects within each other. An object is parsed again from the store, and by clients within lists and events,
+    /// by parsers that stop at 128: what they cannot read must not come in.
+    pub depth: usize,
+    /// Values in one body. Each takes some hundred bytes in memory, the text of one as little as 2.
+    pub values: usize,
+    /// Largest object in bytes as JSON: what etcd takes under Kubernetes.
+    pub bytes: usize,
+    /// Bytes of all objects of one namespace, and of all that are in none: they are in memory.
+    pub namespace_bytes: usize,
+    /// Longest selector in bytes, labels and fields each.
+    pub selector_bytes: usize,
+    /// Requirements and values in one: each is compared with each object.
+    pub selector_terms: usize,
+    /// Whether the rules of kinds are asked at all.
+    pub rules: bool,
+    /// Whether the levels of namespaces are.
+    pub pod_security: bool,
+}
+
+impl Default for ObjectLimits {
+    fn default() -> Self {
+        Self {
+            depth: 100,
+            values: 150_000,
+            bytes: 1536 << 10,
+            namespace_bytes: 64 << 20,
+            selector_bytes: 8 << 10,
+            selector_terms: 256,
+            rules: true,
+            pod_security: true,
+        }
+    }
 }
 
 /// Requests at once. Seats are given to users in turn, and to the connections of each user in turn.
@@ -77,8 +118,10 @@ impl Default for Limits {
             patch: PatchLimits {
                 operations: 10_000,
                 copied_bytes: 3 << 20,
-                depth: super::measure::DEPTH,
+                depth: ObjectLimits::default().depth,
+                comparisons: 1_000_000,
             },
+            objects: ObjectLimits::default(),
             share: ShareLimits {
                 seats: 64,
                 heavy_seats: 2,

@@ -70,7 +70,7 @@ fn range(resource: &Resource<'_>, query: &Query, one: Option<&str>) -> Result<Ra
 /// Answers a list request. Many objects need another seat.
 pub async fn list(call: &Call<'_>, seat: Seat) -> Result<Response, ApiError> {
     let (resource, query) = (call.resource, &call.query);
-    let selector = query.selector()?;
+    let selector = query.selector(&call.server.limits.objects)?;
     let mut range = range(&resource, query, selector.name())?;
     if !selector.is_everything() {
         // What the selector leaves out does not count for the page.

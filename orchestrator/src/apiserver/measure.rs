@@ -2,30 +2,24 @@
 
 use serde_json::Value;
 
-/// Lists and objects within each other, at most. An object is parsed again from the store, and by clients within lists and
-/// events, by parsers that stop at 128: what they cannot read must not come in.
-pub const DEPTH: usize = 100;
-/// Values in one body, at most. Each takes up to 100 bytes in memory, the text of one as little as 2.
-pub const VALUES: usize = 150_000;
-/// Largest object in bytes as JSON: what etcd takes under Kubernetes.
-pub const OBJECT_BYTES: usize = 1536 << 10;
+use super::limits::ObjectLimits;
 
 /// What is too much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Excess {
-    /// See [`DEPTH`].
-    #[error("lists and objects are nested deeper than {DEPTH}")]
-    Depth,
-    /// See [`VALUES`].
-    #[error("there are more than {VALUES} values")]
-    Values,
-    /// See [`OBJECT_BYTES`].
-    #[error("the object is larger than {OBJECT_BYTES} bytes")]
-    Bytes,
+    /// See [`ObjectLimits::depth`].
+    #[error("lists and objects are nested deeper than {0}")]
+    Depth(usize),
+    /// See [`ObjectLimits::values`].
+    #[error("there are more than {0} values")]
+    Values(usize),
+    /// See [`ObjectLimits::bytes`].
+    #[error("the object is larger than {0} bytes")]
+    Bytes(usize),
 }
 
 /// Looks over JSON text without parsing it: depth and number of values. Text that is no JSON passes; the parser says so.
-pub fn scan(text: &[u8]) -> Result<(), Excess> {
+pub fn scan(text: &[u8], limits: &ObjectLimits) -> Result<(), Excess> {
     let (mut depth, mut values, mut quoted, mut escaped) = (0_usize, 0_usize, false, false);
     for byte in text {
         match byte {
@@ -41,23 +35,23 @@ pub fn scan(text: &[u8]) -> Result<(), Excess> {
             b',' => values += 1,
             _ => {}
         }
-        if depth > DEPTH {
-            return Err(Excess::Depth);
+        if depth > limits.depth {
+            return Err(Excess::Depth(limits.depth));
         }
-        if values > VALUES {
-            return Err(Excess::Values);
+        if values > limits.values {
+            return Err(Excess::Values(limits.values));
         }
     }
     Ok(())
 }
 
 /// An object that may be stored.
-pub fn check(object: &Value) -> Result<(), Excess> {
-    if depth(object, DEPTH + 1) > DEPTH {
-        return Err(Excess::Depth);
+pub fn check(object: &Value, limits: &ObjectLimits) -> Result<(), Excess> {
+    if depth(object, limits.depth.saturating_add(1)) > limits.depth {
+        return Err(Excess::Depth(limits.depth));
     }
-    if bytes(object) > OBJECT_BYTES {
-        return Err(Excess::Bytes);
+    if bytes(object) > limits.bytes {
+        return Err(Excess::Bytes(limits.bytes));
     }
     Ok(())
 }
@@ -92,14 +86,16 @@ mod tests {
 
     #[test]
     fn depth_and_number_are_seen_in_the_text() {
+        let limits = ObjectLimits::default();
+        let scan = |text: &str| super::scan(text.as_bytes(), &limits);
         let nested = |n: usize| "[".repeat(n) + &"]".repeat(n);
-        assert_eq!(scan(nested(DEPTH).as_bytes()), Ok(()));
-        assert_eq!(scan(nested(DEPTH + 1).as_bytes()), Err(Excess::Depth));
+        assert_eq!(scan(&nested(limits.depth)), Ok(()));
+        assert_eq!(scan(&nested(limits.depth + 1)), Err(Excess::Depth(limits.depth)));
         let many = |n: usize| format!("[{}0]", "0,".repeat(n));
-        assert_eq!(scan(many(VALUES - 1).as_bytes()), Ok(()));
-        assert_eq!(scan(many(VALUES).as_bytes()), Err(Excess::Values));
-        let text = json!({"a": "[".repeat(1000) + "\\\"" + &",".repeat(VALUES)}).to_string();
-        assert_eq!(scan(text.as_bytes()), Ok(()), "within a string");
+        assert_eq!(scan(&many(limits.values - 1)), Ok(()));
+        assert_eq!(scan(&many(limits.values)), Err(Excess::Values(limits.values)));
+        let text = json!({"a": "[".repeat(1000) + "\\\"" + &",".repeat(limits.values)}).to_string();
+        assert_eq!(scan(&text), Ok(()), "within a string");
     }
 
     #[test]
@@ -109,6 +105,8 @@ mod tests {
         let value = json!({"name": "x", "list": [1, true, null], "o": {}});
         let text = value.to_string().len();
         assert!((text..text * 2).contains(&bytes(&value)));
-        assert_eq!(check(&json!({"a": "x".repeat(OBJECT_BYTES)})), Err(Excess::Bytes));
+        let limits = ObjectLimits::default();
+        let large = json!({"a": "x".repeat(limits.bytes)});
+        assert_eq!(check(&large, &limits), Err(Excess::Bytes(limits.bytes)));
     }
 }

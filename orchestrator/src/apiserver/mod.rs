@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use auth::{Identity, MASTERS, NODE_PREFIX, NODES};
 pub use error::ApiError;
-pub use limits::{ConnectionLimits, Limits, PatchLimits, ShareLimits};
+pub use limits::{ConnectionLimits, Limits, ObjectLimits, PatchLimits, ShareLimits};
 pub use listener::{ListenError, Listener};
 pub use objects::{DeleteOptions, Deleted, FieldValidation, Objects, Target, WriteOptions, Written};
 pub use planning::Planning;

@@ -24,7 +24,7 @@ pub trait Planning: Send + Sync {
 pub(super) async fn plan(State(server): State<ApiServer>, request: Request) -> Result<Json<Value>, ApiError> {
     let (parts, body) = request.into_parts();
     let body = body::read(&parts.headers, body, &server.limits, &server.room).await?;
-    measure::scan(&body.bytes).map_err(|e| ApiError::too_large(e.to_string()))?;
+    measure::scan(&body.bytes, &server.limits.objects).map_err(|e| ApiError::too_large(e.to_string()))?;
     let _seat = server
         .share
         .enter(Cost::Heavy, &Client::of(&parts.extensions))

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::error::ApiError;
+use super::limits::ObjectLimits;
 use super::objects::{FieldValidation, WriteOptions};
 use super::selector::Selector;
 
@@ -53,8 +54,8 @@ impl Query {
     }
 
     /// What the request is restricted to.
-    pub fn selector(&self) -> Result<Selector, ApiError> {
-        Selector::parse(&self.label_selector, &self.field_selector)
+    pub fn selector(&self, limits: &ObjectLimits) -> Result<Selector, ApiError> {
+        Selector::parse(&self.label_selector, &self.field_selector, limits)
     }
 
     /// The request is a watch.

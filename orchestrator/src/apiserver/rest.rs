@@ -137,7 +137,7 @@ pub(super) async fn object(
         }
         Method::PATCH => {
             let options = call.query.write_options()?;
-            let patch = Patch::parse(call.content_type(), &call.body, kind)?;
+            let patch = Patch::parse(call.content_type(), &call.body, kind, &call.server.limits.objects)?;
             let change =
                 |old: &Value| without_version(patch.apply(old, &call.server.limits.patch)?, old, &patch);
             let done = call
@@ -230,7 +230,7 @@ async fn delete_all(call: &Call<'_>) -> Result<Response, ApiError> {
         return Err(ApiError::method());
     }
     let options = delete_options(call)?;
-    let selector = call.query.selector()?;
+    let selector = call.query.selector(&call.server.limits.objects)?;
     let (objects, revision) = call
         .server
         .objects
@@ -267,7 +267,8 @@ impl Call<'_> {
                 "the body is {media}: send application/json"
             )));
         }
-        measure::scan(&self.body).map_err(|e| ApiError::too_large(e.to_string()))?;
+        measure::scan(&self.body, &self.server.limits.objects)
+            .map_err(|e| ApiError::too_large(e.to_string()))?;
         let body: Value = serde_json::from_slice(&self.body)
             .map_err(|e| ApiError::bad_request(format!("the body cannot be read as JSON: {e}")))?;
         if !body.is_object() {

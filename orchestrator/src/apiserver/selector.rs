@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
+use super::limits::ObjectLimits;
 use crate::kinds::{is_label_value, is_qualified_name};
 
 /// One requirement on a label.
@@ -34,15 +35,11 @@ const FIELDS: &[&str] = &[
     "type",
 ];
 
-/// Longest selector in bytes, labels and fields each.
-const SELECTOR_BYTES: usize = 8 << 10;
-/// Requirements and values in one: each is compared with each object.
-const TERMS: usize = 256;
-
-fn bounded(what: &str, text: &str) -> Result<(), ApiError> {
-    if text.len() > SELECTOR_BYTES || text.matches(',').count() >= TERMS {
+fn bounded(what: &str, text: &str, limits: &ObjectLimits) -> Result<(), ApiError> {
+    let (bytes, terms) = (limits.selector_bytes, limits.selector_terms);
+    if text.len() > bytes || text.matches(',').count() >= terms {
         return Err(ApiError::bad_request(format!(
-            "the {what} selector is longer than {SELECTOR_BYTES} bytes or {TERMS} terms"
+            "the {what} selector is longer than {bytes} bytes or {terms} terms"
         )));
     }
     Ok(())
@@ -58,9 +55,9 @@ pub struct Selector {
 
 impl Selector {
     /// From the query parameters `labelSelector` and `fieldSelector`.
-    pub fn parse(labels: &str, fields: &str) -> Result<Self, ApiError> {
-        bounded("label", labels)?;
-        bounded("field", fields)?;
+    pub fn parse(labels: &str, fields: &str, limits: &ObjectLimits) -> Result<Self, ApiError> {
+        bounded("label", labels, limits)?;
+        bounded("field", fields, limits)?;
         let labels = split(labels)
             .into_iter()
             .map(requirement)
@@ -191,9 +188,13 @@ mod tests {
 
     use super::*;
 
+    fn parse(labels: &str, fields: &str) -> Result<Selector, ApiError> {
+        Selector::parse(labels, fields, &ObjectLimits::default())
+    }
+
     fn matches(labels: &str, fields: &str) -> bool {
         let pod = json!({"metadata": {"name": "p", "labels": {"app": "sip", "tier": "core"}}, "spec": {"nodeName": "n1"}});
-        Selector::parse(labels, fields).unwrap().matches(&pod)
+        parse(labels, fields).unwrap().matches(&pod)
     }
 
     #[test]
@@ -214,10 +215,10 @@ mod tests {
         for no in ["!app", "app=x", "app notin (sip)", "none", "app in (x),tier=core"] {
             assert!(!matches(no, ""), "{no}");
         }
-        assert!(Selector::parse("a b", "").is_err());
-        assert!(Selector::parse("app in x", "").is_err());
-        assert!(Selector::parse(&"a,".repeat(300), "").is_err());
-        assert!(Selector::parse(&"a".repeat(9000), "").is_err());
+        assert!(parse("a b", "").is_err());
+        assert!(parse("app in x", "").is_err());
+        assert!(parse(&"a,".repeat(300), "").is_err());
+        assert!(parse(&"a".repeat(9000), "").is_err());
     }
 
     #[test]
@@ -225,7 +226,7 @@ mod tests {
         assert!(matches("", "metadata.name=p,spec.nodeName!=n2"));
         assert!(!matches("", "spec.nodeName="));
         assert!(matches("", "status.phase="));
-        assert!(Selector::parse("", "spec.foo=1").is_err());
+        assert!(parse("", "spec.foo=1").is_err());
     }
 
     proptest! {
@@ -236,14 +237,14 @@ mod tests {
                 None => json!({"metadata": {}}),
             };
             let list = values.join(",");
-            let yes = Selector::parse(&format!("{key} in ({list})"), "").unwrap().matches(&object);
-            let no = Selector::parse(&format!("{key} notin ({list})"), "").unwrap().matches(&object);
+            let yes = parse(&format!("{key} in ({list})"), "").unwrap().matches(&object);
+            let no = parse(&format!("{key} notin ({list})"), "").unwrap().matches(&object);
             prop_assert!(yes != no);
         }
 
         #[test]
         fn never_panics(labels in ".{0,30}", fields in ".{0,30}") {
-            let _ = Selector::parse(&labels, &fields);
+            let _ = parse(&labels, &fields);
         }
     }
 }

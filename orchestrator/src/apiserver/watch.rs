@@ -59,7 +59,7 @@ struct Watcher {
 pub async fn watch(call: &Call<'_>, seat: Seat) -> Result<Response, ApiError> {
     let (store, resource, query) = (call.server.objects.store(), &call.resource, &call.query);
     let counted = call.server.share.stream(&call.client)?;
-    let selector = query.selector()?;
+    let selector = query.selector(&call.server.limits.objects)?;
     let prefix = resource.kind.prefix(resource.namespace);
     let from_start = matches!(query.resource_version.as_str(), "" | "0");
     let mut initial = Vec::new();

@@ -88,6 +88,9 @@ pub fn allowance(
 
 /// Why the owner's namespace does not take such a pod, in Kubernetes' words: the API asks the same of pods that users make.
 fn refusal(work: &Work<'_>, pod: &Pod) -> Option<String> {
+    if !work.limits.pod_security {
+        return None;
+    }
     let namespace = Key::new("", meta::namespace(&pod.metadata));
     if quarantine::has(work, "Namespace", &namespace) {
         return Some(format!(

@@ -15,6 +15,12 @@ pub struct Limits {
     pub rendered_bytes: usize,
     /// Instructions for templates that are new in one pass; others have their turn in the next ones.
     pub fuel_a_pass: u64,
+    /// The part of the nodes' tables of services that one namespace can fill: one in so many.
+    pub namespace_share: usize,
+    /// Events of a namespace that are kept: the newest. Whoever writes a hundred thousand pushes out only his own.
+    pub events_in_namespace: usize,
+    /// Whether the levels of namespaces are asked for what owners make.
+    pub pod_security: bool,
 }
 
 impl Limits {
@@ -26,6 +32,9 @@ impl Limits {
         template_fuel: u64::MAX >> 1,
         rendered_bytes: usize::MAX,
         fuel_a_pass: u64::MAX,
+        namespace_share: 1,
+        events_in_namespace: usize::MAX,
+        pod_security: false,
     };
 }
 
@@ -38,6 +47,9 @@ impl Default for Limits {
             template_fuel: 200_000,
             rendered_bytes: 1 << 20,
             fuel_a_pass: 1_000_000,
+            namespace_share: 4,
+            events_in_namespace: 5_000,
+            pod_security: true,
         }
     }
 }

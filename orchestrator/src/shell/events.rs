@@ -15,10 +15,8 @@ use crate::store::{Compare, Range, Revision, Store, StoreError, Txn};
 
 /// How long an Event is kept (Kubernetes' default).
 const KEPT_MS: u64 = 3_600_000;
-/// How many of a namespace are kept: the newest. Whoever writes a hundred thousand pushes out only his own.
-const KEPT_IN_NAMESPACE: usize = 5_000;
 /// How often old ones are looked for.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Old Events that are removed in one transaction: others' writes wait no longer than for these.
 const AT_ONCE: usize = 256;
 /// An object's different messages of one reason, after which they are combined in one Event.
@@ -151,8 +149,9 @@ async fn all(store: &dyn Store) -> Result<Vec<(Event, String, Revision)>, StoreE
     Ok(events.collect())
 }
 
-/// Removes Events that are old, once a minute, until `stop`. A task of its own: nothing waits for it.
-pub(super) async fn expire(store: Arc<dyn Store>, now_ms: fn() -> u64, stop: CancellationToken) {
+/// Removes Events that are old, and of each namespace all but the newest `kept`, until `stop`. A task of its own: nothing waits
+/// for it.
+pub(super) async fn expire(store: Arc<dyn Store>, kept: usize, now_ms: fn() -> u64, stop: CancellationToken) {
     let mut tick = tokio::time::interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -161,13 +160,13 @@ pub(super) async fn expire(store: Arc<dyn Store>, now_ms: fn() -> u64, stop: Can
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
-        if let Err(error) = expire_once(&*store, now_ms()).await {
-            tracing::warn!(%error, "cannot remove old events; trying again in a minute");
+        if let Err(error) = expire_once(&*store, kept, now_ms()).await {
+            tracing::warn!(%error, "cannot remove old events; trying again soon");
         }
     }
 }
 
-async fn expire_once(store: &dyn Store, now_ms: u64) -> Result<(), StoreError> {
+async fn expire_once(store: &dyn Store, kept: usize, now_ms: u64) -> Result<(), StoreError> {
     let mut by_namespace: BTreeMap<String, Vec<(Event, String, Revision)>> = BTreeMap::new();
     for event in all(store).await? {
         let namespace = event.0.metadata.namespace.clone().unwrap_or_default();
@@ -176,7 +175,7 @@ async fn expire_once(store: &dyn Store, now_ms: u64) -> Result<(), StoreError> {
     let mut old = Vec::new();
     for mut events in by_namespace.into_values() {
         events.sort_by_key(|(_, _, revision)| *revision);
-        let surplus = events.len().saturating_sub(KEPT_IN_NAMESPACE);
+        let surplus = events.len().saturating_sub(kept);
         let gone = events
             .into_iter()
             .enumerate()
@@ -209,6 +208,8 @@ fn is_old(event: &Event, now_ms: u64) -> bool {
 mod tests {
     use super::*;
     use crate::store::{Limits, LocalStore};
+
+    const KEPT: usize = 5_000;
 
     fn note(message: &str) -> EventNote {
         EventNote {
@@ -268,9 +269,9 @@ mod tests {
         let known = Recorder::open(&store).await.unwrap();
         assert_eq!(known.told.len(), 3 * AT_ONCE);
         let before = store.revision();
-        expire_once(&store, 1_000 + KEPT_MS).await.unwrap();
+        expire_once(&store, KEPT, 1_000 + KEPT_MS).await.unwrap();
         assert_eq!(store.revision(), before, "not old yet");
-        expire_once(&store, 2_000 + KEPT_MS).await.unwrap();
+        expire_once(&store, KEPT, 2_000 + KEPT_MS).await.unwrap();
         assert!(all(&store).await.unwrap().is_empty());
     }
 
@@ -279,7 +280,7 @@ mod tests {
         let store = LocalStore::in_memory(Limits::default()).unwrap();
         let recorder = Recorder::default();
         let kind = kinds::named("Event").unwrap();
-        for (namespace, count) in [("quiet", 1), ("flood", KEPT_IN_NAMESPACE), ("flood", 700)] {
+        for (namespace, count) in [("quiet", 1), ("flood", KEPT), ("flood", 700)] {
             let mut txn = Txn::default();
             for i in 0..count {
                 let mut note = note("full");
@@ -290,10 +291,10 @@ mod tests {
             }
             store.txn(txn).await.unwrap();
         }
-        expire_once(&store, 2_000).await.unwrap();
+        expire_once(&store, KEPT, 2_000).await.unwrap();
         let left = all(&store).await.unwrap();
         let names = left.iter().filter_map(|(e, _, _)| e.metadata.name.as_deref());
         assert_eq!(names.filter(|n| n.starts_with("700-")).count(), 700);
-        assert_eq!(left.len(), KEPT_IN_NAMESPACE + 1);
+        assert_eq!(left.len(), KEPT + 1);
     }
 }

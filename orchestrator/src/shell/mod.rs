@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::core::{Settings, World};
+use crate::core::{Limits, Settings, World};
 use crate::link::{LinkEvent, LinkHandle};
 use crate::store::{Store, StoreError, Watch};
 
@@ -97,6 +97,12 @@ impl Shell {
         })
     }
 
+    /// With other bounds.
+    pub fn with_limits(self, limits: Limits) -> Self {
+        self.world.lock().limits = limits;
+        self
+    }
+
     /// Answers what-if questions over the same world.
     pub fn planner(&self) -> Planner {
         Planner::new(self.world.clone())
@@ -106,7 +112,8 @@ impl Shell {
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), ShellError> {
         // Beside the loop: however many Events there are, nothing waits for them.
         let with_us = stop.child_token();
-        let expiry = tokio::spawn(events::expire(self.store.clone(), now_ms, with_us.clone()));
+        let kept = self.world.lock().limits.events_in_namespace;
+        let expiry = tokio::spawn(events::expire(self.store.clone(), kept, now_ms, with_us.clone()));
         let end = self.decide(stop).await;
         with_us.cancel();
         if let Err(error) = expiry.await {

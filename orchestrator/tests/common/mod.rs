@@ -215,6 +215,7 @@ pub fn config(data_dir: PathBuf, listen: SocketAddr) -> ServerConfig {
         cluster_domain: "cluster.local".to_owned(),
         cluster: None,
         limits: Default::default(),
+        core_limits: Default::default(),
     }
 }
 

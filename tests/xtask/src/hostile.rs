@@ -12,13 +12,28 @@ use crate::shell;
 pub enum Table {
     /// Ways out of a container, at two levels, and each once more with its protection off
     Escapes,
+    /// What tenants write, send and run against their neighbours, and each once more with its protection off
+    Tenants,
 }
 
-/// Runs a table and prints it; fails if one attempt succeeds, or one control does not.
-pub fn run(table: &Table) -> Result<()> {
+/// Runs a table, or both, and prints it; fails if one attempt succeeds or harms, or one control does not.
+pub fn run(table: Option<&Table>) -> Result<()> {
     match table {
-        Table::Escapes => escapes(),
+        Some(Table::Escapes) => escapes(),
+        Some(Table::Tenants) => tenants(),
+        None => escapes().and_then(|()| tenants()),
     }
+}
+
+fn tenants() -> Result<()> {
+    shell::cargo(&["build", "--workspace"])?;
+    let test = ["test", "-p", "gantry-tests", "--test", "machine", "hostile"];
+    let harness = ["--", "--nocapture", "--test-threads=1"];
+    let env = [
+        ("HOSTILE_TABLE", Path::new("1")),
+        ("REQUIRE", Path::new("cgroup,images")),
+    ];
+    shell::cargo_with(&[&test[..], &harness].concat(), &env)
 }
 
 fn escapes() -> Result<()> {

@@ -86,7 +86,7 @@ struct DurabilityArgs {
 #[derive(clap::Args)]
 struct HostileArgs {
     #[command(subcommand)]
-    table: hostile::Table,
+    table: Option<hostile::Table>,
 }
 
 #[derive(clap::Args)]
@@ -105,7 +105,7 @@ fn main() -> ExitCode {
         Chore::Sim(args) => shell::sim(args.from, args.seeds),
         Chore::Vm(args) => vm::run(args.only.as_deref(), |line| println!("{line}")),
         Chore::Durability(args) => shell::durability(args.runs, args.kills),
-        Chore::Hostile(args) => hostile::run(&args.table),
+        Chore::Hostile(args) => hostile::run(args.table.as_ref()),
         Chore::Bench(args) => bench::run(args.name.as_deref(), args.report.as_deref()),
     };
     match result {

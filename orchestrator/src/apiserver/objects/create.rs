@@ -24,7 +24,7 @@ impl Objects {
         options: WriteOptions,
     ) -> Result<Written, ApiError> {
         let mut warnings = Vec::new();
-        let mut object = Self::decode(kind, input, options, &mut warnings)?;
+        let mut object = self.decode(kind, input, options, &mut warnings)?;
         place(kind, namespace, &mut object)?;
         if kind.status {
             object.as_object_mut().map(|o| o.remove("status"));
@@ -66,9 +66,10 @@ impl Objects {
     ) -> Result<Option<Value>, ApiError> {
         let name = meta::text(object, "name");
         let key = kind.key(namespace, name);
-        let mut txn = Txn::default()
-            .when(&key, Compare::Absent)
-            .put(&key, codec::encode(object));
+        let value = codec::encode(object);
+        let most = self.limits.namespace_bytes;
+        self.room.check(kind, namespace, name, value.len(), most)?;
+        let mut txn = Txn::default().when(&key, Compare::Absent).put(&key, value);
         let parent = named("Namespace").expect("the table has Namespace");
         let parent_key = parent.key("", namespace);
         if kind.namespaced {

@@ -5,6 +5,7 @@ mod delete;
 mod meta;
 mod prepare;
 mod resize;
+mod room;
 mod security;
 mod service_ip;
 mod update;
@@ -15,11 +16,13 @@ use ipnet::Ipv4Net;
 use serde_json::Value;
 
 use super::error::ApiError;
+use super::limits::ObjectLimits;
 use super::selector::Selector;
 use crate::kinds::{Kind, codec};
 use crate::store::{Range, Revision, Store};
 
 pub use delete::{DeleteOptions, Deleted};
+pub use room::Counter;
 pub use update::Target;
 
 /// What happens to fields that a type does not know.
@@ -59,12 +62,33 @@ pub struct Written {
 pub struct Objects {
     store: Arc<dyn Store>,
     service_cidr: Ipv4Net,
+    limits: ObjectLimits,
+    room: room::Room,
 }
 
 impl Objects {
     /// Over a store; Services get addresses of the range.
     pub fn new(store: Arc<dyn Store>, service_cidr: Ipv4Net) -> Self {
-        Self { store, service_cidr }
+        Self {
+            store,
+            service_cidr,
+            limits: ObjectLimits::default(),
+            room: room::Room::default(),
+        }
+    }
+
+    /// With other bounds.
+    pub fn with_limits(mut self, limits: ObjectLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Counts what namespaces keep: to be run beside, or nothing bounds that.
+    pub fn counter(&self) -> Counter {
+        Counter {
+            store: self.store.clone(),
+            room: self.room.clone(),
+        }
     }
 
     /// The store below.

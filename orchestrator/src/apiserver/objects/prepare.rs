@@ -11,6 +11,7 @@ use crate::kinds::{Context, FieldError, Kind, codec, named, unknown_fields};
 impl Objects {
     /// Decodes; what the type does not know is refused or reported.
     pub(super) fn decode(
+        &self,
         kind: &Kind,
         mut input: Value,
         options: WriteOptions,
@@ -22,7 +23,7 @@ impl Objects {
                 "the object is no longer one: it must be a JSON object",
             ));
         }
-        measure::check(&input).map_err(|e| ApiError::too_large(e.to_string()))?;
+        measure::check(&input, &self.limits).map_err(|e| ApiError::too_large(e.to_string()))?;
         let api_version = kind.api_version();
         for (field, wanted) in [("apiVersion", api_version.as_str()), ("kind", kind.kind)] {
             match input.get(field).and_then(Value::as_str) {
@@ -73,6 +74,9 @@ impl Objects {
         new: &Value,
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
+        if !self.limits.rules {
+            return Ok(());
+        }
         let mut errors = Vec::new();
         meta::validate(kind, new, &mut errors);
         let context = self.context(kind, new).await?;

@@ -22,6 +22,9 @@ impl Objects {
         old: Option<&Value>,
         warnings: &mut Vec<String>,
     ) -> Result<(), ApiError> {
+        if !self.limits.pod_security {
+            return Ok(());
+        }
         if kind.kind == "Namespace" {
             let found = self.of_existing_pods(new, old).await?;
             warnings.extend(found);

@@ -69,7 +69,7 @@ impl Objects {
             }
             check_identity(kind, name, &input, &old)?;
             let mut warnings = Vec::new();
-            let decoded = Self::decode(kind, input, options, &mut warnings)?;
+            let decoded = self.decode(kind, input, options, &mut warnings)?;
             let new = merge(kind, decoded, &old, target, options)?;
             self.validate(kind, &new, Some(&old)).await?;
             self.admit(kind, &new, Some(&old), &mut warnings).await?;
@@ -89,7 +89,13 @@ impl Objects {
             txn = if is_done(kind, &new) {
                 txn.delete(&key)
             } else {
-                txn.put(&key, codec::encode(&new))
+                let value = codec::encode(&new);
+                let more = value.len().saturating_sub(found.value.len());
+                if more > 0 && !options.system {
+                    let most = self.limits.namespace_bytes;
+                    self.room.check(kind, namespace, name, more, most)?;
+                }
+                txn.put(&key, value)
             };
             match self.store.txn(txn).await {
                 Ok(commit) => {

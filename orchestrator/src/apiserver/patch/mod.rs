@@ -6,7 +6,7 @@ mod strategic;
 use serde_json::Value;
 
 use super::error::ApiError;
-use super::limits::PatchLimits;
+use super::limits::{ObjectLimits, PatchLimits};
 use super::measure;
 use crate::kinds::Kind;
 
@@ -23,8 +23,13 @@ pub enum Patch {
 
 impl Patch {
     /// By the request's content type. 415 for others, 400 for a body that is none.
-    pub fn parse(content_type: &str, body: &[u8], kind: &Kind) -> Result<Self, ApiError> {
-        measure::scan(body).map_err(|e| ApiError::too_large(format!("the patch: {e}")))?;
+    pub fn parse(
+        content_type: &str,
+        body: &[u8],
+        kind: &Kind,
+        limits: &ObjectLimits,
+    ) -> Result<Self, ApiError> {
+        measure::scan(body, limits).map_err(|e| ApiError::too_large(format!("the patch: {e}")))?;
         let wrong = |e: serde_json::Error| ApiError::bad_request(format!("the patch cannot be read: {e}"));
         let media = content_type.split(';').next().unwrap_or_default().trim();
         match media {
@@ -57,7 +62,7 @@ impl Patch {
             Self::Json(patch) => operations::apply(&mut object, patch, limits)?,
             Self::Merge(patch) => json_patch::merge(&mut object, patch),
             Self::Strategic(patch) => {
-                strategic::merge(&mut object, patch).map_err(ApiError::bad_request)?;
+                strategic::merge(&mut object, patch, limits.comparisons).map_err(ApiError::bad_request)?;
             }
         }
         Ok(object)

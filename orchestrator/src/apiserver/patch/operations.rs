@@ -30,7 +30,10 @@ pub(super) fn apply(object: &mut Value, patch: &Patch, limits: &PatchLimits) -> 
             }
         }
         if made_depth(object, operation, limits.depth) > limits.depth {
-            let message = format!("operation {i} of the JSON patch: {}", measure::Excess::Depth);
+            let message = format!(
+                "operation {i} of the JSON patch: {}",
+                measure::Excess::Depth(limits.depth)
+            );
             return Err(ApiError::too_large(message));
         }
         json_patch::patch_unsafe(object, std::slice::from_ref(operation)).map_err(|e| {

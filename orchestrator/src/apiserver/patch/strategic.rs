@@ -37,11 +37,9 @@ fn merges_primitives(field: &str) -> bool {
     matches!(field, "finalizers" | "podCIDRs")
 }
 
-/// Elements of a list times those of its patch, at most: each of these is looked for among those.
-const COMPARISONS: usize = 1_000_000;
-
-fn comparable(items: usize, patches: usize) -> Result<(), String> {
-    if items.saturating_mul(patches) > COMPARISONS {
+/// Each element of a list's patch (`patches`) is looked for among the list's (`items`); `most` of `PatchLimits::comparisons`.
+fn comparable(items: usize, patches: usize, most: usize) -> Result<(), String> {
+    if items.saturating_mul(patches) > most {
         return Err(format!(
             "the lists of {items} and {patches} elements are too long to be merged: replace the list instead"
         ));
@@ -49,8 +47,8 @@ fn comparable(items: usize, patches: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// Applies a patch to an object.
-pub(super) fn merge(object: &mut Value, patch: &Value) -> Result<(), String> {
+/// Applies a patch to an object; `most` bounds the comparisons of a list.
+pub(super) fn merge(object: &mut Value, patch: &Value, most: usize) -> Result<(), String> {
     let Value::Object(fields) = patch else {
         *object = patch.clone();
         return Ok(());
@@ -78,17 +76,17 @@ pub(super) fn merge(object: &mut Value, patch: &Value) -> Result<(), String> {
             continue;
         }
         if let Some(list) = field.strip_prefix(DELETE_PRIMITIVES) {
-            delete_primitives(target, list, value)?;
+            delete_primitives(target, list, value, most)?;
             continue;
         }
-        merge_field(target, field, value)?;
+        merge_field(target, field, value, most)?;
     }
     for (field, order) in fields
         .iter()
         .filter_map(|(f, v)| Some((f.strip_prefix(ORDER)?, v)))
     {
         if let (Some(Value::Array(items)), Some(order)) = (target.get_mut(field), order.as_array()) {
-            comparable(items.len(), order.len())?;
+            comparable(items.len(), order.len(), most)?;
             reorder(items, order, merge_keys(field));
         }
     }
@@ -98,14 +96,19 @@ pub(super) fn merge(object: &mut Value, patch: &Value) -> Result<(), String> {
     Ok(())
 }
 
-fn merge_field(target: &mut Map<String, Value>, field: &str, value: &Value) -> Result<(), String> {
+fn merge_field(
+    target: &mut Map<String, Value>,
+    field: &str,
+    value: &Value,
+    most: usize,
+) -> Result<(), String> {
     match value {
         Value::Null => {
             target.remove(field);
         }
         Value::Object(_) => {
             let slot = target.entry(field).or_insert(Value::Null);
-            merge(slot, value)?;
+            merge(slot, value, most)?;
             if slot.is_null() {
                 target.remove(field);
             }
@@ -116,7 +119,7 @@ fn merge_field(target: &mut Map<String, Value>, field: &str, value: &Value) -> R
                 Value::Array(items) => std::mem::take(items),
                 _ => Vec::new(),
             };
-            *slot = Value::Array(merge_list(field, items, patches)?);
+            *slot = Value::Array(merge_list(field, items, patches, most)?);
         }
         plain => {
             target.insert(field.to_owned(), plain.clone());
@@ -125,7 +128,12 @@ fn merge_field(target: &mut Map<String, Value>, field: &str, value: &Value) -> R
     Ok(())
 }
 
-fn merge_list(field: &str, mut items: Vec<Value>, patches: &[Value]) -> Result<Vec<Value>, String> {
+fn merge_list(
+    field: &str,
+    mut items: Vec<Value>,
+    patches: &[Value],
+    most: usize,
+) -> Result<Vec<Value>, String> {
     let is_replace = |p: &Value| p.get(PATCH).is_some_and(|d| d == "replace");
     if patches.iter().any(is_replace) {
         let kept = patches
@@ -134,7 +142,7 @@ fn merge_list(field: &str, mut items: Vec<Value>, patches: &[Value]) -> Result<V
         return Ok(kept.map(clean).collect());
     }
     if merges_primitives(field) {
-        comparable(items.len() + patches.len(), patches.len())?;
+        comparable(items.len() + patches.len(), patches.len(), most)?;
         for patch in patches {
             if !items.contains(patch) {
                 items.push(patch.clone());
@@ -146,7 +154,7 @@ fn merge_list(field: &str, mut items: Vec<Value>, patches: &[Value]) -> Result<V
     if keys.is_empty() || !patches.iter().all(Value::is_object) {
         return Ok(patches.iter().map(clean).collect());
     }
-    comparable(items.len() + patches.len(), patches.len())?;
+    comparable(items.len() + patches.len(), patches.len(), most)?;
     for patch in patches {
         let key = keys
             .iter()
@@ -164,7 +172,7 @@ fn merge_list(field: &str, mut items: Vec<Value>, patches: &[Value]) -> Result<V
         match (found, deletes) {
             (Some(i), true) => drop(items.remove(i)),
             (None, true) => {}
-            (Some(i), false) => merge(&mut items[i], patch)?,
+            (Some(i), false) => merge(&mut items[i], patch, most)?,
             (None, false) => items.push(clean(patch)),
         }
     }
@@ -179,12 +187,17 @@ fn same_protocol(item: &Value, patch: &Value) -> bool {
     }
 }
 
-fn delete_primitives(target: &mut Map<String, Value>, field: &str, values: &Value) -> Result<(), String> {
+fn delete_primitives(
+    target: &mut Map<String, Value>,
+    field: &str,
+    values: &Value,
+    most: usize,
+) -> Result<(), String> {
     let values = values
         .as_array()
         .ok_or_else(|| format!("{DELETE_PRIMITIVES}{field} must be a list"))?;
     if let Some(Value::Array(items)) = target.get_mut(field) {
-        comparable(items.len(), values.len())?;
+        comparable(items.len(), values.len(), most)?;
         items.retain(|item| !values.contains(item));
     }
     Ok(())
@@ -232,8 +245,10 @@ mod tests {
 
     use super::*;
 
+    const MOST: usize = 1000;
+
     fn after(mut object: Value, patch: Value) -> Value {
-        merge(&mut object, &patch).unwrap();
+        merge(&mut object, &patch, MOST).unwrap();
         object
     }
 
@@ -294,7 +309,7 @@ mod tests {
             merged["ports"],
             json!([{"port": 5060, "protocol": "UDP"}, {"port": 5060, "protocol": "TCP", "name": "t"}])
         );
-        assert!(merge(&mut json!({}), &json!({"containers": [{"image": "x"}]})).is_err());
+        assert!(merge(&mut json!({}), &json!({"containers": [{"image": "x"}]}), MOST).is_err());
     }
 
     fn containers() -> impl Strategy<Value = Value> {

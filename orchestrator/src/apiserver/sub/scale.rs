@@ -51,7 +51,7 @@ pub(super) async fn handle(
     let row = named("Namespace").expect("the table has Namespace");
     let patch = match *method {
         Method::PUT => Patch::Merge(call.json()?),
-        Method::PATCH => Patch::parse(call.content_type(), &call.body, row)?,
+        Method::PATCH => Patch::parse(call.content_type(), &call.body, row, &call.server.limits.objects)?,
         _ => return Err(ApiError::method()),
     };
     let change = |old: &Value| {

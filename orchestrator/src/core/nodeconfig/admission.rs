@@ -13,9 +13,6 @@ use super::super::world::{Key, Work};
 /// Condition of a Service that is not, or not wholly, in force on the nodes.
 const CONDITION: &str = "Programmed";
 
-/// The part of the nodes' tables that one namespace can fill: one in so many.
-const SHARE: usize = 4;
-
 /// How much there is room for, over all namespaces.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
@@ -45,6 +42,7 @@ pub(super) fn admit(work: &Work<'_>, configs: Configs, limits: Limits) -> (Confi
     order.sort_by_cached_key(|(key, _)| (!in_force.contains(&key.to_string()), age(key), key.clone()));
     let mut books = Books {
         limits,
+        share: work.limits.namespace_share,
         owners: BTreeMap::new(),
         used: BTreeMap::new(),
     };
@@ -61,6 +59,7 @@ pub(super) fn admit(work: &Work<'_>, configs: Configs, limits: Limits) -> (Confi
 /// Who has what.
 struct Books {
     limits: Limits,
+    share: usize,
     owners: BTreeMap<std::net::Ipv4Addr, Key>,
     /// Ports and backends by namespace.
     used: BTreeMap<String, (usize, usize)>,
@@ -86,12 +85,12 @@ impl Books {
         let fits = |(ports, backends), part| {
             ports <= self.limits.ports / part && backends <= self.limits.backends / part
         };
-        let message = if !fits(own, SHARE) {
+        let message = if !fits(own, self.share) {
             format!(
                 "namespace {} has no room left for it: {} service ports and {} backends are its share; delete Services there",
                 key.namespace,
-                self.limits.ports / SHARE,
-                self.limits.backends / SHARE
+                self.limits.ports / self.share,
+                self.limits.backends / self.share
             )
         } else if !fits(all, 1) {
             format!(

@@ -1,83 +1,105 @@
-//! Hostile tenants: what one user writes or sends, by kind, the answer it gets, and that everybody else goes on meanwhile.
+//! Hostile tenants: what one user writes, sends or runs, by kind; the answer it gets; and that everybody else goes on meanwhile.
 //!
-//! A case is a row of [`cases::CASES`]. `GANTRY_TEST_UNGUARDED` switches a protection off: then the same case does harm.
+//! A case is a row of a table in [`cases`]. Its control is the same attack on a Gantry whose protection is switched off by
+//! `GANTRY_TEST_UNGUARDED`: there it does harm. The test command runs one case of each kind, small, with wide bars, since
+//! other tests run beside it; `cargo xtask hostile tenants` sets `HOSTILE_TABLE`, runs all of them and prints the table.
 
 mod cases;
+mod control;
+mod neighbours;
 mod prober;
+mod process;
+mod starter;
+mod table;
+mod tenant;
 
-use std::time::Instant;
+use std::collections::BTreeSet;
 
-use anyhow::{Context, Result, ensure};
-use gantry_tests::api::Api;
-use gantry_tests::gantry::Gantry;
+use anyhow::{Result, ensure};
+use gantry_tests::busybox;
 
-use crate::machine;
-use cases::CASES;
-use prober::Prober;
+use crate::{machine, skip};
+use process::Process;
+use tenant::Tenant;
 
-/// Memory of the orchestrator after any case, in MiB: an idle one has some 40.
-const MEMORY_MIB: u64 = 500;
+/// Does it, and returns what the tenant was told: an answer, a condition, an Event, a pod's reason.
+type Attack = fn(&Tenant<'_>) -> Result<String>;
 
 /// One thing that a tenant does.
+#[derive(Clone, Copy)]
 struct Case {
     /// What it is called in the table.
     name: &'static str,
     /// What it is an example of.
     kind: &'static str,
-    /// The protection, as `GANTRY_TEST_UNGUARDED` calls it; empty if it cannot be switched off.
+    /// The protection, as `GANTRY_TEST_UNGUARDED` calls it.
     protection: &'static str,
-    /// Does it, and returns what the tenant was told.
-    attack: fn(&Api) -> Result<String>,
-    /// Part of that.
+    /// See the type.
+    attack: Attack,
+    /// Part of what the tenant is told.
     told: &'static str,
+    /// What happens without the protection.
+    harm: Harm,
+}
+
+/// What happens without a protection.
+#[derive(Clone, Copy)]
+enum Harm {
+    /// The tenant is told this instead: it was let in.
+    Told(&'static str),
+    /// A process grows by so many MiB.
+    Memory(Process, u64),
+    /// A neighbour's request fails, or is not answered within a second.
+    Neighbours,
+}
+
+/// How the table is run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// One case of each kind, small.
+    Kinds,
+    /// All.
+    All,
 }
 
 #[test]
 fn hostile_tenants_harm_nobody_else() -> Result<()> {
     let Some(_machine) = machine() else { return Ok(()) };
-    let gantry = Gantry::new("hostile", false)?;
-    gantry.first_up(&["--pod-cidr", "10.112.0.0/16", "--service-cidr", "10.113.0.0/16"])?;
-    let api = Api::of(&gantry)?;
-    println!(
-        "{:<34} {:<20} {:<12} {:>8} {:>9} {:>8}",
-        "case", "kind", "protection", "took", "slowest", "memory"
-    );
-    let mut harmed = Vec::new();
-    for case in CASES {
-        if let Err(error) = suffer(case, &gantry, &api) {
-            harmed.push(format!("{}: {error:#}", case.name));
+    if !busybox::is_there() {
+        skip("images", "needs busybox-static, for the neighbours' pods");
+        return Ok(());
+    }
+    let extent = match std::env::var_os("HOSTILE_TABLE") {
+        Some(_) => Extent::All,
+        None => Extent::Kinds,
+    };
+    let cases = chosen(extent);
+    let mut harmed = table::run(&cases, extent)?;
+    for case in &cases {
+        match control::run(case) {
+            Ok(seen) => println!("without {:<20} {:<44} {seen}", case.protection, case.name),
+            Err(error) => harmed.push(format!("the control of `{}`: {error:#}", case.name)),
         }
     }
     ensure!(harmed.is_empty(), "{}", harmed.join("\n"));
     Ok(())
 }
 
-/// One case, and what its neighbours and the orchestrator's memory say of it.
-fn suffer(case: &Case, gantry: &Gantry, api: &Api) -> Result<()> {
-    let prober = Prober::start(api.clone());
-    let started = Instant::now();
-    let told = (case.attack)(api);
-    let took = started.elapsed();
-    let slowest = prober.stop().context("its neighbours")?;
-    let memory = memory_mib(gantry.pid("orchestrator")?)?;
-    println!(
-        "{:<34} {:<20} {:<12} {:>6.1} s {:>6} ms {:>4} MiB",
-        case.name,
-        case.kind,
-        case.protection,
-        took.as_secs_f64(),
-        slowest.as_millis(),
-        memory
-    );
-    let told = told?;
-    ensure!(told.contains(case.told), "`{}` is missing in: {told}", case.told);
-    ensure!(memory < MEMORY_MIB, "the orchestrator has {memory} MiB");
-    Ok(())
+/// `HOSTILE_ONLY` is for whoever works on one: cases with it in their name or kind.
+fn chosen(extent: Extent) -> Vec<Case> {
+    let only = std::env::var("HOSTILE_ONLY").unwrap_or_default();
+    let mut kinds = BTreeSet::new();
+    let mut cases = cases::all();
+    cases.retain(|case| case.name.contains(&only) || case.kind.contains(&only));
+    cases.retain(|case| extent == Extent::All || !only.is_empty() || kinds.insert(case.kind));
+    cases
 }
 
-fn memory_mib(pid: i32) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
-    Ok(kib.context("the process has no memory")? / 1024)
+#[test]
+fn the_table_has_fifteen_kinds_and_forty_cases() {
+    let cases = cases::all();
+    let distinct = |of: fn(&Case) -> &'static str| cases.iter().map(of).collect::<BTreeSet<_>>().len();
+    assert!(distinct(|c| c.kind) >= 15);
+    assert!(cases.len() >= 20);
+    assert_eq!(distinct(|c| c.name), cases.len(), "names tell cases apart");
 }

@@ -1,60 +1,101 @@
-//! A neighbour who writes and reads all the time.
+//! A neighbour who writes, reads and deletes all the time.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
-use gantry_tests::api::Api;
+use gantry_tests::api::{Answer, Api};
 use serde_json::json;
 
-/// Between two probes.
-const PAUSE: Duration = Duration::from_millis(200);
-/// A probe that takes longer has been harmed: wide, since other tests may run beside this one.
-const PATIENCE: Duration = Duration::from_secs(10);
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+/// Between two rounds.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The neighbours' namespace.
+pub(super) const NAMESPACE: &str = "neighbours";
 
-/// See the module.
-pub(super) struct Prober {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Result<Duration>>,
+/// What something that is done again and again came to, since it was last asked.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Figures {
+    /// How often.
+    pub(super) rounds: u32,
+    /// The longest time that one answer took.
+    pub(super) slowest: Duration,
+    /// The first that went wrong.
+    pub(super) wrong: Option<String>,
 }
 
-impl Prober {
-    /// Begins.
-    pub(super) fn start(api: Api) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let over = stop.clone();
+/// Something that is done every second until it is dropped.
+pub(super) struct Loop {
+    figures: Arc<Mutex<Figures>>,
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Loop {
+    /// `act` says how long its slowest part took.
+    pub(super) fn start(act: impl Fn(u32) -> Result<Duration> + Send + 'static) -> Self {
+        let figures = Arc::new(Mutex::new(Figures::default()));
+        let over = Arc::new(AtomicBool::new(false));
+        let (shared, stopped) = (figures.clone(), over.clone());
         let thread = std::thread::spawn(move || {
-            let mut slowest = Duration::ZERO;
-            loop {
-                slowest = slowest.max(probe(&api)?);
-                if over.load(Ordering::Relaxed) {
-                    return Ok(slowest);
+            let mut number = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                let started = Instant::now();
+                let outcome = act(number);
+                let mut figures = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                figures.rounds += 1;
+                match outcome {
+                    Ok(took) => figures.slowest = figures.slowest.max(took),
+                    Err(error) => drop(figures.wrong.get_or_insert_with(|| format!("{error:#}"))),
                 }
-                std::thread::sleep(PAUSE);
+                drop(figures);
+                number += 1;
+                std::thread::sleep(PAUSE.saturating_sub(started.elapsed()));
             }
         });
-        Self { stop, thread }
+        Self {
+            figures,
+            over,
+            thread: Some(thread),
+        }
     }
 
-    /// The slowest probe; an error if one was not answered as it should be.
-    pub(super) fn stop(self) -> Result<Duration> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| anyhow!("the prober panicked"))?
+    /// Since the last time.
+    pub(super) fn take(&self) -> Figures {
+        std::mem::take(&mut *self.figures.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-fn probe(api: &Api) -> Result<Duration> {
+impl Drop for Loop {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Writes, reads and deletes an object every second.
+pub(super) fn start(api: Api) -> Loop {
+    Loop::start(move |_| {
+        let maps = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
+        let probe = format!("{maps}/probe");
+        let body = json!({"metadata": {"name": "probe"}, "data": {"a": "b"}});
+        let write = timed(|| api.post(&maps, &body), 201)?;
+        let read = timed(|| api.get(&probe), 200)?;
+        let delete = timed(|| api.ask("DELETE", &probe, "", ""), 200)?;
+        Ok(write.max(read).max(delete))
+    })
+}
+
+fn timed(ask: impl FnOnce() -> Result<Answer>, code: u16) -> Result<Duration> {
     let started = Instant::now();
-    let path = format!("{MAPS}/probe");
-    api.make(MAPS, &json!({"metadata": {"name": "probe"}, "data": {"a": "b"}}))?;
-    let read = api.get(&path)?;
-    ensure!(read.code == 200, "read: {} {}", read.code, read.body);
-    let gone = api.ask("DELETE", &path, "", "")?;
-    ensure!(gone.code == 200, "delete: {} {}", gone.code, gone.body);
+    let answer = ask()?;
     let took = started.elapsed();
-    ensure!(took < PATIENCE, "a probe took {took:?}");
+    ensure!(
+        answer.code == code,
+        anyhow!("{} after {took:?}: {}", answer.code, answer.body)
+    );
     Ok(took)
 }

@@ -7,22 +7,20 @@ mod report;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::thread::sleep;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use gantry_catalog::MilliCpu;
 use gantry_tests::gantry::Gantry;
 use gantry_tests::leftovers::Leftovers;
 use gantry_tests::scraper::{Counters, Scraper};
-use gantry_tests::sipp::Records;
-use gantry_tests::{processes, sip};
+use gantry_tests::{load, processes, sip};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::{prepare, shell};
 use report::{Report, Share, Spread, Step};
 
-const LOAD_FILES: &str = "/var/log/sipp";
 /// Calls must be up and going before the first change.
 const WARM_UP: Duration = Duration::from_secs(15);
 /// Between two changes, so that each has its own seconds in the records.
@@ -31,8 +29,6 @@ const SETTLE: Duration = Duration::from_secs(3);
 const SPREAD: Duration = Duration::from_secs(20);
 /// How long the orchestrator stays dead.
 const OUTAGE: Duration = Duration::from_secs(60);
-/// The longest call lasts a minute, and its port is kept quiet for half a minute more.
-const LAST_CALLS: Duration = Duration::from_secs(150);
 
 /// Not the default ones: a Gantry that runs here already is left alone.
 const NETWORKS: [&str; 4] = ["--pod-cidr", "10.187.0.0/16", "--service-cidr", "10.188.0.0/16"];
@@ -121,7 +117,7 @@ fn play(gantry: &Gantry, strictness: Strictness) -> Result<Report> {
     sleep(Duration::from_millis(calm_ms));
     let calm_to_ms = now_ms();
 
-    let (records, exit_code) = finish_load(gantry)?;
+    let (records, exit_code) = load::finish(gantry)?;
     sleep(Duration::from_secs(1));
     let counters = scraper.counters();
     drop(scraper);
@@ -251,33 +247,6 @@ fn count_spread(gantry: &Gantry, scraper: &Scraper) -> Result<Vec<Share>> {
         }
     };
     Ok(gantry.pods("pcscf")?.iter().map(share).collect())
-}
-
-/// Asks the generator for no more calls, waits for those that are up, and reads its records.
-fn finish_load(gantry: &Gantry) -> Result<(Records, Option<i32>)> {
-    let pods = gantry.instances("load")?;
-    let (pod, _) = pods.first().context("the load generator is gone")?;
-    gantry.text(&[
-        "exec",
-        pod,
-        "--",
-        "/bin/sh",
-        "-c",
-        &format!("kill -USR1 $(cat {LOAD_FILES}/pid)"),
-    ])?;
-    let deadline = Instant::now() + LAST_CALLS;
-    let exit_code = loop {
-        match gantry.read_file(pod, &format!("{LOAD_FILES}/exit")) {
-            Ok(code) => break code.trim().parse().ok(),
-            Err(error) if Instant::now() > deadline => return Err(error.context("the last calls do not end")),
-            Err(_) => sleep(Duration::from_secs(1)),
-        }
-    };
-    let read = |name: &str| gantry.read_file(pod, &format!("{LOAD_FILES}/{name}"));
-    Ok((
-        Records::parse(&read("stat.csv")?, &read("counts.csv")?, &read("rtt.csv")?)?,
-        exit_code,
-    ))
 }
 
 /// `kill -9` of an instance, once there are no more calls to lose: milliseconds until the service answers every source again.

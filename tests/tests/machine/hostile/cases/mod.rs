@@ -1,0 +1,23 @@
+//! The cases, by theme.
+
+mod floods;
+mod objects;
+mod requests;
+mod security;
+mod services;
+mod templates;
+
+use super::{Case, Harm, Process, Tenant};
+
+/// All of them.
+pub(super) fn all() -> Vec<Case> {
+    [
+        requests::CASES,
+        floods::CASES,
+        templates::CASES,
+        objects::CASES,
+        services::CASES,
+        security::CASES,
+    ]
+    .concat()
+}

@@ -1,0 +1,266 @@
+//! What is wrong with a request: patches, bodies, connections.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::{Case, Harm, Process, Tenant};
+
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "copies that double",
+        kind: "json patch",
+        protection: "json-patch",
+        attack: copies,
+        told: "RequestEntityTooLarge",
+        harm: Harm::Memory(Process::Orchestrator, 150),
+    },
+    Case {
+        name: "ten thousand and one operations",
+        kind: "json patch",
+        protection: "json-patch",
+        attack: operations,
+        told: "maximum operations",
+        harm: Harm::Told("\"resourceVersion\""),
+    },
+    Case {
+        name: "an object copied into itself",
+        kind: "json patch",
+        protection: "json-patch",
+        attack: into_itself,
+        told: "nested deeper",
+        harm: Harm::Neighbours,
+    },
+    Case {
+        name: "lists of thirty thousand, merged by key",
+        kind: "strategic merge",
+        protection: "merge-patch",
+        attack: long_lists,
+        told: "too long to be merged",
+        harm: Harm::Neighbours,
+    },
+    Case {
+        name: "a body of 64 MiB",
+        kind: "body",
+        protection: "body",
+        attack: |tenant| map(tenant, &json!({"a": "x".repeat(64 << 20)}).to_string()),
+        told: "limit is 3145728",
+        harm: Harm::Memory(Process::Orchestrator, 100),
+    },
+    Case {
+        name: "a ConfigMap of 2 MiB",
+        kind: "object size",
+        protection: "object-size",
+        attack: |tenant| map(tenant, &json!({"a": "x".repeat(2 << 20)}).to_string()),
+        told: "larger than",
+        harm: Harm::Told("\"resourceVersion\""),
+    },
+    Case {
+        name: "lists within lists, too deep for clients",
+        kind: "nesting",
+        protection: "nesting",
+        attack: nested,
+        told: "nested deeper",
+        harm: Harm::Told("nobody can read the list"),
+    },
+    Case {
+        name: "half a million small objects",
+        kind: "values",
+        protection: "values",
+        attack: |tenant| map(tenant, &format!("[{}0]", "{\"\":0},".repeat(400_000))),
+        told: "values",
+        harm: Harm::Memory(Process::Orchestrator, 150),
+    },
+    Case {
+        name: "a label selector of 300 terms",
+        kind: "selector",
+        protection: "selector",
+        attack: |tenant| select(tenant, &format!("labelSelector={}a", "a,".repeat(300))),
+        told: "longer than",
+        harm: Harm::Told("\"items\""),
+    },
+    Case {
+        name: "a field selector of 300 terms",
+        kind: "selector",
+        protection: "selector",
+        attack: |tenant| {
+            let terms = "metadata.name!=a,".repeat(300);
+            select(tenant, &format!("fieldSelector={}metadata.name!=b", terms))
+        },
+        told: "longer than",
+        harm: Harm::Told("\"items\""),
+    },
+    Case {
+        name: "forty loops of lists",
+        kind: "share of requests",
+        protection: "share",
+        attack: list_loops,
+        told: "200",
+        harm: Harm::Neighbours,
+    },
+    Case {
+        name: "300 connections that say nothing",
+        kind: "connections",
+        protection: "connections",
+        attack: strangers,
+        told: "44 of 300 closed",
+        harm: Harm::Told("0 of 300 closed"),
+    },
+    Case {
+        name: "handshakes that stay half done",
+        kind: "connections",
+        protection: "connections",
+        attack: half_handshakes,
+        told: "50 of 50 closed",
+        harm: Harm::Told("0 of 50 closed"),
+    },
+    Case {
+        name: "a body of a byte a second",
+        kind: "body",
+        protection: "body",
+        attack: slow_body,
+        told: "408",
+        harm: Harm::Told("no answer within 40 s"),
+    },
+];
+
+/// Makes a ConfigMap whose data is this text.
+pub(super) fn map(tenant: &Tenant<'_>, data: &str) -> Result<String> {
+    let body = format!("{{\"metadata\":{{\"name\":\"big\"}},\"data\":{data}}}");
+    let path = tenant.path("configmaps");
+    Ok(tenant.api.ask("POST", &path, "application/json", &body)?.body)
+}
+
+/// A function's values may be anything. Where the API takes it, whoever lists it is told whether others can still read the list.
+fn nested(tenant: &Tenant<'_>) -> Result<String> {
+    let deep = "[".repeat(122) + &"]".repeat(122);
+    let spec = format!("{{\"package\":\"p\",\"version\":\"1.0.0\",\"values\":{{\"a\":{deep}}}}}");
+    let body = format!("{{\"metadata\":{{\"name\":\"deep\"}},\"spec\":{spec}}}");
+    let path = tenant.path("gantry.dev/v1/networkfunctions");
+    let answer = tenant.api.ask("POST", &path, "application/json", &body)?;
+    let list = tenant.api.get(&path)?;
+    if list.code == 200 && list.json().is_null() {
+        return Ok("nobody can read the list".to_owned());
+    }
+    Ok(answer.body)
+}
+
+fn select(tenant: &Tenant<'_>, selector: &str) -> Result<String> {
+    Ok(tenant
+        .api
+        .get(&format!("{}?{selector}", tenant.path("configmaps")))?
+        .body)
+}
+
+fn patch(tenant: &Tenant<'_>, text: &str, operations: Vec<Value>) -> Result<String> {
+    let object = json!({"metadata": {"name": "patched"}, "data": {"a": text}});
+    tenant.make("configmaps", &object)?;
+    let (path, body) = (tenant.path("configmaps/patched"), json!(operations).to_string());
+    let media = "application/json-patch+json";
+    Ok(tenant.api.ask("PATCH", &path, media, &body)?.body)
+}
+
+fn copies(tenant: &Tenant<'_>) -> Result<String> {
+    let copy = |i| json!({"op": "copy", "from": "/data", "path": format!("/data/b{i}")});
+    patch(tenant, &"x".repeat(1000), (0..18).map(copy).collect())
+}
+
+fn operations(tenant: &Tenant<'_>) -> Result<String> {
+    let add = json!({"op": "add", "path": "/data/b", "value": "c"});
+    patch(tenant, "x", vec![add; 10_001])
+}
+
+fn into_itself(tenant: &Tenant<'_>) -> Result<String> {
+    let copy = json!({"op": "copy", "from": "/data", "path": "/data/b"});
+    patch(tenant, "x", vec![copy; 9_000])
+}
+
+/// Four at a time, since a server has so many hands.
+fn long_lists(tenant: &Tenant<'_>) -> Result<String> {
+    tenant.make("configmaps", &json!({"metadata": {"name": "merged"}}))?;
+    let owner = |i: u32| json!({"uid": i.to_string()});
+    let owners: Vec<Value> = (0..30_000).map(owner).collect();
+    let body = json!({"metadata": {"ownerReferences": owners}}).to_string();
+    let (path, media) = (
+        tenant.path("configmaps/merged"),
+        "application/strategic-merge-patch+json",
+    );
+    let ask = || tenant.api.ask("PATCH", &path, media, &body);
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
+        let answers = asked
+            .into_iter()
+            .map(|a| a.join().unwrap_or_else(|_| anyhow::bail!("it panicked")));
+        Ok(answers.collect::<Result<Vec<_>>>()?.remove(0).body)
+    })
+}
+
+/// Forty at a time, five times over; then what the tenant itself is told.
+fn list_loops(tenant: &Tenant<'_>) -> Result<String> {
+    let maps = tenant.path("configmaps");
+    for i in 0..600 {
+        let object = json!({"metadata": {"name": format!("many{i:03}")}, "data": {"a": "x".repeat(1000)}});
+        tenant.make("configmaps", &object)?;
+    }
+    for _ in 0..5 {
+        let mut loops = Vec::new();
+        for _ in 0..40 {
+            let path = format!("{maps}?labelSelector=!none");
+            let mut list = tenant.api.command("GET", &path, "");
+            loops.push(list.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?);
+        }
+        for mut list in loops {
+            list.wait()?;
+        }
+    }
+    Ok(tenant.api.get(&format!("{maps}?limit=1"))?.code.to_string())
+}
+
+/// For one more than 256 whose client is not known, the oldest goes.
+fn strangers(tenant: &Tenant<'_>) -> Result<String> {
+    let open = |_| TcpStream::connect(tenant.api.address());
+    let connections: Vec<TcpStream> = (0..300).map(open).collect::<Result<_, _>>()?;
+    std::thread::sleep(Duration::from_secs(2));
+    let closed = connections.iter().filter(|c| is_closed(c)).count();
+    Ok(format!("{closed} of 300 closed"))
+}
+
+/// A handshake may take ten seconds.
+fn half_handshakes(tenant: &Tenant<'_>) -> Result<String> {
+    let half = |_| {
+        let mut connection = TcpStream::connect(tenant.api.address())?;
+        // TLS (RFC 8446, 5.1): a handshake record of 512 bytes, of which none comes.
+        connection.write_all(&[22, 3, 1, 2, 0])?;
+        Ok(connection)
+    };
+    let connections: Vec<TcpStream> = (0..50).map(half).collect::<Result<_>>()?;
+    std::thread::sleep(Duration::from_secs(12));
+    let closed = connections.iter().filter(|c| is_closed(c)).count();
+    Ok(format!("{closed} of 50 closed"))
+}
+
+/// A body must be there after half a minute.
+fn slow_body(tenant: &Tenant<'_>) -> Result<String> {
+    let mut slow = tenant
+        .api
+        .command("POST", &tenant.path("configmaps"), "application/json");
+    slow.args(["--limit-rate", "1", "--max-time", "40"]);
+    let mut child = slow.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut input = child.stdin.take().context("curl has no input")?;
+    let _ = input.write_all("x".repeat(100_000).as_bytes());
+    drop(input);
+    let told = String::from_utf8_lossy(&child.wait_with_output()?.stdout).into_owned();
+    Ok(match told.ends_with("000") {
+        true => "no answer within 40 s".to_owned(),
+        false => told,
+    })
+}
+
+fn is_closed(mut connection: &TcpStream) -> bool {
+    let _ = connection.set_read_timeout(Some(Duration::from_millis(1)));
+    matches!(connection.read(&mut [0]), Ok(0))
+}

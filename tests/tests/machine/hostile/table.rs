@@ -1,0 +1,108 @@
+//! All cases, one after the other, on one Gantry with neighbours.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use gantry_tests::api::Api;
+use gantry_tests::busybox;
+use gantry_tests::gantry::Gantry;
+
+use super::neighbours::{Bars, Neighbours};
+use super::process::{Memory, Process};
+use super::{Case, Extent, Tenant};
+
+/// Most memory of the orchestrator, in MiB: an idle one has some 40.
+const ORCHESTRATOR_MIB: u64 = 500;
+/// Most memory of the agent, in MiB.
+const AGENT_MIB: u64 = 150;
+
+/// Runs the cases and prints the table; returns which of them did harm, and how.
+pub(super) fn run(cases: &[Case], extent: Extent) -> Result<Vec<String>> {
+    let gantry = Gantry::new("hostile", false)?;
+    gantry.first_up(&["--pod-cidr", "10.112.0.0/16", "--service-cidr", "10.113.0.0/16"])?;
+    gantry.import_images()?;
+    import_busybox(&gantry)?;
+    let api = Api::of(&gantry)?;
+    let neighbours = Neighbours::start(&gantry, &api)?;
+    println!(
+        "{:<44} {:<18} {:<16} {:>7} {:>8} {:>8} {:>15} {:>15} {:>13}",
+        "case", "kind", "protection", "took", "answer", "pod", "orchestrator", "agent", "calls"
+    );
+    let mut harmed = Vec::new();
+    for (number, case) in cases.iter().enumerate() {
+        let tenant = Tenant::new(&gantry, &api, format!("tenant-{number}"), extent)?;
+        if let Err(error) = suffer(case, tenant, &neighbours, extent) {
+            println!("  HARM: {error:#}");
+            harmed.push(format!("{}: {error:#}", case.name));
+        }
+    }
+    match neighbours.end(extent) {
+        Ok(calls) => println!("the neighbour's calls: {calls}"),
+        Err(error) => harmed.push(format!("the neighbour's calls: {error:#}")),
+    }
+    Ok(harmed)
+}
+
+/// Takes over the image that pods of neighbours and tenants have.
+pub(super) fn import_busybox(gantry: &Gantry) -> Result<()> {
+    let place = tempfile::tempdir()?;
+    let layout = busybox::layout(place.path())?;
+    gantry.run(&["image", "import", &layout.to_string_lossy()])
+}
+
+/// One case, and what its neighbours and the processes' memory say of it.
+fn suffer(case: &Case, tenant: Tenant<'_>, neighbours: &Neighbours<'_>, extent: Extent) -> Result<()> {
+    let memory = |process: Process| Memory::of(process.pid(tenant.gantry)?);
+    let (orchestrator, agent) = (memory(Process::Orchestrator)?, memory(Process::Agent)?);
+    neighbours.take();
+    let started = Instant::now();
+    let told = (case.attack)(&tenant);
+    let took = started.elapsed();
+    let left = tenant.leave().context("what the tenant made stays");
+    let (probes, pods) = neighbours.take();
+    let calls = neighbours.calls()?;
+    let grown = |memory: &Memory| -> Result<String> {
+        Ok(format!("{} {} {}", memory.before, memory.peak()?, memory.now()?))
+    };
+    println!(
+        "{:<44} {:<18} {:<16} {:>5.1} s {:>5} ms {:>5} ms {:>11} MiB {:>11} MiB {:>6} / {}",
+        case.name,
+        case.kind,
+        case.protection,
+        took.as_secs_f64(),
+        probes.slowest.as_millis(),
+        pods.slowest.as_millis(),
+        grown(&orchestrator)?,
+        grown(&agent)?,
+        calls.begun,
+        calls.failed
+    );
+    let told = told?;
+    ensure!(told.contains(case.told), "`{}` is missing in: {told}", case.told);
+    left?;
+    let bars = Bars::of(extent);
+    for (who, figures, bar) in [
+        ("a write, read or delete", &probes, bars.answer),
+        ("a pod", &pods, bars.start),
+    ] {
+        ensure!(
+            figures.wrong.is_none(),
+            "{who} of a neighbour: {:?}",
+            figures.wrong
+        );
+        ensure!(
+            figures.slowest < bar,
+            "{who} of a neighbour took {:?}",
+            figures.slowest
+        );
+    }
+    ensure!(calls.failed == 0.0, "calls of a neighbour failed: {calls:?}");
+    for (process, memory, most) in [
+        (Process::Orchestrator, &orchestrator, ORCHESTRATOR_MIB),
+        (Process::Agent, &agent, AGENT_MIB),
+    ] {
+        let peak = memory.peak()?;
+        ensure!(peak < most, "{process:?} had {peak} MiB");
+    }
+    Ok(())
+}
