@@ -90,18 +90,22 @@ impl Datapath {
         forward: impl Fn(&FlowKey, &Flow) -> bool,
         reverse: impl Fn(&FlowKey, &Reverse) -> bool,
     ) -> Result<Vec<(FlowKey, Flow)>, DatapathError> {
-        let mut flows = maps::hash::<FlowKey, Flow>(&self.dir, maps::FLOWS)?;
-        let mut lost = maps::entries(&flows, maps::FLOWS)?;
-        lost.retain(|(key, flow)| forward(key, flow));
-        for (key, _) in &lost {
-            maps::forget(&mut flows, maps::FLOWS, key)?;
+        let mut lost = Vec::new();
+        for name in [maps::FLOWS, maps::FLOWS_BEYOND] {
+            let mut flows = maps::hash::<FlowKey, Flow>(&self.dir, name)?;
+            let mut found = maps::entries(&flows, name)?;
+            found.retain(|(key, flow)| forward(key, flow));
+            for (key, _) in &found {
+                maps::forget(&mut flows, name, key)?;
+            }
+            lost.append(&mut found);
         }
-        let mut replies = maps::hash::<FlowKey, Reverse>(&self.dir, maps::REVERSE)?;
-        for (key, _) in maps::entries(&replies, maps::REVERSE)?
-            .iter()
-            .filter(|(k, r)| reverse(k, r))
-        {
-            maps::forget(&mut replies, maps::REVERSE, key)?;
+        for name in [maps::REVERSE, maps::REVERSE_BEYOND] {
+            let mut replies = maps::hash::<FlowKey, Reverse>(&self.dir, name)?;
+            let all = maps::entries(&replies, name)?;
+            for (key, _) in all.iter().filter(|(k, r)| reverse(k, r)) {
+                maps::forget(&mut replies, name, key)?;
+            }
         }
         Ok(lost)
     }

@@ -17,12 +17,16 @@ pub const BACKENDS: &str = "BACKENDS";
 pub const BACKEND_STATS: &str = "BACKEND_STATS";
 pub const FLOWS: &str = "FLOWS";
 pub const REVERSE: &str = "REVERSE";
+pub const FLOWS_BEYOND: &str = "FLOWS_BEYOND";
+pub const REVERSE_BEYOND: &str = "REVERSE_BEYOND";
+pub const SHARES: &str = "SHARES";
+pub const FLAGS: &str = "FLAGS";
 pub const FRAGMENTS: &str = "FRAGMENTS";
 pub const DROPS: &str = "DROPS";
 pub const PATHS: &str = "PATHS";
 
 /// All of them.
-pub const ALL: [&str; 11] = [
+pub const ALL: [&str; 15] = [
     CONFIG,
     PODS,
     SERVICES,
@@ -31,6 +35,10 @@ pub const ALL: [&str; 11] = [
     BACKEND_STATS,
     FLOWS,
     REVERSE,
+    FLOWS_BEYOND,
+    REVERSE_BEYOND,
+    SHARES,
+    FLAGS,
     FRAGMENTS,
     DROPS,
     PATHS,

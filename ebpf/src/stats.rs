@@ -5,11 +5,15 @@ use std::net::Ipv4Addr;
 
 use gantry_ebpf_common::layout::{BackendStats, DRAINING, ServiceKey};
 use gantry_ebpf_common::reason::{DropReason, Path};
+use gantry_ebpf_common::share::Share;
 
-use crate::datapath::Datapath;
+use crate::datapath::{Datapath, PodEntry};
 use crate::error::DatapathError;
 use crate::maps::{self, failed};
 use crate::services::{BackendState, Protocol};
+
+/// Entry of map FLAGS: nobody has a share (`prog/src/maps.rs`).
+const UNBOUND: u32 = 1;
 
 /// Packets since the datapath was loaded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +55,28 @@ pub struct BackendStat {
 }
 
 impl Datapath {
+    /// Flows and fragmented datagrams of each local sender beyond its share, so far; only of those that have any.
+    pub fn beyond_shares(&self) -> Result<BTreeMap<Ipv4Addr, u32>, DatapathError> {
+        let shares = maps::hash::<u32, Share>(&self.dir, maps::SHARES)?;
+        let beyond: BTreeMap<u32, u32> = maps::entries(&shares, maps::SHARES)?
+            .into_iter()
+            .filter(|(_, share)| share.beyond > 0)
+            .map(|(interface, share)| (interface, share.beyond))
+            .collect();
+        if beyond.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let pods = self.pods()?.into_iter();
+        let of = |pod: PodEntry| Some((pod.ip, *beyond.get(&pod.ifindex)?));
+        Ok(pods.filter_map(of).collect())
+    }
+
+    /// Gives nobody a share, so that a test can show what shares are for.
+    pub fn without_shares(&self) -> Result<(), DatapathError> {
+        let mut flags = maps::array::<u32>(&self.dir, maps::FLAGS)?;
+        flags.set(UNBOUND, 1, 0).map_err(failed("write", maps::FLAGS))
+    }
+
     /// Reads the packet counters.
     pub fn counters(&self) -> Result<Counters, DatapathError> {
         let read = |name, len: usize| -> Result<Vec<u64>, DatapathError> {

@@ -10,6 +10,20 @@
 //! | `keyring` | the session keyring of whoever started the agent |
 //! | `paths` | nothing is masked or read-only in /proc and /sys |
 //! | `devices` | every device of the host |
+//! | `network-files` | a container may write its `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` |
+//! | `pids` | a pod may have all processes of the node |
+//! | `memory-limit` | no limit on memory is put in force |
+//! | `cpu-weight` | every pod weighs as much as any other |
+//! | `log-line` | a line of a log is kept in memory until it ends |
+//! | `log-size` | a log is never put aside and begun anew |
+//! | `log-rate` | a log grows as fast as a container can write |
+//! | `http-bound` | answers to probes, hooks and of metrics are read to their end, however long |
+//! | `probe-time` | probes and hooks have no time limit |
+//! | `back-off` | what has ended is started at once, however often |
+//! | `kill` | nothing is killed that does not end when it is asked |
+//! | `flow-share` | a pod's flows push out other pods' |
+//! | `dns-rate` | as many DNS questions as one likes |
+//! | `dns-places` | as many DNS connections and forwarded questions as one likes |
 //!
 //! `GANTRY_TEST_UNGUARDED` lists names, with commas between. It is read once a process, and only in debug builds.
 

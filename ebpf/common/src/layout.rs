@@ -224,6 +224,8 @@ mod user {
         Flow,
         Reverse
     );
+    // SAFETY: repr(C), four integers of one size.
+    unsafe impl aya::Pod for crate::share::Share {}
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod layout;
 pub mod packet;
 pub mod reason;
 pub mod refuse;
+pub mod share;
 pub mod verdict;
 
 /// Slots of one service's Maglev table: a prime, so that every step through it visits every slot.
@@ -22,6 +23,8 @@ pub const MAX_BACKENDS: u32 = 65_536;
 pub const MAX_PODS: u32 = 4096;
 /// Tracked flows; the least recently used one makes room for a new one.
 pub const MAX_FLOWS: u32 = 131_072;
+/// Flows tracked beyond their senders' shares, all senders together: they make room for each other only.
+pub const MAX_FLOWS_BEYOND: u32 = 32_768;
 /// Fragmented datagrams tracked at one time.
 pub const MAX_FRAGMENTS: u32 = 4096;
 /// Raised with every change of a struct in [`layout`] or of a map's size: pinned maps are kept only if it is equal.

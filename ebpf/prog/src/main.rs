@@ -8,6 +8,7 @@ mod maps;
 mod refuse;
 mod rewrite;
 mod service;
+mod share;
 
 use aya_ebpf::bindings::{BPF_F_INGRESS, TC_ACT_OK, TC_ACT_SHOT};
 use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_peer};
@@ -58,7 +59,7 @@ fn handle(ctx: &TcContext) -> Result<i32, DropReason> {
     if !may_send_from(config, ip.src, entered, owner) {
         return Err(DropReason::ForeignSource);
     }
-    let addresses = match service::translate(ctx, config, &ip) {
+    let addresses = match service::translate(ctx, config, &ip, entered) {
         Err(reason) if config.is_service_net(ip.dst) => {
             count_drop(reason);
             return Ok(refuse::refuse(ctx, &ip, entered).unwrap_or(TC_ACT_SHOT));

@@ -8,7 +8,8 @@ use gantry_ebpf_common::layout::{
     Table,
 };
 use gantry_ebpf_common::reason::{DropReason, Path};
-use gantry_ebpf_common::{MAX_BACKENDS, MAX_FLOWS, MAX_FRAGMENTS, MAX_PODS, MAX_SERVICES};
+use gantry_ebpf_common::share::Share;
+use gantry_ebpf_common::{MAX_BACKENDS, MAX_FLOWS, MAX_FLOWS_BEYOND, MAX_FRAGMENTS, MAX_PODS, MAX_SERVICES};
 
 #[map]
 pub static CONFIG: Array<Config> = Array::pinned(1, 0);
@@ -27,12 +28,33 @@ pub static BACKEND_STATS: PerCpuHashMap<u32, BackendStats> =
 pub static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::pinned(MAX_FLOWS, 0);
 #[map]
 pub static REVERSE: LruHashMap<FlowKey, Reverse> = LruHashMap::pinned(MAX_FLOWS, 0);
+/// Of flows beyond their senders' shares: see `gantry_ebpf_common::share`.
+#[map]
+pub static FLOWS_BEYOND: LruHashMap<FlowKey, Flow> = LruHashMap::pinned(MAX_FLOWS_BEYOND, 0);
+#[map]
+pub static REVERSE_BEYOND: LruHashMap<FlowKey, Reverse> = LruHashMap::pinned(MAX_FLOWS_BEYOND, 0);
+#[map]
+pub static SHARES: LruHashMap<u32, Share> = LruHashMap::pinned(MAX_PODS, 0);
+/// [`BEYOND`] and [`UNBOUND`].
+#[map]
+pub static FLAGS: Array<u32> = Array::pinned(2, 0);
 #[map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment> = LruHashMap::pinned(MAX_FRAGMENTS, 0);
 #[map]
 pub static DROPS: PerCpuArray<u64> = PerCpuArray::pinned(DropReason::ALL.len() as u32, 0);
 #[map]
 pub static PATHS: PerCpuArray<u64> = PerCpuArray::pinned(Path::ALL.len() as u32, 0);
+
+/// Of map FLAGS: there are, or were, flows beyond a share. Until then nobody looks for them.
+pub const BEYOND: u32 = 0;
+/// Of map FLAGS: nobody has a share. Set by tests only.
+pub const UNBOUND: u32 = 1;
+
+/// Is this flag set?
+#[inline(always)]
+pub fn flag(which: u32) -> bool {
+    FLAGS.get(which).is_some_and(|set| *set != 0)
+}
 
 /// Adds one to an entry of a counter map.
 #[inline(always)]

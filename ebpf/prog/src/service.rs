@@ -5,11 +5,13 @@ use aya_ebpf::programs::TcContext;
 use gantry_ebpf_common::layout::{Backend, BackendStats, Config, Flow, FlowKey, Fragment, SCTP, ServiceKey};
 use gantry_ebpf_common::packet::{Ipv4, Ports, opening_offset, opens};
 use gantry_ebpf_common::reason::{DropReason, Path};
+use gantry_ebpf_common::share::Share;
 use gantry_ebpf_common::verdict::{
     Addresses, FlowVerdict, flow_hash, flow_of, flow_verdict, maglev_slot, reverse_of, takes_new,
 };
 
-use crate::maps::{BACKEND_STATS, BACKENDS, FLOWS, FRAGMENTS, PODS, REVERSE, SERVICES, TABLES, count_path};
+use crate::maps::{BACKEND_STATS, BACKENDS, FRAGMENTS, PODS, SERVICES, TABLES, count_path};
+use crate::share;
 
 /// Slots looked at before a service counts as without backend. One is enough except in the instant
 /// when userspace replaces a table.
@@ -17,7 +19,7 @@ const ATTEMPTS: u32 = 3;
 
 /// The addresses that the packet must leave with.
 #[inline(always)]
-pub fn translate(ctx: &TcContext, config: &Config, ip: &Ipv4) -> Result<Addresses, DropReason> {
+pub fn translate(ctx: &TcContext, config: &Config, ip: &Ipv4, entered: u32) -> Result<Addresses, DropReason> {
     if !ip.has_ports() {
         if config.is_service_net(ip.dst) {
             return Err(DropReason::NoService);
@@ -32,15 +34,19 @@ pub fn translate(ctx: &TcContext, config: &Config, ip: &Ipv4) -> Result<Addresse
         .map_err(|_| DropReason::Malformed)?;
     let ports = Ports::parse(&l4);
     let key = ip.flow_key(ports);
-    let addresses = with_ports(ctx, config, ip, &key)?;
+    let addresses = with_ports(ctx, config, ip, &key, entered)?;
     if ip.more_fragments {
         let fragment = Fragment {
             src: addresses.src,
             dst: addresses.dst,
         };
-        // Also where nothing changed: an earlier datagram may have had the same identification. A full table
+        // Also where nothing changed: an earlier datagram may have had the same identification. A full table, or no share of it,
         // only costs the later fragments to services, which are then counted as drops.
-        let _ = FRAGMENTS.insert(&ip.fragment_key(), &fragment, 0);
+        if share::take(config, entered, now_s(), Share::take_fragment) {
+            let _ = FRAGMENTS.insert(&ip.fragment_key(), &fragment, 0);
+        } else {
+            let _ = FRAGMENTS.remove(&ip.fragment_key());
+        }
     }
     Ok(addresses)
 }
@@ -63,9 +69,15 @@ fn later_fragment(config: &Config, ip: &Ipv4) -> Result<Addresses, DropReason> {
 }
 
 #[inline(always)]
-fn with_ports(ctx: &TcContext, config: &Config, ip: &Ipv4, key: &FlowKey) -> Result<Addresses, DropReason> {
+fn with_ports(
+    ctx: &TcContext,
+    config: &Config,
+    ip: &Ipv4,
+    key: &FlowKey,
+    entered: u32,
+) -> Result<Addresses, DropReason> {
     // SAFETY: entries are written whole, except `direct`, whose two values are both right to act on.
-    if let Some(reverse) = unsafe { REVERSE.get(key) }
+    if let Some(reverse) = share::reverse(key).map(|reverse| unsafe { &*reverse })
         && reverse.direct == 0
     {
         count_path(Path::Reply);
@@ -101,7 +113,7 @@ fn with_ports(ctx: &TcContext, config: &Config, ip: &Ipv4, key: &FlowKey) -> Res
             },
         ));
     };
-    let addresses = to_service(ctx, config, ip, key, service.index)?;
+    let addresses = to_service(ctx, config, ip, key, service.index, entered)?;
     count_path(Path::Service);
     Ok(addresses)
 }
@@ -111,7 +123,7 @@ fn with_ports(ctx: &TcContext, config: &Config, ip: &Ipv4, key: &FlowKey) -> Res
 /// decides how replies look.
 #[inline(always)]
 fn mark_direct(key: &FlowKey) {
-    if let Some(reverse) = REVERSE.get_ptr_mut(&key.swapped()) {
+    if let Some(reverse) = share::reverse(&key.swapped()) {
         // SAFETY: a whole aligned field of a live entry; a lost update is repaired by the next packet.
         unsafe { (*reverse).direct = 1 }
     }
@@ -127,7 +139,7 @@ fn now_s() -> u32 {
 /// Media may run from the backend to the client only: that, too, is a flow in use.
 #[inline(always)]
 fn mark_seen(key: &FlowKey) {
-    if let Some(flow) = FLOWS.get_ptr_mut(key) {
+    if let Some((flow, _)) = share::flow(key) {
         // SAFETY: a whole aligned field of a live entry; racing packets write the same value.
         unsafe { (*flow).last_seen_s = now_s() }
     }
@@ -140,6 +152,7 @@ fn to_service(
     ip: &Ipv4,
     key: &FlowKey,
     service: u32,
+    entered: u32,
 ) -> Result<Addresses, DropReason> {
     let opening = match opening_offset(ip.protocol) {
         Some(offset) => {
@@ -151,15 +164,15 @@ fn to_service(
         None => false,
     };
     let now_s = now_s();
-    let (id, backend) = match known_flow(config, key, opening, now_s) {
+    let (id, backend, beyond) = match known_flow(config, key, opening, now_s) {
         Some(found) => found,
-        None => new_flow(config, key, service, now_s)?,
+        None => new_flow(config, key, service, now_s, entered)?,
     };
     if ip.protocol == SCTP && backend.port != key.dport {
         return Err(DropReason::SctpPortChange);
     }
     let addresses = Addresses::to_backend(key, &backend);
-    remember_reply(key, &addresses);
+    remember_reply(key, &addresses, beyond);
     if let Some(stats) = BACKEND_STATS.get_ptr_mut(&id) {
         // SAFETY: the entry is this CPU's.
         unsafe { count(&mut *stats, ctx.len()) }
@@ -181,8 +194,8 @@ fn is_there(config: &Config, backend: &Backend) -> bool {
 }
 
 #[inline(always)]
-fn known_flow(config: &Config, key: &FlowKey, opening: bool, now_s: u32) -> Option<(u32, Backend)> {
-    let flow = FLOWS.get_ptr_mut(key)?;
+fn known_flow(config: &Config, key: &FlowKey, opening: bool, now_s: u32) -> Option<(u32, Backend, bool)> {
+    let (flow, beyond) = share::flow(key)?;
     // SAFETY: a live entry; fields are words, and racing packets of one flow write the same values.
     let flow = unsafe { &mut *flow };
     // SAFETY: entries are replaced whole by userspace; only `state` ever changes.
@@ -194,11 +207,17 @@ fn known_flow(config: &Config, key: &FlowKey, opening: bool, now_s: u32) -> Opti
     if !opening {
         flow.established = 1;
     }
-    backend.map(|b| (flow.backend, *b))
+    backend.map(|b| (flow.backend, *b, beyond))
 }
 
 #[inline(always)]
-fn new_flow(config: &Config, key: &FlowKey, service: u32, now_s: u32) -> Result<(u32, Backend), DropReason> {
+fn new_flow(
+    config: &Config,
+    key: &FlowKey,
+    service: u32,
+    now_s: u32,
+    entered: u32,
+) -> Result<(u32, Backend, bool), DropReason> {
     let hash = flow_hash(key);
     // SAFETY: userspace replaces tables whole.
     let Some(table) = (unsafe { TABLES.get(&service) }) else {
@@ -219,13 +238,13 @@ fn new_flow(config: &Config, key: &FlowKey, service: u32, now_s: u32) -> Result<
             last_seen_s: now_s,
             established: 0,
         };
-        // Without the entry the next packet picks again, and by the same table the same backend.
-        let _ = FLOWS.insert(key, &flow, 0);
+        let beyond = !share::take(config, entered, now_s, Share::take_flow);
+        share::remember(key, &flow, beyond);
         if let Some(stats) = BACKEND_STATS.get_ptr_mut(&id) {
             // SAFETY: the entry is this CPU's.
             unsafe { (*stats).new_flows += 1 }
         }
-        return Ok((id, backend));
+        return Ok((id, backend, beyond));
     }
     Err(DropReason::NoBackend)
 }
@@ -233,10 +252,10 @@ fn new_flow(config: &Config, key: &FlowKey, service: u32, now_s: u32) -> Result<
 /// Makes sure that replies find their way; looked up with each packet, so that the LRU map keeps both
 /// directions of a flow alike.
 #[inline(always)]
-fn remember_reply(key: &FlowKey, addresses: &Addresses) {
+fn remember_reply(key: &FlowKey, addresses: &Addresses, beyond: bool) {
     let reply = addresses.reply_key(key.protocol);
     let wanted = reverse_of(key);
-    if let Some(known) = REVERSE.get_ptr_mut(&reply) {
+    if let Some(known) = share::reverse(&reply) {
         // SAFETY: a live entry; see `mark_direct`.
         let known = unsafe { &mut *known };
         if known.vip == wanted.vip && known.vip_port == wanted.vip_port && known.client == wanted.client {
@@ -244,5 +263,5 @@ fn remember_reply(key: &FlowKey, addresses: &Addresses) {
             return;
         }
     }
-    let _ = REVERSE.insert(&reply, &wanted, 0);
+    share::remember_reverse(&reply, &wanted, beyond);
 }

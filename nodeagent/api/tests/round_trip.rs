@@ -414,6 +414,7 @@ fn status() -> impl Strategy<Value = NodeStatus> {
         any::<(bool, u64, u64, Option<u64>)>(),
         text(),
         option::of(Just(PodReason::DeadlineExceeded)),
+        btree_map(proptest::sample::select(Trouble::ALL.to_vec()), text(), 0..3),
     )
         .prop_map(
             |(
@@ -424,6 +425,7 @@ fn status() -> impl Strategy<Value = NodeStatus> {
                 (ready, memory_bytes, started_at_ms, sessions),
                 message,
                 reason,
+                troubles,
             )| {
                 PodStatus {
                     phase,
@@ -436,6 +438,7 @@ fn status() -> impl Strategy<Value = NodeStatus> {
                     sessions,
                     message,
                     reason,
+                    troubles,
                 }
             },
         );

@@ -1,6 +1,7 @@
 //! Host device, services and names, as the configuration wants them; and the counters.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::{Mutex, PoisonError};
 
 use gantry_ebpf::{Backend, BackendState, Datapath, LeftOut, Protocol, Service, Why};
@@ -11,6 +12,7 @@ use gantry_nodeagent_api::{
 
 use super::Failure;
 use super::cni::Cni;
+use crate::guard;
 
 /// The node's side of the network. Calls block.
 pub(super) struct Network {
@@ -52,6 +54,9 @@ impl Network {
             Some(datapath) => datapath,
             None => Datapath::ensure(&self.cni.bpf_dir()).map_err(Failure::other)?,
         };
+        if guard::off("flow-share") {
+            datapath.without_shares().map_err(Failure::other)?;
+        }
         let named = services.iter().flat_map(|(name, config)| {
             let ports = of_config(config);
             ports.map(move |service| (name, service))
@@ -65,6 +70,14 @@ impl Network {
             state.host = None;
         }
         Ok(faults(&names, &synced?.left_out))
+    }
+
+    /// Flows of each local sender beyond its share of the flow tables, so far.
+    pub(super) fn beyond_shares(&self) -> Result<BTreeMap<Ipv4Addr, u32>, Failure> {
+        match Datapath::open(&self.cni.bpf_dir()) {
+            Some(datapath) => datapath.beyond_shares().map_err(Failure::other),
+            None => Ok(BTreeMap::new()),
+        }
     }
 
     /// Packets, drops and new flows since the datapath's start; `None` before it.

@@ -9,13 +9,20 @@ use gantry_nodeagent_api::{Hook, Probe, ProbeAction, SessionProbe};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
-use super::http;
+use super::http::{self, Bound};
+use crate::guard;
 use crate::runtime::sealed;
 
-/// Longest answer to an HTTP probe in bytes; it is not looked at.
-const PROBE_LIMIT: usize = 64 << 10;
-/// Longest page of metrics in bytes.
-const METRICS_LIMIT: usize = 1 << 20;
+/// Of the answer to an HTTP probe or hook only the status counts: a body without end is cut off, as in Kubernetes.
+const PROBE_BOUND: Bound = Bound {
+    bytes: 64 << 10,
+    cut: true,
+};
+/// A page of metrics without its end would tell a wrong number.
+const METRICS_BOUND: Bound = Bound {
+    bytes: 1 << 20,
+    cut: false,
+};
 const METRICS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs one probe. The error is for people.
@@ -26,10 +33,10 @@ pub(super) async fn run(
     pod_dir: &Path,
     container: &str,
 ) -> Result<(), String> {
-    let timeout = Duration::from_millis(probe.timeout_ms);
+    let timeout = time(Duration::from_millis(probe.timeout_ms));
     match &probe.action {
         ProbeAction::HttpGet { port, path } => {
-            let answer = http::get(SocketAddr::new(address, *port), path, PROBE_LIMIT, timeout).await;
+            let answer = http::get(SocketAddr::new(address, *port), path, bound(PROBE_BOUND), timeout).await;
             match answer {
                 Ok(answer) if (200..400).contains(&answer.status) => Ok(()),
                 Ok(answer) => Err(format!("GET {path} on port {port} answered {}", answer.status)),
@@ -74,6 +81,23 @@ pub(super) async fn run(
     }
 }
 
+fn bound(usual: Bound) -> Bound {
+    match guard::off("http-bound") {
+        true => Bound {
+            bytes: usize::MAX,
+            cut: true,
+        },
+        false => usual,
+    }
+}
+
+fn time(usual: Duration) -> Duration {
+    match guard::off("probe-time") {
+        true => Duration::MAX,
+        false => usual,
+    }
+}
+
 /// A hook is done as a probe is, or is a pause.
 pub(super) fn of_hook(hook: Hook, timeout_ms: u64) -> Result<Probe, Duration> {
     let action = match hook {
@@ -98,7 +122,7 @@ pub(super) fn of_hook(hook: Hook, timeout_ms: u64) -> Result<Probe, Duration> {
 /// Reads the number of sessions.
 pub(super) async fn sessions(probe: &SessionProbe, address: IpAddr) -> Result<u64, String> {
     let target = SocketAddr::new(address, probe.port);
-    let answer = http::get(target, &probe.path, METRICS_LIMIT, METRICS_TIMEOUT)
+    let answer = http::get(target, &probe.path, bound(METRICS_BOUND), time(METRICS_TIMEOUT))
         .await
         .map_err(|e| format!("{target}: {e}"))?;
     if answer.status != 200 {

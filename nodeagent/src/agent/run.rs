@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::cni::Cni;
-use super::dns::{Rate, Server};
+use super::dns::{Bounds, Rate, Server};
 use super::driver::{Clock, Driver, Hands, heavy};
 use super::ledger::LedgerFile;
 use super::link::Link;
@@ -22,11 +22,12 @@ use super::netns::NetnsDir;
 use super::network::Network;
 use super::observe::observe;
 use super::pods::Pods;
-use super::session;
 use super::watch::Watches;
 use super::{Args, Settings};
+use super::{excess, session};
 use crate::chain::chain;
 use crate::core::{Event, State};
+use crate::guard;
 use crate::host::cgroup::Cgroups;
 use crate::runtime::RuntimeDir;
 
@@ -122,8 +123,13 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> anyhow::Resul
         answers: answers.clone(),
         heavy: heavy(),
     };
+    let state = State::new(ledger);
     let mut driver = Driver {
-        state: State::new(ledger),
+        state: if guard::off("back-off") {
+            state.without_back_off()
+        } else {
+            state
+        },
         hands,
         events,
         clock: Clock::start(),
@@ -141,14 +147,30 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> anyhow::Resul
         tables,
         port: DNS_PORT,
         resolv_conf: "/etc/resolv.conf".into(),
-        rate: Rate::default(),
+        rate: if guard::off("dns-rate") {
+            Rate::NONE
+        } else {
+            Rate::default()
+        },
+        places: if guard::off("dns-places") {
+            Bounds::NONE
+        } else {
+            Bounds::default()
+        },
         refused: Arc::default(),
+        events: answers.clone(),
     };
     let refused = dns_server.refused.clone();
     let mut tasks = JoinSet::new();
     tasks.spawn(driver.run(cancel.clone()));
     tasks.spawn(link.run(cancel.clone()));
     tasks.spawn(dns_server.run(cancel.clone()));
+    tasks.spawn(excess::run(
+        pods.clone(),
+        network.clone(),
+        answers.clone(),
+        cancel.clone(),
+    ));
     tasks.spawn(session::run(pods, session_requests, cancel.clone()));
     tasks.spawn(count(network, refused, answers, cancel.clone()));
     // The first that ends ends all; normally it is because of the cancellation.

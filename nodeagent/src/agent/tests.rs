@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Orchestrator;
-use super::dns::{Rate, Server, Table};
+use super::dns::{Bounds, Rate, Server, Table};
 use super::link::Link;
 use crate::core::Event;
 
@@ -315,7 +315,9 @@ async fn dns_answers_over_udp_and_tcp() {
         port,
         resolv_conf: "/nonexistent".into(),
         rate: Rate::default(),
+        places: Bounds::default(),
         refused: Arc::default(),
+        events: mpsc::channel(1).0,
     };
     let refused = server.refused.clone();
     let running = tokio::spawn(server.run(cancel.clone()));

@@ -1,9 +1,10 @@
 //! What the core is told.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use gantry_nodeagent_api::{
-    ContainerResources, EndReason, NetworkCounters, NodeConfig, PodUid, RunEnd, ServiceFault,
+    ContainerResources, EndReason, NetworkCounters, NodeConfig, PodUid, RunEnd, ServiceFault, Trouble,
 };
 use gantry_topology::CpuSet;
 use serde::{Deserialize, Serialize};
@@ -87,10 +88,28 @@ pub enum Event {
         /// How many, or why that is unknown.
         result: Result<u64, String>,
     },
+    /// A pod does what it should not.
+    Trouble {
+        /// Which pod.
+        pod: PodRef,
+        /// What.
+        trouble: Trouble,
+        /// In words, without numbers that change all the time.
+        message: String,
+    },
     /// The datapath's counters.
     Counters(NetworkCounters),
     /// Time passed.
     Tick,
+}
+
+/// A pod, as whoever looks at it knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodRef {
+    /// By its uid.
+    Uid(PodUid),
+    /// By its address.
+    Address(Ipv4Addr),
 }
 
 /// One run of a container.

@@ -1,11 +1,11 @@
 //! What events change in the state. Deciding comes after.
 
-use gantry_nodeagent_api::WaitingReason;
+use gantry_nodeagent_api::{Trouble, WaitingReason};
 
 use super::state::{Container, HookState, MemoryRefused, Owned, Pod, UnderWay};
 use super::{
     Action, Event, Exit, FailureKind, PodDone, PodFailure, Run, State, accept, adopt, cpus, hooks, network,
-    probes, stop,
+    probes, stop, troubles,
 };
 
 /// Milliseconds of running after which a container counts as healthy again.
@@ -59,16 +59,27 @@ pub(super) fn note(state: &mut State, now_ms: u64, event: Event, actions: &mut V
             result,
         } => {
             if let Some(pod) = state.pods.get_mut(&uid)
-                && let (Some(config), Some(container)) = (&pod.config, pod.containers.get_mut(&container))
+                && let (Some(config), Some(known)) = (&pod.config, pod.containers.get_mut(&container))
+                && let Some(trouble) = hooks::answered(known, config, now_ms, id, result)
             {
-                hooks::answered(container, config, now_ms, id, result);
+                let message = format!("container {container}: {}", known.message);
+                pod.troubles.note(now_ms, trouble, message);
             }
         }
         Event::Sessions { id, uid, result } => {
             if let Some(pod) = state.pods.get_mut(&uid) {
-                pod.sessions.answered(id, result);
+                let unknown = pod.sessions.answered(id, result);
+                match unknown {
+                    Some(why) => pod.troubles.note(now_ms, Trouble::SessionsUnknown, why),
+                    None => pod.troubles.clear(Trouble::SessionsUnknown),
+                }
             }
         }
+        Event::Trouble {
+            pod,
+            trouble,
+            message,
+        } => troubles::seen(state, now_ms, &pod, trouble, message),
         Event::Counters(counters) => state.counters = counters,
         Event::Tick => {}
     }

@@ -1,13 +1,15 @@
 //! What is done when a container has started, and before it is told to end: by the rules of Kubernetes.
 
-use gantry_nodeagent_api::{ContainerConfig, Hook, PodConfig};
+use gantry_nodeagent_api::{ContainerConfig, Hook, PodConfig, Trouble};
 
-use super::state::{Container, Ending, HookState};
+use super::state::{Container, Ending, HookState, Pod};
 use super::stop::LEAST_GRACE_MS;
 use super::{Action, RequestId, State, sessions};
 
 /// How long a hook after the start may take, in milliseconds. Kubernetes sets no bound; this one is on a helper's life.
 const POST_START_MS: u64 = 3_600_000;
+/// After how long a hook after the start that has not ended is told, in milliseconds.
+const SLOW_MS: u64 = 10_000;
 
 /// Asks for the hooks that are due.
 pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
@@ -19,6 +21,10 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
         let address = sessions::address_of(pod);
         for wanted in &config.containers {
             let id = state.last_id + 1;
+            let pod = state.pods.get_mut(&uid).expect("just listed");
+            if let Some(at_ms) = slow(pod, &wanted.name, now_ms) {
+                state.wake_at(at_ms);
+            }
             let pod = state.pods.get_mut(&uid).expect("just listed");
             let container = pod.containers.get_mut(&wanted.name);
             let Some((hook, timeout_ms)) = container.and_then(|c| due(c, wanted, now_ms, id)) else {
@@ -35,6 +41,23 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
             });
         }
     }
+}
+
+/// Tells of a hook after the start that does not end; or when that is to be looked at.
+fn slow(pod: &mut Pod, name: &str, now_ms: u64) -> Option<u64> {
+    let container = pod.containers.get(name)?;
+    let run = container.run.as_ref().filter(|_| container.running())?;
+    if !matches!(container.post_start, HookState::UnderWay(_)) {
+        return None;
+    }
+    let at_ms = run.started_at_ms.saturating_add(SLOW_MS);
+    if now_ms < at_ms {
+        return Some(at_ms);
+    }
+    let why =
+        format!("container {name}: its PostStartHook has not ended yet; until then it counts as not started");
+    pod.troubles.note(now_ms, Trouble::FailedPostStartHook, why);
+    None
 }
 
 fn due(
@@ -61,14 +84,15 @@ fn due(
     Some((hook, timeout_ms))
 }
 
-/// A hook was done, or failed: a container whose hook after the start fails is ended, one that is to end is told now.
+/// A hook was done, or failed: a container whose hook after the start fails is ended, one that is to end is told now. What is
+/// to be told of it is returned, in the container's message.
 pub(super) fn answered(
     container: &mut Container,
     config: &PodConfig,
     now_ms: u64,
     id: RequestId,
     result: Result<(), String>,
-) {
+) -> Option<Trouble> {
     if container.post_start == HookState::UnderWay(id) {
         container.post_start = HookState::Done;
         if let Err(why) = result {
@@ -77,6 +101,7 @@ pub(super) fn answered(
                 kill_at_ms: now_ms + u64::from(config.termination_grace_s) * 1000,
                 ..Ending::default()
             });
+            return Some(Trouble::FailedPostStartHook);
         }
     } else if let Some(ending) = &mut container.ending
         && ending.pre_stop == HookState::UnderWay(id)
@@ -85,6 +110,8 @@ pub(super) fn answered(
         ending.kill_at_ms = ending.kill_at_ms.max(now_ms + LEAST_GRACE_MS);
         if let Err(why) = result {
             container.message = format!("PreStopHook failed: {why}");
+            return Some(Trouble::FailedPreStopHook);
         }
     }
+    None
 }

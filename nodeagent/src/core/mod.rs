@@ -22,9 +22,10 @@ mod status;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod troubles;
 
 pub use action::{Action, FailureKind, Limits, NetworkWanted, PodDone, PodFailure, PodOp, RequestId};
-pub use event::{Event, Exit, Observed, ObservedContainer, ObservedPod, Run};
+pub use event::{Event, Exit, Observed, ObservedContainer, ObservedPod, PodRef, Run};
 pub use ledger::Ledger;
 pub use state::State;
 
@@ -41,6 +42,7 @@ pub fn step(state: &mut State, now_ms: u64, event: Event) -> Vec<Action> {
         hooks::run(state, now_ms, &mut actions);
         probes::run(state, now_ms, &mut actions);
         sessions::run(state, now_ms, &mut actions);
+        troubles::run(state, now_ms);
         accept::save(state, now_ms, &mut actions);
         status::run(state, now_ms, &mut actions);
     }

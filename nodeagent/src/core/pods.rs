@@ -11,6 +11,7 @@ use super::{Action, PodOp, State};
 
 /// Asks for the next thing to do of each pod that has nothing under way.
 pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
+    let eager = state.eager;
     for uid in state.uids() {
         let pod = state.pods.get_mut(&uid).expect("just listed");
         let mut wake = Wake(None);
@@ -34,7 +35,7 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
             match signal(pod, now_ms, &mut wake) {
                 Some(op) => Some(op),
                 None if !pod.prepared => prepare(pod, &config, network, network_ready, now_ms, &mut wake),
-                None => start(pod, &config, now_ms, &mut wake)
+                None => start(pod, &config, eager, now_ms, &mut wake)
                     .or_else(|| refresh_files(pod, &config, network, now_ms, &mut wake)),
             }
         } else {
@@ -130,7 +131,7 @@ fn preparation(
 
 /// The first container, in order, that can be started now. An init container holds back those after it until it has ended
 /// well, a sidecar until it is up; once a main container has run, only its own.
-fn start(pod: &mut Pod, config: &PodConfig, now_ms: u64, wake: &mut Wake) -> Next {
+fn start(pod: &mut Pod, config: &PodConfig, eager: bool, now_ms: u64, wake: &mut Wake) -> Next {
     let ran = |c: &ContainerConfig| {
         let known = pod.containers.get(&c.name);
         c.role == ContainerRole::Main && known.is_some_and(|c| c.run.is_some() && !c.outdated)
@@ -143,7 +144,7 @@ fn start(pod: &mut Pod, config: &PodConfig, now_ms: u64, wake: &mut Wake) -> Nex
         if !container.running()
             && again
             && may_start(container, wanted, config)
-            && !wake.later(now_ms, container.restart.not_before_ms)
+            && (eager || !wake.later(now_ms, container.restart.not_before_ms))
             && !wake.later(now_ms, pod.backoff.not_before_ms)
         {
             // A start that fails is no run: its number is given again.

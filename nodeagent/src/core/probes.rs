@@ -1,6 +1,6 @@
 //! Startup, readiness and liveness, by the rules of Kubernetes.
 
-use gantry_nodeagent_api::{ContainerConfig, Probe, Readiness};
+use gantry_nodeagent_api::{ContainerConfig, Probe, Readiness, Trouble};
 
 use super::state::{Container, Ending, HookState};
 use super::{Action, RequestId, State, sessions};
@@ -49,6 +49,19 @@ impl Probes {
         }
     }
 
+    /// The first probe that fails, and why.
+    fn complaint(&self) -> Option<(&'static str, &str)> {
+        let checks = [
+            ("Startup", &self.startup),
+            ("Readiness", &self.readiness),
+            ("Liveness", &self.liveness),
+        ];
+        let mut said = checks
+            .into_iter()
+            .map(|(name, check)| (name, check.message.as_str()));
+        said.find(|(_, message)| !message.is_empty())
+    }
+
     /// Which checks are due for a container that runs.
     fn active(&self, config: &ContainerConfig) -> Vec<(Purpose, Probe)> {
         let list = match &config.startup {
@@ -91,17 +104,11 @@ impl Container {
     }
 
     /// What the probes have against it.
-    pub(super) fn probe_message(&self) -> &str {
-        let checks = [
-            &self.probes.startup,
-            &self.probes.readiness,
-            &self.probes.liveness,
-        ];
-        checks
-            .into_iter()
-            .map(|c| c.message.as_str())
-            .find(|m| !m.is_empty())
-            .unwrap_or_default()
+    pub(super) fn probe_message(&self) -> String {
+        let found = self.probes.complaint();
+        found.map_or_else(String::new, |(name, message)| {
+            format!("{} probe: {message}", name.to_ascii_lowercase())
+        })
     }
 }
 
@@ -188,11 +195,20 @@ pub(super) fn answered(
         check.under_way = None;
         let Some(probe) = probe else { return };
         let grace_ms = u64::from(probe.termination_grace_s.unwrap_or(grace_s)) * 1000;
+        let passed = result.is_ok();
         if count(check, purpose, probe, result) {
             container.ending.get_or_insert(Ending {
                 kill_at_ms: now_ms + grace_ms,
                 ..Ending::default()
             });
+        }
+        match container.probes.complaint() {
+            Some((name, why)) if !passed => {
+                let why = format!("{name} probe failed: {why}");
+                pod.troubles.note(now_ms, Trouble::Unhealthy, why);
+            }
+            Some(_) => {}
+            None => pod.troubles.clear(Trouble::Unhealthy),
         }
         return;
     }
@@ -216,12 +232,7 @@ fn count(check: &mut Check, purpose: Purpose, probe: &Probe, result: Result<(), 
             false
         }
         Err(message) => {
-            let name = match purpose {
-                Purpose::Startup => "startup",
-                Purpose::Readiness => "readiness",
-                Purpose::Liveness => "liveness",
-            };
-            check.message = format!("{name} probe: {message}");
+            check.message = message;
             check.successes = 0;
             check.failures = check.failures.saturating_add(1);
             let failed = check.failures >= probe.failure_threshold.max(1);

@@ -7,6 +7,8 @@ use super::{Action, RequestId, State};
 
 const PERIOD_MS: u64 = 2000;
 const DRAINING_PERIOD_MS: u64 = 500;
+/// Answers in a row without a count after which that is told: a program that has just started listens in a moment.
+const TOLD_AFTER: u32 = 3;
 
 /// The count and when to ask again.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +17,8 @@ pub(super) struct Sessions {
     draining: bool,
     next_ms: u64,
     under_way: Option<RequestId>,
+    /// Answers in a row that told no count.
+    failures: u32,
 }
 
 impl Sessions {
@@ -26,10 +30,16 @@ impl Sessions {
         self.draining = draining;
     }
 
-    pub(super) fn answered(&mut self, id: RequestId, result: Result<u64, String>) {
-        if self.under_way.take_if(|awaited| *awaited == id).is_some() {
-            self.count = result.ok();
-        }
+    /// Takes the answer in; why the count is not known, if that has been so for a while.
+    pub(super) fn answered(&mut self, id: RequestId, result: Result<u64, String>) -> Option<String> {
+        self.under_way.take_if(|awaited| *awaited == id)?;
+        self.count = result.as_ref().ok().copied();
+        let why = result.err();
+        self.failures = match why {
+            Some(_) => self.failures.saturating_add(1),
+            None => 0,
+        };
+        why.filter(|_| self.failures >= TOLD_AFTER)
     }
 }
 

@@ -35,6 +35,7 @@ pub struct State {
     pub(super) status_due: bool,
     pub(super) last_id: RequestId,
     pub(super) wake_ms: Option<u64>,
+    pub(super) eager: bool,
 }
 
 /// A ledger on its way to the disk.
@@ -83,6 +84,7 @@ pub(super) struct Pod {
     pub(super) containers: BTreeMap<String, Container>,
     pub(super) message: String,
     pub(super) sessions: super::sessions::Sessions,
+    pub(super) troubles: super::troubles::Troubles,
 }
 
 /// What an answer is awaited to.
@@ -212,6 +214,12 @@ impl State {
             ledger,
             ..Self::default()
         }
+    }
+
+    /// Starts what has ended at once, however often: so that a test can show what waiting is for.
+    pub fn without_back_off(mut self) -> Self {
+        self.eager = true;
+        self
     }
 
     /// The newest accepted generation.

@@ -125,6 +125,7 @@ fn pod_status(uid: &str, pod: &Pod) -> PodStatus {
         containers,
         sessions: pod.sessions.count,
         reason: pod.over.and_then(|verdict| verdict.reason),
+        troubles: pod.troubles.told(),
     }
 }
 
@@ -265,11 +266,12 @@ fn backing_off(uid: &str, pod: &Pod, name: &str, container: &Container) -> Strin
 }
 
 fn troubles(container: &Container) -> String {
+    let probes = container.probe_message();
     let messages = [
         container.limits_message.as_str(),
         container.cpu_message.as_str(),
         container.message.as_str(),
-        container.probe_message(),
+        probes.as_str(),
     ];
     let messages: Vec<&str> = messages.into_iter().filter(|m| !m.is_empty()).collect();
     messages.join("; ")

@@ -1,6 +1,6 @@
 //! Ending containers: SIGTERM, grace, SIGKILL.
 
-use gantry_nodeagent_api::ContainerRole;
+use gantry_nodeagent_api::{ContainerRole, Trouble};
 
 use super::PodOp;
 use super::pods::{Next, Wake};
@@ -88,6 +88,8 @@ pub(super) fn signal(pod: &mut Pod, now_ms: u64, wake: &mut Wake) -> Next {
             // Without any time it was not begun.
             if ending.pre_stop != HookState::Due {
                 ending.kill_at_ms = now_ms + LEAST_GRACE_MS;
+                let why = format!("container {name}: PreStopHook failed: it did not end in the time to end");
+                pod.troubles.note(now_ms, Trouble::FailedPreStopHook, why);
             }
             ending.pre_stop = HookState::Done;
         }

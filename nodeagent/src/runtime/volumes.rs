@@ -8,6 +8,7 @@ use nix::mount::{MsFlags, mount};
 
 use super::names::network_dir;
 use super::{BindMount, PodDir, RuntimeError, files, mounts, subpath};
+use crate::guard;
 
 /// Writes or mounts the volumes of a pod. May be repeated.
 pub fn prepare(dir: &PodDir, pod: &PodConfig) -> Result<(), RuntimeError> {
@@ -49,7 +50,7 @@ pub fn container_mounts(
     let etc = |name: &str| BindMount {
         source: network_dir(dir).join(name),
         target: Path::new("/etc").join(name),
-        read_only: true,
+        read_only: !guard::off("network-files"),
     };
     let mut list = vec![etc("hostname"), etc("hosts"), etc("resolv.conf")];
     for (number, wanted) in container.mounts.iter().enumerate() {

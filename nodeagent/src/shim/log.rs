@@ -5,10 +5,14 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
+
+use super::allowance::Allowance;
+use crate::guard;
 
 /// Most bytes that one stream copies in a turn of the shim's loop: a container that writes without end must not hold up the
 /// requests, the exits and the other containers. What is left makes the next poll return at once.
@@ -25,6 +29,7 @@ pub(super) struct LogFile {
     file: File,
     size_bytes: u64,
     max_bytes: u64,
+    allowance: Allowance,
 }
 
 impl LogFile {
@@ -36,8 +41,20 @@ impl LogFile {
             path,
             file,
             size_bytes,
-            max_bytes,
+            max_bytes: if guard::off("log-size") {
+                u64::MAX
+            } else {
+                max_bytes
+            },
+            allowance: Allowance::new(Instant::now()),
         })
+    }
+
+    /// How long nothing more is copied into it, since it grows too fast; `None`: go on.
+    pub(super) fn rest(&mut self) -> Option<Duration> {
+        self.allowance
+            .rest(Instant::now())
+            .filter(|_| !guard::off("log-rate"))
     }
 
     fn write(&mut self, records: &[u8]) -> io::Result<()> {
@@ -50,6 +67,7 @@ impl LogFile {
         }
         self.file.write_all(records)?;
         self.size_bytes += records.len() as u64;
+        self.allowance.spend(records.len(), Instant::now());
         Ok(())
     }
 }
@@ -76,6 +94,9 @@ impl Stream {
     /// Copies what is there into the log, up to a turn's share; false at the end of the stream. A full disk loses output, never
     /// the container.
     pub(super) fn copy(&mut self, log: &mut LogFile) -> bool {
+        if log.rest().is_some() {
+            return true;
+        }
         self.copy_up_to(TURN_BYTES, log)
     }
 
@@ -137,7 +158,7 @@ impl Stream {
             }
         }
         self.partial.extend_from_slice(bytes);
-        while self.partial.len() > MAX_LINE_BYTES {
+        while self.partial.len() > MAX_LINE_BYTES && !guard::off("log-line") {
             let rest = self.partial.split_off(MAX_LINE_BYTES);
             let part = std::mem::replace(&mut self.partial, rest);
             self.record(&mut records, now, 'P', &part);

@@ -4,6 +4,7 @@
 //! If the shim itself is killed, its containers are killed with it (`PR_SET_PDEATHSIG`): the agent finds the socket dead,
 //! and there is never a container that nobody watches.
 
+mod allowance;
 mod daemon;
 pub mod fresh;
 pub(crate) mod launch;

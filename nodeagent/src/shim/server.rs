@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::launch;
 use super::log::{LogFile, Stream};
@@ -88,23 +88,31 @@ impl Server {
         Ok(())
     }
 
-    fn wait(&self) -> io::Result<()> {
+    fn wait(&mut self) -> io::Result<()> {
         let mut fds = vec![
             PollFd::new(&self.listener, PollFlags::IN),
             PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
         ];
-        let streams = self
-            .containers
-            .values()
-            .filter_map(|c| c.open.as_ref())
-            .flat_map(|open| &open.streams);
-        fds.extend(streams.map(|stream| PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::IN)));
+        let mut shortest: Option<Duration> = None;
+        for open in self.containers.values_mut().filter_map(|c| c.open.as_mut()) {
+            // What is written too fast waits in its pipe.
+            if let Some(rest) = open.log.rest() {
+                shortest = Some(shortest.map_or(rest, |least| least.min(rest)));
+                continue;
+            }
+            let streams = open.streams.iter();
+            fds.extend(streams.map(|stream| PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::IN)));
+        }
         fds.extend(
             self.subscribers
                 .iter()
                 .map(|client| PollFd::new(client, PollFlags::empty())),
         );
-        match poll(&mut fds, None) {
+        let patience = shortest.map(|rest| Timespec {
+            tv_sec: i64::try_from(rest.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: rest.subsec_nanos().into(),
+        });
+        match poll(&mut fds, patience.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(e) => Err(e.into()),
         }
@@ -275,7 +283,7 @@ fn end(code: i32, signal: Option<i32>, reason: EndReason) -> ContainerExit {
 /// False when the other end has closed.
 fn still_there(client: &UnixStream) -> bool {
     let mut fds = [PollFd::new(client, PollFlags::empty())];
-    let now = rustix::event::Timespec {
+    let now = Timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };

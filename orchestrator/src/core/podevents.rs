@@ -4,13 +4,16 @@ use k8s_openapi::api::core::v1::{self as k8s, ContainerState, ContainerStatus, P
 
 use super::{meta, pods};
 
+/// Condition of a pod: it goes on, and something is wrong with it. Each line of its message is a reason and a sentence.
+pub const TROUBLE: &str = "gantry.dev/Trouble";
+
 /// One thing to tell.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Told {
     /// True for `Warning`.
     pub warning: bool,
     /// One word in CamelCase.
-    pub reason: &'static str,
+    pub reason: String,
     /// A sentence.
     pub message: String,
 }
@@ -25,6 +28,11 @@ pub fn since(before: Option<&PodStatus>, pod: &Pod) -> Vec<Told> {
         let was = before.and_then(|b| containers(b).find(|c| c.name == now.name));
         container(pod, was, now, &mut told);
     }
+    let known: Vec<(&str, &str)> = before.map(troubles).unwrap_or_default();
+    let new = troubles(after)
+        .into_iter()
+        .filter(|trouble| !known.contains(trouble));
+    told.extend(new.map(|(reason, message)| tell(true, reason, message.to_owned())));
     let late =
         |status: Option<&PodStatus>| status.is_some_and(|s| s.reason.as_deref() == Some("DeadlineExceeded"));
     if late(Some(after)) && !late(before) {
@@ -34,15 +42,23 @@ pub fn since(before: Option<&PodStatus>, pod: &Pod) -> Vec<Told> {
     told
 }
 
+/// Reasons and sentences of the pod's troubles.
+fn troubles(status: &PodStatus) -> Vec<(&str, &str)> {
+    let conditions = status.conditions.iter().flatten();
+    let own = conditions.filter(|c| c.type_ == TROUBLE && c.status == "True");
+    let lines = own.flat_map(|c| c.message.as_deref().unwrap_or_default().lines());
+    lines.filter_map(|line| line.split_once(": ")).collect()
+}
+
 fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
     let init = status.init_container_statuses.iter().flatten();
     init.chain(status.container_statuses.iter().flatten())
 }
 
-fn tell(warning: bool, reason: &'static str, message: String) -> Told {
+fn tell(warning: bool, reason: &str, message: String) -> Told {
     Told {
         warning,
-        reason,
+        reason: reason.to_owned(),
         message,
     }
 }
@@ -172,5 +188,21 @@ mod tests {
             json!({}),
         ));
         assert_eq!(told(&new, &missing), ["!Failed Failed to pull image \"i:1\""]);
+    }
+
+    #[test]
+    fn a_trouble_is_told_once_however_long_it_lasts() {
+        let with = |message: &str| {
+            let mut pod = pod(container(Some("g://0"), json!({"running": {}}), json!({})));
+            let condition = json!({"type": TROUBLE, "status": "True", "message": message});
+            pod.status.as_mut().unwrap().conditions = Some(vec![serde_json::from_value(condition).unwrap()]);
+            pod
+        };
+        let up = pod(container(Some("g://0"), json!({"running": {}}), json!({})));
+        let one = with("PidsLimit: a: too many");
+        let two = with("PidsLimit: a: too many\nUnhealthy: Liveness probe failed: x");
+        assert_eq!(told(&up, &one), ["!PidsLimit a: too many"]);
+        assert_eq!(told(&one, &two), ["!Unhealthy Liveness probe failed: x"]);
+        assert!(told(&two, &one).is_empty() && told(&one, &up).is_empty());
     }
 }

@@ -158,14 +158,30 @@ fn observe(work: &mut Work<'_>, key: &Key, seen: &PodStatus, agent: &Agent) {
     for condition in ["ContainersReady", "Ready"] {
         pods::set_condition(pod, condition, ready, reason, message, now_ms);
     }
+    trouble(pod, seen, now_ms);
     let told = podevents::since(before.as_ref().and_then(|b| b.status.as_ref()), pod);
     if told.is_empty() {
         return;
     }
     let pod = pod.clone();
     for word in told {
-        work.tell(&pod, word.warning, word.reason, &word.message);
+        work.tell(&pod, word.warning, &word.reason, &word.message);
     }
+}
+
+/// What the pod does wrong, one in a line; no such condition on a pod that never did anything wrong.
+fn trouble(pod: &mut k8s::Pod, seen: &PodStatus, now_ms: u64) {
+    let first = seen.troubles.keys().next().map(|trouble| trouble.reason());
+    if first.is_none() && pods::find(pod, podevents::TROUBLE).is_none() {
+        return;
+    }
+    let lines = seen.troubles.iter();
+    let lines: Vec<String> = lines
+        .map(|(trouble, message)| format!("{}: {}", trouble.reason(), message.replace('\n', " ")))
+        .collect();
+    let message = lines.join("\n");
+    let reason = first.unwrap_or_default();
+    pods::set_condition(pod, podevents::TROUBLE, first.is_some(), reason, &message, now_ms);
 }
 
 /// The init containers and sidecars that others still wait for. Once a main container has run, none is.

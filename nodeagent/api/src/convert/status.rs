@@ -5,7 +5,7 @@ use gantry_topology::{Cpu, NumaNode, Topology};
 use super::{InvalidMessage, list, map, optional, parse, parse_opt, required};
 use crate::{
     ContainerStatus, EndReason, Generation, Hello, NetworkCounters, NodeStatus, PodPhase, PodReason,
-    PodStatus, Readiness, RunEnd, ServiceFault, ServiceFaultReason, WaitingReason, proto,
+    PodStatus, Readiness, RunEnd, ServiceFault, ServiceFaultReason, Trouble, WaitingReason, proto,
 };
 
 impl From<&Hello> for proto::Hello {
@@ -205,8 +205,37 @@ impl From<&PodStatus> for proto::PodStatus {
                 Some(PodReason::DeadlineExceeded) => proto::PodReason::DeadlineExceeded,
             }
             .into(),
+            troubles: m
+                .troubles
+                .iter()
+                .map(|(trouble, message)| proto::PodTrouble {
+                    trouble: wire(*trouble).into(),
+                    message: message.clone(),
+                })
+                .collect(),
         }
     }
+}
+
+fn wire(trouble: Trouble) -> proto::Trouble {
+    match trouble {
+        Trouble::PidsLimit => proto::Trouble::PidsLimit,
+        Trouble::LogRateLimit => proto::Trouble::LogRateLimit,
+        Trouble::DnsRateLimit => proto::Trouble::DnsRateLimit,
+        Trouble::FlowLimit => proto::Trouble::FlowLimit,
+        Trouble::SessionsUnknown => proto::Trouble::SessionsUnknown,
+        Trouble::FailedPostStartHook => proto::Trouble::FailedPostStartHook,
+        Trouble::FailedPreStopHook => proto::Trouble::FailedPreStopHook,
+        Trouble::Unhealthy => proto::Trouble::Unhealthy,
+    }
+}
+
+/// One that a newer agent knows is passed over.
+fn trouble(told: proto::PodTrouble) -> Option<(Trouble, String)> {
+    let known = Trouble::ALL
+        .into_iter()
+        .find(|known| wire(*known) == told.trouble())?;
+    Some((known, told.message))
 }
 
 impl TryFrom<proto::PodStatus> for PodStatus {
@@ -236,6 +265,7 @@ impl TryFrom<proto::PodStatus> for PodStatus {
             sessions: w.sessions,
             message: w.message,
             reason,
+            troubles: w.troubles.into_iter().filter_map(trouble).collect(),
         })
     }
 }

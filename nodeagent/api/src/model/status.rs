@@ -70,6 +70,59 @@ pub struct PodStatus {
     /// Why the node has ended it, if it has.
     #[serde(default)]
     pub reason: Option<PodReason>,
+    /// What is wrong with it while it goes on, each in words: what it takes beyond its bounds, what it does not answer.
+    #[serde(default)]
+    pub troubles: BTreeMap<Trouble, String>,
+}
+
+/// What a pod that goes on does wrong. The most telling comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Trouble {
+    /// It wanted more processes than a pod may have.
+    PidsLimit,
+    /// It writes its log faster than that is taken.
+    LogRateLimit,
+    /// It asks for names more often than is answered.
+    DnsRateLimit,
+    /// It has more connections by way of services than its share.
+    FlowLimit,
+    /// Its number of sessions cannot be read.
+    SessionsUnknown,
+    /// A hook after a start failed, or does not end.
+    FailedPostStartHook,
+    /// A hook before an end failed, or does not end.
+    FailedPreStopHook,
+    /// A probe fails.
+    Unhealthy,
+}
+
+impl Trouble {
+    /// All of them, in order.
+    pub const ALL: [Self; 8] = [
+        Self::PidsLimit,
+        Self::LogRateLimit,
+        Self::DnsRateLimit,
+        Self::FlowLimit,
+        Self::SessionsUnknown,
+        Self::FailedPostStartHook,
+        Self::FailedPreStopHook,
+        Self::Unhealthy,
+    ];
+
+    /// As the reason of a condition or an Event; those that Kubernetes has are called as there.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::PidsLimit => "PidsLimit",
+            Self::LogRateLimit => "LogRateLimit",
+            Self::DnsRateLimit => "DNSRateLimit",
+            Self::FlowLimit => "FlowLimit",
+            Self::SessionsUnknown => "SessionsUnknown",
+            Self::FailedPostStartHook => "FailedPostStartHook",
+            Self::FailedPreStopHook => "FailedPreStopHook",
+            Self::Unhealthy => "Unhealthy",
+        }
+    }
 }
 
 /// Why a node ends a pod.

@@ -14,6 +14,15 @@ pub(in crate::agent) struct Rate {
     pub sources: usize,
 }
 
+impl Rate {
+    /// As often as one likes.
+    pub(in crate::agent) const NONE: Self = Self {
+        per_second: 1_000_000_000,
+        burst: 1_000_000_000,
+        sources: 4096,
+    };
+}
+
 impl Default for Rate {
     fn default() -> Self {
         Self {
@@ -58,20 +67,7 @@ impl Allow {
     /// Whether a question from there is answered now.
     pub(super) fn pass(&mut self, from: IpAddr, now_ms: u64) -> bool {
         let rate = self.rate;
-        if self.buckets.len() >= rate.sources && !self.buckets.contains_key(&from) {
-            let full_after_ms = u64::from(rate.burst) * 1000 / u64::from(rate.per_second.max(1));
-            self.buckets
-                .retain(|_, b| b.refused > 0 || now_ms < b.at_ms + full_after_ms);
-        }
-        let bucket = if self.buckets.len() < rate.sources || self.buckets.contains_key(&from) {
-            self.buckets.entry(from).or_insert(Bucket {
-                left: u64::from(rate.burst) * 1000,
-                at_ms: now_ms,
-                refused: 0,
-            })
-        } else {
-            &mut self.others
-        };
+        let bucket = self.bucket(from, now_ms);
         let gained = now_ms
             .saturating_sub(bucket.at_ms)
             .saturating_mul(rate.per_second.into());
@@ -87,6 +83,29 @@ impl Allow {
             bucket.refused += 1;
         }
         passes
+    }
+
+    /// One from there was refused for another reason.
+    pub(super) fn refuse(&mut self, from: IpAddr, now_ms: u64) {
+        self.bucket(from, now_ms).refused += 1;
+    }
+
+    fn bucket(&mut self, from: IpAddr, now_ms: u64) -> &mut Bucket {
+        let rate = self.rate;
+        if self.buckets.len() >= rate.sources && !self.buckets.contains_key(&from) {
+            let full_after_ms = u64::from(rate.burst) * 1000 / u64::from(rate.per_second.max(1));
+            self.buckets
+                .retain(|_, b| b.refused > 0 || now_ms < b.at_ms + full_after_ms);
+        }
+        if self.buckets.len() < rate.sources || self.buckets.contains_key(&from) {
+            self.buckets.entry(from).or_insert(Bucket {
+                left: u64::from(rate.burst) * 1000,
+                at_ms: now_ms,
+                refused: 0,
+            })
+        } else {
+            &mut self.others
+        }
     }
 
     /// Sources whose questions were refused since the last call, and how many.

@@ -8,5 +8,5 @@ mod table;
 mod upstream;
 
 pub(super) use allow::Rate;
-pub(super) use server::Server;
+pub(super) use server::{Bounds, Server};
 pub(super) use table::Table;

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use gantry_nodeagent_api::Trouble;
 use hickory_proto::op::{Message, ResponseCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -18,11 +19,34 @@ use super::allow::{Allow, Rate};
 use super::table::Verdict;
 use super::upstream::{self, Place, Places};
 use super::{Table, answer, socket};
+use crate::core::{Event, PodRef};
 
-/// Questions to the host's servers under way, for one pod and for all; more are dropped, and asked again by the client.
-const FORWARDS: (usize, usize) = (64, 512);
-/// TCP connections, of one pod and of all; they never take UDP's place.
-const CONNECTIONS: (usize, usize) = (16, 256);
+/// How much may be under way, for one pod and for all; what is beyond is dropped, and asked again by the client.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::agent) struct Bounds {
+    /// Questions to the host's servers.
+    pub(in crate::agent) forwards: (usize, usize),
+    /// TCP connections; they never take UDP's place.
+    pub(in crate::agent) connections: (usize, usize),
+}
+
+impl Bounds {
+    /// All that comes.
+    pub(in crate::agent) const NONE: Self = Self {
+        forwards: (usize::MAX, usize::MAX),
+        connections: (usize::MAX, usize::MAX),
+    };
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            forwards: (64, 512),
+            connections: (16, 256),
+        }
+    }
+}
+
 /// Longest question over UDP that is read: what is longer is no question.
 const QUESTION_BYTES: usize = 4096;
 /// Questions that are answered before others on this thread have a turn.
@@ -30,7 +54,7 @@ const BATCH: usize = 8;
 const TCP_IDLE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(1);
 /// How often refused questions are told.
-const TELL: Duration = Duration::from_secs(10);
+const TELL: Duration = Duration::from_secs(5);
 
 type Tables = watch::Receiver<Option<Arc<Table>>>;
 
@@ -40,12 +64,16 @@ pub(in crate::agent) struct Server {
     pub(in crate::agent) port: u16,
     pub(in crate::agent) resolv_conf: PathBuf,
     pub(in crate::agent) rate: Rate,
+    pub(in crate::agent) places: Bounds,
     /// Questions that were refused because their source asked too often, since the start.
     pub(in crate::agent) refused: Arc<AtomicU64>,
+    /// Who is told which pod asks too much.
+    pub(in crate::agent) events: mpsc::Sender<Event>,
 }
 
 struct Shared {
     tables: Tables,
+    rate: Rate,
     allow: Mutex<Allow>,
     started: Instant,
     refused: Arc<AtomicU64>,
@@ -85,11 +113,12 @@ impl Server {
         let (udp, tcp) = (socket::udp(address)?, socket::tcp(address)?);
         let shared = Arc::new(Shared {
             tables: self.tables.clone(),
+            rate: self.rate,
             allow: Mutex::new(Allow::new(self.rate)),
             started: Instant::now(),
             refused: self.refused.clone(),
-            forwards: Places::new(FORWARDS.0, FORWARDS.1),
-            connections: Places::new(CONNECTIONS.0, CONNECTIONS.1),
+            forwards: Places::new(self.places.forwards.0, self.places.forwards.1),
+            connections: Places::new(self.places.connections.0, self.places.connections.1),
             upstream: upstream::servers(&self.resolv_conf, gateway),
         });
         tracing::info!(%address, upstream = ?shared.upstream, "serving DNS");
@@ -111,7 +140,7 @@ impl Server {
                         tokio::time::sleep(Duration::from_millis(10)).await;
                     }
                 },
-                _ = tell.tick() => shared.tell(),
+                _ = tell.tick() => shared.tell(&self.events),
                 changed = tables.changed() => {
                     let same = tables.borrow().as_ref().is_some_and(|table| table.gateway == gateway);
                     if changed.is_err() || !same {
@@ -124,8 +153,12 @@ impl Server {
 }
 
 impl Shared {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn passes(&self, from: IpAddr) -> bool {
-        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now_ms = self.now_ms();
         let passes = self
             .allow
             .lock()
@@ -137,13 +170,33 @@ impl Shared {
         passes
     }
 
-    fn tell(&self) {
+    /// A question or connection that has no place.
+    fn refuse(&self, from: IpAddr) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        let mut allow = self.allow.lock().unwrap_or_else(PoisonError::into_inner);
+        allow.refuse(from, self.now_ms());
+    }
+
+    /// Once in a while.
+    fn tell(&self, events: &mpsc::Sender<Event>) {
         let refused = self
             .allow
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .refused();
         for (from, count) in refused {
+            if let Some(IpAddr::V4(address)) = from {
+                let rate = self.rate.per_second;
+                let message = format!(
+                    "it asks for more than {rate} names a second, or too many at once: the rest is not answered"
+                );
+                // The core is busy: it is told again while it goes on.
+                let _ = events.try_send(Event::Trouble {
+                    pod: PodRef::Address(address),
+                    trouble: Trouble::DnsRateLimit,
+                    message,
+                });
+            }
             let from = from.map_or_else(|| "sources without number".to_owned(), |from| from.to_string());
             tracing::warn!(from, count, "asks DNS too often: questions were not answered");
         }
@@ -185,8 +238,7 @@ impl Shared {
             }
             Verdict::Forward => {
                 let Some(place) = self.forwards.take(from.ip()) else {
-                    self.refused.fetch_add(1, Ordering::Relaxed);
-                    return;
+                    return self.refuse(from.ip());
                 };
                 let (shared, udp, bytes) = (self.clone(), udp.clone(), bytes.to_vec());
                 tokio::spawn(async move {
@@ -213,8 +265,7 @@ impl Shared {
 
     fn connection(self: &Arc<Self>, stream: TcpStream, from: IpAddr) {
         let Some(place) = self.connections.take(from) else {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            return;
+            return self.refuse(from);
         };
         let shared = self.clone();
         tokio::spawn(async move {

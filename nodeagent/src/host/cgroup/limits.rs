@@ -9,9 +9,11 @@ use gantry_topology::{CpuSet, NumaId};
 
 use super::files::{children, number, read, try_write, write, write_if_other};
 use super::{CgroupError, Cgroups, Hierarchy};
+use crate::guard;
 
-/// Most processes and threads of one container, against fork bombs.
-pub const DEFAULT_PIDS_LIMIT: u64 = 16_384;
+/// Most processes and threads of one pod (Kubernetes' `podPidsLimit`, for which it has no default): far more than a network
+/// function has, and an eighth of what a kernel gives out by default (`pid_max` 32,768).
+pub const POD_PIDS_LIMIT: u64 = 4096;
 /// Length in microseconds of the period that a CPU limit is counted in.
 const PERIOD_US: u64 = 100_000;
 
@@ -121,6 +123,7 @@ impl Cgroups {
     }
 
     pub(super) fn set_memory(&self, group: &str, bytes: u64) -> Result<(), CgroupError> {
+        let bytes = if guard::off("memory-limit") { 0 } else { bytes };
         let dir = self.dir("memory", group)?;
         let in_use = |used_bytes| CgroupError::MemoryInUse {
             group: group.to_owned(),
@@ -199,6 +202,11 @@ impl Cgroups {
         request_milli: u32,
         limit_milli: Option<u32>,
     ) -> Result<(), CgroupError> {
+        let request_milli = if guard::off("cpu-weight") {
+            1000
+        } else {
+            request_milli
+        };
         let dir = self.dir("cpu", group)?;
         let quota = limit_milli.map(|milli| (u64::from(milli) * PERIOD_US / 1000).max(1000));
         let (file, weight) = if matches!(self.hierarchy, Hierarchy::V1(_)) {
@@ -222,11 +230,34 @@ impl Cgroups {
         write_if_other(&pod.join(file), &total.min(most).to_string())
     }
 
-    pub(super) fn set_pids(&self, group: &str, most: u64) -> Result<(), CgroupError> {
-        match self.hierarchy.mount("pids") {
-            Some(_) => write_if_other(&self.dir("pids", group)?.join("pids.max"), &most.to_string()),
-            None => Ok(()),
+    /// Bounds the processes of all containers of a pod together.
+    pub(super) fn set_pids(&self, pod: &str) -> Result<(), CgroupError> {
+        if self.hierarchy.mount("pids").is_none() {
+            return Ok(());
         }
+        let most = match guard::off("pids") {
+            true => "max".to_owned(),
+            false => POD_PIDS_LIMIT.to_string(),
+        };
+        write_if_other(&self.dir("pids", &self.pod_path(pod))?.join("pids.max"), &most)
+    }
+
+    /// How often a pod was refused a process since its groups were made (`pids.events`, cgroup-v1/pids.rst): newer kernels count
+    /// at the group with the limit, older ones at the one that forks.
+    pub fn refused_processes(&self, pod: &str) -> u64 {
+        let Ok(dir) = self.dir("pids", &self.pod_path(pod)) else {
+            return 0;
+        };
+        let groups = children(&dir).unwrap_or_default();
+        let files = groups.iter().map(|name| dir.join(name)).chain([dir.clone()]);
+        let count = |group: PathBuf| {
+            let text = read(&group.join("pids.events")).ok()?;
+            text.lines()
+                .find_map(|line| line.strip_prefix("max "))?
+                .parse::<u64>()
+                .ok()
+        };
+        files.filter_map(count).fold(0, u64::saturating_add)
     }
 }
 

@@ -18,7 +18,7 @@ use gantry_nodeagent_api::ContainerResources;
 use gantry_topology::{CpuSet, NumaId};
 
 pub use detect::Hierarchy;
-pub use limits::{Applied, DEFAULT_PIDS_LIMIT};
+pub use limits::{Applied, POD_PIDS_LIMIT};
 
 /// The control groups of one Gantry instance on this node.
 #[derive(Clone, Debug)]
@@ -171,6 +171,6 @@ impl Cgroups {
             .inspect_err(|_| self.restore_memory(&group, &memory_before))?;
         self.set_cpuset(pod, container, cpus, mems)?;
         self.set_cpu(&group, resources.cpu_request_milli, resources.cpu_limit_milli)?;
-        self.set_pids(&group, DEFAULT_PIDS_LIMIT)
+        self.set_pids(pod)
     }
 }
