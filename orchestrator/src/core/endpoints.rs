@@ -85,8 +85,7 @@ pub fn target_port(pod: &Pod, port: &ServicePort) -> Option<u16> {
         Some(IntOrString::Int(0)) => u16::try_from(port.port).ok(),
         Some(IntOrString::Int(number)) => u16::try_from(*number).ok(),
         Some(IntOrString::String(name)) => {
-            let containers = pod.spec.iter().flat_map(|s| &s.containers);
-            let mut ports = containers.flat_map(|c| c.ports.iter().flatten());
+            let mut ports = pods::lasting(pod).flat_map(|c| c.ports.iter().flatten());
             let found = ports.find(|p| p.name.as_deref() == Some(name))?;
             u16::try_from(found.container_port).ok()
         }

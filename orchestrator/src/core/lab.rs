@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use gantry_api::{NetworkFunction, NetworkFunctionSpec, NfPackage, ObjectMeta};
 use gantry_nodeagent_api::{
-    ContainerStatus, Generation, Hello, NodeConfig, NodeStatus, PodConfig, PodDesired, PodPhase, PodStatus,
-    Readiness,
+    ContainerConfig, ContainerResources, ContainerRole, ContainerStatus, Generation, Hello, NodeConfig,
+    NodeStatus, PodConfig, PodDesired, PodPhase, PodStatus, Readiness, RunEnd,
 };
 use gantry_topology::{Cpu, CpuSet, NumaNode, Topology};
 use k8s_openapi::api::core::v1::Pod;
@@ -121,7 +121,7 @@ impl Lab {
     }
 
     fn status(&self, uid: &str, pod: &PodConfig) -> PodStatus {
-        let containers = pod.containers.iter().map(|c| ContainerStatus {
+        let running = |c: &ContainerConfig| ContainerStatus {
             name: c.name.clone(),
             running: true,
             started: true,
@@ -131,6 +131,15 @@ impl Lab {
             started_at_ms: self.started_at_ms,
             resources: c.resources.clone(),
             ..ContainerStatus::default()
+        };
+        let containers = pod.containers.iter().map(|c| match c.role {
+            ContainerRole::Init => ContainerStatus {
+                running: false,
+                ended: Some(RunEnd::default()),
+                resources: ContainerResources::default(),
+                ..running(c)
+            },
+            ContainerRole::Main | ContainerRole::Sidecar => running(c),
         });
         PodStatus {
             phase: PodPhase::Running,

@@ -79,17 +79,16 @@ pub fn runs(pod: &Pod, port: u16) -> bool {
     if find(pod, "Ready").is_some_and(|c| c.reason.as_deref() == Some(NOT_STARTED)) {
         return false;
     }
-    let containers = pod.spec.iter().flat_map(|s| &s.containers);
     let declares = |c: &&Container| {
         let mut ports = c.ports.iter().flatten();
         ports.any(|p| p.container_port == i32::from(port))
     };
-    let owners: Vec<&String> = containers.filter(declares).map(|c| &c.name).collect();
-    let statuses = pod
-        .status
-        .iter()
-        .flat_map(|s| s.container_statuses.iter().flatten());
-    let mut candidates = statuses.filter(|s| owners.is_empty() || owners.contains(&&s.name));
+    let owners: Vec<&String> = lasting(pod).filter(declares).map(|c| &c.name).collect();
+    let status = pod.status.iter();
+    let main = status.clone().flat_map(|s| s.container_statuses.iter().flatten());
+    let init = status.flat_map(|s| s.init_container_statuses.iter().flatten());
+    let main = main.filter(|s| owners.is_empty() || owners.contains(&&s.name));
+    let mut candidates = main.chain(init.filter(|s| owners.contains(&&s.name)));
     candidates.any(|s| s.state.as_ref().is_some_and(|state| state.running.is_some()))
 }
 
@@ -111,6 +110,16 @@ pub fn containers(pod: &Pod) -> impl Iterator<Item = (&Container, ContainerRole)
     });
     let main = spec.flat_map(|s| &s.containers);
     init.chain(main.map(|c| (c, ContainerRole::Main)))
+}
+
+/// Those that run as long as the pod does: its containers, then its sidecars.
+pub fn lasting(pod: &Pod) -> impl Iterator<Item = &Container> {
+    let of = |wanted| {
+        containers(pod)
+            .filter(move |(_, role)| *role == wanted)
+            .map(|(c, _)| c)
+    };
+    of(ContainerRole::Main).chain(of(ContainerRole::Sidecar))
 }
 
 /// The node, once it has one.

@@ -79,8 +79,7 @@ fn look(work: &Work<'_>, pod: &Pod, node: &str) -> Option<Stop> {
     let uid = meta::uid(&pod.metadata);
     let placement = work.plan.placements.get(uid)?;
     let extras = pods::extras(pod);
-    let containers = pod.spec.as_ref()?.containers.iter();
-    let asked: Vec<_> = containers.map(|c| resources::request(c, &extras)).collect();
+    let asked = resources::requests(pod, &extras);
     let agent = work.agents.get(node);
     if !grants(placement, &asked) {
         return Some(not_granted(work, pod, placement, agent));
@@ -318,6 +317,30 @@ mod tests {
         resize(&mut lab, with_cpu("20m"));
         lab.run_for(1_000);
         assert_eq!((told(&lab), quota(&lab)), (None, None));
+    }
+
+    #[test]
+    fn a_pod_with_init_containers_and_sidecars_is_of_its_size_and_resized() {
+        let mut lab = Lab::new(&["n"]);
+        lab.settle();
+        let size = |memory: &str| json!({"requests": {"cpu": "10m", "memory": memory}});
+        let pod = json!({
+            "metadata": {"name": "grow", "namespace": "default", "uid": "00000001-0", "generation": 1},
+            "spec": {
+                "initContainers": [
+                    {"name": "make", "image": "x", "resources": size("64Mi")},
+                    {"name": "side", "image": "x", "restartPolicy": "Always", "resources": size("8Mi")},
+                ],
+                "containers": [{"name": "c", "image": "x", "resources": size("8Mi")}],
+            },
+        });
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        lab.world.objects.put(Object::Pod(Arc::new(pod)));
+        assert!(!lab.settle().iter().any(|word| word.contains("Resize")));
+        lab.run_for(1_000);
+        resize(&mut lab, size("16Mi"));
+        lab.run_for(1_000);
+        assert_eq!(told(&lab), None);
     }
 
     #[test]

@@ -25,19 +25,20 @@ pub(super) fn apply(kind: &Kind, mut new: Value, old: &Value) -> Result<Value, A
         errors.push(forbidden("spec", "the pod has ended, and has no size any more"));
     }
     let mut merged = old.clone();
-    let wanted = at(&new, "/spec/containers").as_array();
-    let containers = merged
-        .pointer_mut("/spec/containers")
-        .and_then(Value::as_array_mut);
-    let pairs = containers.into_iter().flatten().zip(wanted.into_iter().flatten());
-    for (i, (container, wanted)) in pairs.enumerate() {
-        if fixed(container) != fixed(wanted) {
-            let field = format!("spec.containers[{i}].resources");
-            errors.push(forbidden(&field, "only cpu and memory resources are mutable"));
-        }
-        match wanted.get("resources") {
-            Some(resources) => container["resources"] = resources.clone(),
-            None => container["resources"] = Value::Object(Default::default()),
+    for list in ["initContainers", "containers"] {
+        let pointer = format!("/spec/{list}");
+        let wanted = at(&new, &pointer).as_array();
+        let containers = merged.pointer_mut(&pointer).and_then(Value::as_array_mut);
+        let pairs = containers.into_iter().flatten().zip(wanted.into_iter().flatten());
+        for (i, (container, wanted)) in pairs.enumerate().filter(|(_, (c, _))| may_change(list, c)) {
+            if fixed(container) != fixed(wanted) {
+                let field = format!("spec.{list}[{i}].resources");
+                errors.push(forbidden(&field, "only cpu and memory resources are mutable"));
+            }
+            match wanted.get("resources") {
+                Some(resources) => container["resources"] = resources.clone(),
+                None => container["resources"] = Value::Object(Default::default()),
+            }
         }
     }
     if qos_class(&merged) != qos_class(old) {
@@ -56,13 +57,20 @@ fn forbidden(field: &str, message: &str) -> FieldError {
     }
 }
 
+/// An init container that is no sidecar is over soon: it keeps the size that it was started with.
+fn may_change(list: &str, container: &Value) -> bool {
+    list == "containers" || container["restartPolicy"] == "Always"
+}
+
 /// The spec without its containers' sizes.
 fn strip(pod: &Value) -> Value {
     let mut spec = at(pod, "/spec").clone();
-    let containers = spec.get_mut("containers").and_then(Value::as_array_mut);
-    for container in containers.into_iter().flatten() {
-        if let Some(fields) = container.as_object_mut() {
-            fields.remove("resources");
+    for list in ["initContainers", "containers"] {
+        let containers = spec.get_mut(list).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten().filter(|c| may_change(list, c)) {
+            if let Some(fields) = container.as_object_mut() {
+                fields.remove("resources");
+            }
         }
     }
     spec
@@ -118,6 +126,27 @@ mod tests {
         resized(to, from).unwrap();
         let all = |cpu: &str| json!({"limits": {"cpu": cpu, "memory": "32Mi"}});
         resized(all("1"), all("2000m")).unwrap();
+    }
+
+    #[test]
+    fn a_sidecar_changes_and_an_init_container_does_not() {
+        let with = |policy: Value, cpu: &str| {
+            let mut pod = pod(json!({"requests": {"cpu": "1"}}));
+            let resources = json!({"requests": {"cpu": cpu}});
+            pod["spec"]["initContainers"] =
+                json!([{"name": "i", "image": "i", "restartPolicy": policy, "resources": resources}]);
+            (named("Pod").unwrap().default)(&mut pod);
+            pod
+        };
+        let resized = |policy: &Value| {
+            let (new, old) = (with(policy.clone(), "20m"), with(policy.clone(), "10m"));
+            apply(named("Pod").unwrap(), new, &old)
+        };
+        let merged = resized(&json!("Always")).unwrap();
+        let sizes = at(&merged, "/spec/initContainers/0/resources");
+        assert_eq!(sizes["requests"]["cpu"], "20m");
+        let error = resized(&Value::Null).unwrap_err();
+        assert!(error.message.contains("only cpu and memory"), "{error}");
     }
 
     #[test]

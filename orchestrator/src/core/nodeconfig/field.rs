@@ -58,9 +58,8 @@ pub(super) fn resource(
     wanted: &ResourceFieldSelector,
 ) -> Result<String, String> {
     let named = wanted.container_name.as_deref().filter(|name| !name.is_empty());
-    let containers = pod.spec.as_ref().map(|s| s.containers.as_slice());
     let container = match named {
-        Some(name) => containers.unwrap_or_default().iter().find(|c| c.name == name),
+        Some(name) => pods::containers(pod).map(|(c, _)| c).find(|c| c.name == name),
         None => own,
     };
     let container = container.ok_or_else(|| format!("container {} not found", named.unwrap_or_default()))?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use gantry_api::{DrainPhase, Operation, OperationKind, PodReceipt};
-use gantry_nodeagent_api::PodStatus;
+use gantry_nodeagent_api::{ContainerRole, PodStatus};
 use gantry_topology::CpuSet;
 use k8s_openapi::api::core::v1::Pod;
 
@@ -86,7 +86,10 @@ fn note(work: &Work<'_>, pod: &Pod, restarts: u32, entry: &mut PodReceipt) {
     entry.restarts = entry.restarts.max(restarts);
     entry.started_at_ms = entry.started_at_ms.max(started_at_ms);
     // With a container that has ended a count means nothing: what that one had is not in it any more.
-    let whole = report.filter(|r| r.containers.iter().all(|c| c.running));
+    // An init container has to have ended.
+    let lasts =
+        |name: &str| !pods::containers(pod).any(|(c, role)| c.name == name && role == ContainerRole::Init);
+    let whole = report.filter(|r| r.containers.iter().all(|c| c.running || !lasts(&c.name)));
     let sessions = whole.and_then(|r| r.sessions);
     if pods::is_leaving(pod) {
         let at_start = pods::drain(pod).map_or(0, |d| d.sessions_before);

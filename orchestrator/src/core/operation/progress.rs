@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gantry_api::{NetworkFunction, Operation, OperationKind, OperationPhase};
-use gantry_nodeagent_api::PodDesired;
+use gantry_nodeagent_api::{ContainerRole, PodDesired};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::super::world::{Key, Work};
@@ -113,8 +113,9 @@ impl Asked {
     }
 }
 
-/// The agent reports the pod's containers at the size that its spec asks, on the CPUs of the plan. A report from before it has
-/// accepted the newest configuration does not count: it may have taken other sizes since.
+/// The agent reports the pod's containers at the size that its spec asks, on the CPUs of the plan. An init container that does
+/// not run has no size. A report from before it has accepted the newest configuration does not count: it may have taken other
+/// sizes since.
 pub(super) fn in_force(work: &Work<'_>, pod: &Pod) -> bool {
     let uid = meta::uid(&pod.metadata);
     let on_node = pods::node(pod).and_then(|node| {
@@ -134,6 +135,9 @@ pub(super) fn in_force(work: &Work<'_>, pod: &Pod) -> bool {
         && config.desired == PodDesired::Run
         && config.containers.iter().all(|wanted| {
             let seen = report.containers.iter().find(|c| c.name == wanted.name);
-            seen.is_some_and(|seen| size::is_same(&seen.resources, &wanted.resources))
+            let has_ended = |running: bool| wanted.role == ContainerRole::Init && !running;
+            seen.is_some_and(|seen| {
+                has_ended(seen.running) || size::is_same(&seen.resources, &wanted.resources)
+            })
         })
 }

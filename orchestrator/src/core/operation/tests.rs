@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use gantry_api::{NetworkFunctionSpec, Operation, OperationKind, OperationPhase};
 use gantry_catalog::{Cpu, MilliCpu, ResourceOverride, Smt};
+use gantry_nodeagent_api::{ContainerConfig, ContainerRole};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
@@ -118,6 +119,54 @@ fn a_resize_ends_when_the_kernel_has_the_new_size() {
             "{from:?} -> {to:?}"
         );
     }
+}
+
+/// Every pod gets an init container, which its agent reports as ended.
+fn initialize(lab: &mut Lab) {
+    for pod in lab.world.objects.pods.values_mut() {
+        let spec = Arc::make_mut(pod).spec.as_mut().unwrap();
+        spec.init_containers = serde_json::from_value(json!([{"name": "make", "image": "i"}])).unwrap();
+    }
+    for config in lab.world.configs.values_mut() {
+        for pod in Arc::make_mut(config).pods.values_mut() {
+            let mut make = ContainerConfig {
+                name: "make".to_owned(),
+                role: ContainerRole::Init,
+                ..ContainerConfig::default()
+            };
+            make.resources.cpu_request_milli = 10;
+            pod.containers.insert(0, make);
+        }
+    }
+}
+
+#[test]
+fn nobody_waits_for_an_init_container_that_has_ended() {
+    let mut lab = deployed(json!({}));
+    initialize(&mut lab);
+    lab.run_for(1_000);
+    lab.change("sbc", |spec| size(spec, shared(400)));
+    lab.settle();
+    lab.run_for(2_000);
+    assert_eq!(phase(&lab, "sbc-2"), OperationPhase::Succeeded);
+    let uid = lab.pods("sbc").into_values().next().unwrap();
+    lab.sessions.insert(uid, 3);
+    lab.run_for(1_000);
+    lab.change("sbc", |spec| spec.version = "1.1.0".to_owned());
+    lab.settle();
+    lab.run_for(2_000);
+    lab.sessions.clear();
+    lab.run_for(20_000);
+    let ended = operation(&lab, "sbc-3").unwrap();
+    let receipt = &ended.status.receipt;
+    assert_eq!(
+        (
+            ended.status.phase,
+            receipt.sessions_drained,
+            receipt.sessions_lost
+        ),
+        (OperationPhase::Succeeded, 3, Some(0))
+    );
 }
 
 /// Two instances, one of which drains and has five sessions; its name and uid.
