@@ -121,6 +121,11 @@ Examples:
   gantry exec pcscf-x2c4f -- cat /etc/kamailio/kamailio.cfg
   gantry exec -it pcscf-x2c4f -- /bin/sh";
 
+pub const PORT_FORWARD: &str = "\
+Examples:
+  gantry port-forward pcscf-x2c4f 9090
+  gantry port-forward pcscf-x2c4f 8080:80 :9090   port 80 here as 8080, and 9090 on any free port";
+
 pub const KUBECONFIG: &str = "\
 Examples:
   gantry kubeconfig > lab.kubeconfig

@@ -19,6 +19,7 @@ mod plan;
 mod pod;
 mod pod_resize;
 mod pod_table;
+mod port_forward;
 mod preflight;
 mod server;
 mod status;
@@ -110,6 +111,7 @@ async fn run(cli: &Cli) -> Result<u8> {
             operation::receipt(&client, operation.as_deref(), global.output).await
         }
         Command::Logs(args) => pod::logs(&client, args).await,
+        Command::PortForward(args) => port_forward::run(&client, args).await,
         Command::Exec(args) => return pod::exec(&client, args).await,
         _ => unreachable!("handled before a client was needed"),
     };

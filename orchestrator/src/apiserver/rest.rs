@@ -47,6 +47,7 @@ async fn handle(server: ApiServer, request: Request) -> Result<Response, ApiErro
         match resource.sub {
             Some("exec") => return sub::exec::exec(server, &resource, parts).await,
             Some("attach") => return sub::exec::attach(server, &resource, parts).await,
+            Some("portforward") => return sub::portforward::port_forward(server, &resource, parts).await,
             _ => {}
         }
     }

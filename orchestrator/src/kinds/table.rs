@@ -68,6 +68,7 @@ const POD_SUBRESOURCES: &[SubResource] = &[
     sub("eviction", "policy", "Eviction", &["create"]),
     sub("exec", "", "PodExecOptions", &["create", "get"]),
     sub("log", "", "Pod", &["get"]),
+    sub("portforward", "", "PodPortForwardOptions", &["create", "get"]),
     sub("resize", "", "Pod", &["get", "patch", "update"]),
 ];
 

@@ -6,6 +6,7 @@ use std::env;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -135,6 +136,9 @@ pub enum Command {
     /// Run a command in a container
     #[command(after_help = examples::EXEC)]
     Exec(ExecArgs),
+    /// Lead ports of this machine's loopback to a pod, until interrupted
+    #[command(after_help = examples::PORT_FORWARD)]
+    PortForward(PortForwardArgs),
     /// Print the kubeconfig for kubectl, k9s, helm
     #[command(after_help = examples::KUBECONFIG)]
     Kubeconfig,
@@ -279,6 +283,40 @@ pub struct LogsArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct PortForwardArgs {
+    /// Pod
+    pub pod: String,
+    /// Ports
+    #[arg(required = true, value_name = "[LOCAL:]PORT")]
+    pub ports: Vec<PortPair>,
+}
+
+/// A port here and a port of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortPair {
+    /// 0 for any that is free.
+    pub local: u16,
+    pub remote: u16,
+}
+
+impl FromStr for PortPair {
+    type Err = String;
+
+    /// `8080:80`, `:80`, or `80` for the same on both sides.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let port = |text: &str| match text.parse::<u16>() {
+            Ok(port @ 1..) => Ok(port),
+            _ => Err(format!("{text:?} is not 1 to 65535")),
+        };
+        let (local, remote) = text.split_once(':').unwrap_or((text, text));
+        Ok(Self {
+            local: if local.is_empty() { 0 } else { port(local)? },
+            remote: port(remote)?,
+        })
+    }
+}
+
+#[derive(Debug, Args)]
 pub struct ExecArgs {
     /// Pod
     pub pod: String,
@@ -346,6 +384,17 @@ mod tests {
             );
         }
         assert!(count > 30);
+    }
+
+    #[test]
+    fn a_port_may_have_another_number_here() {
+        let read = |text: &str| text.parse::<PortPair>().map(|p| (p.local, p.remote));
+        assert_eq!(read("80"), Ok((80, 80)));
+        assert_eq!(read("8080:80"), Ok((8080, 80)));
+        assert_eq!(read(":80"), Ok((0, 80)));
+        for bad in ["", ":", "80:", "0", "70000", "a:80"] {
+            assert!(read(bad).unwrap_err().contains("65535"), "{bad}");
+        }
     }
 
     #[test]

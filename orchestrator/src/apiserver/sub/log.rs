@@ -6,6 +6,7 @@ use gantry_nodeagent_api::{SessionFrame, SessionKind};
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::super::ApiServer;
 use super::super::error::ApiError;
@@ -68,13 +69,28 @@ pub(super) async fn place(
             "container {container} is not valid for pod {name}"
         )));
     }
-    let node = at(&pod, "/spec/nodeName").as_str().unwrap_or_default().to_owned();
+    located(&pod, name, container)
+}
+
+/// Node and uid of a pod, whatever containers it has.
+pub(super) async fn place_of_pod(server: &ApiServer, resource: &Resource<'_>) -> Result<Place, ApiError> {
+    let name = resource.name.ok_or_else(ApiError::no_such_path)?;
+    let pod = server
+        .objects
+        .get(resource.kind, resource.namespace(), name)
+        .await?;
+    located(&pod, name, String::new())
+}
+
+fn located(pod: &Value, name: &str, container: String) -> Result<Place, ApiError> {
+    let text = |pointer| at(pod, pointer).as_str().unwrap_or_default().to_owned();
+    let node = text("/spec/nodeName");
     if node.is_empty() {
         return Err(ApiError::bad_request(format!(
             "pod {name} does not have a node assigned"
         )));
     }
-    let uid = at(&pod, "/metadata/uid").as_str().unwrap_or_default().to_owned();
+    let uid = text("/metadata/uid");
     Ok(Place { node, uid, container })
 }
 

@@ -3,6 +3,7 @@
 pub(super) mod exec;
 mod log;
 mod pods;
+pub(super) mod portforward;
 mod scale;
 
 use axum::response::Response;
