@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 /// Name of the image.
 pub const IMAGE: &str = "busybox:1";
 const PROGRAM: &str = "/bin/busybox";
-const TOOLS: [&str; 6] = ["sh", "sleep", "cat", "echo", "touch", "httpd"];
+const TOOLS: [&str; 12] = [
+    "sh", "sleep", "cat", "echo", "touch", "httpd", "nc", "rm", "tail", "tar", "test", "wc",
+];
 
 /// Whether this machine has the program.
 pub fn is_there() -> bool {

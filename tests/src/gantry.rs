@@ -1,10 +1,11 @@
 //! A Gantry of one's own, driven as a person would: by its command line.
 
 use std::fs::DirBuilder;
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -161,6 +162,28 @@ impl Gantry {
         let mut command = self.command(&args[..split]);
         command.args(&args[split..]);
         command.output().context("cannot run gantry")
+    }
+
+    /// Runs a command that reads `input`, and returns what it prints.
+    pub fn text_of(&self, args: &[&str], input: &[u8]) -> Result<String> {
+        let mut command = self.command(&[]);
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("cannot run gantry")?;
+        child.stdin.take().context("no input")?.write_all(input)?;
+        let output = child.wait_with_output()?;
+        String::from_utf8(output.stdout).context("gantry printed no text")
+    }
+
+    /// A command that goes on until it is ended.
+    pub fn start(&self, args: &[&str]) -> Result<Child> {
+        let mut command = self.command(args);
+        command.stdout(Stdio::piped());
+        command.spawn().context("cannot run gantry")
+    }
+
+    /// Where `kubectl` finds it.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data_dir.join("kubeconfig")
     }
 
     /// A file of a pod's container.

@@ -145,6 +145,10 @@ fn check_container(pod: &PodConfig, container: &ContainerConfig) -> Result<(), S
             return Err(format!("sub path `{sub_path}` must be relative, without `..`"));
         }
     }
+    let last_words = container.termination_message.path.as_str();
+    if !last_words.is_empty() && (!is_clean_absolute(last_words) || is_system_path(Path::new(last_words))) {
+        return Err(format!("`{last_words}` is no path for a termination message"));
+    }
     if let Some((name, _)) = container
         .env
         .iter()

@@ -145,13 +145,14 @@ fn container() -> impl Strategy<Value = ContainerConfig> {
             role,
             option::of(hook()),
             option::of(hook()),
+            (text(), any::<bool>()),
         ),
     )
         .prop_map(
             |(
                 (name, image, command, args, env, working_dir),
                 (resources, mounts, security, open_files),
-                (readiness, liveness, startup, role, post_start, pre_stop),
+                (readiness, liveness, startup, role, post_start, pre_stop, (path, from_log)),
             )| ContainerConfig {
                 name,
                 image,
@@ -169,6 +170,7 @@ fn container() -> impl Strategy<Value = ContainerConfig> {
                 role,
                 post_start,
                 pre_stop,
+                termination_message: TerminationMessage { path, from_log },
             },
         )
 }

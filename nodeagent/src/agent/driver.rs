@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gantry_nodeagent_api::{NodeStatus, Refused, ServiceFault};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::dns::Table;
@@ -13,6 +13,7 @@ use super::ledger::LedgerFile;
 use super::network::Network;
 use super::pods::Pods;
 use super::probe;
+use super::turns::{Group, Turns};
 use crate::chain::chain;
 use crate::core::{Action, Event, FailureKind, PodFailure, PodOp, State, step};
 
@@ -37,7 +38,7 @@ pub(super) struct Hands {
     pub(super) status: watch::Sender<Option<Arc<NodeStatus>>>,
     pub(super) refusals: mpsc::Sender<Refused>,
     pub(super) answers: mpsc::Sender<Event>,
-    pub(super) heavy: Arc<Semaphore>,
+    pub(super) heavy: Turns,
 }
 
 /// Milliseconds since the Unix epoch that never run backwards: the wall clock at the start, then the monotonic one.
@@ -61,8 +62,23 @@ impl Clock {
     }
 }
 
-pub(super) fn heavy() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(HEAVY_AT_ONCE))
+pub(super) fn heavy() -> Turns {
+    Turns::new(HEAVY_AT_ONCE)
+}
+
+/// Whose turn heavy work takes. What is taken down has no configuration any more: all of it is one group.
+fn group(op: &PodOp) -> Option<Group> {
+    match op {
+        PodOp::Prepare { pod, .. } => Some(Group {
+            tenant: pod.namespace.clone(),
+            labels: pod.labels.clone(),
+        }),
+        PodOp::Release { .. } | PodOp::Teardown => Some(Group {
+            tenant: String::new(),
+            labels: BTreeMap::new(),
+        }),
+        PodOp::Apply { .. } | PodOp::Start { .. } | PodOp::Signal { .. } => None,
+    }
 }
 
 impl Driver {
@@ -217,13 +233,9 @@ impl Hands {
     fn pod(&self, id: u64, uid: String, op: PodOp) {
         let hands = self.clone();
         tokio::spawn(async move {
-            let heavy = matches!(
-                op,
-                PodOp::Prepare { .. } | PodOp::Release { .. } | PodOp::Teardown
-            );
-            let _permit = match heavy {
-                true => hands.heavy.acquire().await.ok(),
-                false => None,
+            let _turn = match group(&op) {
+                Some(group) => Some(hands.heavy.enter(group).await),
+                None => None,
             };
             let (pods, name, what) = (hands.pods.clone(), uid.clone(), describe(&op));
             let begun = Instant::now();

@@ -21,6 +21,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod turns;
 mod wall;
 mod watch;
 

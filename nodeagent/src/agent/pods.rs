@@ -19,7 +19,7 @@ use crate::guard;
 use crate::host::cgroup::Cgroups;
 use crate::runtime::{
     ContainerExit, ContainerStart, ContainerState, LOG_MAX_BYTES, PodDir, RuntimeDir, RuntimeError,
-    ShimHandle, merge_argv, names, resolve_user, root, volumes,
+    ShimHandle, merge_argv, names, resolve_user, root, termination, volumes,
 };
 
 /// How long the kernel may take to end processes and let go of groups.
@@ -222,6 +222,9 @@ impl Pods {
             self.cgroups
                 .guard_devices(uid, name, wall::may_tunnel(container))?;
         }
+        let mut mounts = volumes::container_mounts(&dir, pod, container)?;
+        let (last_words, mount) = termination::fresh(&dir, container)?;
+        mounts.extend(mount);
         let start = ContainerStart {
             name: name.to_owned(),
             attempt,
@@ -235,12 +238,13 @@ impl Pods {
             argv: merge_argv(&image.entrypoint, &image.cmd, &container.command, &container.args),
             env,
             cwd,
-            mounts: volumes::container_mounts(&dir, pod, container)?,
+            mounts,
             security: container.security.clone(),
             cgroup: self.cgroups.container_path(uid, name),
             log_path: new_log(&dir, name, attempt)?,
             log_max_bytes: LOG_MAX_BYTES,
             oom_events: self.cgroups.oom_events(uid, name),
+            last_words,
         };
         root::prepare(&start)?;
         let shim = ShimHandle::connect(&dir).inspect_err(|e| self.watches.gone(uid, e))?;

@@ -152,7 +152,7 @@ pub struct Exit {
     pub signal: Option<i32>,
     /// Why.
     pub reason: EndReason,
-    /// Why its program could not be run.
+    /// What it left as its last words, or why its program could not be run.
     pub message: String,
     /// Milliseconds since the Unix epoch.
     pub at_ms: u64,

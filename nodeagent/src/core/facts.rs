@@ -1,6 +1,6 @@
 //! What events change in the state. Deciding comes after.
 
-use gantry_nodeagent_api::{Trouble, WaitingReason};
+use gantry_nodeagent_api::{EndReason, Trouble, WaitingReason};
 
 use super::state::{Container, HookState, MemoryRefused, Owned, Pod, UnderWay};
 use super::{
@@ -258,9 +258,9 @@ fn ended(container: &mut Container, now_ms: u64, run: &Run, exit: &Exit) {
 }
 
 fn ended_with(exit: &Exit) -> String {
-    match exit.message.as_str() {
-        "" => format!("ended with code {}", exit.code),
-        why => why.to_owned(),
+    match exit.reason {
+        EndReason::StartError => exit.message.clone(),
+        _ => format!("ended with code {}", exit.code),
     }
 }
 

@@ -27,6 +27,7 @@ mod purge;
 pub mod root;
 pub mod sealed;
 mod subpath;
+pub mod termination;
 pub mod volumes;
 
 use std::collections::BTreeMap;
@@ -89,6 +90,19 @@ pub struct ContainerStart {
     /// The file of its cgroup in which the kernel counts those that it killed for want of memory.
     #[serde(default)]
     pub oom_events: Option<PathBuf>,
+    /// Where its last words are.
+    #[serde(default)]
+    pub last_words: LastWords,
+}
+
+/// Where the message of a container that has ended comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastWords {
+    /// The file of the host that the container writes it into.
+    pub file: Option<PathBuf>,
+    /// The end of its log instead, if it failed and that is empty.
+    pub from_log: bool,
 }
 
 /// Which system calls a container may make.
@@ -180,7 +194,7 @@ pub struct ContainerExit {
     /// Why; `None` in the record of a shim that did not know.
     #[serde(default)]
     pub reason: Option<EndReason>,
-    /// Why its program could not be run.
+    /// What it left as its last words, or why its program could not be run.
     #[serde(default)]
     pub message: String,
 }

@@ -100,7 +100,7 @@ fn volume_path(dir: &PodDir, name: &str, volume: &Volume) -> PathBuf {
     }
 }
 
-fn mount_tmpfs(path: &Path, owner: &str, size_bytes: u64) -> Result<(), RuntimeError> {
+pub(super) fn mount_tmpfs(path: &Path, owner: &str, size_bytes: u64) -> Result<(), RuntimeError> {
     fs::create_dir_all(path).map_err(|e| RuntimeError::io("create directory", path, e))?;
     let mounted = mounts::below(path).map_err(|e| RuntimeError::io("look for mounts below", path, e))?;
     if mounted.iter().any(|point| point == path) {

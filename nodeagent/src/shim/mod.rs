@@ -7,6 +7,7 @@
 mod allowance;
 mod daemon;
 pub mod fresh;
+mod last_words;
 pub(crate) mod launch;
 mod log;
 mod oom;

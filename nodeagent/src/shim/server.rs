@@ -16,9 +16,9 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::launch;
 use super::log::{LogFile, Stream};
 use super::oom::OomCount;
+use super::{last_words, launch};
 use crate::runtime::{
     ContainerExit, ContainerStart, ContainerState, PodDir, Reply, Request, ShimStatus, read_line, write_line,
 };
@@ -154,6 +154,7 @@ impl Server {
         } else {
             EndReason::Error
         };
+        let mut message = String::new();
         if let Some(mut open) = container.open.take() {
             for mut stream in open.streams {
                 stream.drain(&mut open.log);
@@ -161,9 +162,13 @@ impl Server {
             if code != 0 && open.oom.is_some_and(|oom| oom.has_risen()) {
                 reason = EndReason::OomKilled;
             }
+            message = last_words::read(&open.start.last_words, &open.start.log_path, code != 0);
             launch::forget(&self.dir, &open.start);
         }
-        container.state.exit = Some(end(code, signal, reason));
+        container.state.exit = Some(ContainerExit {
+            message,
+            ..end(code, signal, reason)
+        });
         let state = container.state.clone();
         self.record_end(&state);
         self.tell(&state);

@@ -131,6 +131,7 @@ impl Node {
             log_path: pod.path().join(format!("{name}.log")),
             log_max_bytes: LOG_MAX_BYTES,
             oom_events: None,
+            last_words: Default::default(),
         }
     }
 

@@ -33,6 +33,7 @@ pub fn since(before: Option<&PodStatus>, pod: &Pod) -> Vec<Told> {
         .into_iter()
         .filter(|trouble| !known.contains(trouble));
     told.extend(new.map(|(reason, message)| tell(true, reason, message.to_owned())));
+    told.extend(sandbox(before, after));
     let late =
         |status: Option<&PodStatus>| status.is_some_and(|s| s.reason.as_deref() == Some("DeadlineExceeded"));
     if late(Some(after)) && !late(before) {
@@ -48,6 +49,21 @@ fn troubles(status: &PodStatus) -> Vec<(&str, &str)> {
     let own = conditions.filter(|c| c.type_ == TROUBLE && c.status == "True");
     let lines = own.flat_map(|c| c.message.as_deref().unwrap_or_default().lines());
     lines.filter_map(|line| line.split_once(": ")).collect()
+}
+
+/// What keeps a pod of which nothing ran yet from being made, if that is new and no container's affair.
+fn sandbox(before: Option<&PodStatus>, after: &PodStatus) -> Option<Told> {
+    let why = |status: &PodStatus| status.message.clone().unwrap_or_default();
+    let now = why(after);
+    let made = |c: &ContainerStatus| {
+        c.container_id.is_some()
+            || !["ContainerCreating", "PodInitializing"].contains(&waiting(c.state.as_ref()).0)
+    };
+    if now.is_empty() || now.starts_with("waits for ") || before.map(why) == Some(now.clone()) {
+        return None;
+    }
+    let message = format!("Failed to create pod sandbox: {now}");
+    (!containers(after).any(made)).then(|| tell(true, "FailedCreatePodSandBox", message))
 }
 
 fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
@@ -188,6 +204,11 @@ mod tests {
             json!({}),
         ));
         assert_eq!(told(&new, &missing), ["!Failed Failed to pull image \"i:1\""]);
+        let mut stuck = new.clone();
+        stuck.status.as_mut().unwrap().message = Some("cannot make network namespace".to_owned());
+        let word = "!FailedCreatePodSandBox Failed to create pod sandbox: cannot make network namespace";
+        assert_eq!(told(&new, &stuck), [word]);
+        assert!(told(&stuck, &stuck).is_empty() && told(&stuck, &up).len() == 3);
     }
 
     #[test]

@@ -96,7 +96,12 @@ fn bind(work: &mut Work<'_>, addresses: &mut Addresses, key: &Key, pod: &Pod, pl
             .phase
             .get_or_insert_with(|| "Pending".to_owned());
     }
-    let text = format!("placed on {}{}", placement.node, exclusive_text(placement));
+    let full = Key::of(&pod.metadata);
+    let text = format!(
+        "Successfully assigned {full} to {}{}",
+        placement.node,
+        exclusive_text(placement)
+    );
     work.tell(pod, false, "Scheduled", &text);
 }
 

@@ -41,6 +41,8 @@ const CONTAINER: &[&str] = &[
     "startupProbe",
     "lifecycle",
     "securityContext",
+    "terminationMessagePath",
+    "terminationMessagePolicy",
 ];
 const PORT: &[&str] = &["name", "containerPort", "protocol"];
 const MOUNT: &[&str] = &["name", "mountPath", "subPath", "subPathExpr", "readOnly"];
@@ -119,8 +121,6 @@ const HARMLESS: &[(&str, &str)] = &[
     ("dnsPolicy", "ClusterFirst"),
     ("schedulerName", "default-scheduler"),
     ("imagePullPolicy", "IfNotPresent"),
-    ("terminationMessagePath", "/dev/termination-log"),
-    ("terminationMessagePolicy", "File"),
     ("serviceAccountName", "default"),
     ("serviceAccount", "default"),
     ("sessionAffinity", "None"),

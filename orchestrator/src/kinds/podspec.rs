@@ -57,6 +57,7 @@ fn container(container: &Value, spec: &Value, here: &str, errors: &mut Errors) {
     resources(container, here, errors);
     request_within_limit(container, here, errors);
     podenv::check(container, here, errors);
+    termination_message(container, here, errors);
     for field in ["readinessProbe", "livenessProbe", "startupProbe"] {
         probe(container, field, here, errors);
     }
@@ -67,6 +68,35 @@ fn container(container: &Value, spec: &Value, here: &str, errors: &mut Errors) {
             &format!("{here}.lifecycle.{field}"),
             errors,
         );
+    }
+}
+
+/// Where a container's last words are: a place that it can write to.
+fn termination_message(container: &Value, here: &str, errors: &mut Errors) {
+    let policy = text(container, "/terminationMessagePolicy");
+    if !["", "File", "FallbackToLogsOnError"].contains(&policy) {
+        let message = format!("{policy:?} is not one of File, FallbackToLogsOnError");
+        errors.push(FieldError::invalid(
+            format!("{here}.terminationMessagePolicy"),
+            message,
+        ));
+    }
+    let path = text(container, "/terminationMessagePath");
+    let hidden = ["/proc", "/sys"].into_iter().any(|system| {
+        let rest = path.strip_prefix(system);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    });
+    let clean = path.starts_with('/')
+        && path
+            .split('/')
+            .skip(1)
+            .all(|part| !["", ".", ".."].contains(&part));
+    if !path.is_empty() && (hidden || !clean) {
+        let message = format!("{path:?} is no absolute path of a file outside /proc and /sys");
+        errors.push(FieldError::invalid(
+            format!("{here}.terminationMessagePath"),
+            message,
+        ));
     }
 }
 
@@ -269,6 +299,19 @@ mod tests {
             let fields = json!({"resources": {"requests": {resource: "1"}}});
             assert_eq!(refused(fields), [format!("resources.requests.{resource}")]);
         }
+    }
+
+    #[test]
+    fn last_words_are_somewhere_that_can_be_written() {
+        let with = |path: &str, policy: &str| {
+            refused(json!({"terminationMessagePath": path, "terminationMessagePolicy": policy}))
+        };
+        assert!(with("/dev/termination-log", "FallbackToLogsOnError").is_empty());
+        assert!(with("/tmp/log", "File").is_empty() && with("", "").is_empty());
+        for bad in ["log", "/", "/a/../b", "/proc/1/x", "/sys"] {
+            assert_eq!(with(bad, ""), ["terminationMessagePath"], "{bad}");
+        }
+        assert_eq!(with("", "Never"), ["terminationMessagePolicy"]);
     }
 
     #[test]

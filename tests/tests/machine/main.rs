@@ -4,7 +4,9 @@ mod bad_input;
 mod first_version;
 mod full_disk;
 mod hostile;
+mod inside;
 mod life;
+mod lives;
 mod pinning;
 mod state_files;
 

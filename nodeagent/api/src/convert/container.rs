@@ -1,7 +1,10 @@
 //! Configuration: container, volume, probe.
 
 use super::{InvalidMessage, list, optional, parse, port, required};
-use crate::{ContainerConfig, ContainerResources, ContainerRole, Hook, Mount, Probe, ProbeAction, proto};
+use crate::{
+    ContainerConfig, ContainerResources, ContainerRole, Hook, Mount, Probe, ProbeAction, TerminationMessage,
+    proto,
+};
 
 impl From<&ContainerConfig> for proto::ContainerConfig {
     fn from(m: &ContainerConfig) -> Self {
@@ -38,6 +41,10 @@ impl From<&ContainerConfig> for proto::ContainerConfig {
             role: role(m.role).into(),
             post_start: m.post_start.as_ref().map(Into::into),
             pre_stop: m.pre_stop.as_ref().map(Into::into),
+            termination_message: Some(proto::TerminationMessage {
+                path: m.termination_message.path.clone(),
+                from_log: m.termination_message.from_log,
+            }),
         }
     }
 }
@@ -88,6 +95,12 @@ impl TryFrom<proto::ContainerConfig> for ContainerConfig {
             role,
             post_start: optional("postStart", w.post_start, TryInto::try_into)?,
             pre_stop: optional("preStop", w.pre_stop, TryInto::try_into)?,
+            termination_message: w
+                .termination_message
+                .map_or_else(TerminationMessage::default, |m| TerminationMessage {
+                    path: m.path,
+                    from_log: m.from_log,
+                }),
         })
     }
 }

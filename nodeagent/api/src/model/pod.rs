@@ -113,6 +113,19 @@ pub struct ContainerConfig {
     /// Its part in the pod's life.
     #[serde(default)]
     pub role: ContainerRole,
+    /// Where its last words are.
+    #[serde(default)]
+    pub termination_message: TerminationMessage,
+}
+
+/// What is told of a run that has ended, beside its code.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TerminationMessage {
+    /// Absolute path of a file in the container, into which it may write; empty: none.
+    pub path: String,
+    /// The end of its log instead, if it failed and has written nothing.
+    pub from_log: bool,
 }
 
 /// What part a container has in its pod's life.

@@ -106,8 +106,8 @@ fn pods_on(work: &mut Work<'_>, node: &str, network: &NodeNetwork) -> BTreeMap<S
     for (key, problem) in started {
         waiting::explain(work, &key, problem.as_deref());
     }
-    for (pod, text) in warned {
-        work.tell(&*pod, true, "InvalidEnvironmentVariableNames", &text);
+    for (pod, (reason, text)) in warned {
+        work.tell(&*pod, true, reason, &text);
     }
     configs
 }

@@ -5,19 +5,23 @@ use std::collections::BTreeMap;
 use gantry_api::PodExtras;
 use gantry_nodeagent_api::{
     ContainerConfig, ContainerResources, ContainerRole, PodConfig, PodDesired, RestartPolicy, SessionProbe,
+    TerminationMessage,
 };
 use gantry_plan::{ContainerPlacement, CpuRequest, Placement};
 use gantry_topology::CpuSet;
 use k8s_openapi::api::core::v1::{self as k8s, Container, Pod};
 
-use super::super::world::Work;
-use super::super::{meta, pods, resources};
+use super::super::world::{Key, Work};
+use super::super::{meta, pods, quarantine, resources};
 use super::{env, expand, podnames, probe, security, volume};
 use crate::kinds::grace_seconds;
 
+/// Reason and message of an event.
+pub(super) type Warning = (&'static str, String);
+
 /// The configuration of a pod that its node does not know yet; in words what is missing. What people should know all the same
 /// goes to `warnings`.
-pub(super) fn config(work: &Work<'_>, pod: &Pod, warnings: &mut Vec<String>) -> Result<PodConfig, String> {
+pub(super) fn config(work: &Work<'_>, pod: &Pod, warnings: &mut Vec<Warning>) -> Result<PodConfig, String> {
     let placement = work
         .plan
         .placements
@@ -29,6 +33,7 @@ pub(super) fn config(work: &Work<'_>, pod: &Pod, warnings: &mut Vec<String>) -> 
     for (container, role) in pods::containers(pod) {
         containers.push(container_config(work, pod, container, role, placement, warnings)?);
     }
+    warnings.extend(missing_pull_secrets(work, pod, spec));
     Ok(PodConfig {
         namespace: meta::namespace(&pod.metadata).to_owned(),
         name: meta::name(&pod.metadata).to_owned(),
@@ -54,6 +59,21 @@ pub(super) fn config(work: &Work<'_>, pod: &Pod, warnings: &mut Vec<String>) -> 
         }),
         deadline_ms: deadline_ms(pod),
     })
+}
+
+/// Secrets for registries that are named and not there, in the words of Kubernetes.
+fn missing_pull_secrets(work: &Work<'_>, pod: &Pod, spec: &k8s::PodSpec) -> Option<Warning> {
+    let there = |name: &str| {
+        let key = Key::new(meta::namespace(&pod.metadata), name);
+        work.objects.secrets.contains_key(&key) || quarantine::has(work, "Secret", &key)
+    };
+    let named = spec.image_pull_secrets.iter().flatten().map(|s| s.name.as_str());
+    let missing: Vec<&str> = named.filter(|name| !there(name)).collect();
+    let text = format!(
+        "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+        missing.join(", ")
+    );
+    (!missing.is_empty()).then_some(("FailedToRetrieveImagePullSecret", text))
 }
 
 /// The configuration of a pod that its node has: only what may change on a live pod changes.
@@ -170,7 +190,7 @@ fn container_config(
     from: &Container,
     role: ContainerRole,
     placement: &Placement,
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<Warning>,
 ) -> Result<ContainerConfig, String> {
     let resources = match of(placement, &from.name) {
         _ if role == ContainerRole::Init => init_sizes(from),
@@ -182,7 +202,8 @@ fn container_config(
         let texts = list.iter().flatten();
         texts.map(|text| expand::expand(text, &env.vars)).collect()
     };
-    warnings.extend(env.skipped);
+    let skipped = env.skipped.into_iter();
+    warnings.extend(skipped.map(|text| ("InvalidEnvironmentVariableNames", text)));
     let lifecycle = from.lifecycle.as_ref();
     let hook = |h: Option<&k8s::LifecycleHandler>| h.map(|h| probe::hook(h, from)).transpose();
     let readers = |p: &Option<k8s::Probe>| p.as_ref().map(|p| probe::convert(p, from)).transpose();
@@ -202,6 +223,14 @@ fn container_config(
         post_start: hook(lifecycle.and_then(|l| l.post_start.as_ref()))?,
         pre_stop: hook(lifecycle.and_then(|l| l.pre_stop.as_ref()))?,
         role,
+        termination_message: TerminationMessage {
+            path: from
+                .termination_message_path
+                .clone()
+                .filter(|path| !path.is_empty())
+                .unwrap_or_else(|| "/dev/termination-log".to_owned()),
+            from_log: from.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"),
+        },
         env: env.vars.into_iter().collect(),
     })
 }

@@ -47,6 +47,24 @@ fn a_pod_that_the_node_would_refuse_is_kept_from_it() {
     assert_eq!(meta::name(&bad.metadata), "b");
 }
 
+#[test]
+fn a_pull_secret_that_is_not_there_is_told_once_and_stops_nothing() {
+    let mut lab = Lab::new(&["n"]);
+    lab.settle();
+    let value = json!({
+        "metadata": {"name": "a", "namespace": "default", "uid": "00000001-0"},
+        "spec": {"imagePullSecrets": [{"name": "registry"}], "containers": [{"name": "c", "image": "x"}]},
+    });
+    let pod: Pod = serde_json::from_value(value).unwrap();
+    lab.world.objects.put(Object::Pod(Arc::new(pod)));
+    let mut told = lab.settle();
+    lab.obey();
+    told.extend(lab.settle());
+    let word = "a FailedToRetrieveImagePullSecret";
+    assert_eq!(told.iter().filter(|t| *t == word).count(), 1, "{told:?}");
+    assert_eq!(lab.world.configs["n"].pods.len(), 1);
+}
+
 fn service(lab: &mut Lab, namespace: &str, name: &str, spec: Value) -> Key {
     let metadata = json!({"name": name, "namespace": namespace, "uid": format!("{namespace}-{name}"),
         "creationTimestamp": meta::time(lab.now_ms)});
