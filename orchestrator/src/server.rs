@@ -121,6 +121,7 @@ where
 {
     let State { store, pki, cluster } = state::open(&config)?;
     let listener = Listener::bind(config.listen, pki.server_config()?).await?;
+    let pki = Arc::new(pki);
     let store: Arc<dyn Store> = Arc::new(store);
     let objects = Objects::new(store, config.service_cidr).with_limits(config.limits.objects);
     let (link, events) = LinkHandle::new(&cluster);
@@ -145,10 +146,12 @@ where
         link.clone(),
         planning,
         data_dir,
+        pki.clone(),
         limits,
         shutdown.clone(),
     );
     tracing::info!(address = %config.listen, kubeconfig = %pki.kubeconfig().display(), "serving");
+    let revoked = pki.revoked();
     let renewer = tokio::spawn(renew(pki, shutdown.clone()));
     let closer = tokio::spawn({
         let shutdown = shutdown.clone();
@@ -157,7 +160,9 @@ where
             link.close();
         }
     });
-    listener.run(server.router(), connections, shutdown).await;
+    listener
+        .run(server.router(), connections, revoked, shutdown)
+        .await;
     for task in [controllers, cleaner, counter, closer, renewer] {
         if let Err(error) = task.await {
             tracing::error!(%error, "a task of the orchestrator failed");
@@ -166,8 +171,7 @@ where
     Ok(())
 }
 
-async fn renew(pki: Pki, shutdown: CancellationToken) {
-    let pki = Arc::new(pki);
+async fn renew(pki: Arc<Pki>, shutdown: CancellationToken) {
     loop {
         // Cancel-safe: a timer and a token.
         tokio::select! {

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::agent::{Agent, channel, hello, tls};
+use common::agent::{Agent, channel, hello, send, tls};
 use common::{Server, has_kubectl};
 use futures::StreamExt;
 use gantry_nodeagent_api::proto::node_service_client::NodeServiceClient;
@@ -111,6 +111,79 @@ async fn status_line(server: &Server, certificate: &str, path: &str) -> String {
         let _ = stream.read_to_string(&mut answer).await;
     }
     answer.lines().next().unwrap_or_default().to_owned()
+}
+
+/// A connection on which a request has been sent.
+async fn ask(
+    server: &Server,
+    certificate: &str,
+    path: &str,
+) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    let tcp = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
+    let tls = tls(server.dir.path(), certificate, b"http/1.1");
+    let mut stream = tls.connect(name, tcp).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+#[test]
+fn whoever_is_revoked_is_served_no_more_and_nobody_else() {
+    let server = server_with_node("n1");
+    let pki = server.dir.path().join("pki");
+    let issuer = pki::Issuer::open(server.dir.path()).unwrap();
+    issuer.user_kubeconfig("alice", server.address).unwrap();
+    issuer.user_kubeconfig("bob", server.address).unwrap();
+    // What somebody else has got hold of.
+    for (from, to) in [("user-alice", "lost"), ("node-n1", "lost-node")] {
+        for suffix in ["crt", "key"] {
+            let of = |name: &str| pki.join(format!("{name}.{suffix}"));
+            std::fs::copy(of(from), of(to)).unwrap();
+        }
+    }
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let watch = "/api/v1/pods?watch=true";
+        let mut watches = Vec::new();
+        for certificate in ["lost", "user-bob"] {
+            let mut stream = ask(&server, certificate, watch).await;
+            assert_ne!(soon(stream.read(&mut [0; 64])).await.unwrap(), 0);
+            watches.push(stream);
+        }
+        let mut agent = soon(Agent::attach(&server, "lost-node", "n1")).await.unwrap();
+        let names = ["user-alice", "node-n1"].map(str::to_owned);
+        let unknown = [names[0].clone(), "user-carol".to_owned()];
+        assert!(issuer.revoke(&unknown).is_err(), "all or none");
+        issuer.revoke(&names).unwrap();
+        let answer = send(
+            &server,
+            "POST",
+            "/gantry/v1/certificates/reload",
+            "application/json",
+            String::new(),
+        );
+        assert_eq!(soon(answer).await.status(), 200);
+        // Connections that were open come to an end, however that shows.
+        let _ = soon(watches[0].read_to_end(&mut Vec::new())).await;
+        while let Ok(Some(_)) = soon(agent.down.message()).await {}
+        assert_eq!(
+            soon(status_line(&server, "lost", "/healthz")).await,
+            "HTTP/1.1 401 Unauthorized"
+        );
+        assert!(soon(Agent::attach(&server, "lost-node", "n1")).await.is_err());
+        let mut rest = Vec::new();
+        let over = tokio::time::timeout(Duration::from_secs(2), watches[1].read_to_end(&mut rest));
+        assert!(over.await.is_err(), "bob's watch goes on");
+        assert_eq!(
+            soon(status_line(&server, "user-bob", "/healthz")).await,
+            "HTTP/1.1 200 OK"
+        );
+        soon(Agent::attach(&server, "node-n1", "n1")).await.unwrap();
+        let left = issuer.certificates().unwrap();
+        let left: Vec<&str> = left.iter().map(|c| c.name.as_str()).collect();
+        assert_eq!(left, ["admin", "node-n1", "user-bob"]);
+    });
 }
 
 #[test]

@@ -129,7 +129,14 @@ Examples:
 pub const KUBECONFIG: &str = "\
 Examples:
   gantry kubeconfig > lab.kubeconfig
-  gantry kubeconfig --data-dir ./lab";
+  gantry kubeconfig --data-dir ./lab
+  gantry kubeconfig --user alice > alice.kubeconfig";
+
+pub const CERTS: &str = "\
+Examples:
+  gantry certs list
+  gantry certs revoke user-alice     Alice's laptop is lost
+  gantry certs revoke admin          the kubeconfig got about: there is a new one at once";
 
 pub const COMPLETION: &str = "\
 Examples:

@@ -3,6 +3,7 @@
 mod args;
 mod backup;
 mod catalog;
+mod certs;
 mod client;
 mod daemon;
 mod data_dir;
@@ -69,6 +70,7 @@ fn start(cli: &Cli) -> Result<u8> {
         Command::Catalog(command) => return catalog::run(command, cli.global.output).map(|()| 0),
         Command::Image(command) => return image::run(command, &cli.global).map(|()| 0),
         Command::Restore(args) => return backup::restore(args, &cli.global).map(|()| 0),
+        Command::Kubeconfig { user } => return certs::kubeconfig(user.as_deref(), &cli.global).map(|()| 0),
         Command::Down(args) => return down::down(args, &cli.global).map(|()| 0),
         _ => {}
     }
@@ -89,12 +91,7 @@ async fn run(cli: &Cli) -> Result<u8> {
         Command::Backup(args) => return backup::backup(args, global).await.map(|()| 0),
         Command::Status => return status::status(global).await,
         Command::Version => return version(global).await.map(|()| 0),
-        Command::Kubeconfig => {
-            let path = global.data_dir().kubeconfig();
-            let text = std::fs::read_to_string(&path)
-                .with_context(|| format!("cannot read {}; `gantry up` writes it", path.display()))?;
-            return output::write_out(&text).map(|()| 0);
-        }
+        Command::Certs(command) => return certs::run(command, global).await.map(|()| 0),
         _ => {}
     }
     let client = Client::connect(global).await?;

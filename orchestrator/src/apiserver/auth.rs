@@ -37,6 +37,14 @@ impl Identity {
     }
 }
 
+/// Answers 401 to everything: to whoever shows a certificate that is revoked.
+pub(super) async fn refuse(request: Request) -> Response {
+    if request.uri().path().starts_with(NODE_SERVICE) {
+        return tonic::Status::unauthenticated("the node's certificate is revoked").into_http();
+    }
+    ApiError::revoked().into_response()
+}
+
 /// Lets a request pass or answers 403.
 pub(super) async fn authorize(mut request: Request, next: Next) -> Response {
     let Some(identity) = request.extensions().get::<Identity>().cloned() else {

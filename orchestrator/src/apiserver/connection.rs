@@ -11,6 +11,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -18,11 +19,12 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::auth::Identity;
+use super::auth::{self, Identity};
 use super::held;
 use super::limits::ConnectionLimits;
 use super::share::{self, Client, Counted};
 use super::stall::Stall;
+use crate::pki::Revoked;
 
 /// A peer is asked for a sign of life so often, and has as long to answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
@@ -35,12 +37,16 @@ const OWN_RESETS: usize = 256;
 /// Bytes of an answer that wait for the peer, on each HTTP/2 stream.
 const SEND_BYTES: usize = 64 << 10;
 
+/// What is under way when a certificate is revoked has so long to end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Who is connected. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Doors {
     limits: ConnectionLimits,
+    revoked: watch::Receiver<Revoked>,
     next: Arc<AtomicU64>,
     /// Handshakes under way, oldest first.
     strangers: Arc<Mutex<BTreeMap<u64, CancellationToken>>>,
@@ -58,9 +64,10 @@ pub(super) struct Stranger {
 const ALL: &str = "";
 
 impl Doors {
-    pub fn new(limits: ConnectionLimits) -> Self {
+    pub fn new(limits: ConnectionLimits, revoked: watch::Receiver<Revoked>) -> Self {
         Self {
             limits,
+            revoked,
             next: Arc::default(),
             strangers: Arc::default(),
             users: Arc::default(),
@@ -149,7 +156,8 @@ impl Drop for UnderWay {
     }
 }
 
-fn identity(stream: &TlsStream<TcpStream>) -> Option<Identity> {
+/// Whom the client's certificate names, and its serial number.
+fn identity(stream: &TlsStream<TcpStream>) -> Option<(Identity, Vec<u8>)> {
     let certificate = stream.get_ref().1.peer_certificates()?.first()?;
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let subject = parsed.subject();
@@ -158,7 +166,7 @@ fn identity(stream: &TlsStream<TcpStream>) -> Option<Identity> {
         .iter_organization()
         .filter_map(|o| o.as_str().ok().map(str::to_owned))
         .collect();
-    Some(Identity { user, groups })
+    Some((Identity { user, groups }, parsed.raw_serial().to_vec()))
 }
 
 /// Serves one connection to its end.
@@ -166,12 +174,18 @@ pub(super) async fn serve(
     stream: TcpStream,
     stranger: Stranger,
     tls: TlsAcceptor,
-    router: Router,
-    doors: Doors,
+    mut router: Router,
+    mut doors: Doors,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
     let stream = doors.handshake(&stranger, stream, tls).await?;
-    let identity = identity(&stream).ok_or("the client certificate has no common name")?;
+    let (identity, serial) = identity(&stream).ok_or("the client certificate has no common name")?;
+    // Here, not in the handshake: a session that is resumed shows no certificate again.
+    let mut is_revoked = doors.revoked.borrow_and_update().has(&serial);
+    if is_revoked {
+        tracing::warn!(user = identity.user, "a revoked certificate is refused");
+        router = Router::new().fallback(auth::refuse);
+    }
     let counted = doors.known(&identity)?;
     let client = Client {
         user: identity.user.clone(),
@@ -201,6 +215,8 @@ pub(super) async fn serve(
             done = served.as_mut() => return done,
             () = shutdown.cancelled(), if !closing => {}
             () = activity.idle(doors.limits.idle), if !closing => {}
+            _ = doors.revoked.wait_for(|revoked| revoked.has(&serial)), if !is_revoked => is_revoked = true,
+            () = tokio::time::sleep(LAST_WORDS), if is_revoked && closing => return Err("its certificate is revoked".into()),
         }
         closing = true;
         served.as_mut().graceful_shutdown();

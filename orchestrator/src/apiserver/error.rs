@@ -67,6 +67,13 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, "Forbidden", message)
     }
 
+    /// 401, a certificate that is not trusted any more.
+    pub fn revoked() -> Self {
+        let message =
+            "the client certificate is revoked: ask for another one (`gantry kubeconfig --user NAME`)";
+        Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", message)
+    }
+
     /// 403, an object that may not be as it is.
     pub fn forbidden_object(kind: &Kind, name: &str, why: &str) -> Self {
         let message = format!("{} {name:?} is forbidden: {why}", qualified(kind));

@@ -9,11 +9,13 @@ use axum::Router;
 use rustls::ServerConfig;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{self, Doors};
 use super::limits::ConnectionLimits;
+use crate::pki::Revoked;
 
 /// Requests under way may take so long after a shutdown.
 const GRACE: Duration = Duration::from_millis(1500);
@@ -62,9 +64,15 @@ impl Listener {
         self.tcp.local_addr()
     }
 
-    /// Serves until the token is cancelled, then gives requests under way a moment.
-    pub async fn run(self, router: Router, limits: ConnectionLimits, shutdown: CancellationToken) {
-        let doors = Doors::new(limits);
+    /// Serves until the token is cancelled, then gives requests under way a moment. Whoever is revoked gets no answer but that.
+    pub async fn run(
+        self,
+        router: Router,
+        limits: ConnectionLimits,
+        revoked: watch::Receiver<Revoked>,
+        shutdown: CancellationToken,
+    ) {
+        let doors = Doors::new(limits, revoked);
         let mut connections = tokio::task::JoinSet::new();
         loop {
             // Cancel-safe: accept, a token, and a join set.

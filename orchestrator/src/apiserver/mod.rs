@@ -4,6 +4,7 @@ mod accept;
 mod audit;
 mod auth;
 mod body;
+mod certificates;
 mod connection;
 mod discovery;
 mod error;
@@ -45,6 +46,7 @@ pub use selector::Selector;
 pub use share::Client;
 
 use crate::link::{LinkHandle, NodeLink};
+use crate::pki::Pki;
 use share::Share;
 
 /// What the handlers share. Cheap to clone.
@@ -58,6 +60,8 @@ pub struct ApiServer {
     pub planning: Arc<dyn Planning>,
     /// Where snapshots of the store are put.
     pub data_dir: std::path::PathBuf,
+    /// The certificates.
+    pub pki: Arc<Pki>,
     /// Ends watches, logs and commands.
     pub shutdown: CancellationToken,
     limits: Arc<Limits>,
@@ -72,6 +76,7 @@ impl ApiServer {
         link: LinkHandle,
         planning: Arc<dyn Planning>,
         data_dir: std::path::PathBuf,
+        pki: Arc<Pki>,
         limits: Limits,
         shutdown: CancellationToken,
     ) -> Self {
@@ -80,6 +85,7 @@ impl ApiServer {
             link,
             planning,
             data_dir,
+            pki,
             shutdown,
             share: Share::new(limits.share),
             room: body::Room::new(&limits),
@@ -105,6 +111,7 @@ impl ApiServer {
             .route("/openapi/v3/api/{version}", get(openapi::document))
             .route("/openapi/v3/apis/{group}/{version}", get(openapi::document))
             .route("/gantry/v1/snapshot", post(snapshot::snapshot))
+            .route("/gantry/v1/certificates/reload", post(certificates::reload))
             .route("/gantry/v1/plan", post(planning::plan))
             .route("/gantry/v1/explain/{namespace}/{pod}", get(planning::explain))
             .route("/api/v1/{*rest}", any(rest::resource))

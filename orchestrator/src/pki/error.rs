@@ -39,9 +39,24 @@ pub enum PkiError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The list of what is not trusted any more: without it, everything would be again.
+    #[error(
+        "{} is damaged, or not of this authority. Put pki/ back from a backup (`gantry restore FILE`), or remove the file, start, and revoke again (`gantry certs revoke NAME`)",
+        path.display()
+    )]
+    Revoked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No certificate has this name.
+    #[error("there is no client certificate {0:?}; `gantry certs list` shows those that there are")]
+    Unknown(String),
     /// Rustls refuses them.
     #[error("set up TLS")]
     Tls(#[source] Box<rustls::Error>),
+    /// Not a user name.
+    #[error("user name {0:?} is not a DNS label (RFC 1123): use a-z, 0-9 and -")]
+    UserName(String),
     /// Not a node name.
     #[error("node name {0:?} is not a DNS name (RFC 1123): use a-z, 0-9, - and .")]
     NodeName(String),

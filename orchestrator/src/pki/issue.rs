@@ -9,7 +9,7 @@ use rcgen::{
 use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::{PkiError, files};
+use super::{PkiError, Revoked, files};
 use crate::cluster::Mark;
 
 /// Life of the authority.
@@ -218,7 +218,7 @@ impl Authority {
         if let (Some(certificate), Some(key)) = (files::read(&certificate_file)?, files::read(&key_file)?)
             && let Ok(parsed) = KeyPair::from_pem(&key)
             && facts(&certificate).is_some_and(|facts| facts.public_key == parsed.subject_public_key_info())
-            && self.is_good(&certificate, leaf)
+            && self.is_good(dir, &certificate, leaf)?
         {
             return Ok(Pair { certificate, key });
         }
@@ -255,15 +255,21 @@ impl Authority {
         Ok(pair)
     }
 
-    /// Of this authority, for these names, and with time left.
-    fn is_good(&self, certificate: &str, leaf: &Leaf) -> bool {
+    /// The certificate with this serial number is not trusted any more.
+    pub fn revoke(&self, dir: &Path, serial: &[u8]) -> Result<(), PkiError> {
+        Revoked::read(dir, &self.certificate)?.add(dir, serial, &self.issuer)
+    }
+
+    /// Of this authority, for these names, not revoked, and with time left.
+    fn is_good(&self, dir: &Path, certificate: &str, leaf: &Leaf) -> Result<bool, PkiError> {
+        let revoked = Revoked::read(dir, &self.certificate)?;
         let (Ok(der), Ok(ca)) = (super::parse(certificate), super::parse(&self.certificate)) else {
-            return false;
+            return Ok(false);
         };
         let (Ok((_, parsed)), Ok((_, ca))) =
             (X509Certificate::from_der(&der), X509Certificate::from_der(&ca))
         else {
-            return false;
+            return Ok(false);
         };
         let left = parsed.validity().not_after.timestamp() - OffsetDateTime::now_utc().unix_timestamp();
         let named = parsed.subject_alternative_name().ok().flatten();
@@ -272,9 +278,10 @@ impl Authority {
             .flat_map(|n| &n.value.general_names)
             .filter_map(text)
             .collect();
-        left > LEAF_LIFE.whole_seconds() / 4
+        Ok(left > LEAF_LIFE.whole_seconds() / 4
             && parsed.verify_signature(Some(ca.public_key())).is_ok()
-            && leaf.names.iter().all(|name| found.contains(name))
+            && !revoked.has(parsed.raw_serial())
+            && leaf.names.iter().all(|name| found.contains(name)))
     }
 }
 

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::issue::Pair;
 
 /// A kubeconfig with everything embedded.
-pub(super) fn render(server: &str, ca: &str, client: &Pair) -> String {
+pub(super) fn render(server: &str, ca: &str, user: &str, client: &Pair) -> String {
     let (ca, certificate, key) = (
         STANDARD.encode(ca),
         STANDARD.encode(&client.certificate),
@@ -25,10 +25,10 @@ contexts:
 - name: gantry
   context:
     cluster: gantry
-    user: gantry-admin
+    user: {user}
     namespace: default
 users:
-- name: gantry-admin
+- name: {user}
   user:
     client-certificate-data: {certificate}
     client-key-data: {key}

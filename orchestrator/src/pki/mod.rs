@@ -3,7 +3,9 @@
 mod error;
 mod files;
 mod issue;
+mod issuer;
 mod kubeconfig;
+mod revoked;
 #[cfg(test)]
 mod tests;
 
@@ -16,36 +18,37 @@ use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::sync::watch;
 
 pub use error::PkiError;
 use issue::{Authority, Leaf, Pair};
+pub use issuer::{Certificate, Issuer, NodeCredentials};
+pub use revoked::Revoked;
 
-use crate::apiserver::{MASTERS, NODE_PREFIX, NODES};
+use crate::apiserver::MASTERS;
 use crate::cluster::Mark;
 
 /// Below the data directory.
 const DIR: &str = "pki";
+/// Files of the administrator's certificate.
+const ADMIN: &str = "admin";
+/// Whom it names.
+const ADMINISTRATOR: &str = "gantry-admin";
+/// What the files of nodes' certificates begin with.
+const NODE: &str = "node-";
+/// And those of other users.
+const USER: &str = "user-";
 
 /// The authority and what it has issued to the server and to the administrator.
 pub struct Pki {
     issuer: Issuer,
     served: Arc<Served>,
+    revoked: watch::Sender<Revoked>,
     /// Names and addresses of the server.
     names: Vec<String>,
     /// What clients on this machine dial.
     address: String,
     kubeconfig: PathBuf,
-}
-
-/// Files that an agent needs to dial in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeCredentials {
-    /// The authority's certificate (PEM).
-    pub ca: PathBuf,
-    /// The node's certificate (PEM): CN `system:node:<name>`, O `system:nodes`.
-    pub certificate: PathBuf,
-    /// Its private key (PEM, PKCS #8).
-    pub key: PathBuf,
 }
 
 /// Whose authority is in a data directory. Changes nothing.
@@ -62,51 +65,14 @@ pub fn ensure(data_dir: &Path, listen: SocketAddr, names: &[String], cluster: &s
     let authority = Authority::ensure(&dir, cluster)?;
     let pki = Pki {
         served: Arc::default(),
+        revoked: watch::Sender::default(),
         names: server_names(listen, names),
         kubeconfig: data_dir.join("kubeconfig"),
         address: dial_address(listen),
         issuer: Issuer { dir, authority },
     };
-    pki.renew()?;
+    pki.reload()?;
     Ok(pki)
-}
-
-/// Issues the nodes' certificates.
-pub struct Issuer {
-    dir: PathBuf,
-    authority: Authority,
-}
-
-impl Issuer {
-    /// By the authority of a data directory, which must be there.
-    pub fn open(data_dir: &Path) -> Result<Self, PkiError> {
-        let dir = data_dir.join(DIR);
-        let authority = Authority::open(&dir)?;
-        Ok(Self { dir, authority })
-    }
-
-    /// The cluster of the authority.
-    pub fn cluster(&self) -> Option<String> {
-        self.authority.cluster()
-    }
-
-    /// A certificate for a node's agent; the one there is if it still lasts. Names are DNS names (RFC 1123).
-    pub fn issue_node(&self, name: &str) -> Result<NodeCredentials, PkiError> {
-        if !crate::kinds::is_dns_subdomain(name) {
-            return Err(PkiError::NodeName(name.to_owned()));
-        }
-        let file = format!("node-{name}");
-        self.authority.leaf(
-            &self.dir,
-            &file,
-            &Leaf::client(&format!("{NODE_PREFIX}{name}"), NODES),
-        )?;
-        Ok(NodeCredentials {
-            ca: files::certificate(&self.dir, "ca"),
-            certificate: files::certificate(&self.dir, &file),
-            key: files::key(&self.dir, &file),
-        })
-    }
 }
 
 impl Pki {
@@ -115,16 +81,30 @@ impl Pki {
         &self.issuer
     }
 
+    /// Reads what is revoked, and issues anew what was or is near its end. Connections of whoever is revoked are to end.
+    pub fn reload(&self) -> Result<(), PkiError> {
+        let Issuer { dir, authority } = &self.issuer;
+        let revoked = Revoked::read(dir, &authority.certificate)?;
+        self.renew()?;
+        self.revoked.send_replace(revoked);
+        Ok(())
+    }
+
+    /// What is revoked, now and from now on.
+    pub fn revoked(&self) -> watch::Receiver<Revoked> {
+        self.revoked.subscribe()
+    }
+
     /// Issues anew what is near its end, whoever it was issued to. The server shows its new certificate from now on; agents read
     /// theirs whenever they connect.
     pub fn renew(&self) -> Result<(), PkiError> {
         let Issuer { dir, authority } = &self.issuer;
         let server = authority.leaf(dir, "server", &Leaf::server(self.names.clone()))?;
         self.served.show(&server)?;
-        let admin = authority.leaf(dir, "admin", &Leaf::client("gantry-admin", MASTERS))?;
-        let text = kubeconfig::render(&self.address, &authority.certificate, &admin);
+        let admin = authority.leaf(dir, ADMIN, &Leaf::client(ADMINISTRATOR, MASTERS))?;
+        let text = kubeconfig::render(&self.address, &authority.certificate, ADMINISTRATOR, &admin);
         files::keep(&self.kubeconfig, &text)?;
-        let nodes = files::names(dir, "node-")?;
+        let nodes = files::names(dir, NODE)?;
         for node in nodes.iter().filter(|name| crate::kinds::is_dns_subdomain(name)) {
             self.issuer.issue_node(node)?;
         }

@@ -1,7 +1,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use super::issue::Leaf;
 use super::*;
+use crate::apiserver::NODES;
 
 const CLUSTER: &str = "6f1c8d5e-0000-4000-8000-000000000001";
 
@@ -162,5 +164,59 @@ fn damaged_and_foreign_certificates_are_issued_anew() {
             pki.issuer().issue_node("n1").unwrap();
             assert_ne!(fs::read(&path).unwrap(), damage, "{file}");
         }
+    }
+}
+
+#[test]
+fn what_is_revoked_is_issued_anew_and_a_damaged_list_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = ensure(dir.path(), listen(), &[], CLUSTER).unwrap();
+    let certificate = || Issuer::open(dir.path()).unwrap().certificates().unwrap()[0].clone();
+    let mut serials = vec![certificate().serial];
+    for _ in 0..3 {
+        pki.issuer().revoke(&["admin".to_owned()]).unwrap();
+        pki.reload().unwrap();
+        serials.push(certificate().serial);
+        let revoked = pki.revoked().borrow().clone();
+        let is: Vec<bool> = serials
+            .iter()
+            .map(|s| revoked.has(&hex::decode(s).unwrap()))
+            .collect();
+        assert_eq!(
+            is.iter().filter(|is| !**is).count(),
+            1,
+            "all but the newest: {is:?}"
+        );
+        assert!(!is[is.len() - 1]);
+    }
+    let other = tempfile::tempdir().unwrap();
+    let stranger = ensure(other.path(), listen(), &[], CLUSTER).unwrap();
+    stranger.issuer().revoke(&["admin".to_owned()]).unwrap();
+    let list = dir.path().join("pki/revoked.crl");
+    let foreign = fs::read(other.path().join("pki/revoked.crl")).unwrap();
+    let own = fs::read(&list).unwrap();
+    for damage in [&b""[..], &own[..own.len() / 2], b"\xff\xfe", &foreign] {
+        fs::write(&list, damage).unwrap();
+        let error = ensure(dir.path(), listen(), &[], CLUSTER).err().unwrap();
+        let told = error.to_string();
+        assert!(
+            told.contains("revoked.crl") && told.contains("gantry restore"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn a_user_has_a_certificate_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = ensure(dir.path(), listen(), &[], CLUSTER).unwrap();
+    let first = pki.issuer().user_kubeconfig("alice", listen()).unwrap();
+    assert_eq!(pki.issuer().user_kubeconfig("alice", listen()).unwrap(), first);
+    assert!(first.contains("user: alice") && !first.contains("gantry-admin"));
+    for bad in ["", "../x", "system:node:n", "Alice"] {
+        assert!(matches!(
+            pki.issuer().user_kubeconfig(bad, listen()),
+            Err(PkiError::UserName(_))
+        ));
     }
 }

@@ -141,7 +141,14 @@ pub enum Command {
     PortForward(PortForwardArgs),
     /// Print the kubeconfig for kubectl, k9s, helm
     #[command(after_help = examples::KUBECONFIG)]
-    Kubeconfig,
+    Kubeconfig {
+        /// For this person, with a certificate of their own that can be revoked
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+    },
+    /// Certificates of the administrator, of nodes and of users
+    #[command(subcommand, after_help = examples::CERTS)]
+    Certs(CertsCommand),
     /// Print the completion script of a shell
     #[command(after_help = examples::COMPLETION)]
     Completion { shell: Shell },
@@ -262,6 +269,19 @@ pub enum ImageCommand {
     },
     /// Show an image's manifest digest and configuration
     Inspect { image: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CertsCommand {
+    /// Those that are in use, and until when (they are renewed by themselves)
+    #[command(visible_alias = "ls")]
+    List,
+    /// Trust whoever has these no more, at once; the administrator and nodes get another one
+    Revoke {
+        /// As `gantry certs list` shows them
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
 }
 
 #[derive(Debug, Args)]

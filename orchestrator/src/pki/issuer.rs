@@ -1,0 +1,136 @@
+//! Clients' certificates: issued, listed, taken back.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::issue::{Authority, Leaf};
+use super::{ADMIN, DIR, NODE, PkiError, USER, dial_address, files, kubeconfig, parse};
+use crate::apiserver::{MASTERS, NODE_PREFIX, NODES};
+
+/// Files that an agent needs to dial in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeCredentials {
+    /// The authority's certificate (PEM).
+    pub ca: PathBuf,
+    /// The node's certificate (PEM): CN `system:node:<name>`, O `system:nodes`.
+    pub certificate: PathBuf,
+    /// Its private key (PEM, PKCS #8).
+    pub key: PathBuf,
+}
+
+/// A client's certificate.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Certificate {
+    /// `admin`, `node-<node>`, `user-<user>`.
+    pub name: String,
+    /// Whom it names (CN, O).
+    pub subject: String,
+    /// Serial number, hexadecimal.
+    pub serial: String,
+    /// End, RFC 3339.
+    pub not_after: String,
+}
+
+/// Issues clients' certificates, and takes them back.
+pub struct Issuer {
+    pub(super) dir: PathBuf,
+    pub(super) authority: Authority,
+}
+
+impl Issuer {
+    /// By the authority of a data directory, which must be there.
+    pub fn open(data_dir: &Path) -> Result<Self, PkiError> {
+        let dir = data_dir.join(DIR);
+        let authority = Authority::open(&dir)?;
+        Ok(Self { dir, authority })
+    }
+
+    /// The cluster of the authority.
+    pub fn cluster(&self) -> Option<String> {
+        self.authority.cluster()
+    }
+
+    /// A certificate for a node's agent; the one there is if it still lasts. Names are DNS names (RFC 1123).
+    pub fn issue_node(&self, name: &str) -> Result<NodeCredentials, PkiError> {
+        if !crate::kinds::is_dns_subdomain(name) {
+            return Err(PkiError::NodeName(name.to_owned()));
+        }
+        let file = format!("{NODE}{name}");
+        self.authority.leaf(
+            &self.dir,
+            &file,
+            &Leaf::client(&format!("{NODE_PREFIX}{name}"), NODES),
+        )?;
+        Ok(NodeCredentials {
+            ca: files::certificate(&self.dir, "ca"),
+            certificate: files::certificate(&self.dir, &file),
+            key: files::key(&self.dir, &file),
+        })
+    }
+
+    /// A kubeconfig for a person of this name, an administrator; with the certificate that is there if it still lasts.
+    pub fn user_kubeconfig(&self, name: &str, listen: SocketAddr) -> Result<String, PkiError> {
+        if !crate::kinds::is_dns_label(name) {
+            return Err(PkiError::UserName(name.to_owned()));
+        }
+        let leaf = Leaf::client(name, MASTERS);
+        let pair = self.authority.leaf(&self.dir, &format!("{USER}{name}"), &leaf)?;
+        let (address, authority) = (dial_address(listen), &self.authority.certificate);
+        Ok(kubeconfig::render(&address, authority, name, &pair))
+    }
+
+    /// The clients' certificates that are in use, by name.
+    pub fn certificates(&self) -> Result<Vec<Certificate>, PkiError> {
+        let mut names = files::names(&self.dir, "")?;
+        names.retain(|name| is_clients(name));
+        names.sort();
+        let found = names.into_iter().map(|name| {
+            let pem = files::read(&files::certificate(&self.dir, &name))?.unwrap_or_default();
+            Ok(certificate(name, &pem))
+        });
+        Ok(found
+            .collect::<Result<Vec<_>, PkiError>>()?
+            .into_iter()
+            .flatten()
+            .collect())
+    }
+
+    /// Whoever has the key of one of these certificates is nobody, as soon as the server has read it: of all, or of none if one
+    /// is not known. The administrator and nodes are issued another one then.
+    pub fn revoke(&self, names: &[String]) -> Result<Vec<Certificate>, PkiError> {
+        let known = self.certificates()?;
+        let find = |name: &String| {
+            let found = known.iter().find(|c| c.name == *name).cloned();
+            found.ok_or_else(|| PkiError::Unknown(name.clone()))
+        };
+        let found: Vec<Certificate> = names.iter().map(find).collect::<Result<_, _>>()?;
+        for Certificate { name, serial, .. } in &found {
+            let serial = hex::decode(serial).map_err(|_| PkiError::Unknown(name.clone()))?;
+            self.authority.revoke(&self.dir, &serial)?;
+            if name.starts_with(USER) {
+                files::remove(&files::certificate(&self.dir, name))?;
+                files::remove(&files::key(&self.dir, name))?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn is_clients(name: &str) -> bool {
+    name == ADMIN || name.starts_with(NODE) || name.starts_with(USER)
+}
+
+/// Nothing if it is damaged.
+fn certificate(name: String, pem: &str) -> Option<Certificate> {
+    let der = parse(pem).ok()?;
+    let (_, parsed) = X509Certificate::from_der(&der).ok()?;
+    let end = parsed.validity().not_after.to_datetime();
+    Some(Certificate {
+        name,
+        subject: parsed.subject().to_string(),
+        serial: hex::encode(parsed.raw_serial()),
+        not_after: end.format(&time::format_description::well_known::Rfc3339).ok()?,
+    })
+}
