@@ -24,6 +24,7 @@
 //! | `flow-share` | a pod's flows push out other pods' |
 //! | `dns-rate` | as many DNS questions as one likes |
 //! | `dns-places` | as many DNS connections and forwarded questions as one likes |
+//! | `ephemeral-storage` | pods leave on the disk what they like |
 //!
 //! `GANTRY_TEST_UNGUARDED` lists names, with commas between. It is read once a process, and only in debug builds.
 

@@ -233,3 +233,74 @@ async fn init_containers_and_sidecars_have_their_turn() {
     assert_eq!((reasons[0], reasons[2], reasons[3]), (well, well, well));
     assert_eq!(log(&orchestrator, "u-job", false).await, "all there\n");
 }
+
+/// What leaves too much on the disk is evicted, wherever it leaves it; its neighbour does not notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_fills_the_disk_is_evicted() {
+    let Some(cni) = cni_or_skip() else { return };
+    let keys = tempfile::tempdir().unwrap();
+    let orchestrator = Orchestrator::start(keys.path()).await;
+    let mut agent = Agent::new(cni);
+    let filler = |last, name, script: &str| {
+        let mut pod = pod(&agent, last, name, RestartPolicy::Always, script);
+        pod.containers[0].resources.memory_bytes = 64 << 20;
+        let volume = Volume::EmptyDir {
+            limit_bytes: 10 << 20,
+        };
+        pod.volumes.insert("v".to_owned(), volume);
+        pod.containers[0].mounts.push(Mount {
+            volume: "v".to_owned(),
+            path: "/v".to_owned(),
+            sub_path: None,
+            read_only: false,
+        });
+        pod
+    };
+    let write = |path: &str, mebi: u32| {
+        format!(
+            "busybox dd if=/dev/zero of={path} bs=64k count={}; sleep 1000",
+            mebi * 16
+        )
+    };
+    let bounded = |mut pod: PodConfig| {
+        pod.containers[0].ephemeral_storage.limit_bytes = 10 << 20;
+        pod
+    };
+    let of_pod = "Pod ephemeral local storage usage exceeds the total limit of containers 10Mi.";
+    let of_volume = "Usage of EmptyDir volume \"v\" exceeds the limit \"10Mi\".";
+    let logs = "busybox yes a line of a log | busybox head -c 15000000; sleep 1000";
+    let pods = [
+        ("u-root", bounded(filler(2, "root", &write("/big", 50)))),
+        ("u-dir", filler(3, "dir", &write("/v/big", 50))),
+        ("u-logs", bounded(filler(4, "logs", logs))),
+        ("u-calm", bounded(filler(5, "calm", &write("/v/small", 5)))),
+    ];
+    let wanted = config(&agent, &pods);
+    orchestrator.wants(&wanted);
+    agent.start(&orchestrator);
+    let evicted = |uid: &'static str, why: &'static str| {
+        move |s: &NodeStatus| {
+            s.pods.get(uid).is_some_and(|p| {
+                let how = (p.phase, p.reason, p.message.as_str());
+                how == (PodPhase::Failed, Some(PodReason::Evicted), why) && p.address.is_none()
+            })
+        }
+    };
+    for (uid, why) in [("u-root", of_pod), ("u-dir", of_volume), ("u-logs", of_pod)] {
+        orchestrator.until(uid, evicted(uid, why)).await;
+        let left = agent.data.path().join("agent/pods").join(uid);
+        for what in ["rootfs", "volumes", "logs"] {
+            assert!(!left.join(what).exists(), "{what} of {uid}");
+        }
+    }
+    agent.stop(true);
+    orchestrator.heard.lock().unwrap().clear();
+    agent.start(&orchestrator);
+    let calm = |s: &NodeStatus| {
+        s.pods
+            .get("u-calm")
+            .is_some_and(|p| p.ready && p.containers[0].restarts == 0)
+    };
+    orchestrator.until("the neighbour", calm).await;
+    orchestrator.until("what was", evicted("u-root", of_pod)).await;
+}

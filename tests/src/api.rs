@@ -105,7 +105,14 @@ impl Api {
         for some in objects.chunks(1000) {
             let transfers: Vec<String> = some.iter().map(|object| self.transfer(path, object)).collect();
             let mut child = Command::new("curl")
-                .args(["--silent", "--parallel", "--parallel-max", "16", "--config", "-"])
+                .args([
+                    "--no-progress-meter",
+                    "--parallel",
+                    "--parallel-max",
+                    "16",
+                    "--config",
+                    "-",
+                ])
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()

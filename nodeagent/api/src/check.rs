@@ -109,7 +109,7 @@ fn check_pod(pod: &PodConfig) -> Result<(), String> {
             Volume::HostPath { path } if !is_clean_absolute(path) => {
                 return Err(format!("volume {name}: `{path}` is no absolute path"));
             }
-            Volume::HostPath { .. } | Volume::Scratch { .. } => {}
+            Volume::HostPath { .. } | Volume::Scratch { .. } | Volume::EmptyDir { .. } => {}
         }
     }
     let mut names = BTreeSet::new();

@@ -137,7 +137,12 @@ fn container() -> impl Strategy<Value = ContainerConfig> {
             vec((text(), text()), 0..3),
             text(),
         ),
-        (resources(), vec(mount, 0..3), security(), any::<Option<u64>>()),
+        (
+            (resources(), any::<(u64, u64)>()),
+            vec(mount, 0..3),
+            security(),
+            any::<Option<u64>>(),
+        ),
         (
             option::of(probe()),
             option::of(probe()),
@@ -151,7 +156,7 @@ fn container() -> impl Strategy<Value = ContainerConfig> {
         .prop_map(
             |(
                 (name, image, command, args, env, working_dir),
-                (resources, mounts, security, open_files),
+                ((resources, (request_bytes, limit_bytes)), mounts, security, open_files),
                 (readiness, liveness, startup, role, post_start, pre_stop, (path, from_log)),
             )| ContainerConfig {
                 name,
@@ -161,6 +166,10 @@ fn container() -> impl Strategy<Value = ContainerConfig> {
                 env,
                 working_dir,
                 resources,
+                ephemeral_storage: EphemeralStorage {
+                    request_bytes,
+                    limit_bytes,
+                },
                 mounts,
                 security,
                 open_files,
@@ -204,6 +213,7 @@ fn volume() -> impl Strategy<Value = Volume> {
         btree_map(text(), file(), 0..3).prop_map(Volume::Files),
         btree_map(text(), file(), 0..3).prop_map(Volume::SecretFiles),
         any::<u64>().prop_map(|size_bytes| Volume::Scratch { size_bytes }),
+        any::<u64>().prop_map(|limit_bytes| Volume::EmptyDir { limit_bytes }),
         text().prop_map(|path| Volume::HostPath { path }),
     ]
 }
@@ -415,7 +425,10 @@ fn status() -> impl Strategy<Value = NodeStatus> {
         vec(container_status(), 0..3),
         any::<(bool, u64, u64, Option<u64>)>(),
         text(),
-        option::of(Just(PodReason::DeadlineExceeded)),
+        option::of(prop_oneof![
+            Just(PodReason::DeadlineExceeded),
+            Just(PodReason::Evicted)
+        ]),
         btree_map(proptest::sample::select(Trouble::ALL.to_vec()), text(), 0..3),
     )
         .prop_map(
@@ -469,6 +482,7 @@ fn status() -> impl Strategy<Value = NodeStatus> {
                     drops,
                     new_flows,
                 },
+                disk_pressure: network_message.clone(),
                 network_message,
                 services,
             },
@@ -554,6 +568,10 @@ fn hello_and_sessions_survive_the_wire() {
         },
         reserved: "0".parse().unwrap(),
         reserved_memory_bytes: 5,
+        storage: NodeStorage {
+            bytes: 7,
+            reserved_bytes: 3,
+        },
         generation: Generation(9),
         cluster: String::new(),
     });

@@ -12,6 +12,7 @@ use rustix::mount::{
 };
 
 use crate::config::{ResolvedUser, UserError, resolve_user};
+use crate::remove::remove_tree;
 use crate::store::{ImageStore, StoreError};
 use crate::unpack::UnpackedImage;
 
@@ -192,7 +193,7 @@ fn detach(target: &Path) -> io::Result<()> {
 }
 
 fn remove_all(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
+    match remove_tree(dir) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     }

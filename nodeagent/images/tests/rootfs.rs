@@ -127,7 +127,7 @@ fn layers_that_nobody_uses_are_shed() {
         store.import_layout(&from, None).unwrap();
     }
     let wanted = store.resolve("wanted:1").unwrap();
-    assert_eq!(store.shed(&wanted).unwrap().layers, 1);
+    assert_eq!(store.shed(Some(&wanted)).unwrap().layers, 1);
     assert_eq!(std::fs::read_dir(store.dir().join("layers")).unwrap().count(), 4);
     assert_eq!(store.list().unwrap().len(), 3);
     // Made again when it is wanted.

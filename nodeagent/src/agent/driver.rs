@@ -211,6 +211,19 @@ impl Hands {
                         .await;
                 });
             }
+            Action::ShedLayers { id } => {
+                let pods = self.pods.clone();
+                let shed = move || pods.shed_layers().map_err(|failure| chain(&failure));
+                self.block(shed, move |result| {
+                    match result {
+                        Ok(layers) => {
+                            tracing::info!(layers, "the disk is short of space: unused layers are removed")
+                        }
+                        Err(error) => tracing::warn!(error, "cannot remove unused layers"),
+                    }
+                    Event::LayersShed { id }
+                });
+            }
             Action::ReadSessions {
                 id,
                 uid,

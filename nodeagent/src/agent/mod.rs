@@ -18,6 +18,7 @@ mod run;
 mod session;
 mod settings;
 mod slots;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod tls;

@@ -71,7 +71,7 @@ impl Pods {
                 pod,
             } => self.start(uid, &container, attempt, &pod).map(PodDone::Started),
             PodOp::Signal { containers, kill } => self.signal(uid, &containers, kill),
-            PodOp::Release { sure } => self.release(uid, sure),
+            PodOp::Release { sure, keep_logs } => self.release(uid, sure, keep_logs),
             PodOp::Teardown => self.teardown(uid),
         };
         done.map_err(|failure| PodFailure {
@@ -135,6 +135,12 @@ impl Pods {
         let bytes = serde_json::to_vec(&record).map_err(Failure::other)?;
         std::fs::write(&record_path, bytes).map_err(Failure::io("write", &record_path))?;
         Ok(record)
+    }
+
+    /// Unpacked layers that no pod uses can be made again at once.
+    pub(super) fn shed_layers(&self) -> Result<usize, Failure> {
+        let store = ImageStore::open(&self.settings.images).map_err(Failure::other)?;
+        Ok(store.shed(None).map_err(Failure::other)?.layers)
     }
 
     /// The pod's network, and what its files say about it.
@@ -288,7 +294,7 @@ impl Pods {
     }
 
     /// A pod that has ended holds nothing but its logs and records.
-    fn release(&self, uid: &str, sure: bool) -> Result<PodDone, Failure> {
+    fn release(&self, uid: &str, sure: bool, keep_logs: bool) -> Result<PodDone, Failure> {
         let dir = self.runtime.pod(uid);
         let runs = |shim: ShimHandle| {
             shim.status()
@@ -301,7 +307,7 @@ impl Pods {
             ));
         }
         self.let_go(uid, &dir)?;
-        dir.reduce_to_records()?;
+        dir.reduce_to_records(keep_logs)?;
         Ok(PodDone::Released)
     }
 

@@ -37,7 +37,7 @@ pub fn purge(args: &PurgeArgs) -> anyhow::Result<()> {
         remove_network(args, &agent_dir)?;
         // Whatever the plugin's mounts were, they are gone now; what is left are files.
         runtime::purge(&agent_dir, &cgroups, PATIENCE)?;
-        std::fs::remove_dir_all(&agent_dir).map_err(Failure::io("remove", &agent_dir))?;
+        gantry_images::remove_tree(&agent_dir).map_err(Failure::io("remove", &agent_dir))?;
     }
     Ok(())
 }

@@ -22,6 +22,7 @@ use super::netns::NetnsDir;
 use super::network::Network;
 use super::observe::observe;
 use super::pods::Pods;
+use super::storage::{self, Meter};
 use super::watch::Watches;
 use super::{Args, Settings};
 use super::{excess, session};
@@ -171,6 +172,13 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> anyhow::Resul
         answers.clone(),
         cancel.clone(),
     ));
+    if !guard::off("ephemeral-storage") {
+        let meter = Meter {
+            pods: pods.clone(),
+            answers: answers.clone(),
+        };
+        tasks.spawn(meter.run(cancel.clone()));
+    }
     tasks.spawn(session::run(pods, session_requests, cancel.clone()));
     tasks.spawn(count(network, refused, answers, cancel.clone()));
     // The first that ends ends all; normally it is because of the cancellation.
@@ -251,6 +259,7 @@ fn hello(settings: &Settings, cluster: &str) -> anyhow::Result<Hello> {
         topology,
         reserved,
         reserved_memory_bytes: settings.reserved_memory_bytes,
+        storage: storage::of(&settings.agent_dir, settings.reserved_storage_bytes)?,
         generation: Generation(0),
         cluster: cluster.to_owned(),
     })

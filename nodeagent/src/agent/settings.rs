@@ -35,6 +35,10 @@ pub struct Args {
     /// Bytes of memory kept for the host's own work
     #[arg(long, default_value_t = 512 << 20)]
     reserved_memory: u64,
+    /// Bytes of the data directory's file system that are kept free: with less left, pods are evicted [default: a tenth, at
+    /// most 2 GiB]
+    #[arg(long)]
+    reserved_storage: Option<u64>,
     /// The CNI plugin [default: gantry-cni beside this program]
     #[arg(long)]
     cni_bin: Option<PathBuf>,
@@ -89,6 +93,8 @@ pub struct Settings {
     pub reserved_cpus: Option<CpuSet>,
     /// Memory in bytes kept for the host.
     pub reserved_memory_bytes: u64,
+    /// What of the disk is kept free, in bytes; `None`: chosen from its size.
+    pub reserved_storage_bytes: Option<u64>,
     /// Where the orchestrator is.
     pub orchestrator: Orchestrator,
 }
@@ -157,6 +163,7 @@ impl Args {
             executable: crate::runtime::own_executable(),
             reserved_cpus,
             reserved_memory_bytes: self.reserved_memory,
+            reserved_storage_bytes: self.reserved_storage,
             orchestrator: Orchestrator {
                 host,
                 port,

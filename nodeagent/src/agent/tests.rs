@@ -211,6 +211,7 @@ fn hello() -> Hello {
         topology: Default::default(),
         reserved: Default::default(),
         reserved_memory_bytes: 0,
+        storage: Default::default(),
         generation: Generation(0),
         cluster: String::new(),
     }

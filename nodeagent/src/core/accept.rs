@@ -108,7 +108,12 @@ fn successor(state: &State, config: NodeConfig) -> Ledger {
             leaving.insert(uid.clone(), PodConfig::clone(old));
         }
     }
-    Ledger { config, leaving }
+    let evicted = state.ledger.evicted.clone();
+    Ledger {
+        config,
+        leaving,
+        evicted,
+    }
 }
 
 fn persist(state: &mut State, ledger: Ledger, actions: &mut Vec<Action>) {
@@ -202,10 +207,12 @@ fn sync_pods(state: &mut State) {
         .collect();
     for uid in missing {
         let config = state.ledger.config.pods.get(&uid).cloned().map(Arc::new);
+        let evicted = state.ledger.evicted.get(&uid).cloned();
         state.pods.insert(
             uid,
             Pod {
                 config,
+                evicted,
                 ..Pod::default()
             },
         );

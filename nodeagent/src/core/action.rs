@@ -72,6 +72,11 @@ pub enum Action {
         /// When it is given up, in milliseconds.
         timeout_ms: u64,
     },
+    /// Remove unpacked layers that no pod uses; answered by [`super::Event::LayersShed`]. At most one under way.
+    ShedLayers {
+        /// Number.
+        id: RequestId,
+    },
     /// Read the number of sessions; answered by [`super::Event::Sessions`]. At most one under way per pod.
     ReadSessions {
         /// Number.
@@ -140,6 +145,8 @@ pub enum PodOp {
     Release {
         /// False: the end was concluded from the silence of its shim. If that runs after all, this fails and changes nothing.
         sure: bool,
+        /// False: its logs go too.
+        keep_logs: bool,
     },
     /// Take everything of the pod off the node: processes, network, mounts, cgroups, directory.
     Teardown,

@@ -30,6 +30,7 @@ pub(super) fn start(state: &mut State, now_ms: u64, observed: Observed) {
             config,
             prepared: found.shim,
             released: found.released,
+            evicted: state.ledger.evicted.get(&uid).cloned(),
             touched: true,
             ..Pod::default()
         };

@@ -25,6 +25,14 @@ impl Verdict {
 
 /// The verdict on a pod, if it has ended or has to end now.
 pub(super) fn verdict(pod: &Pod, config: &PodConfig, now_ms: u64) -> Option<Verdict> {
+    let sure = !pod.containers.values().any(|c| c.presumed);
+    if pod.evicted.is_some() {
+        return Some(Verdict {
+            failed: true,
+            reason: Some(PodReason::Evicted),
+            sure,
+        });
+    }
     let with = |role| move |c: &&ContainerConfig| c.role == role;
     let found = |c: &ContainerConfig| pod.containers.get(&c.name);
     let all = || {
@@ -64,7 +72,7 @@ pub(super) fn verdict(pod: &Pod, config: &PodConfig, now_ms: u64) -> Option<Verd
     Some(Verdict {
         failed: too_late || init_failed || !all().all(|c| c.is_some_and(ended_well)),
         reason: too_late.then_some(PodReason::DeadlineExceeded),
-        sure: !pod.containers.values().any(|c| c.presumed),
+        sure,
     })
 }
 

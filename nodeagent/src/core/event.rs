@@ -97,6 +97,20 @@ pub enum Event {
         /// In words, without numbers that change all the time.
         message: String,
     },
+    /// The disk that pods write to.
+    DiskSpace(DiskSpace),
+    /// What a pod has left on it.
+    PodUsage {
+        /// Which pod.
+        uid: PodUid,
+        /// What.
+        usage: PodUsage,
+    },
+    /// Answer to [`super::Action::ShedLayers`].
+    LayersShed {
+        /// Number.
+        id: RequestId,
+    },
     /// The datapath's counters.
     Counters(NetworkCounters),
     /// Time passed.
@@ -110,6 +124,40 @@ pub enum PodRef {
     Uid(PodUid),
     /// By its address.
     Address(Ipv4Addr),
+}
+
+/// What is left of the disk that pods write to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// Free for pods, in bytes.
+    pub free_bytes: u64,
+    /// With less it is short of space.
+    pub kept_bytes: u64,
+    /// Inodes that are free.
+    pub free_entries: u64,
+    /// With fewer it is short of them; 0 on a file system that does not count them.
+    pub kept_entries: u64,
+}
+
+/// What a pod has left on the disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodUsage {
+    /// Bytes of each container's writes to its root file system, and of its logs.
+    pub containers: BTreeMap<String, u64>,
+    /// Bytes in each volume that is a directory on the disk.
+    pub volumes: BTreeMap<String, u64>,
+    /// Files and directories in all of them; above [`super::MAX_ENTRIES`] when it was given up to count.
+    pub entries: u64,
+}
+
+impl PodUsage {
+    pub(super) fn container(&self, name: &str) -> u64 {
+        self.containers.get(name).copied().unwrap_or(0)
+    }
+
+    pub(super) fn volume(&self, name: &str) -> u64 {
+        self.volumes.get(name).copied().unwrap_or(0)
+    }
 }
 
 /// One run of a container.

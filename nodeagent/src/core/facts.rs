@@ -5,7 +5,7 @@ use gantry_nodeagent_api::{EndReason, Trouble, WaitingReason};
 use super::state::{Container, HookState, MemoryRefused, Owned, Pod, UnderWay};
 use super::{
     Action, Event, Exit, FailureKind, PodDone, PodFailure, Run, State, accept, adopt, cpus, hooks, network,
-    probes, stop, troubles,
+    probes, stop, storage, troubles,
 };
 
 /// Milliseconds of running after which a container counts as healthy again.
@@ -80,6 +80,13 @@ pub(super) fn note(state: &mut State, now_ms: u64, event: Event, actions: &mut V
             trouble,
             message,
         } => troubles::seen(state, now_ms, &pod, trouble, message),
+        Event::DiskSpace(space) => storage::measured(state, now_ms, space),
+        Event::PodUsage { uid, usage } => {
+            if let Some(pod) = state.pods.get_mut(&uid) {
+                pod.usage = Some(usage);
+            }
+        }
+        Event::LayersShed { id } => storage::shed(state, id),
         Event::Counters(counters) => state.counters = counters,
         Event::Tick => {}
     }

@@ -13,4 +13,6 @@ pub struct Ledger {
     pub config: NodeConfig,
     /// Pods that are in no configuration any more and not gone yet.
     pub leaving: BTreeMap<PodUid, PodConfig>,
+    /// Pods that the node has evicted, and why. They never run again.
+    pub evicted: BTreeMap<PodUid, String>,
 }

@@ -20,14 +20,16 @@ mod sessions;
 mod state;
 mod status;
 mod stop;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod troubles;
 
 pub use action::{Action, FailureKind, Limits, NetworkWanted, PodDone, PodFailure, PodOp, RequestId};
-pub use event::{Event, Exit, Observed, ObservedContainer, ObservedPod, PodRef, Run};
+pub use event::{DiskSpace, Event, Exit, Observed, ObservedContainer, ObservedPod, PodRef, PodUsage, Run};
 pub use ledger::Ledger;
 pub use state::State;
+pub use storage::MAX_ENTRIES;
 
 /// Tells the core what happened at `now_ms` (milliseconds since the Unix epoch; never runs backwards) and returns what to do, in order.
 pub fn step(state: &mut State, now_ms: u64, event: Event) -> Vec<Action> {
@@ -37,6 +39,7 @@ pub fn step(state: &mut State, now_ms: u64, event: Event) -> Vec<Action> {
     if state.started {
         accept::run(state, now_ms, &mut actions);
         network::run(state, now_ms, &mut actions);
+        storage::run(state, now_ms, &mut actions);
         cpus::run(state, now_ms, &mut actions);
         pods::run(state, now_ms, &mut actions);
         hooks::run(state, now_ms, &mut actions);

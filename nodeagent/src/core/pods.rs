@@ -27,7 +27,10 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
         } else if pod.released {
             None
         } else if let Some(verdict) = pod.over {
-            let release = PodOp::Release { sure: verdict.sure };
+            let release = PodOp::Release {
+                sure: verdict.sure,
+                keep_logs: pod.evicted.is_none(),
+            };
             wind_down(pod, now_ms, &mut wake, (UnderWay::Release, release))
         } else if let Some(config) = pod.config.clone() {
             let network = state.ledger.config.network.clone();

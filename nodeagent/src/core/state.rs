@@ -24,6 +24,7 @@ pub struct State {
     pub(super) ledger_dirty: bool,
     pub(super) incoming: Option<Box<NodeConfig>>,
     pub(super) pods: BTreeMap<PodUid, Pod>,
+    pub(super) disk: super::storage::Disk,
     /// What is wrong with pods of the accepted configuration.
     pub(super) faults: BTreeMap<PodUid, String>,
     pub(super) network: Network,
@@ -68,6 +69,10 @@ pub(super) struct Pod {
     pub(super) prepared: bool,
     /// It has ended for good. Looked at anew in each step, until it is released.
     pub(super) over: Option<Verdict>,
+    /// Why the node has evicted it, if it has: it ends, and never runs again.
+    pub(super) evicted: Option<String>,
+    /// What it has left on the disk, as last counted.
+    pub(super) usage: Option<super::PodUsage>,
     /// When all its containers have to have ended, once they were told; milliseconds since the Unix epoch.
     pub(super) end_at_ms: Option<u64>,
     /// It has ended, and nothing is left but its logs and records.

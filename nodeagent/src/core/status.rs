@@ -26,6 +26,7 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
         (last.accepted, last.applied) != (status.accepted, status.applied)
             || last.pods != status.pods
             || last.network_message != status.network_message
+            || last.disk_pressure != status.disk_pressure
             || last.services != status.services
     });
     if changed || state.status_due || now_ms >= due_ms {
@@ -55,6 +56,7 @@ impl State {
             pods,
             network: self.counters.clone(),
             network_message: self.network.message.clone(),
+            disk_pressure: self.disk.pressure.clone(),
             services: self.network.faults.clone(),
         }
     }
@@ -309,6 +311,9 @@ fn limits(pod: &Pod, wanted: &ContainerConfig, container: &Container) -> (String
 
 /// The pod's own trouble, or else its first container's.
 fn message(pod: &Pod, known: &[ContainerConfig]) -> String {
+    if let Some(why) = &pod.evicted {
+        return why.clone();
+    }
     if !pod.message.is_empty() {
         return pod.message.clone();
     }

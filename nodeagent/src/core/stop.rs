@@ -8,6 +8,9 @@ use super::state::{Container, Ending, HookState, Pod, UnderWay};
 
 /// Seconds between SIGTERM and SIGKILL for a pod that no configuration knows.
 const UNKNOWN_GRACE_S: u32 = 10;
+/// Seconds between SIGTERM and SIGKILL for a pod that is evicted: while it ends it may go on filling the disk.
+/// Source: k8s.io/kubernetes/pkg/kubelet/eviction, `immediateEvictionGracePeriodSeconds`.
+const EVICTED_GRACE_S: u32 = 1;
 /// Milliseconds between SIGTERM and SIGKILL for one that is told when the pod's time is over, as in Kubernetes.
 pub(super) const LEAST_GRACE_MS: u64 = 2000;
 /// Milliseconds after SIGKILL after which a pod is taken down although no end was reported.
@@ -21,6 +24,10 @@ pub(super) fn wind_down(pod: &mut Pod, now_ms: u64, wake: &mut Wake, last: (Unde
         .config
         .as_ref()
         .map_or(UNKNOWN_GRACE_S, |c| c.termination_grace_s);
+    let grace_s = match pod.evicted {
+        Some(_) => grace_s.min(EVICTED_GRACE_S),
+        None => grace_s,
+    };
     let end_at_ms = *pod.end_at_ms.get_or_insert(now_ms + u64::from(grace_s) * 1000);
     for name in to_end(pod, wake.later(now_ms, end_at_ms)) {
         if let Some(container) = pod.containers.get_mut(&name) {

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use gantry_images::remove_tree;
+
 use super::{ContainerState, RuntimeError, mounts};
 
 /// Name of the mark of [`PodDir::reduce_to_records`].
@@ -85,21 +87,22 @@ impl PodDir {
     pub fn remove(&self) -> Result<(), RuntimeError> {
         let failed = |e| RuntimeError::io("remove directory", &self.path, e);
         self.nothing_mounted().map_err(failed)?;
-        match fs::remove_dir_all(&self.path) {
+        match remove_tree(&self.path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(e)),
             _ => Ok(()),
         }
     }
 
-    /// Removes everything but the logs and the record of each container's end, and marks the pod as one that holds no more.
+    /// Removes everything but the logs (unless they go too) and the record of each container's end, and marks the pod as one that holds no more.
     /// Refused, as [`Self::remove`] is, while anything is mounted below.
-    pub fn reduce_to_records(&self) -> Result<(), RuntimeError> {
+    pub fn reduce_to_records(&self, keep_logs: bool) -> Result<(), RuntimeError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |e| RuntimeError::io("remove", &path, e)
         };
         self.nothing_mounted().map_err(failed(&self.path))?;
-        remove_others(&self.path, &["logs", "c", ENDED]).map_err(failed(&self.path))?;
+        let logs = if keep_logs { "logs" } else { ENDED };
+        remove_others(&self.path, &[logs, "c", ENDED]).map_err(failed(&self.path))?;
         for name in names(&self.containers())? {
             let container = self.container(&name);
             remove_others(&container, &["state.json"]).map_err(failed(&container))?;
@@ -161,16 +164,12 @@ fn remove_others(dir: &Path, keep: &[&str]) -> io::Result<()> {
         if keep.iter().any(|name| entry.file_name() == *name) {
             continue;
         }
-        if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?;
-        } else {
-            fs::remove_file(entry.path())?;
-        }
+        remove_tree(&entry.path())?;
     }
     Ok(())
 }
 
-fn names(dir: &Path) -> Result<Vec<String>, RuntimeError> {
+pub(super) fn names(dir: &Path) -> Result<Vec<String>, RuntimeError> {
     let fail = |e| RuntimeError::io("list", dir, e);
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,

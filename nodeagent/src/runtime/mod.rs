@@ -28,6 +28,7 @@ pub mod root;
 pub mod sealed;
 mod subpath;
 pub mod termination;
+mod usage;
 pub mod volumes;
 
 use std::collections::BTreeMap;
@@ -42,6 +43,7 @@ pub use identity::{UserError, merge_argv, resolve_user};
 pub(crate) use protocol::{Reply, Request, read_line, write_line};
 pub(crate) use purge::identity_of_self;
 pub use purge::{PurgeError, PurgeReport, purge};
+pub use usage::{Usage, Walk};
 
 /// Default size in bytes at which a container's log is rotated (one older file, `<log>.1`, is kept).
 pub const LOG_MAX_BYTES: u64 = 10 << 20;

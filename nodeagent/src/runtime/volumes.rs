@@ -1,6 +1,7 @@
 //! The pod's volumes on the host, and which of them a container sees where.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Component, Path, PathBuf};
 
 use gantry_nodeagent_api::{ContainerConfig, PodConfig, Volume, is_sub_path};
@@ -32,6 +33,7 @@ pub fn prepare(dir: &PodDir, pod: &PodConfig) -> Result<(), RuntimeError> {
                 };
                 mount_tmpfs(&path, &owner, *size_bytes)?;
             }
+            Volume::EmptyDir { .. } => empty_dir(&path, pod.security.fs_group)?,
             Volume::HostPath { path } => {
                 fs::metadata(path).map_err(|e| RuntimeError::io("find host path", path, e))?;
             }
@@ -94,10 +96,26 @@ pub fn unmount(dir: &PodDir) -> Result<(), RuntimeError> {
 fn volume_path(dir: &PodDir, name: &str, volume: &Volume) -> PathBuf {
     match volume {
         Volume::HostPath { path } => PathBuf::from(path),
-        Volume::Files(_) | Volume::SecretFiles(_) | Volume::Scratch { .. } => {
+        Volume::Files(_) | Volume::SecretFiles(_) | Volume::Scratch { .. } | Volume::EmptyDir { .. } => {
             dir.path().join("volumes").join(name)
         }
     }
+}
+
+/// A directory that everybody may write to; with a group of the pod's own, what is made in it belongs to that group (setgid).
+/// It comes whole or not at all: what a container makes of it later stays.
+/// Source: k8s.io/kubernetes/pkg/volume/emptydir, `setupDir`.
+fn empty_dir(path: &Path, fs_group: Option<u32>) -> Result<(), RuntimeError> {
+    if path.exists() {
+        return Ok(());
+    }
+    let fresh = path.with_extension("new");
+    let failed = |e| RuntimeError::io("make directory", path, e);
+    fs::create_dir_all(&fresh).map_err(failed)?;
+    let mode = if fs_group.is_some() { 0o2777 } else { 0o777 };
+    chown(&fresh, None, fs_group).map_err(failed)?;
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(mode)).map_err(failed)?;
+    fs::rename(&fresh, path).map_err(failed)
 }
 
 pub(super) fn mount_tmpfs(path: &Path, owner: &str, size_bytes: u64) -> Result<(), RuntimeError> {

@@ -175,6 +175,12 @@ pub struct NodeTopologySpec {
     /// Memory in bytes for the host's own work.
     #[serde(default)]
     pub reserved_memory_bytes: u64,
+    /// Size in bytes of the file system that pods write to; 0 if unknown.
+    #[serde(default)]
+    pub storage_bytes: u64,
+    /// What of it is kept free, in bytes.
+    #[serde(default)]
+    pub reserved_storage_bytes: u64,
 }
 
 /// Who holds what on a node.

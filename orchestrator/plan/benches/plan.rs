@@ -47,6 +47,7 @@ fn pod(index: u32) -> PodRequest {
         cpu,
         memory_bytes: 2 << 30,
         hugepages: BTreeMap::new(),
+        storage_bytes: 0,
     };
     PodRequest {
         namespace: "bench".into(),

@@ -21,6 +21,8 @@ pub(crate) struct Use {
     pub(crate) shared_milli: u64,
     /// Containers in the shared pool.
     pub(crate) shared_containers: usize,
+    /// Ephemeral storage granted.
+    pub(crate) storage_bytes: u64,
 }
 
 /// One node's books.
@@ -36,6 +38,8 @@ pub(crate) struct Book<'a> {
     /// How many pods' [`Use::cpus`] hold a CPU.
     taken: BTreeMap<CpuId, u32>,
     total: Use,
+    /// Ephemeral storage granted to all pods. A node without a limit grants whatever is asked for.
+    storage_bytes: u128,
 }
 
 impl<'a> Book<'a> {
@@ -58,6 +62,7 @@ impl<'a> Book<'a> {
             uses: BTreeMap::new(),
             taken: BTreeMap::new(),
             total: Use::default(),
+            storage_bytes: 0,
         };
         for uid in state.held.keys() {
             book.set(uid, None);
@@ -100,6 +105,7 @@ impl<'a> Book<'a> {
                     }
                 }
             }
+            uses.storage_bytes = uses.storage_bytes.saturating_add(container.storage_bytes);
             for (numa, bytes) in &container.memory_bytes {
                 *uses.memory_bytes.entry(*numa).or_default() += bytes;
             }
@@ -149,6 +155,14 @@ impl<'a> Book<'a> {
             .iter()
             .map(|(numa, capacity)| (*numa, free(numa, *capacity)))
             .collect()
+    }
+
+    /// Ephemeral storage in bytes that this pod may have; `None`: without a limit.
+    pub(crate) fn free_storage(&self, uid: &str) -> Option<u64> {
+        let own = self.uses.get(uid).map_or(0, |uses| uses.storage_bytes);
+        let others = self.storage_bytes - u128::from(own);
+        let left = u128::from(self.state.storage_bytes?).saturating_sub(others);
+        Some(u64::try_from(left).unwrap_or(u64::MAX))
     }
 
     /// Hugepages of one size in bytes that this pod may have, by NUMA node.
@@ -236,6 +250,12 @@ impl<'a> Book<'a> {
         for (key, bytes) in &uses.hugepages {
             change(self.total.hugepages.entry(*key).or_default(), *bytes);
         }
+        let storage = u128::from(uses.storage_bytes);
+        self.storage_bytes = if add {
+            self.storage_bytes + storage
+        } else {
+            self.storage_bytes - storage
+        };
         change(&mut self.total.floating_bytes, uses.floating_bytes);
         change(&mut self.total.shared_milli, uses.shared_milli);
         let containers = uses.shared_containers;

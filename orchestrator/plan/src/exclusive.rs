@@ -56,6 +56,7 @@ pub(crate) fn cpus_within(
             cpu: wanted.cpu,
             memory_bytes: BTreeMap::new(),
             hugepages: BTreeMap::new(),
+            storage_bytes: wanted.storage_bytes,
         });
     }
     Ok(placed)

@@ -113,6 +113,14 @@ fn text(reason: &Reason) -> String {
         } => {
             format!("the shared pool would have {pool_milli}m CPU for the {needed_milli}m promised")
         }
+        Reason::Storage {
+            wanted_bytes,
+            free_bytes,
+        } => {
+            let (free, wanted) = (size(*free_bytes), size(*wanted_bytes));
+            format!("it has {free} free of the {wanted} ephemeral storage needed")
+        }
+        Reason::DiskPressure => "its disk is short of space (DiskPressure)".to_owned(),
         Reason::NoSharedPool => "no CPU would be left for the shared pool".to_owned(),
         Reason::NodeGone => "the node is gone".to_owned(),
         Reason::NoTopology => "the node has not reported its CPUs and memory".to_owned(),

@@ -38,6 +38,9 @@ pub(crate) fn filter(
     if !book.state.schedulable {
         return Err(Reason::NotSchedulable);
     }
+    if book.state.disk_pressure {
+        return Err(Reason::DiskPressure);
+    }
     if let Some(max_pods) = book.state.max_pods
         && board.pods_besides(node, uid) >= max_pods as usize
     {

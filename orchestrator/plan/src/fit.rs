@@ -42,6 +42,7 @@ pub(crate) fn fit(book: &Book<'_>, ask: &Ask<'_>) -> Result<Fit, Reason> {
     if all.is_empty() {
         return Err(Reason::NoTopology);
     }
+    check_storage(book, ask)?;
     let mut failures = BTreeMap::new();
     for same_size in numa_sets(ask, book, &all) {
         let mut best = None;
@@ -201,6 +202,20 @@ fn allowed_nodes(
         set.clone()
     } else {
         book.numa_nodes()
+    }
+}
+
+/// Nobody asks for more ephemeral storage than others leave.
+fn check_storage(book: &Book<'_>, ask: &Ask<'_>) -> Result<(), Reason> {
+    let wanted = ask.request.containers.iter().map(|c| c.storage_bytes);
+    let wanted_bytes = wanted.fold(0, u64::saturating_add);
+    let asks_more = wanted_bytes > book.of(ask.uid).storage_bytes;
+    match book.free_storage(ask.uid) {
+        Some(free_bytes) if asks_more && wanted_bytes > free_bytes => Err(Reason::Storage {
+            wanted_bytes,
+            free_bytes,
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -39,8 +39,14 @@ pub struct NodeState {
     /// How many pods it can have, those included that it still holds; no limit if absent.
     #[serde(default)]
     pub max_pods: Option<u32>,
+    /// Ephemeral storage in bytes for pods; no limit if absent.
+    #[serde(default)]
+    pub storage_bytes: Option<u64>,
     /// False when cordoned or not ready: keeps its pods, takes no new ones.
     pub schedulable: bool,
+    /// Its disk is short of space: it takes no new pods either.
+    #[serde(default)]
+    pub disk_pressure: bool,
     /// What the agent reports that pods hold right now. Held CPUs and memory belong to their holder, whatever the plan says.
     #[serde(default)]
     pub held: BTreeMap<PodUid, Held>,
@@ -125,6 +131,9 @@ pub struct ContainerRequest {
     /// Hugepages: page size in bytes to bytes wanted (a multiple of the size).
     #[serde(default)]
     pub hugepages: BTreeMap<u64, u64>,
+    /// Ephemeral storage in bytes.
+    #[serde(default)]
+    pub storage_bytes: u64,
 }
 
 /// Shared or exclusive CPU.
@@ -217,6 +226,9 @@ pub struct ContainerPlacement {
     /// Hugepages as granted: NUMA node to page size to bytes.
     #[serde(default)]
     pub hugepages: BTreeMap<NumaId, BTreeMap<u64, u64>>,
+    /// Ephemeral storage in bytes as granted.
+    #[serde(default)]
+    pub storage_bytes: u64,
 }
 
 /// The planner's answer.

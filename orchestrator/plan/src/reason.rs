@@ -38,6 +38,10 @@ pub(crate) enum Reason {
         wanted_bytes: u64,
         free_bytes: BTreeMap<NumaId, u64>,
     },
+    /// Ephemeral storage, in bytes.
+    Storage { wanted_bytes: u64, free_bytes: u64 },
+    /// Its disk is short of space.
+    DiskPressure,
     /// Hugepages of one size, in bytes by NUMA node.
     Hugepages {
         page_bytes: u64,

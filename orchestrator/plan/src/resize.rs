@@ -101,6 +101,7 @@ fn same(wanted: &ContainerRequest, granted: &ContainerPlacement) -> bool {
     let wanted_pages = wanted.hugepages.iter().filter(|(_, bytes)| **bytes > 0);
     wanted.name == granted.name
         && wanted.cpu == granted.cpu
+        && wanted.storage_bytes == granted.storage_bytes
         && wanted.memory_bytes == granted.memory_bytes.values().sum::<u64>()
         && wanted_pages.eq(hugepages.iter())
 }

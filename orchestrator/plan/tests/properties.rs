@@ -39,6 +39,7 @@ fn node() -> impl Strategy<Value = NodeState> {
             topology,
             reserved,
             reserved_memory_bytes: reserved_memory << 30,
+            storage_bytes: (memory > 4).then_some(memory << 30),
             schedulable: true,
             ..NodeState::default()
         }
@@ -63,6 +64,7 @@ fn container() -> impl Strategy<Value = ContainerRequest> {
             .then(|| (1 << 30, (pages - 3) << 30))
             .into_iter()
             .collect(),
+        storage_bytes: half_gib << 29,
         ..ContainerRequest::default()
     })
 }

@@ -138,6 +138,9 @@ fn describe(placement: &Placement) -> String {
                 .collect();
             parts.push(format!("hugepages {}", list(pages)));
         }
+        if container.storage_bytes > 0 {
+            parts.push(format!("storage {}", size(container.storage_bytes)));
+        }
         containers.push(parts.join(", "));
     }
     let pending = if placement.resize_pending {

@@ -269,6 +269,26 @@ fn hugepages() {
 }
 
 #[test]
+fn storage() {
+    broken(
+        |snapshot, plan| {
+            snapshot.nodes.get_mut("a").unwrap().storage_bytes = Some(1 << 30);
+            snapshot.pods.get_mut("web").unwrap().containers[0].storage_bytes = 2 << 30;
+            placement(plan, "web").containers[0].storage_bytes = 2 << 30;
+        },
+        |v| matches!(v, Violation::Storage { granted_bytes, .. } if *granted_bytes == 2 << 30),
+    );
+    broken(
+        |snapshot, _| snapshot.pods.get_mut("web").unwrap().containers[0].storage_bytes = 1,
+        |v| matches!(v, Violation::WrongSize { pod, .. } if pod == "web"),
+    );
+    broken(
+        |snapshot, _| snapshot.nodes.get_mut("a").unwrap().disk_pressure = true,
+        |v| matches!(v, Violation::NotSchedulable { .. }),
+    );
+}
+
+#[test]
 fn wrong_node() {
     let to_b = |_: &mut Snapshot, plan: &mut Plan| placement(plan, "web").node = "b".into();
     broken(

@@ -252,6 +252,7 @@ fn hello(node: &str) -> Hello {
         },
         reserved: CpuSet::new(),
         reserved_memory_bytes: 0,
+        storage: Default::default(),
         generation: Generation(0),
         cluster: String::new(),
     }

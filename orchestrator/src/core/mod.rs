@@ -12,6 +12,7 @@ mod bootstrap;
 mod containerstatus;
 mod crowd;
 mod deployment;
+mod diskpressure;
 mod drain;
 mod endpoints;
 #[cfg(test)]
@@ -42,6 +43,7 @@ mod world;
 
 pub use action::{Action, EventNote};
 pub use agents::{Agent, Agents};
+pub use diskpressure::DISK_PRESSURE;
 pub use drain::{Facts as DrainFacts, SETTLE_MS, step as drain_step};
 pub use limits::Limits;
 pub use nf::{FINALIZER, UNDEPLOY};

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::agents::Agent;
 use super::world::{Key, Work};
-use super::{meta, pods, quarantine};
+use super::{diskpressure, meta, pods, quarantine};
 
 /// A node without a stream for this long is `Ready=Unknown` (Kubernetes' node-monitor-grace-period).
 pub const LOST_AFTER_MS: u64 = 40_000;
@@ -168,21 +168,15 @@ fn node_status(work: &mut Work<'_>, key: &Key, agent: &Agent, hello: &Hello) {
             "the node agent is reconnecting",
         )
     };
-    let old = before
-        .conditions
-        .as_ref()
-        .and_then(|c| c.iter().find(|c| c.type_ == "Ready" && c.status == ready));
-    let since = old
-        .and_then(|c| c.last_transition_time.clone())
-        .unwrap_or_else(|| meta::time(now_ms));
-    let condition = NodeCondition {
-        type_: "Ready".to_owned(),
-        status: ready.to_owned(),
-        reason: Some(reason.to_owned()),
-        message: Some(message.to_owned()),
-        last_transition_time: Some(since),
-        last_heartbeat_time: None,
-    };
+    let mut conditions = vec![condition(&before, "Ready", (ready, reason, message), now_ms)];
+    if let Some(report) = &agent.status {
+        let pressure = diskpressure::standing(&report.disk_pressure);
+        conditions.push(condition(&before, diskpressure::CONDITION, pressure, now_ms));
+        diskpressure::taint(node, !report.disk_pressure.is_empty());
+    } else {
+        let known = before.conditions.iter().flatten();
+        conditions.extend(known.filter(|c| c.type_ == diskpressure::CONDITION).cloned());
+    }
     node.status = Some(NodeStatus {
         addresses: Some(vec![
             address("InternalIP", hello.address.to_string()),
@@ -190,7 +184,7 @@ fn node_status(work: &mut Work<'_>, key: &Key, agent: &Agent, hello: &Hello) {
         ]),
         capacity: Some(capacity),
         allocatable: Some(allocatable),
-        conditions: Some(vec![condition]),
+        conditions: Some(conditions),
         node_info: Some(NodeSystemInfo {
             architecture: "amd64".to_owned(),
             boot_id: hello.boot_id.clone(),
@@ -204,23 +198,46 @@ fn node_status(work: &mut Work<'_>, key: &Key, agent: &Agent, hello: &Hello) {
     });
 }
 
+/// A condition with status, reason and message; its time moves only when its status does.
+fn condition(before: &NodeStatus, name: &str, now: (&str, &str, &str), now_ms: u64) -> NodeCondition {
+    let (status, reason, message) = now;
+    let mut known = before.conditions.iter().flatten();
+    let old = known.find(|c| c.type_ == name && c.status == status);
+    let since = old.and_then(|c| c.last_transition_time.clone());
+    NodeCondition {
+        type_: name.to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        last_transition_time: Some(since.unwrap_or_else(|| meta::time(now_ms))),
+        last_heartbeat_time: None,
+    }
+}
+
 type Quantities = BTreeMap<String, Quantity>;
 
 fn sizes(hello: &Hello, pods: u32) -> (Quantities, Quantities) {
     let cpus = hello.topology.cpus.len();
     let memory: u64 = hello.topology.numa_nodes.iter().map(|n| n.memory_bytes).sum();
     let free_cpus = hello.topology.all_cpus().difference(&hello.reserved).len();
-    let table = |cpus: usize, memory: u64| {
+    let storage = hello.storage;
+    let table = |cpus: usize, memory: u64, storage: u64| {
         let entry = |k: &str, v: String| (k.to_owned(), Quantity(v));
-        BTreeMap::from([
+        let mut table = BTreeMap::from([
             entry("cpu", cpus.to_string()),
             entry("memory", format!("{}Ki", memory / 1024)),
             entry("pods", pods.to_string()),
-        ])
+        ]);
+        table.extend((storage > 0).then(|| entry("ephemeral-storage", format!("{}Ki", storage / 1024))));
+        table
     };
     (
-        table(cpus, memory),
-        table(free_cpus, memory.saturating_sub(hello.reserved_memory_bytes)),
+        table(cpus, memory, storage.bytes),
+        table(
+            free_cpus,
+            memory.saturating_sub(hello.reserved_memory_bytes),
+            storage.bytes.saturating_sub(storage.reserved_bytes),
+        ),
     )
 }
 
@@ -229,6 +246,8 @@ fn topology(work: &mut Work<'_>, key: &Key, agent: &Agent, hello: &Hello) {
         topology: hello.topology.clone(),
         reserved: hello.reserved.clone(),
         reserved_memory_bytes: hello.reserved_memory_bytes,
+        storage_bytes: hello.storage.bytes,
+        reserved_storage_bytes: hello.storage.reserved_bytes,
     };
     if !work.objects.topologies.contains_key(key) {
         let metadata = ObjectMeta {

@@ -7,6 +7,9 @@ use super::{meta, pods};
 /// Condition of a pod: it goes on, and something is wrong with it. Each line of its message is a reason and a sentence.
 pub const TROUBLE: &str = "gantry.dev/Trouble";
 
+/// Reason of a pod that its node has ended for the space that it takes, or for want of space.
+pub const EVICTED: &str = "Evicted";
+
 /// One thing to tell.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Told {
@@ -34,11 +37,12 @@ pub fn since(before: Option<&PodStatus>, pod: &Pod) -> Vec<Told> {
         .filter(|trouble| !known.contains(trouble));
     told.extend(new.map(|(reason, message)| tell(true, reason, message.to_owned())));
     told.extend(sandbox(before, after));
-    let late =
-        |status: Option<&PodStatus>| status.is_some_and(|s| s.reason.as_deref() == Some("DeadlineExceeded"));
-    if late(Some(after)) && !late(before) {
-        let message = after.message.clone().unwrap_or_default();
-        told.push(tell(false, "DeadlineExceeded", message));
+    for (warning, reason) in [(false, "DeadlineExceeded"), (true, EVICTED)] {
+        let is = |status: &PodStatus| status.reason.as_deref() == Some(reason);
+        if is(after) && !before.is_some_and(is) {
+            let message = after.message.clone().unwrap_or_default();
+            told.push(tell(warning, reason, message));
+        }
     }
     told
 }

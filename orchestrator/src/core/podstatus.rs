@@ -207,6 +207,7 @@ fn said(seen: &PodStatus) -> (Option<String>, Option<String>) {
             Some("DeadlineExceeded".to_owned()),
             Some("Pod was active on the node longer than the specified deadline".to_owned()),
         ),
+        Some(PodReason::Evicted) => (Some(podevents::EVICTED.to_owned()), Some(seen.message.clone())),
         None => (None, (!seen.message.is_empty()).then(|| seen.message.clone())),
     }
 }
@@ -258,6 +259,7 @@ mod tests {
             topology: Default::default(),
             reserved: Default::default(),
             reserved_memory_bytes: 0,
+            storage: Default::default(),
             generation: Default::default(),
             cluster: String::new(),
         };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use gantry_api::PodExtras;
 use gantry_catalog::{Cpu, NetworkFunctionSpec, NfContainer, Smt};
-use gantry_nodeagent_api::{ContainerRole, most_at_once};
+use gantry_nodeagent_api::{ContainerRole, EphemeralStorage, most_at_once};
 use gantry_plan::{ContainerRequest, CpuRequest, SmtPolicy};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -32,6 +32,18 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
 /// The memory limit of a container in bytes, if it has one.
 pub fn memory_limit(container: &Container) -> Option<u64> {
     bytes(container.resources.as_ref()?.limits.as_ref(), "memory")
+}
+
+/// What a container may leave on its node's disk. As in Kubernetes, a limit without a request is the request.
+pub fn ephemeral_storage(container: &Container) -> EphemeralStorage {
+    let resources = container.resources.as_ref();
+    let bytes = |from: Option<&Quantities>| bytes(from, "ephemeral-storage");
+    let limit = bytes(resources.and_then(|r| r.limits.as_ref()));
+    let request = bytes(resources.and_then(|r| r.requests.as_ref()));
+    EphemeralStorage {
+        request_bytes: request.or(limit).unwrap_or(0),
+        limit_bytes: limit.unwrap_or(0),
+    }
 }
 
 /// What the planner is asked for a container. As in Kubernetes, a limit without a request is the request.
@@ -63,6 +75,7 @@ pub fn request(container: &Container, extras: &PodExtras) -> ContainerRequest {
         cpu,
         memory_bytes,
         hugepages: hugepages(limits.or(requests)),
+        storage_bytes: ephemeral_storage(container).request_bytes,
     }
 }
 
@@ -74,7 +87,7 @@ pub fn requests(pod: &Pod, extras: &PodExtras) -> Vec<ContainerRequest> {
         .collect();
     let beyond = |amount: &dyn Fn(&ContainerRequest) -> u64| {
         let lasting = all.iter().filter(|(role, _)| *role != ContainerRole::Init);
-        let lasting: u64 = lasting.map(|(_, r)| amount(r)).sum();
+        let lasting = lasting.map(|(_, r)| amount(r)).fold(0, u64::saturating_add);
         most_at_once(all.iter().map(|(role, r)| (*role, amount(r)))).saturating_sub(lasting)
     };
     let milli = |r: &ContainerRequest| match r.cpu {
@@ -94,8 +107,10 @@ pub fn requests(pod: &Pod, extras: &PodExtras) -> Vec<ContainerRequest> {
         },
         memory_bytes: beyond(&|r| r.memory_bytes),
         hugepages: hugepages.filter(|(_, amount)| *amount > 0).collect(),
+        storage_bytes: beyond(&|r| r.storage_bytes),
     };
-    let asks = milli(&peak) > 0 || peak.memory_bytes > 0 || !peak.hugepages.is_empty();
+    let asks =
+        milli(&peak) > 0 || peak.memory_bytes > 0 || !peak.hugepages.is_empty() || peak.storage_bytes > 0;
     let lasting = all.into_iter().filter(|(role, _)| *role != ContainerRole::Init);
     lasting.map(|(_, r)| r).chain(asks.then_some(peak)).collect()
 }
@@ -253,6 +268,22 @@ mod tests {
         assert_eq!(asked(&pod), named(&[("side", 10), ("c", 32), ("make", 32)]));
         pod.spec.as_mut().unwrap().containers[0] = part("c", "64Mi");
         assert_eq!(asked(&pod), named(&[("side", 10), ("c", 64)]));
+    }
+
+    #[test]
+    fn ephemeral_storage_is_asked_for_and_bounded() {
+        let storage = |requests: &[(&str, &str)], limits: &[(&str, &str)]| {
+            let container = container(requests, limits);
+            let own = ephemeral_storage(&container);
+            let asked = request(&container, &PodExtras::default()).storage_bytes;
+            assert_eq!(asked, own.request_bytes);
+            (own.request_bytes, own.limit_bytes)
+        };
+        let mebi = |text: &'static str| [("ephemeral-storage", text)];
+        assert_eq!(storage(&[], &[]), (0, 0));
+        assert_eq!(storage(&[], &mebi("10Mi")), (10 << 20, 10 << 20));
+        assert_eq!(storage(&mebi("1Mi"), &mebi("10Mi")), (1 << 20, 10 << 20));
+        assert_eq!(storage(&mebi("1Mi"), &[]), (1 << 20, 0));
     }
 
     #[test]

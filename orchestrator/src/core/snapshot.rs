@@ -92,7 +92,12 @@ fn node_state(node: &Node, topology: &NodeTopology, agents: &Agents) -> NodeStat
         reserved_memory_bytes: topology.spec.reserved_memory_bytes,
         labels: node.metadata.labels.clone().unwrap_or_default(),
         max_pods: Some(nodes::max_pods(node)),
+        storage_bytes: match topology.spec.storage_bytes {
+            0 => None,
+            bytes => Some(bytes.saturating_sub(topology.spec.reserved_storage_bytes)),
+        },
         schedulable: nodes::is_schedulable(node, agent),
+        disk_pressure: report.is_some_and(|r| !r.disk_pressure.is_empty()),
         held,
     }
 }
@@ -158,6 +163,7 @@ fn granted(placement: &Placement) -> Vec<ContainerRequest> {
             cpu: c.cpu,
             memory_bytes: c.memory_bytes.values().sum(),
             hugepages,
+            storage_bytes: c.storage_bytes,
         }
     };
     placement.containers.iter().map(container).collect()

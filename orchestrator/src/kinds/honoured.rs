@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::path::{at, list};
+use super::path::{at, list, text};
+use crate::core::DISK_PRESSURE;
 
 const POD_SPEC: &[&str] = &[
     "containers",
@@ -260,6 +261,11 @@ pub(super) fn workload(object: &Value) -> Vec<String> {
 pub(super) fn node(object: &Value) -> Vec<String> {
     let mut found = Vec::new();
     rest(at(object, "/spec"), "spec", NODE_SPEC, &mut found);
+    // The one that Gantry itself sets has an effect.
+    let own = |taint: &Value| text(taint, "/key") == DISK_PRESSURE;
+    if list(object, "/spec/taints").iter().all(own) {
+        found.retain(|field| field != "spec.taints");
+    }
     found
 }
 
@@ -338,5 +344,7 @@ mod tests {
         let tainted =
             json!({"spec": {"unschedulable": true, "taints": [{"key": "k", "effect": "NoSchedule"}]}});
         assert_eq!(node(&tainted), ["spec.taints"]);
+        let own = json!({"spec": {"taints": [{"key": DISK_PRESSURE, "effect": "NoSchedule"}]}});
+        assert!(node(&own).is_empty());
     }
 }

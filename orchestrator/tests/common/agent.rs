@@ -112,6 +112,7 @@ pub fn hello(node: &str) -> Hello {
         topology: topology(),
         reserved: Default::default(),
         reserved_memory_bytes: 0,
+        storage: Default::default(),
         generation: Default::default(),
         cluster: String::new(),
     }

@@ -58,6 +58,7 @@ impl Node {
             topology: self.topology.clone(),
             reserved: CpuSet::from_iter([0]),
             reserved_memory_bytes: 256 << 20,
+            storage: Default::default(),
             generation: self.agent.as_ref().map(State::accepted).unwrap_or_default(),
             cluster: String::new(),
         }

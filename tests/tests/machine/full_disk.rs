@@ -1,40 +1,91 @@
-//! A disk that is full: what has nothing to write starts, and the control plane's own writes find the space they hold.
+//! A disk that is full: what has nothing to write starts, and the control plane's own writes find the space they hold. A disk
+//! that a pod fills: it goes, and nobody else.
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use gantry_tests::api::Api;
 use gantry_tests::gantry::Gantry;
-use gantry_tests::{busybox, processes};
+use gantry_tests::{busybox, poll, processes};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
+use nix::sys::statvfs::statvfs;
+use serde_json::{Value, json};
 
 use crate::state_files::deploy;
 use crate::{machine, skip};
 
+const PATIENCE: Duration = Duration::from_secs(120);
+
 #[test]
 fn all_comes_back_on_a_disk_without_a_free_byte() -> Result<()> {
+    on_a_disk("full", "size=96m,mode=700", starts_on_a_full_disk)
+}
+
+/// Runs with a Gantry whose data directory is a file system of its own.
+fn on_a_disk(name: &str, options: &str, run: impl Fn(&Gantry) -> Result<()>) -> Result<()> {
     let Some(_machine) = machine() else { return Ok(()) };
     if !busybox::is_there() {
         skip("cgroup", "there is no busybox (apt-get install busybox-static)");
         return Ok(());
     }
-    let gantry = Gantry::new("full", false)?;
+    let gantry = Gantry::new(name, false)?;
     let path = gantry.path().to_owned();
     let none: Option<&str> = None;
-    mount(
-        none,
-        &path,
-        Some("tmpfs"),
-        MsFlags::empty(),
-        Some("size=96m,mode=700"),
-    )?;
-    let done = starts_on_a_full_disk(&gantry);
+    mount(none, &path, Some("tmpfs"), MsFlags::empty(), Some(options))?;
+    let done = run(&gantry);
     drop(gantry);
     umount2(&path, MntFlags::MNT_DETACH)?;
     fs::remove_dir(&path)?;
     done
+}
+
+/// One pod fills the disk: it goes, the other one stays, and meanwhile no more come.
+#[test]
+fn whoever_fills_the_disk_goes_and_nobody_else() -> Result<()> {
+    on_a_disk("hog", "size=320m,mode=700", |gantry| {
+        gantry.first_up(&["--pod-cidr", "10.156.0.0/16", "--service-cidr", "10.157.0.0/16"])?;
+        let files = tempfile::tempdir()?;
+        let pod = deploy(gantry, files.path())?;
+        let running = processes::of_pod(&pod)?;
+        let api = Api::of(gantry)?;
+        // Some 16 MiB are left then, of which a tenth of the disk should be.
+        let free = statvfs(gantry.path())?;
+        let blocks = (free.blocks_available() * free.fragment_size() - (16 << 20)) >> 16;
+        let script = format!("busybox dd if=/dev/zero of=/big bs=64k count={blocks}; sleep 10000");
+        let container = json!({"name": "c", "image": busybox::IMAGE, "args": [script]});
+        let hog = json!({"metadata": {"name": "hog"}, "spec": {"containers": [container]}});
+        api.make("/api/v1/namespaces/default/pods", &hog)?;
+        let node = || -> Option<Value> {
+            let nodes = api.get("/api/v1/nodes").ok()?.json();
+            Some(nodes["items"][0].clone())
+        };
+        let pressure = |status: &'static str| {
+            move |node: &Value| {
+                let conditions = node["status"]["conditions"].as_array();
+                let mut conditions = conditions.into_iter().flatten();
+                conditions.any(|c| c["type"] == "DiskPressure" && c["status"] == status)
+            }
+        };
+        let tainted = poll(PATIENCE, || node().filter(pressure("True"))).context("DiskPressure")?;
+        ensure!(tainted["spec"]["taints"][0]["key"] == "node.kubernetes.io/disk-pressure");
+        let evicted = || {
+            let hog = api.get("/api/v1/namespaces/default/pods/hog").ok()?.json();
+            (hog["status"]["reason"] == "Evicted").then_some(hog)
+        };
+        let hog = poll(PATIENCE, evicted).context("the hog is evicted")?;
+        let message = hog["status"]["message"].as_str().unwrap_or_default();
+        ensure!(
+            message.starts_with("The node was low on resource: ephemeral-storage."),
+            "{message}"
+        );
+        poll(PATIENCE, || node().filter(pressure("False"))).context("the pressure is gone")?;
+        ensure!(processes::of_pod(&pod)? == running, "the other pod was touched");
+        Ok(())
+    })
 }
 
 fn starts_on_a_full_disk(gantry: &Gantry) -> Result<()> {

@@ -2,8 +2,8 @@
 
 use super::{InvalidMessage, list, optional, parse, port, required};
 use crate::{
-    ContainerConfig, ContainerResources, ContainerRole, Hook, Mount, Probe, ProbeAction, TerminationMessage,
-    proto,
+    ContainerConfig, ContainerResources, ContainerRole, EphemeralStorage, Hook, Mount, Probe, ProbeAction,
+    TerminationMessage, proto,
 };
 
 impl From<&ContainerConfig> for proto::ContainerConfig {
@@ -34,6 +34,10 @@ impl From<&ContainerConfig> for proto::ContainerConfig {
                 })
                 .collect(),
             security: Some((&m.security).into()),
+            ephemeral_storage: Some(proto::EphemeralStorage {
+                request_bytes: m.ephemeral_storage.request_bytes,
+                limit_bytes: m.ephemeral_storage.limit_bytes,
+            }),
             open_files: m.open_files,
             readiness: m.readiness.as_ref().map(Into::into),
             liveness: m.liveness.as_ref().map(Into::into),
@@ -75,6 +79,7 @@ impl TryFrom<proto::ContainerConfig> for ContainerConfig {
                 read_only: m.read_only,
             })
         };
+        let storage = w.ephemeral_storage.unwrap_or_default();
         Ok(Self {
             name: w.name,
             image: w.image,
@@ -88,6 +93,10 @@ impl TryFrom<proto::ContainerConfig> for ContainerConfig {
             )?,
             mounts: list("mounts", w.mounts, mount)?,
             security: w.security.unwrap_or_default().into(),
+            ephemeral_storage: EphemeralStorage {
+                request_bytes: storage.request_bytes,
+                limit_bytes: storage.limit_bytes,
+            },
             open_files: w.open_files,
             readiness: optional("readiness", w.readiness, TryInto::try_into)?,
             liveness: optional("liveness", w.liveness, TryInto::try_into)?,

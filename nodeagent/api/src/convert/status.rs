@@ -4,8 +4,8 @@ use gantry_topology::{Cpu, NumaNode, Topology};
 
 use super::{InvalidMessage, list, map, optional, parse, parse_opt, required};
 use crate::{
-    ContainerStatus, EndReason, Generation, Hello, NetworkCounters, NodeStatus, PodPhase, PodReason,
-    PodStatus, Readiness, RunEnd, ServiceFault, ServiceFaultReason, Trouble, WaitingReason, proto,
+    ContainerStatus, EndReason, Generation, Hello, NetworkCounters, NodeStatus, NodeStorage, PodPhase,
+    PodReason, PodStatus, Readiness, RunEnd, ServiceFault, ServiceFaultReason, Trouble, WaitingReason, proto,
 };
 
 impl From<&Hello> for proto::Hello {
@@ -19,6 +19,10 @@ impl From<&Hello> for proto::Hello {
             topology: Some((&m.topology).into()),
             reserved: m.reserved.to_string(),
             reserved_memory_bytes: m.reserved_memory_bytes,
+            storage: Some(proto::NodeStorage {
+                bytes: m.storage.bytes,
+                reserved_bytes: m.storage.reserved_bytes,
+            }),
             generation: m.generation.0,
             cluster: m.cluster.clone(),
         }
@@ -32,6 +36,7 @@ impl TryFrom<proto::Hello> for Hello {
         if w.node.is_empty() {
             return Err(InvalidMessage::new("node", "missing"));
         }
+        let storage = w.storage.unwrap_or_default();
         Ok(Self {
             node: w.node,
             boot_id: w.boot_id,
@@ -41,6 +46,10 @@ impl TryFrom<proto::Hello> for Hello {
             topology: required("topology", w.topology)?.into(),
             reserved: parse("reserved", &w.reserved)?,
             reserved_memory_bytes: w.reserved_memory_bytes,
+            storage: NodeStorage {
+                bytes: storage.bytes,
+                reserved_bytes: storage.reserved_bytes,
+            },
             generation: Generation(w.generation),
             cluster: w.cluster,
         })
@@ -119,6 +128,7 @@ impl From<&NodeStatus> for proto::NodeStatus {
                 new_flows: m.network.new_flows.clone(),
             }),
             network_message: m.network_message.clone(),
+            disk_pressure: m.disk_pressure.clone(),
             services: m
                 .services
                 .iter()
@@ -176,6 +186,7 @@ impl TryFrom<proto::NodeStatus> for NodeStatus {
                 new_flows: network.new_flows,
             },
             network_message: w.network_message,
+            disk_pressure: w.disk_pressure,
             services: map("services", w.services, TryInto::try_into)?,
         })
     }
@@ -203,6 +214,7 @@ impl From<&PodStatus> for proto::PodStatus {
             reason: match m.reason {
                 None => proto::PodReason::Unspecified,
                 Some(PodReason::DeadlineExceeded) => proto::PodReason::DeadlineExceeded,
+                Some(PodReason::Evicted) => proto::PodReason::Evicted,
             }
             .into(),
             troubles: m
@@ -253,6 +265,7 @@ impl TryFrom<proto::PodStatus> for PodStatus {
         let reason = match w.reason() {
             proto::PodReason::Unspecified => None,
             proto::PodReason::DeadlineExceeded => Some(PodReason::DeadlineExceeded),
+            proto::PodReason::Evicted => Some(PodReason::Evicted),
         };
         Ok(Self {
             phase,

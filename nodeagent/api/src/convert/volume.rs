@@ -7,12 +7,15 @@ use crate::{DnsPolicy, HostAlias, PodNames, Volume, VolumeFile, proto};
 
 impl From<&Volume> for proto::Volume {
     fn from(m: &Volume) -> Self {
-        use proto::volume::{HostPath, Kind, Scratch};
+        use proto::volume::{EmptyDir, HostPath, Kind, Scratch};
         let kind = match m {
             Volume::Files(files) => Kind::Files(files.into()),
             Volume::SecretFiles(files) => Kind::SecretFiles(files.into()),
             Volume::Scratch { size_bytes } => Kind::Scratch(Scratch {
                 size_bytes: *size_bytes,
+            }),
+            Volume::EmptyDir { limit_bytes } => Kind::EmptyDir(EmptyDir {
+                limit_bytes: *limit_bytes,
             }),
             Volume::HostPath { path } => Kind::HostPath(HostPath { path: path.clone() }),
         };
@@ -42,6 +45,9 @@ impl TryFrom<proto::Volume> for Volume {
             Kind::SecretFiles(v) => Self::SecretFiles(files(v)),
             Kind::Scratch(v) => Self::Scratch {
                 size_bytes: v.size_bytes,
+            },
+            Kind::EmptyDir(v) => Self::EmptyDir {
+                limit_bytes: v.limit_bytes,
             },
             Kind::HostPath(v) => Self::HostPath { path: v.path },
         })

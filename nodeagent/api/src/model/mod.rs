@@ -47,9 +47,22 @@ pub struct Hello {
     pub reserved: CpuSet,
     /// Memory in bytes kept for the host's own work.
     pub reserved_memory_bytes: u64,
+    /// The file system that pods write to.
+    #[serde(default)]
+    pub storage: NodeStorage,
     /// The newest generation in the agent's ledger (0: none).
     pub generation: Generation,
     /// Id of the cluster that the agent belongs to; empty if it knows none yet.
     #[serde(default)]
     pub cluster: String,
+}
+
+/// The file system that a node's pods write to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStorage {
+    /// Its size in bytes; 0 if unknown.
+    pub bytes: u64,
+    /// What of it is kept free, in bytes: with less the node is under pressure.
+    pub reserved_bytes: u64,
 }

@@ -91,6 +91,9 @@ pub struct ContainerConfig {
     pub working_dir: String,
     /// CPU, memory, hugepages.
     pub resources: ContainerResources,
+    /// What it may leave on the node's disk: the writes to its root file system, and its logs.
+    #[serde(default)]
+    pub ephemeral_storage: EphemeralStorage,
     /// Mounts of the pod's volumes.
     pub mounts: Vec<Mount>,
     /// What it may do.
@@ -168,6 +171,16 @@ pub struct ContainerResources {
     pub memory_bytes: u64,
     /// Hugepage limits: page size in bytes to bytes.
     pub hugepages: BTreeMap<u64, u64>,
+}
+
+/// Ephemeral storage of a container (Kubernetes' resource `ephemeral-storage`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EphemeralStorage {
+    /// Who keeps within it is the last to be evicted, in bytes.
+    pub request_bytes: u64,
+    /// Above it the pod is evicted, in bytes; 0 means none.
+    pub limit_bytes: u64,
 }
 
 /// A volume, or one file of it, mounted in a container.

@@ -23,6 +23,9 @@ pub struct NodeStatus {
     /// Why the node's addresses, services and names are not as configured; empty when they are.
     #[serde(default)]
     pub network_message: String,
+    /// Why the node takes no new pods: its disk is short of space; empty when it is not.
+    #[serde(default)]
+    pub disk_pressure: String,
     /// What of services is not in force here, by `namespace/name`; all others are.
     #[serde(default)]
     pub services: BTreeMap<String, ServiceFault>,
@@ -131,6 +134,8 @@ impl Trouble {
 pub enum PodReason {
     /// Its deadline came before its end.
     DeadlineExceeded,
+    /// It left too much on the disk, or the disk was short of space; [`PodStatus::message`] says which.
+    Evicted,
 }
 
 /// What the probes of a run say.

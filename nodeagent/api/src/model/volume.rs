@@ -21,6 +21,12 @@ pub enum Volume {
         /// 0 means the kernel's default, half of the node's memory.
         size_bytes: u64,
     },
+    /// A directory on the node's disk, empty at first.
+    #[serde(rename_all = "camelCase")]
+    EmptyDir {
+        /// With more in it the pod is evicted, in bytes; 0 means no limit.
+        limit_bytes: u64,
+    },
     /// A path of the host.
     #[serde(rename_all = "camelCase")]
     HostPath {
@@ -34,7 +40,7 @@ impl Volume {
     pub fn files(&self) -> Option<&BTreeMap<String, VolumeFile>> {
         match self {
             Self::Files(files) | Self::SecretFiles(files) => Some(files),
-            Self::Scratch { .. } | Self::HostPath { .. } => None,
+            Self::Scratch { .. } | Self::EmptyDir { .. } | Self::HostPath { .. } => None,
         }
     }
 }

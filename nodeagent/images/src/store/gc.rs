@@ -45,11 +45,13 @@ impl ImageStore {
 
     /// Removes what can be made again at once: unpacked layers that neither a mounted root file system nor `wanted` has. Images
     /// stay: without a registry nobody could bring them back.
-    pub fn shed(&self, wanted: &Image) -> Result<GcReport, StoreError> {
+    pub fn shed(&self, wanted: Option<&Image>) -> Result<GcReport, StoreError> {
         let _lock = self.lock()?;
         let mut layers: BTreeSet<String> = self.leased_layers()?.into_iter().collect();
-        for (diff_id, chain_id) in wanted.diff_ids.iter().zip(&wanted.chain_ids()) {
-            layers.extend(layer_names(diff_id, chain_id));
+        if let Some(image) = wanted {
+            for (diff_id, chain_id) in image.diff_ids.iter().zip(&image.chain_ids()) {
+                layers.extend(layer_names(diff_id, chain_id));
+            }
         }
         self.reap_scratch()?;
         let mut report = GcReport::default();

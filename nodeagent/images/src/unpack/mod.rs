@@ -97,7 +97,7 @@ impl ImageStore {
     pub fn unpack(&self, image: &Image) -> Result<UnpackedImage, UnpackError> {
         let unpack = || self.unpack_from(image, &|blob| self.blob_path(blob));
         match unpack() {
-            Err(UnpackError::NoSpace { .. }) if self.shed(image)?.layers > 0 => unpack(),
+            Err(UnpackError::NoSpace { .. }) if self.shed(Some(image))?.layers > 0 => unpack(),
             other => other,
         }
     }

@@ -5,3 +5,4 @@ mod init;
 mod life;
 mod node;
 mod random;
+mod storage;

@@ -28,6 +28,8 @@ pub(super) struct Node {
     /// The next operations that fail.
     pub(super) fail: usize,
     pub(super) starts: usize,
+    /// How often unused layers were removed.
+    pub(super) sheds: usize,
     /// Milliseconds by which the shims' clock is ahead of the core's.
     pub(super) clock_ahead_ms: u64,
     /// What each pod was prepared with last.
@@ -56,6 +58,7 @@ impl Node {
             memory_used: 0,
             fail: 0,
             starts: 0,
+            sheds: 0,
             clock_ahead_ms: 0,
             prepared: BTreeMap::new(),
             numa_nodes: BTreeMap::new(),
@@ -180,6 +183,10 @@ impl Node {
                 uid,
                 result: Ok(7),
             },
+            Action::ShedLayers { id } => {
+                self.sheds += 1;
+                Event::LayersShed { id }
+            }
             Action::Status(_) | Action::Refuse(_) => unreachable!("never pending"),
         };
         self.event(event);
@@ -243,7 +250,7 @@ impl Node {
                 }
                 PodDone::Signalled
             }
-            PodOp::Release { sure } => {
+            PodOp::Release { sure, .. } => {
                 let runs = |(key, run): (&(PodUid, String), &Run)| key.0 == uid && run.exit.is_none();
                 if let Some((key, run)) = self.runs.iter().find(|r| !sure && runs(*r)) {
                     let (container, run) = (key.1.clone(), run.clone());

@@ -5,6 +5,7 @@
 mod cpus;
 mod memory;
 mod pods;
+mod storage;
 mod violation;
 
 use std::collections::BTreeSet;
@@ -37,6 +38,7 @@ pub fn check(snapshot: &Snapshot, current: &Plan, next: &Plan) -> Vec<Violation>
         found.extend(pods::too_many(&change, node));
         found.extend(cpus::check(&change, node));
         found.extend(memory::check(&change, node));
+        found.extend(storage::check(&change, node));
     }
     found
 }

@@ -62,7 +62,7 @@ fn new_place(change: &Change<'_>, uid: &str, request: &PodRequest, placement: &P
         return vec![Violation::WrongNode { pod, node }];
     };
     let mut found = Vec::new();
-    if !state.schedulable {
+    if !state.schedulable || state.disk_pressure {
         found.push(Violation::NotSchedulable {
             pod: pod.clone(),
             node: node.clone(),
@@ -189,8 +189,8 @@ fn wanted_size(wanted: &ContainerRequest) -> String {
         .map(|(s, b)| (*s, *b))
         .collect();
     format!(
-        "{:?}, {cpus} CPUs, {} bytes, hugepages {pages:?}",
-        wanted.cpu, wanted.memory_bytes
+        "{:?}, {cpus} CPUs, {} bytes, hugepages {pages:?}, storage {}",
+        wanted.cpu, wanted.memory_bytes, wanted.storage_bytes
     )
 }
 
@@ -201,9 +201,10 @@ fn granted_size(granted: &ContainerPlacement) -> String {
     }
     let bytes: u64 = granted.memory_bytes.values().sum();
     format!(
-        "{:?}, {} CPUs, {bytes} bytes, hugepages {pages:?}",
+        "{:?}, {} CPUs, {bytes} bytes, hugepages {pages:?}, storage {}",
         granted.cpu,
-        granted.cpus.len()
+        granted.cpus.len(),
+        granted.storage_bytes
     )
 }
 

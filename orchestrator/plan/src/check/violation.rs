@@ -127,6 +127,18 @@ pub enum Violation {
         /// What there is.
         capacity_bytes: u64,
     },
+    /// More ephemeral storage is given out than there is.
+    #[error(
+        "node {node} has {capacity_bytes} bytes of ephemeral storage for pods, and {granted_bytes} are granted"
+    )]
+    Storage {
+        /// The node.
+        node: NodeName,
+        /// Granted.
+        granted_bytes: u64,
+        /// What there is.
+        capacity_bytes: u64,
+    },
     /// More hugepages are given out than there are.
     #[error(
         "node {node}: NUMA node {numa} has {capacity_bytes} bytes in hugepages of {page_bytes}, and {granted_bytes} are taken"

@@ -97,6 +97,8 @@ pub fn node(text: &str) -> NodeState {
         match words[..] {
             ["reserved", "memory", amount] => state.reserved_memory_bytes = bytes(amount),
             ["reserved", ..] => state.reserved = cpus(&words[1..].join(",")),
+            ["storage", amount] => state.storage_bytes = Some(bytes(amount)),
+            ["disk", "pressure"] => state.disk_pressure = true,
             ["max", count, "pods"] => state.max_pods = Some(number(count)),
             ["label", label] => {
                 let (key, value) = label.split_once('=').expect("key=value");
@@ -155,6 +157,7 @@ pub fn pod(namespace: &str, name: &str, text: &str) -> PodRequest {
                         .hugepages
                         .insert(bytes(page), u64::from(number(count)) * bytes(page));
                 }
+                ["storage", amount] => wanted.storage_bytes = bytes(amount),
                 [amount] => wanted.memory_bytes = bytes(amount),
                 ["numa", "single"] => pod.numa = NumaPolicy::Single,
                 ["numa", "prefer"] => pod.numa = NumaPolicy::Prefer,

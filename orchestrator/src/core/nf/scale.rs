@@ -27,6 +27,7 @@ struct Crew {
 /// One step towards the number, revision and size of pods that is asked.
 pub(super) fn run(work: &mut Work<'_>, blueprint: &Blueprint) {
     let wanted = template::pod(blueprint, String::new());
+    clear(work, blueprint);
     resize_in_place(work, blueprint, &wanted);
     let crew = muster(work, blueprint);
     // One that cannot be read may run: nothing is made in its place.
@@ -48,6 +49,15 @@ pub(super) fn run(work: &mut Work<'_>, blueprint: &Blueprint) {
     match blueprint.package.spec.upgrade.strategy {
         UpgradeStrategy::Surge => surge(work, blueprint, &crew, want),
         UpgradeStrategy::Replace => replace(work, blueprint, &crew, want),
+    }
+}
+
+/// Instances run for ever: one that has ended (its node has evicted it) goes, and another comes.
+fn clear(work: &mut Work<'_>, blueprint: &Blueprint) {
+    for pod in work.pods_of(&blueprint.function.metadata) {
+        if pods::is_over(&pod) && !pods::is_stopping(&pod) {
+            work.retire::<Pod>(&Key::of(&pod.metadata));
+        }
     }
 }
 

@@ -72,7 +72,7 @@ pub(super) fn resource(
         _ => return Err(unsupported()),
     };
     let own = quantities.and_then(|q| q.get(resource).cloned());
-    let whole = (which == "limits" && ["cpu", "memory"].contains(&resource))
+    let whole = (which == "limits" && ["cpu", "memory", "ephemeral-storage"].contains(&resource))
         .then(|| allocatable(work, pod, resource))
         .flatten();
     let amount = own.map(|q| q.0).or(whole).unwrap_or_else(|| "0".to_owned());

@@ -90,6 +90,12 @@ pub(super) fn update(work: &Work<'_>, pod: &Pod, running: &PodConfig) -> PodConf
     if let Ok(volumes) = volume::all(work, pod) {
         config.volumes = volumes;
     }
+    // It never changes; a configuration of an earlier version has none.
+    for target in &mut config.containers {
+        if let Some((container, _)) = pods::containers(pod).find(|(c, _)| c.name == target.name) {
+            target.ephemeral_storage = resources::ephemeral_storage(container);
+        }
+    }
     let Some(placement) = work.plan.placements.get(meta::uid(&pod.metadata)) else {
         return config;
     };
@@ -214,6 +220,7 @@ fn container_config(
         args: expand(&from.args),
         working_dir: from.working_dir.clone().unwrap_or_default(),
         resources,
+        ephemeral_storage: resources::ephemeral_storage(from),
         mounts: volume::mounts(from, &env.vars)?,
         security: security::container(pod.spec.as_ref().unwrap_or(&k8s::PodSpec::default()), from),
         open_files: pods::extras(pod).open_files.get(&from.name).copied(),

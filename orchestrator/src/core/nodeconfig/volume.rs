@@ -54,8 +54,12 @@ fn volume(work: &Work<'_>, pod: &Pod, from: &k8s::Volume) -> Result<Volume, Stri
             .size_limit
             .as_ref()
             .and_then(|q| resources::parse_bytes(&q.0));
-        Ok(Volume::Scratch {
-            size_bytes: limit.unwrap_or(0),
+        let limit_bytes = limit.unwrap_or(0);
+        Ok(match source.medium.as_deref() {
+            Some("Memory") => Volume::Scratch {
+                size_bytes: limit_bytes,
+            },
+            _ => Volume::EmptyDir { limit_bytes },
         })
     } else if let Some(source) = &from.host_path {
         Ok(Volume::HostPath {

@@ -79,6 +79,7 @@ impl Sim {
                     );
                 }
                 AgentAction::Hook { uid, .. } => unreachable!("{uid}: nobody here deploys a hook"),
+                AgentAction::ShedLayers { .. } => unreachable!("nobody here measures a disk"),
                 AgentAction::ReadSessions { id, uid, .. } => {
                     self.after(
                         1,

@@ -53,6 +53,9 @@ enum Harm {
     Neighbours,
 }
 
+/// Kinds that take minutes where the machine is slow.
+const BY_HAND: &[&str] = &["storage", "events", "replicas", "service tables"];
+
 /// How the table is run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Extent {
@@ -75,7 +78,9 @@ fn hostile_tenants_harm_nobody_else() -> Result<()> {
     };
     let cases = chosen(extent);
     let mut harmed = table::run(&cases, extent)?;
-    for case in &cases {
+    // Whether a neighbour waits depends on how fast the machine is: that is for the hand, too.
+    let judged = |case: &&Case| extent == Extent::All || !matches!(case.harm, Harm::Neighbours);
+    for case in cases.iter().filter(judged) {
         match control::run(case) {
             Ok(seen) => println!("without {:<20} {:<44} {seen}", case.protection, case.name),
             Err(error) => harmed.push(format!("the control of `{}`: {error:#}", case.name)),
@@ -91,6 +96,7 @@ fn chosen(extent: Extent) -> Vec<Case> {
     let mut kinds = BTreeSet::new();
     let mut cases = cases::all();
     cases.retain(|case| case.name.contains(&only) || case.kind.contains(&only));
+    cases.retain(|case| extent == Extent::All || !only.is_empty() || !BY_HAND.contains(&case.kind));
     cases.retain(|case| extent == Extent::All || !only.is_empty() || kinds.insert(case.kind));
     cases
 }

@@ -72,9 +72,15 @@ impl<'a> Neighbours<'a> {
         })
     }
 
-    /// What the API's user and the starter of pods saw since the last time.
+    /// What was so far does not count.
+    pub(super) fn forget(&self) {
+        self.prober.take();
+        self.starter.take();
+    }
+
+    /// What the API's user and the starter of pods saw since then, at least one round each.
     pub(super) fn take(&self) -> (Figures, Figures) {
-        (self.prober.take(), self.starter.take())
+        (self.prober.take_one(), self.starter.take_one())
     }
 
     /// All calls so far.

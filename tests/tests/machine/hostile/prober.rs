@@ -1,7 +1,7 @@
 //! A neighbour who writes, reads and deletes all the time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,8 @@ use serde_json::json;
 
 /// Between two rounds.
 const PAUSE: Duration = Duration::from_secs(1);
+/// A round takes no longer, or it fails.
+const ROUND: Duration = Duration::from_secs(150);
 /// The neighbours' namespace.
 pub(super) const NAMESPACE: &str = "neighbours";
 
@@ -61,9 +63,20 @@ impl Loop {
         }
     }
 
+    fn lock(&self) -> MutexGuard<'_, Figures> {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Since the last time, at least one round.
+    pub(super) fn take_one(&self) -> Figures {
+        let is_there = || (self.lock().rounds > 0).then_some(());
+        gantry_tests::poll(ROUND, is_there);
+        self.take()
+    }
+
     /// Since the last time.
     pub(super) fn take(&self) -> Figures {
-        std::mem::take(&mut *self.figures.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.lock())
     }
 }
 

@@ -14,7 +14,7 @@ use super::Extent;
 /// How long a tenant waits to be told something.
 const PATIENCE: Duration = Duration::from_secs(45);
 /// How long what a tenant made may take to go.
-const GOING: Duration = Duration::from_secs(120);
+const GOING: Duration = Duration::from_secs(300);
 
 /// See the module. Dropping it takes nothing away: see [`Tenant::leave`].
 pub(super) struct Tenant<'a> {

@@ -1,5 +1,6 @@
 //! The cases, by theme.
 
+mod disk;
 mod floods;
 mod objects;
 mod requests;
@@ -18,6 +19,7 @@ pub(super) fn all() -> Vec<Case> {
         objects::CASES,
         services::CASES,
         security::CASES,
+        disk::CASES,
     ]
     .concat()
 }

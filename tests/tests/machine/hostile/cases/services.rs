@@ -4,29 +4,29 @@ use std::time::Duration;
 
 use anyhow::Result;
 use gantry_tests::busybox::IMAGE;
+use gantry_tests::poll;
 use serde_json::{Value, json};
 
-use super::super::prober;
 use super::{Case, Harm, Tenant};
 
-/// Ports of a large Service: one less than a namespace may have.
-const PORTS: u16 = 127;
+/// How long a Service may be without a condition until it is in force.
+const SOON: Duration = Duration::from_secs(15);
 
 pub(super) const CASES: &[Case] = &[
     Case {
-        name: "all service ports that a node takes",
+        name: "more service ports than its share",
         kind: "service tables",
         protection: "namespace-share",
         attack: ports,
-        told: "128 service ports and 1024 backends are its share",
-        harm: Harm::Told("the neighbour has no room"),
+        told: "4096 service ports and 16384 backends are its share",
+        harm: Harm::Told("all are in force"),
     },
     Case {
         name: "more backends than its share",
         kind: "service tables",
         protection: "namespace-share",
         attack: backends,
-        told: "128 service ports and 1024 backends are its share",
+        told: "4096 service ports and 16384 backends are its share",
         harm: Harm::Told("all are in force"),
     },
 ];
@@ -37,28 +37,23 @@ fn service(name: &str, ports: u16) -> Value {
     json!({"metadata": {"name": name}, "spec": {"selector": {"app": "h"}, "ports": ports}})
 }
 
-/// Four large Services, and small ones for what is left; then a neighbour makes one.
+/// One Service that takes nearly all of the share, and one more.
 fn ports(tenant: &Tenant<'_>) -> Result<String> {
-    for number in 0..4 {
-        tenant.make("services", &service(&format!("large-{number}"), PORTS))?;
-    }
-    for number in 0..8 {
-        tenant.make("services", &service(&format!("small-{number}"), 1))?;
-    }
-    let told = tenant.condition("services/small-7", "TablesFull")?;
-    let services = format!("/api/v1/namespaces/{}/services", prober::NAMESPACE);
-    let name = format!("beside-{}", tenant.namespace);
-    tenant.make_outside(&services, &service(&name, 1))?;
-    // A condition would be there after the next pass.
-    std::thread::sleep(Duration::from_secs(2));
-    let beside = tenant.api.get(&format!("{services}/{name}"))?.body;
-    Ok(match beside.contains("TablesFull") {
-        true => format!("the neighbour has no room: {beside}"),
-        false => told,
-    })
+    tenant.make("services", &service("large", 4000))?;
+    tenant.make("services", &service("more", 100))?;
+    Ok(told(tenant, "services/more"))
 }
 
-/// Nine ready pods behind as many ports.
+/// The conditions of a Service that is not in force.
+fn told(tenant: &Tenant<'_>, service: &str) -> String {
+    let full = poll(SOON, || {
+        let conditions = tenant.get(service).ok()?["status"]["conditions"].to_string();
+        conditions.contains("TablesFull").then_some(conditions)
+    });
+    full.unwrap_or_else(|| "all are in force".to_owned())
+}
+
+/// Nine ready pods behind nineteen hundred ports.
 fn backends(tenant: &Tenant<'_>) -> Result<String> {
     let container = json!({"name": "c", "image": IMAGE, "args": ["exec sleep 1000"]});
     for number in 0..9 {
@@ -76,11 +71,6 @@ fn backends(tenant: &Tenant<'_>) -> Result<String> {
         (pods["items"].as_array()?.iter().filter(ready).count() == 9).then_some(())
     };
     tenant.wait("that its pods are ready", ready)?;
-    tenant.make("services", &service("wide", PORTS))?;
-    std::thread::sleep(Duration::from_secs(2));
-    let told = tenant.get("services/wide")?["status"]["conditions"].to_string();
-    Ok(match told.contains("TablesFull") {
-        true => told,
-        false => format!("all are in force: {told}"),
-    })
+    tenant.make("services", &service("wide", 1900))?;
+    Ok(told(tenant, "services/wide"))
 }

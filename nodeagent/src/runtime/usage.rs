@@ -1,0 +1,241 @@
+//! How much a pod has left on the disk, counted in steps: whoever makes a million files must not hold up anybody.
+//!
+//! Only names in open folders are followed, never a link, never a mount. What changes meanwhile is counted as it is met. A file
+//! with several names counts for each with its part, so that nothing has to be remembered. Files that were deleted and are
+//! still open are not seen.
+
+use std::collections::BTreeMap;
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, openat, statat};
+
+use super::{PodDir, RuntimeError, dir};
+
+/// Folders in folders: each is an open descriptor while it is walked. What is nested deeper counts as too many files.
+const MAX_DEPTH: usize = 128;
+/// `st_blocks` is in units of so many bytes (stat(2)).
+const BLOCK_BYTES: u64 = 512;
+
+/// What a pod has left on the disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of each container's writes to its root file system, and of its logs.
+    pub containers: BTreeMap<String, u64>,
+    /// Bytes in each volume that is a directory of the pod's own.
+    pub volumes: BTreeMap<String, u64>,
+    /// Files and directories; more than the bound when it was given up to count.
+    pub entries: u64,
+}
+
+/// One count of one pod, under way.
+pub struct Walk {
+    roots: Vec<(Part, PathBuf)>,
+    part: Part,
+    stack: Vec<Dir>,
+    device: u64,
+    usage: Usage,
+    max_entries: u64,
+}
+
+/// Whose files are being counted.
+#[derive(Clone, Debug)]
+enum Part {
+    Container(String),
+    Volume(String),
+}
+
+impl Walk {
+    /// Begins to count; gives up beyond `max_entries`.
+    pub fn new(pod: &PodDir, max_entries: u64) -> Result<Self, RuntimeError> {
+        let below = |name: &str| pod.path().join(name);
+        let failed = |e: rustix::io::Errno| RuntimeError::io("look at", pod.path(), e.into());
+        let own = statat(CWD, pod.path(), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        let mut roots = Vec::new();
+        for (folder, inner) in [("rootfs", "upper"), ("logs", "")] {
+            for name in dir::names(&below(folder))? {
+                let path = below(folder).join(&name).join(inner);
+                roots.push((Part::Container(name), path));
+            }
+        }
+        for name in dir::names(&below("volumes"))? {
+            let path = below("volumes").join(&name);
+            roots.push((Part::Volume(name), path));
+        }
+        Ok(Self {
+            roots,
+            part: Part::Volume(String::new()),
+            stack: Vec::new(),
+            device: own.st_dev,
+            usage: Usage::default(),
+            max_entries,
+        })
+    }
+
+    /// Looks at `most` more entries; the result once all were seen, or too many.
+    pub fn step(&mut self, most: usize) -> Option<Usage> {
+        for _ in 0..most {
+            if !self.next() || self.usage.entries > self.max_entries {
+                return Some(std::mem::take(&mut self.usage));
+            }
+        }
+        None
+    }
+
+    /// False when there is nothing more.
+    fn next(&mut self) -> bool {
+        let Some(dir) = self.stack.last_mut() else {
+            return self.next_root();
+        };
+        let Some(Ok(entry)) = dir.read() else {
+            self.stack.pop();
+            return true;
+        };
+        let name = entry.file_name();
+        if [c".", c".."].contains(&name) {
+            return true;
+        }
+        // Gone meanwhile, mostly.
+        let Ok((stat, below)) = look(dir, name, self.device) else {
+            return true;
+        };
+        self.usage.entries += 1;
+        let bytes = match &self.part {
+            Part::Container(name) => self.usage.containers.get_mut(name),
+            Part::Volume(name) => self.usage.volumes.get_mut(name),
+        };
+        if let Some(bytes) = bytes {
+            *bytes = bytes.saturating_add(size(&stat));
+        }
+        if let Some(below) = below {
+            if self.stack.len() > MAX_DEPTH {
+                self.usage.entries = u64::MAX;
+                return true;
+            }
+            self.stack.push(below);
+        }
+        true
+    }
+
+    fn next_root(&mut self) -> bool {
+        let Some((part, path)) = self.roots.pop() else {
+            return false;
+        };
+        match &part {
+            Part::Container(name) => self.usage.containers.entry(name.clone()).or_default(),
+            Part::Volume(name) => self.usage.volumes.entry(name.clone()).or_default(),
+        };
+        self.part = part;
+        self.stack.extend(open_root(&path, self.device));
+        true
+    }
+}
+
+/// What stands under a name; the folder, if it is one of this file system.
+fn look(dir: &Dir, name: &CStr, device: u64) -> io::Result<(Stat, Option<Dir>)> {
+    let stat = statat(dir.fd()?, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    let below = (is_dir && stat.st_dev == device).then(|| openat(dir.fd()?, name, FOLDER, Mode::empty()));
+    let below = below.and_then(|fd: rustix::io::Result<OwnedFd>| Dir::new(fd.ok()?).ok());
+    Ok((stat, below))
+}
+
+const FOLDER: OFlags = OFlags::DIRECTORY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NOATIME);
+
+/// A folder of the pod's own; volumes in memory are on another device.
+fn open_root(path: &Path, device: u64) -> Option<Dir> {
+    let stat = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    let fd = openat(CWD, path, FOLDER, Mode::empty()).ok()?;
+    (stat.st_dev == device).then(|| Dir::new(fd).ok()).flatten()
+}
+
+/// Bytes on the disk; of a file with several names, one name's part.
+fn size(stat: &Stat) -> u64 {
+    let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
+    let bytes = blocks.saturating_mul(BLOCK_BYTES);
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        return bytes;
+    }
+    #[allow(
+        clippy::useless_conversion,
+        reason = "its width differs between architectures"
+    )]
+    let names = u64::from(stat.st_nlink).max(1);
+    bytes.div_ceil(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn pod() -> (tempfile::TempDir, PodDir) {
+        let tmp = tempfile::tempdir().unwrap();
+        for dir in ["rootfs/c/upper", "rootfs/c/work", "logs/c", "volumes/v"] {
+            fs::create_dir_all(tmp.path().join(dir)).unwrap();
+        }
+        let pod = PodDir::new(tmp.path());
+        (tmp, pod)
+    }
+
+    fn count(pod: &PodDir, max_entries: u64) -> Usage {
+        let mut walk = Walk::new(pod, max_entries).unwrap();
+        loop {
+            if let Some(usage) = walk.step(1) {
+                return usage;
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_on_the_disk_counts_once_and_nothing_outside_does() {
+        let (tmp, pod) = pod();
+        let at = |path: &str| tmp.path().join(path);
+        assert_eq!(count(&pod, 10).containers["c"], 0);
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("big"), vec![1; 8 << 20]).unwrap();
+        symlink(outside.path(), at("rootfs/c/upper/link")).unwrap();
+        symlink(outside.path().join("big"), at("volumes/v/big")).unwrap();
+        fs::write(at("rootfs/c/work/file"), vec![1; 8 << 20]).unwrap();
+        fs::create_dir(at("rootfs/c/upper/etc")).unwrap();
+        fs::write(at("rootfs/c/upper/etc/a"), vec![1; 1 << 20]).unwrap();
+        for name in ["b", "c", "d"] {
+            fs::hard_link(at("rootfs/c/upper/etc/a"), at("rootfs/c/upper").join(name)).unwrap();
+        }
+        fs::write(at("logs/c/0.log"), vec![1; 1 << 20]).unwrap();
+        fs::write(at("volumes/v/x"), vec![1; 3 << 20]).unwrap();
+        let sparse = fs::File::create(at("volumes/v/sparse")).unwrap();
+        sparse.set_len(1 << 40).unwrap();
+        let usage = count(&pod, 1000);
+        let mebi = |bytes: u64| bytes >> 20;
+        assert_eq!(
+            (mebi(usage.containers["c"]), mebi(usage.volumes["v"])),
+            (2, 3),
+            "{usage:?}"
+        );
+        assert!(usage.containers["c"] < (2 << 20) + (64 << 10), "{usage:?}");
+        assert_eq!(usage.entries, 10);
+    }
+
+    #[test]
+    fn what_cannot_be_counted_is_more_than_the_bound() {
+        let (tmp, pod) = pod();
+        for number in 0..50 {
+            fs::write(tmp.path().join(format!("volumes/v/{number}")), "").unwrap();
+        }
+        assert_eq!(count(&pod, 50).entries, 50);
+        assert_eq!(count(&pod, 49).entries, 50);
+        let deep = |folders: usize| vec!["d"; folders].join("/");
+        fs::create_dir_all(tmp.path().join("rootfs/c/upper").join(deep(MAX_DEPTH))).unwrap();
+        assert_eq!(count(&pod, 1000).entries, 50 + MAX_DEPTH as u64);
+        fs::create_dir_all(tmp.path().join("rootfs/c/upper").join(deep(MAX_DEPTH + 1))).unwrap();
+        assert!(count(&pod, 1000).entries > 1000);
+    }
+}
