@@ -2,7 +2,13 @@
 
 mod disk;
 mod floods;
+mod logs;
+mod memory;
+mod network;
 mod objects;
+mod pods;
+mod probes;
+mod processes;
 mod requests;
 mod security;
 mod services;
@@ -20,6 +26,11 @@ pub(super) fn all() -> Vec<Case> {
         services::CASES,
         security::CASES,
         disk::CASES,
+        logs::CASES,
+        processes::CASES,
+        memory::CASES,
+        probes::CASES,
+        network::CASES,
     ]
     .concat()
 }

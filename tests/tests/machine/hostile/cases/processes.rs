@@ -1,0 +1,153 @@
+//! Processes without number, and those that do not end.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::pods;
+use super::{Case, Harm, Tenant};
+
+/// More than a pod may have.
+const MANY: u64 = 4300;
+
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "4,500 processes",
+        kind: "processes",
+        protection: "pids",
+        // They wait for a pipe that nobody writes: nothing of them is copied.
+        attack: |tenant| {
+            multiply(
+                tenant,
+                "busybox mkfifo /f; for i in $(busybox seq 4500); do read x < /f & done; wait",
+            )
+        },
+        told: "PidsLimit",
+        harm: Harm::Told("it has"),
+    },
+    Case {
+        name: "ended processes that nobody waits for",
+        kind: "processes",
+        protection: "pids",
+        attack: |tenant| {
+            let zombie = "(busybox true & read x < /f) &";
+            multiply(
+                tenant,
+                &format!("busybox mkfifo /f; for i in $(busybox seq 2250); do {zombie} done; wait"),
+            )
+        },
+        told: "PidsLimit",
+        harm: Harm::Told("it has"),
+    },
+    Case {
+        name: "a hook before the end that hangs",
+        kind: "ends",
+        protection: "kill",
+        attack: |tenant| {
+            let hangs = json!({"exec": {"command": ["sleep", "600"]}});
+            let lifecycle = json!({"lifecycle": {"preStop": hangs}});
+            end(
+                tenant,
+                pods::container("exec sleep 600", lifecycle),
+                "FailedPreStopHook",
+            )
+        },
+        told: "FailedPreStopHook",
+        harm: Harm::Told("it is still there"),
+    },
+    Case {
+        name: "a program that does not end when it is asked",
+        kind: "ends",
+        protection: "kill",
+        attack: |tenant| {
+            let deaf = "trap '' TERM; while true; do sleep 1; done";
+            end(tenant, pods::container(deaf, json!({})), "Killing")
+        },
+        told: "Killing",
+        harm: Harm::Told("it is still there"),
+    },
+    Case {
+        name: "a program that ends at once, again and again",
+        kind: "restarts",
+        protection: "back-off",
+        attack: crash,
+        told: "CrashLoopBackOff",
+        harm: Harm::Told("times"),
+    },
+    Case {
+        name: "twenty pods that end at once",
+        kind: "restarts",
+        protection: "back-off",
+        attack: crashes,
+        told: "CrashLoopBackOff",
+        harm: Harm::Told("times"),
+    },
+];
+
+fn multiply(tenant: &Tenant<'_>, script: &str) -> Result<String> {
+    let pod = pods::run(tenant, script)?;
+    let many = || pod.processes().filter(|count| *count > MANY);
+    pod.told_or("PidsLimit", || {
+        many().map(|count| format!("it has {count} processes"))
+    })
+}
+
+/// Deletes the pod, which should be gone in its time and a little.
+fn end(tenant: &Tenant<'_>, container: Value, told: &str) -> Result<String> {
+    let mut object = pods::of(container);
+    object["spec"]["terminationGracePeriodSeconds"] = json!(2);
+    let pod = pods::start(tenant, &object)?;
+    tenant.api.ask("DELETE", &tenant.path("pods/p"), "", "")?;
+    let began = Instant::now();
+    let gone = || tenant.get("pods/p").is_ok_and(|answer| answer["code"] == 404);
+    tenant.wait("that its pod is gone", || {
+        let late = began.elapsed() > Duration::from_secs(20);
+        (late || gone()).then_some(())
+    })?;
+    if !gone() {
+        return Ok(format!("it is still there after {:?}", began.elapsed()));
+    }
+    pod.told_or(told, || None)
+}
+
+/// More often than with pauses of 1, 2 and 4 seconds.
+fn often(since: Instant, restarts: u64, pods: u64) -> Option<String> {
+    let took = since.elapsed();
+    (restarts > 8 * pods).then(|| format!("started again {restarts} times in {took:?}"))
+}
+
+fn crash(tenant: &Tenant<'_>) -> Result<String> {
+    let pod = pods::run(tenant, "exit 1")?;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(6) {
+        if let Some(harm) = often(began, pod.restarts().unwrap_or(0), 1) {
+            return Ok(harm);
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    pod.told_or("CrashLoopBackOff", || None)
+}
+
+fn crashes(tenant: &Tenant<'_>) -> Result<String> {
+    let mut template = pods::of(pods::container("exit 1", json!({})));
+    template["metadata"] = json!({"labels": {"app": "h"}});
+    let spec = json!({"replicas": 20, "selector": {"matchLabels": {"app": "h"}}, "template": template});
+    tenant.make(
+        "apps/v1/deployments",
+        &json!({"metadata": {"name": "many"}, "spec": spec}),
+    )?;
+    let restarts = |list: &Value| -> u64 {
+        let pods = list["items"].as_array().into_iter().flatten();
+        pods.filter_map(|pod| pod["status"]["containerStatuses"][0]["restartCount"].as_u64())
+            .sum()
+    };
+    let began = Instant::now();
+    tenant.wait("how its pods do", || {
+        let pods = tenant.get("pods").ok()?;
+        let over = began.elapsed() > Duration::from_secs(12);
+        let text = pods.to_string();
+        let backs_off = over && text.contains("CrashLoopBackOff");
+        often(began, restarts(&pods), 20).or_else(|| backs_off.then_some(text))
+    })
+}
