@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::json;
 
-use super::floods::{deployment, failure, template};
+use super::floods::{deployment, template};
 use super::{Case, Harm, Tenant};
 
 pub(super) const CASES: &[Case] = &[
@@ -21,7 +21,7 @@ pub(super) const CASES: &[Case] = &[
         protection: "pod-security",
         attack: in_template,
         told: "violates PodSecurity",
-        harm: Harm::Told("TooManyWaiting"),
+        harm: Harm::Told("3 pods are made"),
     },
 ];
 
@@ -45,5 +45,17 @@ fn host_network(tenant: &Tenant<'_>) -> Result<String> {
 
 fn in_template(tenant: &Tenant<'_>) -> Result<String> {
     baseline(tenant)?;
-    failure(tenant, &deployment(3, template(json!({"hostNetwork": true}))))
+    tenant.make(
+        "apps/v1/deployments",
+        &deployment(3, template(json!({"hostNetwork": true}))),
+    )?;
+    tenant.wait("what became of its Deployment", || {
+        let sets = tenant.get("apps/v1/replicasets").ok()?;
+        let status = &sets["items"].get(0)?["status"];
+        let conditions = status["conditions"].to_string();
+        match status["replicas"].as_u64() {
+            Some(3) => Some("3 pods are made".to_owned()),
+            _ => conditions.contains("ReplicaFailure").then_some(conditions),
+        }
+    })
 }
