@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DescriptorError, NetworkServiceSpec, NfPackageSpec, Problem, TemplateSyntax, yaml};
+use crate::template::trial_problems;
+use crate::{Answer, DescriptorError, Job, NetworkServiceSpec, NfPackageSpec, Problem, TemplateSyntax, yaml};
 
 /// The apiVersion of every descriptor.
 pub const API_VERSION: &str = "gantry.dev/v1";
@@ -45,9 +46,10 @@ pub struct Catalog {
 
 impl Catalog {
     /// Builds a catalog from `(path, text)` of every file below its directory:
-    /// `packages/<dir>/package.yaml` with templates beside it, and `services/<name>.yaml`.
+    /// `packages/<dir>/package.yaml` with templates beside it, and `services/<name>.yaml`. `render` tries templates out.
     pub fn from_files<'a>(
         files: impl IntoIterator<Item = (&'a str, &'a str)>,
+        render: impl Fn(&Job) -> Answer,
     ) -> Result<Self, Vec<DescriptorError>> {
         let files: BTreeMap<&str, &str> = files.into_iter().collect();
         let mut catalog = Self::default();
@@ -59,7 +61,7 @@ impl Catalog {
                 .filter_map(|(p, t)| Some((p.strip_prefix(directory)?, *t)));
             match parse_package(path, text, templates.filter(|(name, _)| *name != "package.yaml")) {
                 Ok(spec) => {
-                    errors.extend(template_errors(directory, &spec));
+                    errors.extend(template_errors(directory, &spec, &render));
                     catalog.insert(path, spec, &mut errors);
                 }
                 Err(problems) => errors.extend(problems),
@@ -104,10 +106,14 @@ impl Catalog {
 }
 
 /// What is wrong with a package's templates; `directory` is where they are, with a slash at the end.
-fn template_errors(directory: &str, package: &NfPackageSpec) -> Vec<DescriptorError> {
+fn template_errors(
+    directory: &str,
+    package: &NfPackageSpec,
+    render: impl Fn(&Job) -> Answer,
+) -> Vec<DescriptorError> {
     let mut problems = package.template_problems();
     if problems.is_empty() {
-        problems = package.trial_problems();
+        problems = trial_problems(render(&package.trial()));
     }
     let at = |problem: crate::TemplateProblem| DescriptorError {
         file: format!("{directory}{}", problem.template),

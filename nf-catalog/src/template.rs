@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Serde;
-use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::NfPackageSpec;
-use crate::trace::{self, Tag, Traced};
+use crate::render::{Answer, Bounds, Job};
+use crate::trace::{self, Tag};
 
 /// Marks of tags in templates. Neither has comments: what a comment hides, nobody misses until it is too late, and its marks
 /// occur in configuration languages (`{#` does in kamailio's).
@@ -59,10 +59,25 @@ impl TemplateSyntax {
     }
 }
 
+/// What kind of fault a template has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TemplateReason {
+    /// It is not right in itself, or for these values.
+    Invalid,
+    /// The package names it and does not have it.
+    Missing,
+    /// It takes too many steps, too much CPU time or memory.
+    TooExpensive,
+    /// What it makes is too large.
+    TooLarge,
+}
+
 /// What is wrong with a template, and where.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("template `{template}`, line {line}, column {column}: {message}")]
 pub struct TemplateProblem {
+    /// What kind of fault.
+    pub reason: TemplateReason,
     /// Name of the template.
     pub template: String,
     /// Line, from 1.
@@ -78,6 +93,7 @@ impl TemplateProblem {
         let before = text.get(..offset).unwrap_or_default();
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         Self {
+            reason: TemplateReason::Invalid,
             template: template.to_owned(),
             line: before.matches('\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
@@ -85,7 +101,30 @@ impl TemplateProblem {
         }
     }
 
-    fn of(template: &str, text: &str, error: &Error) -> Self {
+    /// A fault of the template as a whole.
+    pub fn whole(reason: TemplateReason, template: &str, message: String) -> Self {
+        Self {
+            reason,
+            template: template.to_owned(),
+            line: 1,
+            column: 1,
+            message,
+        }
+    }
+
+    pub(crate) fn of(template: &str, text: &str, error: &Error, bounds: &Bounds) -> Self {
+        let (reason, message) = match error.kind() {
+            ErrorKind::OutOfFuel => (TemplateReason::TooExpensive, bounds.too_many_steps()),
+            ErrorKind::WriteFailure => (TemplateReason::TooLarge, bounds.too_many_bytes()),
+            _ => return Self::invalid(template, text, error),
+        };
+        Self {
+            line: error.line().unwrap_or(1),
+            ..Self::whole(reason, template, message)
+        }
+    }
+
+    fn invalid(template: &str, text: &str, error: &Error) -> Self {
         let what = error
             .detail()
             .map_or_else(|| error.kind().to_string(), str::to_owned);
@@ -98,10 +137,8 @@ impl TemplateProblem {
                 Self::at(template, text, range.start, format!("{what}{source}"))
             }
             None => Self {
-                template: template.to_owned(),
                 line: error.line().unwrap_or(1),
-                column: 1,
-                message: what,
+                ..Self::whole(TemplateReason::Invalid, template, what)
             },
         }
     }
@@ -121,50 +158,26 @@ impl NfPackageSpec {
             let clash = clash(self.syntax(), name, text);
             let broken = || {
                 let error = environment.template_from_named_str(name, text).err()?;
-                Some(TemplateProblem::of(name, text, &error))
+                Some(TemplateProblem::invalid(name, text, &error))
             };
             problems.extend(clash.or_else(broken));
         }
         problems
     }
 
-    /// What goes wrong when the templates are rendered with the package's own values and with peers that do not exist.
-    pub(crate) fn trial_problems(&self) -> Vec<TemplateProblem> {
-        let context = self.example_context("name", &BTreeMap::new());
-        let mut problems = Vec::new();
-        for (name, text) in &self.templates {
-            match self.render_traced(name, text, &context) {
-                Ok(traced) => {
-                    let lost = traced.removed.iter().find(|line| !line.conditional);
-                    problems.extend(lost.map(|line| TemplateProblem {
-                        template: name.clone(),
-                        line: line.line,
-                        column: 1,
-                        message:
-                            "this line stands under no condition, and is not in what is rendered".to_owned(),
-                    }));
-                }
-                Err(problem) => problems.push(problem),
-            }
-        }
-        problems
+    /// A trial with the package's own values and with peers that do not exist.
+    pub fn trial(&self) -> Job {
+        self.example(self.example_context("name", &BTreeMap::new()))
     }
 
-    /// Renders a template, and says which of its lines are not in the result.
-    pub fn render_traced(&self, name: &str, text: &str, context: &Value) -> Result<Traced, TemplateProblem> {
-        if let Some(clash) = clash(self.syntax(), name, text) {
-            return Err(clash);
+    /// What `catalog render` shows.
+    pub fn example(&self, context: Value) -> Job {
+        Job {
+            package: self.clone(),
+            context,
+            traced: true,
+            bounds: Bounds::default(),
         }
-        let environment = self.syntax().environment();
-        let render = |source: &str| environment.render_named_str(name, source, Serde(context));
-        let rendered = render(text).map_err(|e| TemplateProblem::of(name, text, &e))?;
-        // With marks in it the same goes well as without.
-        let marked =
-            render(&trace::mark(self.syntax(), text)).map_err(|e| TemplateProblem::of(name, text, &e))?;
-        Ok(Traced {
-            removed: trace::removed(self.syntax(), text, &marked),
-            text: rendered,
-        })
     }
 
     /// What templates are rendered with, for a function of this name: the package's values with others over them, and
@@ -182,10 +195,29 @@ impl NfPackageSpec {
     }
 }
 
+/// What a trial found to be wrong.
+pub(crate) fn trial_problems(answer: Answer) -> Vec<TemplateProblem> {
+    let lost = |(name, traced): (String, trace::Traced)| {
+        let line = traced.removed.iter().find(|line| !line.conditional)?;
+        let message = "this line stands under no condition, and is not in what is rendered".to_owned();
+        Some(TemplateProblem {
+            line: line.line,
+            ..TemplateProblem::whole(TemplateReason::Invalid, &name, message)
+        })
+    };
+    match answer {
+        Ok(done) => done.into_iter().filter_map(lost).collect(),
+        Err(problems) => problems,
+    }
+}
+
 /// Text that looks like a tag and is none, or would be none and hides text.
 pub fn clash(syntax: TemplateSyntax, name: &str, text: &str) -> Option<TemplateProblem> {
     let tags = trace::tags(syntax, text);
-    let free = |at: &usize| !tags.iter().any(|tag: &Tag| tag.range.contains(at));
+    let free = |at: &usize| {
+        let next = tags.partition_point(|tag: &Tag| tag.range.end <= *at);
+        tags.get(next).is_none_or(|tag| !tag.range.contains(at))
+    };
     let find = |mark: &str| text.match_indices(mark).map(|(at, _)| at).find(free);
     match syntax {
         TemplateSyntax::Jinja => find("{#").map(|at| {

@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::TemplateSyntax;
 
 /// Around the number of a line. Unicode's private use: in no configuration.
@@ -12,7 +14,7 @@ const MARK: (char, char) = ('\u{f8f2}', '\u{f8f3}');
 const ENCLOSING: [&str; 7] = ["if", "for", "macro", "filter", "call", "block", "with"];
 
 /// What a template was rendered to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traced {
     /// The file.
     pub text: String,
@@ -21,7 +23,7 @@ pub struct Traced {
 }
 
 /// A line of a template that is not in the result.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
     /// Line of the template, from 1.
     pub line: usize,
@@ -42,34 +44,50 @@ pub(crate) struct Tag {
 /// The tags of a template, in order. What stands between `raw` and `endraw` has none.
 pub(crate) fn tags(syntax: TemplateSyntax, text: &str) -> Vec<Tag> {
     let marks = syntax.marks();
+    // Where each mark occurs next: looked for once, for a text may be all marks.
+    let mut next = marks.map(|(begin, _)| text.find(begin));
     let mut tags: Vec<Tag> = Vec::new();
     let mut raw = false;
     let mut from = 0;
-    // Of two marks at one place the longer one counts, which is the first.
-    while let Some((start, (begin, end), is_value)) = (marks.iter().zip([true, false]))
-        .filter_map(|(mark, is_value)| Some((from + text[from..].find(mark.0)?, *mark, is_value)))
-        .min_by_key(|(start, ..)| *start)
-    {
+    loop {
+        for (next, (begin, _)) in next.iter_mut().zip(marks) {
+            if next.is_some_and(|at| at < from) {
+                *next = text[from..].find(begin).map(|at| from + at);
+            }
+        }
+        // Of two marks at one place the longer one counts, which is the first.
+        let nearest = (0..marks.len()).filter_map(|i| Some((next[i]?, i))).min();
+        let Some((start, which)) = nearest else {
+            return tags;
+        };
+        let (begin, end) = marks[which];
         let content = start + begin.len();
-        let stop = content + tag_end(&text[content..], end);
-        let inner = text[content..stop].trim_start_matches(['-', '+']).trim_start();
-        let word = inner
-            .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-            .next();
-        let word = if is_value { "" } else { word.unwrap_or_default() };
-        from = stop.max(content);
+        let is_value = which == 0;
+        let word = if is_value {
+            ""
+        } else {
+            first_word(&text[content..])
+        };
         if raw && word != "endraw" {
             // Text, as far as the mark goes.
             from = content;
             continue;
         }
         raw = word == "raw";
+        from = content + tag_end(&text[content..], end);
         tags.push(Tag {
-            range: start..stop,
+            range: start..from,
             word: word.to_owned(),
         });
     }
-    tags
+}
+
+fn first_word(text: &str) -> &str {
+    let inner = text.trim_start_matches(['-', '+']).trim_start();
+    let word = inner
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .next();
+    word.unwrap_or_default()
 }
 
 /// Where a tag ends, past its mark; quoted text is no mark.
@@ -98,20 +116,21 @@ struct Plain<'a> {
 
 fn plain_lines(syntax: TemplateSyntax, text: &str) -> Vec<Plain<'_>> {
     let tags = tags(syntax, text);
+    let mut tags = tags.iter().peekable();
     let mut lines = Vec::new();
     let mut start = 0;
+    let mut depth = 0_i64;
     for (n, line) in text.split_inclusive('\n').enumerate() {
         let end = start + line.len();
-        let touched = tags
-            .iter()
-            .any(|tag| tag.range.start < end && tag.range.end > start);
+        while let Some(tag) = tags.next_if(|tag| tag.range.end <= start) {
+            depth += match tag.word.strip_prefix("end") {
+                Some(word) if ENCLOSING.contains(&word) => -1,
+                _ if ENCLOSING.contains(&tag.word.as_str()) => 1,
+                _ => 0,
+            };
+        }
+        let touched = tags.peek().is_some_and(|tag| tag.range.start < end);
         if !touched && !line.trim().is_empty() {
-            let before = tags.iter().take_while(|tag| tag.range.end <= start);
-            let depth = before.fold(0_i64, |depth, tag| match tag.word.strip_prefix("end") {
-                Some(word) if ENCLOSING.contains(&word) => depth - 1,
-                _ if ENCLOSING.contains(&tag.word.as_str()) => depth + 1,
-                _ => depth,
-            });
             lines.push(Plain {
                 number: n + 1,
                 start,

@@ -143,7 +143,7 @@ spec:
         ("packages/proxy/proxy.cfg", "x"),
         ("services/core.yaml", service),
     ];
-    let errors = Catalog::from_files(files).unwrap_err();
+    let errors = Catalog::from_files(files, |job| job.run(|_| ())).unwrap_err();
     let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
     assert!(
         text[0].starts_with("services/core.yaml:6:65: spec.functions[0].values.speed: proxy has no value"),
@@ -162,7 +162,7 @@ fn what_nobody_would_read_is_an_error() {
         ("packages/proxy/proxy.cfg", "x"),
         ("services/core.yml", "x"),
     ];
-    let errors = Catalog::from_files(files).unwrap_err();
+    let errors = Catalog::from_files(files, |job| job.run(|_| ())).unwrap_err();
     let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
     assert!(
         text[0].starts_with("packages/proxy/package.yaml:1:1: is missing"),

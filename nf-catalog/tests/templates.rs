@@ -29,7 +29,7 @@ fn load(syntax: &str, template: &str) -> Result<NfPackageSpec, String> {
         ("packages/proxy/package.yaml", descriptor.as_str()),
         ("packages/proxy/proxy.cfg", template),
     ];
-    match Catalog::from_files(files) {
+    match Catalog::from_files(files, |job| job.run(|_| ())) {
         Ok(catalog) => Ok(catalog.package("proxy", None).unwrap().clone()),
         Err(errors) => Err(errors.iter().map(|e| format!("{e}\n")).collect()),
     }
@@ -38,7 +38,8 @@ fn load(syntax: &str, template: &str) -> Result<NfPackageSpec, String> {
 fn rendered(syntax: &str, template: &str) -> (String, Vec<Removed>) {
     let package = load(syntax, template).unwrap_or_else(|e| panic!("{template}: {e}"));
     let context = package.example_context("x", &BTreeMap::new());
-    let traced = package.render_traced("proxy.cfg", template, &context).unwrap();
+    let mut done = package.example(context).run(|_| ()).unwrap();
+    let traced = done.remove("proxy.cfg").unwrap();
     (traced.text, traced.removed)
 }
 

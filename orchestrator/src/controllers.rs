@@ -28,9 +28,11 @@ pub async fn start(parts: Parts) -> Result<Controllers, ServerError> {
         seed: SEED,
         cluster: parts.cluster,
     };
-    let shell = Shell::open(parts.objects.store().clone(), parts.link, parts.events, settings)
+    let store = parts.objects.store().clone();
+    let (limits, renderer) = (parts.config.core_limits, parts.config.renderer);
+    let shell = Shell::open(store, parts.link, parts.events, settings, renderer)
         .await?
-        .with_limits(parts.config.core_limits);
+        .with_limits(limits);
     let planning = Arc::new(WhatIf(shell.planner()));
     let shutdown = parts.shutdown;
     let task = tokio::spawn(async move {
@@ -50,8 +52,11 @@ struct WhatIf(Planner);
 #[async_trait]
 impl Planning for WhatIf {
     async fn dry_run(&self, objects: Vec<Value>) -> Result<Value, ApiError> {
-        self.0
-            .dry_run(&objects)
+        // Templates are rendered on the way.
+        let planner = self.0.clone();
+        tokio::task::spawn_blocking(move || planner.dry_run(&objects))
+            .await
+            .map_err(|error| ApiError::internal(error.to_string()))?
             .map_err(|error| ApiError::bad_request(error.to_string()))
     }
 

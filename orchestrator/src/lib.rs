@@ -10,6 +10,7 @@ pub mod link;
 pub mod pki;
 pub mod podsecurity;
 pub mod quantity;
+pub mod renderer;
 pub mod secrets;
 pub mod server;
 pub mod shell;

@@ -17,6 +17,7 @@ use crate::cluster::ClusterError;
 use crate::core::Limits as CoreLimits;
 use crate::link::{LinkEvent, LinkHandle};
 use crate::pki::{Pki, PkiError};
+use crate::renderer::Renderer;
 use crate::secrets::SecretsError;
 use crate::shell::ShellError;
 use crate::state::{self, State};
@@ -46,6 +47,8 @@ pub struct ServerConfig {
     pub limits: ApiLimits,
     /// How much one object can make the core do.
     pub core_limits: CoreLimits,
+    /// Who renders templates.
+    pub renderer: Renderer,
 }
 
 /// The orchestrator cannot start, or not go on.

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
-use gantry_catalog::{Catalog, DescriptorError, NfPackageSpec, Removed};
+use anyhow::{Context, Result, anyhow, bail};
+use gantry_catalog::{Catalog, DescriptorError, Job, NfPackageSpec, Removed};
+use gantry_orchestrator::renderer::Renderer;
 use rust_embed::RustEmbed;
 
 use crate::args::{CatalogCommand, Output};
-use crate::{deploy, output};
+use crate::{deploy, guard, output};
 
 #[derive(RustEmbed)]
 #[folder = "../../nf-catalog"]
@@ -25,7 +26,24 @@ type Files = BTreeMap<String, String>;
 /// Loads and checks a catalog directory, or the built-in catalog.
 pub fn load(directory: Option<&Path>) -> Result<Catalog> {
     let files = files(directory)?;
-    Catalog::from_files(files.iter().map(|(p, t)| (p.as_str(), t.as_str()))).map_err(|errors| broken(&errors))
+    // What is built in was tried when it was built in.
+    let renderer = match directory {
+        Some(_) => guard::renderer(),
+        None => Renderer::Here,
+    };
+    let files = files.iter().map(|(p, t)| (p.as_str(), t.as_str()));
+    let failed = std::cell::Cell::new(None);
+    let render = |job: &Job| {
+        renderer.render(job).unwrap_or_else(|error| {
+            failed.set(Some(error));
+            Ok(Default::default())
+        })
+    };
+    let catalog = Catalog::from_files(files, render).map_err(|errors| broken(&errors));
+    match failed.take() {
+        Some(error) => Err(error).context("cannot start the process that renders templates"),
+        None => catalog,
+    }
 }
 
 /// Writes the built-in recipes and the files they use into a directory.
@@ -210,12 +228,17 @@ fn render(catalog: &Catalog, name: &str, set: &[String], output: Output) -> Resu
     if let Some(unknown) = values.keys().find(|key| !package.values.contains_key(*key)) {
         bail!("{name} has no value `{unknown}`; `gantry catalog show {name}` lists those it has");
     }
-    let context = package.example_context(name, &values);
-    let mut files = Vec::new();
-    for file in &package.config {
-        let text = package.templates.get(&file.template).map_or("", String::as_str);
-        files.push((file, package.render_traced(&file.template, text, &context)?));
-    }
+    let job = package.example(package.example_context(name, &values));
+    let answer = guard::renderer().render(&job);
+    let answer = answer.context("cannot start the process that renders templates")?;
+    let traced = answer.map_err(|problems| {
+        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        anyhow!("package {name}: {}", problems.join("; "))
+    })?;
+    let files = package.config.iter();
+    let files: Vec<_> = files
+        .filter_map(|file| Some((file, traced.get(&file.template)?)))
+        .collect();
     let line = |r: &Removed| serde_json::json!({"line": r.line, "text": r.text});
     let value: Vec<_> = (files.iter())
         .map(|(file, traced)| {

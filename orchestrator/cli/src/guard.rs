@@ -16,14 +16,16 @@
 //! | `rules` | no rule of a kind is asked, names and references included |
 //! | `pod-security` | nor the level of a namespace, neither by the API nor by the core |
 //! | `replicas` | an owner's pods are made all at once, however many wait |
-//! | `templates` | a template takes as many steps and bytes as it likes |
+//! | `templates` | templates are rendered in the orchestrator itself, and take what they like |
 //! | `events` | a namespace's Events are kept for an hour, however many there are |
 //! | `namespace-share` | one namespace can fill the nodes' tables of services |
 //!
 //! `GANTRY_TEST_UNGUARDED` lists names, with commas between. It is read only in debug builds.
 
+use gantry_catalog::Bounds;
 use gantry_orchestrator::apiserver::Limits;
 use gantry_orchestrator::core::Limits as CoreLimits;
+use gantry_orchestrator::renderer::Renderer;
 
 /// Longer than any test, and no time overflows by it.
 const LONG: std::time::Duration = std::time::Duration::from_secs(86_400);
@@ -86,9 +88,7 @@ pub fn core_limits() -> CoreLimits {
         limits.waiting_in_namespace = CoreLimits::NONE.waiting_in_namespace;
     }
     if off("templates") {
-        limits.template_fuel = CoreLimits::NONE.template_fuel;
-        limits.rendered_bytes = CoreLimits::NONE.rendered_bytes;
-        limits.fuel_a_pass = CoreLimits::NONE.fuel_a_pass;
+        limits.templates = Bounds::NONE;
     }
     if off("events") {
         limits.events_in_namespace = CoreLimits::NONE.events_in_namespace;
@@ -98,4 +98,12 @@ pub fn core_limits() -> CoreLimits {
     }
     limits.pod_security = !off("pod-security");
     limits
+}
+
+/// Who renders templates of others.
+pub fn renderer() -> Renderer {
+    match off("templates") {
+        true => Renderer::Here,
+        false => Renderer::of_this_binary(),
+    }
 }

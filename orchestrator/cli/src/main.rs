@@ -63,6 +63,7 @@ fn chain(error: &anyhow::Error) -> String {
 fn start(cli: &Cli) -> Result<u8> {
     match &cli.command {
         Command::Server(args) => return server::run(args, &cli.global).map(|()| 0),
+        Command::Render => return Ok(gantry_orchestrator::renderer::serve().map(|()| 0)?),
         Command::Completion { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "gantry", &mut std::io::stdout());
             return Ok(0);

@@ -28,6 +28,7 @@ pub fn run(args: &ServerArgs, global: &Global) -> Result<()> {
         cluster: args.cluster.clone(),
         limits: guard::limits(),
         core_limits: guard::core_limits(),
+        renderer: guard::renderer(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

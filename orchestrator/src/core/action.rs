@@ -5,6 +5,7 @@ use std::sync::Arc;
 use gantry_nodeagent_api::NodeConfig;
 use gantry_plan::{Plan, Violation};
 
+use super::nf::Rendering;
 use super::world::{Key, Object};
 
 /// One effect. The shell carries them out in order and stops at the first conflict: the next pass sees fresh state.
@@ -43,6 +44,8 @@ pub enum Action {
     ForgetNode(String),
     /// Say loudly that the planner's answer broke its own rules, and that the plan in force stays: a defect.
     RefusePlan(Vec<Violation>),
+    /// Render templates, beside everything else, and put the answer into the world.
+    Render(Box<Rendering>),
     /// Write an Event.
     EmitEvent(EventNote),
 }

@@ -24,6 +24,8 @@ pub(super) struct Lab {
     pub restarts: BTreeMap<String, u32>,
     /// When every container was started.
     pub started_at_ms: u64,
+    /// Templates are rendered when that is asked for.
+    pub renders: bool,
 }
 
 impl Lab {
@@ -42,6 +44,7 @@ impl Lab {
             sessions: BTreeMap::new(),
             restarts: BTreeMap::new(),
             started_at_ms: 1_000,
+            renders: true,
         };
         for node in nodes {
             lab.world.agents.connected(hello(node), lab.now_ms);
@@ -69,7 +72,11 @@ impl Lab {
                     self.world.configs.remove(&node);
                 }
                 Action::RefusePlan(violations) => panic!("{violations:?}"),
-                Action::EmitEvent(_) => {}
+                Action::Render(rendering) if self.renders => {
+                    let answer = rendering.job().run(|_| ());
+                    self.world.answered(*rendering, answer);
+                }
+                Action::Render(_) | Action::EmitEvent(_) => {}
             }
         }
         actions

@@ -1,5 +1,7 @@
 //! How much one object may make the core do. What goes beyond is held back, and said on the object.
 
+use gantry_catalog::Bounds;
+
 /// Bounds as values: a test that shows what happens without them passes others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -9,12 +11,8 @@ pub struct Limits {
     pub waiting_of_owner: usize,
     /// Nor for any owner of a namespace while so many of the namespace do.
     pub waiting_in_namespace: usize,
-    /// Instructions that the templates of one function may take (a loop's body counts each time).
-    pub template_fuel: u64,
-    /// Bytes of all files of one function: what a ConfigMap may hold.
-    pub rendered_bytes: usize,
-    /// Instructions for templates that are new in one pass; others have their turn in the next ones.
-    pub fuel_a_pass: u64,
+    /// What the templates of one function may take.
+    pub templates: Bounds,
     /// The part of the nodes' tables of services that one namespace can fill: one in so many.
     pub namespace_share: usize,
     /// Events of a namespace that are kept: the newest. Whoever writes a hundred thousand pushes out only his own.
@@ -29,9 +27,7 @@ impl Limits {
         pods_a_pass: usize::MAX,
         waiting_of_owner: usize::MAX,
         waiting_in_namespace: usize::MAX,
-        template_fuel: u64::MAX >> 1,
-        rendered_bytes: usize::MAX,
-        fuel_a_pass: u64::MAX,
+        templates: Bounds::NONE,
         namespace_share: 1,
         events_in_namespace: usize::MAX,
         pod_security: false,
@@ -44,9 +40,7 @@ impl Default for Limits {
             pods_a_pass: 500,
             waiting_of_owner: 1_000,
             waiting_in_namespace: 4_000,
-            template_fuel: 200_000,
-            rendered_bytes: 1 << 20,
-            fuel_a_pass: 1_000_000,
+            templates: Bounds::default(),
             namespace_share: 4,
             events_in_namespace: 5_000,
             pod_security: true,

@@ -46,7 +46,7 @@ pub use agents::{Agent, Agents};
 pub use diskpressure::DISK_PRESSURE;
 pub use drain::{Facts as DrainFacts, SETTLE_MS, step as drain_step};
 pub use limits::Limits;
-pub use nf::{FINALIZER, UNDEPLOY};
+pub use nf::{FINALIZER, Rendered, Rendering, UNDEPLOY};
 pub use nodeconfig::RESEND_AFTER_MS;
 pub use nodes::LOST_AFTER_MS;
 pub use quarantine::{LIST as UNREADABLE_LIST, Quarantine, Unreadable};
@@ -78,6 +78,7 @@ pub fn reconcile(world: &World, now_ms: u64) -> Vec<Action> {
             .map(|(node, config)| Action::SendConfig { node, config }),
     );
     actions.extend((!work.refused.is_empty()).then_some(Action::RefusePlan(work.refused)));
+    actions.extend(work.renderings.into_iter().map(Box::new).map(Action::Render));
     actions.extend(work.events.into_iter().map(Action::EmitEvent));
     actions
 }
@@ -91,6 +92,7 @@ pub fn preview(world: &World, now_ms: u64) -> Preview {
         plan: work.plan,
         unplaced: work.unplaced,
         problems: work.problems,
+        renderings: work.renderings,
     }
 }
 
@@ -104,6 +106,8 @@ pub struct Preview {
     pub unplaced: std::collections::BTreeMap<String, gantry_plan::Explanation>,
     /// What stands in the way of NetworkFunctions.
     pub problems: std::collections::BTreeMap<Key, String>,
+    /// Templates that would have to be rendered first.
+    pub renderings: Vec<Rendering>,
 }
 
 fn decide(work: &mut Work<'_>) {

@@ -15,7 +15,7 @@ use super::action::{Action, EventNote};
 use super::agents::Agents;
 use super::crowd::Crowds;
 use super::limits::Limits;
-use super::nf::Rendered;
+use super::nf::{Rendered, Rendering};
 use super::quarantine::Quarantine;
 
 /// Namespace (empty for cluster-wide kinds) and name.
@@ -235,7 +235,7 @@ pub struct World {
     pub limits: Limits,
     /// Objects in the store that cannot be read.
     pub quarantine: Quarantine,
-    /// What templates came to: the same whenever it is asked, so that it need be made only once.
+    /// What templates came to, as far as it is known.
     pub rendered: Rendered,
 }
 
@@ -252,6 +252,12 @@ impl World {
             quarantine: Quarantine::new(),
             rendered: Rendered::default(),
         }
+    }
+
+    /// Takes over what templates came to; what functions that are gone had is forgotten.
+    pub fn answered(&mut self, rendering: Rendering, answer: gantry_catalog::Answer) {
+        self.rendered.put(rendering, answer);
+        self.rendered.forget_all_but(&self.objects.functions);
     }
 }
 
@@ -309,8 +315,8 @@ pub struct Work<'a> {
     pub quarantine: &'a Quarantine,
     /// What templates came to.
     pub rendered: &'a Rendered,
-    /// Instructions that this pass has left for templates that are new.
-    pub fuel: u64,
+    /// Templates that are new.
+    pub renderings: Vec<Rendering>,
     /// Pods by owner.
     pub crowds: Crowds,
     /// Milliseconds since the Unix epoch.
@@ -338,7 +344,7 @@ impl<'a> Work<'a> {
             limits: &world.limits,
             quarantine: &world.quarantine,
             rendered: &world.rendered,
-            fuel: world.limits.fuel_a_pass,
+            renderings: Vec::new(),
             crowds: Crowds::of(&world.objects),
             now_ms,
             events: Vec::new(),

@@ -8,6 +8,7 @@ mod events;
 mod keys;
 mod pass;
 mod planning;
+mod renderings;
 mod said;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::core::{Limits, Settings, World};
 use crate::link::{LinkEvent, LinkHandle};
+use crate::renderer::Renderer;
 use crate::store::{Store, StoreError, Watch};
 
 use cache::Cache;
@@ -68,6 +70,8 @@ pub struct Shell {
     world: Shared,
     recorder: events::Recorder,
     said: said::Said,
+    renderer: Renderer,
+    renderings: renderings::Renderings,
 }
 
 impl Shell {
@@ -77,6 +81,7 @@ impl Shell {
         link: LinkHandle,
         link_events: mpsc::Receiver<LinkEvent>,
         settings: Settings,
+        renderer: Renderer,
     ) -> Result<Self, ShellError> {
         let mut world = World::new(settings);
         let (cache, watch) = Cache::open(&*store, &mut world).await?;
@@ -94,6 +99,8 @@ impl Shell {
             watch,
             world: Shared(Arc::new(Mutex::new(world))),
             said: said::Said::default(),
+            renderings: renderings::Renderings::new(renderer.clone()),
+            renderer,
         })
     }
 
@@ -105,7 +112,7 @@ impl Shell {
 
     /// Answers what-if questions over the same world.
     pub fn planner(&self) -> Planner {
-        Planner::new(self.world.clone())
+        Planner::new(self.world.clone(), self.renderer.clone())
     }
 
     /// Runs until `stop`.
@@ -131,6 +138,7 @@ impl Shell {
                 () = stop.cancelled() => return Ok(()),
                 _ = tick.tick() => {}
                 Some(event) = self.link_events.recv() => self.link_event(event),
+                Some(ended) = self.renderings.ended() => self.renderings.take(ended, &mut self.world.lock()),
                 batch = self.watch.next() => match batch {
                     Ok(batch) => if !self.cache.apply(&batch.events, &mut self.world.lock()) { continue },
                     Err(StoreError::Compacted { .. }) => self.reload().await?,
@@ -149,8 +157,9 @@ impl Shell {
         for passes in 1.. {
             let (store, link) = (&*self.store, &self.link);
             let (cache, recorder, said) = (&mut self.cache, &mut self.recorder, &mut self.said);
-            let again = pass::run(store, link, cache, &self.world, recorder, said, now_ms()).await;
-            if !again || stop.is_cancelled() {
+            let passed = pass::run(store, link, cache, &self.world, recorder, said, now_ms()).await;
+            self.renderings.want(passed.renderings);
+            if !passed.wrote || stop.is_cancelled() {
                 return;
             }
             if passes % BUSY_PASSES == 0 {
@@ -167,6 +176,7 @@ impl Shell {
             let mut fresh = World::new(world.settings.clone());
             fresh.agents = world.agents.clone();
             fresh.limits = world.limits;
+            fresh.rendered = world.rendered.clone();
             fresh
         };
         (self.cache, self.watch) = Cache::open(&*self.store, &mut fresh).await?;

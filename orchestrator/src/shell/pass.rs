@@ -10,7 +10,7 @@ use super::cache::Cache;
 use super::events::{Recorder, Told};
 use super::said::Said;
 use super::{Shared, keys};
-use crate::core::{Action, Key, Object, World, reconcile};
+use crate::core::{Action, Key, Object, Rendering, World, reconcile};
 use crate::kinds::SERVICE_ADDRESS;
 use crate::link::LinkHandle;
 use crate::store::{Compare, Revision, Store, StoreError, Txn};
@@ -25,9 +25,19 @@ struct Batch {
     configs: Vec<(String, Arc<NodeConfig>)>,
     forgotten: Vec<String>,
     told: Vec<(Key, Told)>,
+    renderings: Vec<Rendering>,
 }
 
-/// Runs one pass; true if it changed something, so that another one should follow.
+/// What came of a pass.
+#[derive(Default)]
+pub(super) struct Passed {
+    /// It changed something, so that another one should follow.
+    pub wrote: bool,
+    /// Templates that are to be rendered.
+    pub renderings: Vec<Rendering>,
+}
+
+/// Runs one pass.
 pub(super) async fn run(
     store: &dyn Store,
     link: &LinkHandle,
@@ -36,14 +46,14 @@ pub(super) async fn run(
     recorder: &mut Recorder,
     said: &mut Said,
     now_ms: u64,
-) -> bool {
-    let batch = {
+) -> Passed {
+    let mut batch = {
         let world = world.lock();
         // A panic is a defect; the loop outlives it: nothing was changed, and the next change may be without.
         let decided = catch_unwind(AssertUnwindSafe(|| reconcile(&world, now_ms)));
         let Ok(actions) = decided else {
             said.panicked();
-            return false;
+            return Passed::default();
         };
         let refused = actions.iter().find_map(|a| match a {
             Action::RefusePlan(violations) => Some(violations.as_slice()),
@@ -53,6 +63,10 @@ pub(super) async fn run(
         Batch::of(actions, &world, cache, recorder, said, now_ms)
     };
     let wrote = !batch.written.is_empty();
+    let mut passed = Passed {
+        wrote: false,
+        renderings: std::mem::take(&mut batch.renderings),
+    };
     if wrote {
         match store.txn(batch.txn).await {
             Ok(commit) => {
@@ -71,14 +85,14 @@ pub(super) async fn run(
             Err(StoreError::Conflict { key, .. }) => {
                 // Somebody else was quicker; the watch brings what they wrote, and the next pass starts from that.
                 tracing::debug!(key, "conflict, the pass is dropped");
-                return false;
+                return passed;
             }
             Err(error) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
                     "cannot write the store; trying again"
                 );
-                return false;
+                return passed;
             }
         }
     }
@@ -95,7 +109,8 @@ pub(super) async fn run(
         link.send_config(&node, (*config).clone());
         world.configs.insert(node, config);
     }
-    wrote
+    passed.wrote = wrote;
+    passed
 }
 
 impl Batch {
@@ -146,6 +161,7 @@ impl Batch {
                 }
                 // Said when that is new.
                 Action::RefusePlan(_) => {}
+                Action::Render(rendering) => batch.renderings.push(*rendering),
                 Action::EmitEvent(note) => {
                     let (key, value, told) = recorder.event(&note, now_ms);
                     if let Some(store_key) = keys::object("Event", &key)
@@ -259,7 +275,10 @@ mod tests {
         let world = Shared(Arc::new(Mutex::new(world)));
         let (link, _events) = LinkHandle::new("c");
         let (mut recorder, mut said) = (Recorder::default(), Said::default());
-        while run(&*store, &link, &mut cache, &world, &mut recorder, &mut said, 0).await {}
+        while run(&*store, &link, &mut cache, &world, &mut recorder, &mut said, 0)
+            .await
+            .wrote
+        {}
         // One Service for the core to give an address, which it knows of, and then one of the API, which it does not.
         let services = named("Service").unwrap();
         let bare =
@@ -278,13 +297,19 @@ mod tests {
             .unwrap()
             .object;
         assert!(
-            !run(&*store, &link, &mut cache, &world, &mut recorder, &mut said, 1).await,
+            !run(&*store, &link, &mut cache, &world, &mut recorder, &mut said, 1)
+                .await
+                .wrote,
             "it must look again first"
         );
         let bare = api.get(services, "default", "bare").await.unwrap();
         assert!(bare["spec"]["clusterIP"].is_null());
         cache.apply(&watch.next().await.unwrap().events, &mut world.lock());
-        assert!(run(&*store, &link, &mut cache, &world, &mut recorder, &mut said, 2).await);
+        assert!(
+            run(&*store, &link, &mut cache, &world, &mut recorder, &mut said, 2)
+                .await
+                .wrote
+        );
         let bare = api.get(services, "default", "bare").await.unwrap();
         let addresses = [&bare, &other].map(|s| s["spec"]["clusterIP"].as_str().unwrap());
         assert_eq!(HashSet::from(addresses).len(), 2);

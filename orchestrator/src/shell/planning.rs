@@ -5,8 +5,14 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::{Shared, now_ms};
-use crate::core::{Key, Object, Preview, meta, preview};
+use crate::core::{Key, Object, Preview, World, meta, preview};
 use crate::kinds;
+use crate::renderer::Renderer;
+
+/// Templates that are rendered at once for one question.
+const RENDERINGS: usize = 64;
+/// So often: functions name each other, but not in long chains.
+const ROUNDS: usize = 8;
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -21,17 +27,36 @@ pub enum PlanningError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Nobody can render templates now.
+    #[error("render the templates: {0}; ask again")]
+    Render(#[source] std::io::Error),
 }
 
 /// Answers what the planner would do.
 #[derive(Clone)]
 pub struct Planner {
     world: Shared,
+    renderer: Renderer,
 }
 
 impl Planner {
-    pub(super) fn new(world: Shared) -> Self {
-        Self { world }
+    pub(super) fn new(world: Shared, renderer: Renderer) -> Self {
+        Self { world, renderer }
+    }
+
+    /// The world after one pass, its templates rendered.
+    fn preview(&self, world: &mut World, now_ms: u64) -> Result<Preview, PlanningError> {
+        for _ in 0..ROUNDS {
+            let outcome = preview(world, now_ms);
+            if outcome.renderings.is_empty() {
+                return Ok(outcome);
+            }
+            for rendering in outcome.renderings.into_iter().take(RENDERINGS) {
+                let answer = self.renderer.render(&rendering.job());
+                world.answered(rendering, answer.map_err(PlanningError::Render)?);
+            }
+        }
+        Ok(preview(world, now_ms))
     }
 
     /// The plan if these manifests were applied: `placements[] {pod, namespace, container, node, cpus, sharedCpus, numaNode, numaNodes}` (`numaNode`
@@ -48,7 +73,7 @@ impl Planner {
             world.objects.put(object);
         }
         let before = world.plan.clone();
-        Ok(answer(&preview(&world, now_ms), &before, &roots))
+        Ok(answer(&self.preview(&mut world, now_ms)?, &before, &roots))
     }
 
     /// Why a pod has no place, node by node; or where it is. `None` if there is no such pod.
@@ -248,7 +273,7 @@ mod tests {
     use k8s_openapi::api::core::v1::Pod;
 
     use super::*;
-    use crate::core::{Settings, World};
+    use crate::core::Settings;
 
     #[test]
     fn owners_in_a_circle_come_to_an_end() {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use gantry_orchestrator::apiserver::{ApiError, Limits, Objects, Planning};
 use gantry_orchestrator::link::{LinkEvent, LinkHandle};
+use gantry_orchestrator::renderer::Renderer;
 use gantry_orchestrator::server::{Controllers, ServerConfig, serve};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
@@ -216,6 +217,7 @@ pub fn config(data_dir: PathBuf, listen: SocketAddr) -> ServerConfig {
         cluster: None,
         limits: Default::default(),
         core_limits: Default::default(),
+        renderer: Renderer::Here,
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use gantry_nodeagent_api::NodeConfig;
 use gantry_orchestrator::core::{
-    Action, Agents, Key, Limits, Object, Objects, Quarantine, Settings, Unreadable, World, reconcile,
+    Action, Agents, Key, Limits, Object, Objects, Quarantine, Rendered, Settings, Unreadable, World,
+    reconcile,
 };
 use gantry_plan::Plan;
 
@@ -87,6 +88,7 @@ impl Store {
             Action::SendConfig { .. }
             | Action::ForgetNode(_)
             | Action::RefusePlan(_)
+            | Action::Render(_)
             | Action::EmitEvent(_) => true,
         }
     }
@@ -109,7 +111,7 @@ impl Store {
                 Action::ForgetNode(node) => {
                     self.configs.remove(node);
                 }
-                Action::RefusePlan(_) | Action::EmitEvent(_) => {}
+                Action::RefusePlan(_) | Action::Render(_) | Action::EmitEvent(_) => {}
             }
         }
         true
@@ -134,6 +136,8 @@ pub(crate) struct Orchestrator {
     pub life: u64,
     /// What it has in memory of the agents.
     pub agents: Agents,
+    /// What templates came to.
+    pub rendered: Rendered,
     /// A pass is on its way.
     pub pass: Option<Pass>,
     /// Something happened since the last pass.
@@ -159,6 +163,7 @@ impl Orchestrator {
             alive: true,
             life: 0,
             agents: Agents::default(),
+            rendered: Rendered::default(),
             pass: None,
             dirty: false,
             limits: Limits {
@@ -180,11 +185,20 @@ impl Orchestrator {
         world.configs = store.configs.clone();
         world.agents = std::mem::take(&mut self.agents);
         world.limits = self.limits;
+        world.rendered = std::mem::take(&mut self.rendered);
         let quarantine = store.quarantine();
         if !self.forgets_unreadable {
             world.quarantine.clone_from(&quarantine);
         }
         let actions = reconcile(&world, now_ms);
+        // The answers are there for the next pass, as if each took as long as a write.
+        for action in &actions {
+            if let Action::Render(rendering) = action {
+                let answer = rendering.job().run(|_| ());
+                world.answered((**rendering).clone(), answer);
+            }
+        }
+        self.rendered = world.rendered;
         self.agents = world.agents;
         let any = !actions.is_empty();
         self.pass = any.then(|| Pass {

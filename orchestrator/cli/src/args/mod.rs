@@ -157,6 +157,9 @@ pub enum Command {
     /// The control plane itself, in the foreground
     #[command(hide = true)]
     Server(ServerArgs),
+    /// Templates of others, from standard input: for the control plane and for `catalog`
+    #[command(hide = true)]
+    Render,
 }
 
 #[derive(Debug, Args)]

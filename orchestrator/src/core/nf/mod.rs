@@ -16,8 +16,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::world::{Key, Work};
 use super::{meta, operation, pods, vip};
-pub use rendered::Rendered;
 use rendered::Unmade;
+pub use rendered::{Rendered, Rendering};
 pub use status::run as status;
 pub use undeploy::UNDEPLOY;
 
@@ -67,7 +67,6 @@ pub fn run(work: &mut Work<'_>) {
             Err(Unmade::Later) => {}
         }
     }
-    work.rendered.forget_all_but(&work.objects.functions);
 }
 
 /// Name of the package object of a function.

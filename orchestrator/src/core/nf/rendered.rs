@@ -1,25 +1,20 @@
-//! Files from templates: bounded, and made once for the same package, values and peers.
+//! Files from templates: asked for as an action, for rendering takes as long as its templates like; kept for the same package,
+//! values and peers.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use gantry_api::{NetworkFunction, NfPackage};
-use gantry_catalog::template;
-use minijinja::value::Serde;
-use minijinja::{ErrorKind, context};
+use gantry_catalog::{Answer, Bounds, Job, TemplateReason};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::super::limits::Limits;
 use super::super::meta;
 use super::super::world::{Flaw, Key, Work};
 use super::render::file_key;
 
 /// Condition of a function whose templates cannot be rendered.
 const CONDITION: &str = "TemplateFailure";
-/// Frames (loops, includes, macros) in one another; real configurations have a handful.
-const DEPTH: usize = 32;
 
 /// Another function as templates see it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -57,7 +52,7 @@ pub(super) enum Unmade {
     Problem(String),
     /// The templates themselves.
     Flaw(Flaw),
-    /// This pass has rendered enough: a later one does it.
+    /// Its files are being rendered.
     Later,
 }
 
@@ -75,154 +70,102 @@ pub(super) struct Made {
     pub files: BTreeMap<String, String>,
 }
 
-/// What the templates of each function came to last, failures included.
-#[derive(Clone, Debug, Default)]
-pub struct Rendered(Arc<Mutex<BTreeMap<Key, Known>>>);
+/// What the files of a function are to be made from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rendering {
+    /// The function.
+    pub key: Key,
+    inputs: Inputs,
+    bounds: Bounds,
+}
 
-type Known = (Inputs, Result<Arc<Made>, Flaw>);
-
-impl Rendered {
-    fn known(&self, key: &Key, inputs: &Inputs) -> Option<Result<Arc<Made>, Flaw>> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, made) = all.get(key).filter(|(known, _)| known == inputs)?;
-        Some(made.clone())
-    }
-
-    fn keep(&self, key: &Key, inputs: &Inputs, made: Result<Arc<Made>, Flaw>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(key.clone(), (inputs.clone(), made));
-    }
-
-    /// Forgets functions that are gone.
-    pub(super) fn forget_all_but(&self, functions: &BTreeMap<Key, Arc<NetworkFunction>>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|key, _| functions.contains_key(key));
+impl Rendering {
+    /// What whoever renders has to do.
+    pub fn job(&self) -> Job {
+        let inputs = &self.inputs;
+        let own = json!({"name": self.key.name, "namespace": self.key.namespace, "vip": inputs.vip});
+        Job {
+            package: inputs.package.spec.clone(),
+            context: json!({"values": inputs.values, "peers": inputs.peers, "self": own}),
+            traced: false,
+            bounds: self.bounds,
+        }
     }
 }
 
-/// The files of a function, as known or made now.
-pub(super) fn make(work: &mut Work<'_>, key: &Key, inputs: &Inputs) -> Result<Arc<Made>, Unmade> {
-    if let Some(known) = work.rendered.known(key, inputs) {
-        return known.map_err(Unmade::Flaw);
+/// What the templates of each function came to last, failures included.
+#[derive(Clone, Debug, Default)]
+pub struct Rendered(BTreeMap<Key, (Inputs, Result<Arc<Made>, Flaw>)>);
+
+impl Rendered {
+    /// The answer to what was asked.
+    pub(in crate::core) fn put(&mut self, rendering: Rendering, answer: Answer) {
+        let Rendering { key, inputs, .. } = rendering;
+        let made = made(&inputs, answer).map(Arc::new);
+        self.0.insert(key, (inputs, made));
     }
-    if work.fuel < work.limits.template_fuel.min(work.limits.fuel_a_pass) {
-        return Err(Unmade::Later);
+
+    /// Forgets functions that are gone.
+    pub(in crate::core) fn forget_all_but(&mut self, functions: &BTreeMap<Key, Arc<NetworkFunction>>) {
+        self.0.retain(|key, _| functions.contains_key(key));
     }
-    let mut fuel = work.limits.template_fuel;
-    let files = render(inputs, key, work.limits, &mut fuel);
-    work.fuel = work.fuel.saturating_sub(work.limits.template_fuel - fuel);
-    let made = files.map(|files| {
-        Arc::new(Made {
-            revision: revision(inputs, &files),
-            files,
-        })
+}
+
+/// The files of a function, or the flaw of its templates.
+fn made(inputs: &Inputs, answer: Answer) -> Result<Made, Flaw> {
+    let package = &inputs.package.spec;
+    let done = answer.map_err(|problems| {
+        let (reason, why) = match problems.first() {
+            None => ("TemplateInvalid", "nothing was rendered".to_owned()),
+            Some(problem) => (reason(problem.reason), problem.to_string()),
+        };
+        let message = format!("package {}: {why}", package.package);
+        Flaw::new(CONDITION, reason, message)
+    })?;
+    let files = package.config.iter().filter_map(|file| {
+        let traced = done.get(&file.template)?;
+        Some((file_key(&file.path), traced.text.clone()))
     });
-    work.rendered.keep(key, inputs, made.clone());
-    made.map_err(Unmade::Flaw)
+    let files = files.collect();
+    Ok(Made {
+        revision: revision(inputs, &files),
+        files,
+    })
+}
+
+fn reason(reason: TemplateReason) -> &'static str {
+    match reason {
+        TemplateReason::Invalid => "TemplateInvalid",
+        TemplateReason::Missing => "TemplateMissing",
+        TemplateReason::TooExpensive => "TemplateTooExpensive",
+        TemplateReason::TooLarge => "TemplateTooLarge",
+    }
+}
+
+/// The files of a function as known; if they are not, they are asked for.
+pub(super) fn make(work: &mut Work<'_>, key: &Key, inputs: &Inputs) -> Result<Arc<Made>, Unmade> {
+    let known = work.rendered.0.get(key);
+    if let Some((_, made)) = known.filter(|(known, _)| known == inputs) {
+        return made.clone().map_err(Unmade::Flaw);
+    }
+    // Nothing to render: no reason to wait.
+    if inputs.package.spec.config.is_empty() {
+        return made(inputs, Ok(BTreeMap::new()))
+            .map(Arc::new)
+            .map_err(Unmade::Flaw);
+    }
+    work.renderings.push(Rendering {
+        key: key.clone(),
+        inputs: inputs.clone(),
+        bounds: work.limits.templates,
+    });
+    Err(Unmade::Later)
 }
 
 fn revision(inputs: &Inputs, files: &BTreeMap<String, String>) -> String {
     let (package, version) = &inputs.named;
     let parts = [json(&inputs.values), json(&inputs.peers), json(files)];
     meta::hash(&[package, version, &parts[0], &parts[1], &parts[2]])[..10].to_owned()
-}
-
-/// All files; `fuel` loses what they take.
-fn render(
-    inputs: &Inputs,
-    key: &Key,
-    limits: &Limits,
-    fuel: &mut u64,
-) -> Result<BTreeMap<String, String>, Flaw> {
-    let package = &inputs.package.spec;
-    let mut environment = package.syntax().environment();
-    environment.set_recursion_limit(DEPTH);
-    let own = context! { name => key.name.as_str(), namespace => key.namespace.as_str(), vip => inputs.vip.as_str() };
-    let context = BTreeMap::from([
-        ("values", minijinja::Value::from(Serde(&inputs.values))),
-        ("peers", minijinja::Value::from(Serde(&inputs.peers))),
-        ("self", own),
-    ]);
-    let mut files = BTreeMap::new();
-    let mut left_bytes = limits.rendered_bytes;
-    for file in &package.config {
-        let failed = |reason, what: String| {
-            let message = format!(
-                "template `{}` of package {}: {what}",
-                file.template, package.package
-            );
-            Flaw::new(CONDITION, reason, message)
-        };
-        let text = package.templates.get(&file.template);
-        let text =
-            text.ok_or_else(|| failed("TemplateMissing", "the package does not have it".to_owned()))?;
-        if let Some(clash) = template::clash(package.syntax(), &file.template, text) {
-            return Err(failed("TemplateInvalid", clash.to_string()));
-        }
-        environment.set_fuel(Some(*fuel));
-        let template = environment
-            .template_from_named_str(&file.template, text)
-            .map_err(|e| failed("TemplateInvalid", format!("{e:#}")))?;
-        let mut out = Bounded {
-            bytes: Vec::new(),
-            left: left_bytes,
-        };
-        let rendered = template.render_captured_to(&context, &mut out);
-        let levels = rendered.map(|captured| captured.state().fuel_levels());
-        let (used, _) = levels
-            .map_err(|e| {
-                *fuel = 0;
-                let (reason, what) = why(&e, limits);
-                failed(reason, what)
-            })?
-            .unwrap_or_default();
-        *fuel = fuel.saturating_sub(used);
-        left_bytes = out.left;
-        let text = String::from_utf8(out.bytes).map_err(|e| failed("TemplateInvalid", e.to_string()))?;
-        files.insert(file_key(&file.path), text);
-    }
-    Ok(files)
-}
-
-/// Reason and words of a failure.
-fn why(error: &minijinja::Error, limits: &Limits) -> (&'static str, String) {
-    let line = error
-        .line()
-        .map_or_else(String::new, |line| format!(" (line {line})"));
-    match error.kind() {
-        ErrorKind::OutOfFuel => {
-            let most = limits.template_fuel;
-            let what = format!("it takes more than {most} steps: loop over less{line}");
-            ("TemplateTooExpensive", what)
-        }
-        ErrorKind::WriteFailure => {
-            let most = limits.rendered_bytes;
-            let what = format!("the function's files are larger than {most} bytes together{line}");
-            ("TemplateTooLarge", what)
-        }
-        _ => ("TemplateInvalid", format!("{error:#}")),
-    }
-}
-
-/// Takes so many bytes and no more.
-struct Bounded {
-    bytes: Vec<u8>,
-    left: usize,
-}
-
-impl Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.left = self
-            .left
-            .checked_sub(bytes.len())
-            .ok_or(io::ErrorKind::FileTooLarge)?;
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 fn json(data: &impl Serialize) -> String {
@@ -233,6 +176,7 @@ fn json(data: &impl Serialize) -> String {
 mod tests {
     use serde_json::json;
 
+    use super::super::super::Action;
     use super::super::super::lab::Lab;
 
     const LOOPS: &str = "{% for i in range(10000) %}{% for j in range(10000) %}x{% endfor %}{% endfor %}";
@@ -278,25 +222,33 @@ mod tests {
     }
 
     #[test]
-    fn what_was_rendered_is_not_rendered_again_and_bombs_take_turns() {
+    fn what_is_being_rendered_keeps_nobody_waiting_and_is_not_rendered_again() {
         let mut lab = Lab::new(&["n"]);
-        for number in 0..12 {
-            bomb(&mut lab, &format!("bomb-{number:02}"), LOOPS);
-        }
-        bomb(&mut lab, "zgood", "vip={{ self.vip }}\n");
-        lab.world.limits.fuel_a_pass = lab.world.limits.template_fuel * 5;
+        bomb(&mut lab, "slow", LOOPS);
+        lab.publish("plain", "1.0.0", json!({}));
+        lab.deploy("plain", json!({}));
+        lab.renders = false;
         lab.pass();
-        let conditions = |lab: &Lab| {
-            let functions = lab.world.objects.functions.values();
-            functions.filter(|f| !f.status.conditions.is_empty()).count()
-        };
-        assert_eq!(conditions(&lab), 5);
+        lab.pass();
+        lab.now_ms += 500;
+        lab.obey();
+        let asked = lab.pass();
+        assert!(
+            asked
+                .iter()
+                .any(|a| matches!(a, Action::Render(r) if r.key.name == "slow"))
+        );
+        lab.obey();
+        lab.pass();
+        assert_eq!(lab.function("plain").status.ready_replicas, 1);
+        assert!(lab.function("slow").status.conditions.is_empty());
+        lab.renders = true;
         lab.settle();
-        assert_eq!(conditions(&lab), 12);
-        // Nothing has to be rendered any more: not even without fuel does anything change.
-        lab.world.limits.fuel_a_pass = 0;
+        assert_eq!(lab.function("slow").status.conditions.len(), 1);
+        // All is known: nobody need render.
+        lab.renders = false;
         assert!(lab.pass().is_empty());
-        lab.run_for(2_000);
-        assert_eq!(lab.function("zgood").status.ready_replicas, 1);
+        lab.change("slow", |spec| drop(spec.values.insert("x".to_owned(), json!(1))));
+        assert!(lab.pass().iter().any(|a| matches!(a, Action::Render(_))));
     }
 }

@@ -1,7 +1,7 @@
 //! Faults: agents, hosts, the orchestrator, streams and containers fail.
 
 use gantry_nodeagent::core::Event;
-use gantry_orchestrator::core::Agents;
+use gantry_orchestrator::core::{Agents, Rendered};
 
 use super::{Happening, Sim};
 use crate::damage;
@@ -14,6 +14,7 @@ impl Sim {
         self.orchestrator.life += 1;
         self.orchestrator.pass = None;
         self.orchestrator.agents = Agents::default();
+        self.orchestrator.rendered = Rendered::default();
         for node in 0..self.nodes.len() {
             if self.nodes[node].stream.take().is_some() {
                 self.after(100, 3000, Happening::Dial { node });
