@@ -241,3 +241,31 @@ fn more_than_can_wait_is_sent_away_and_told_when_to_come_back() {
         }
     });
 }
+
+#[test]
+fn a_panic_is_the_answer_of_its_request_alone() {
+    let server = Server::start();
+    runtime().block_on(async {
+        let client = channel(&server, "admin").await;
+        let get = |path: String| {
+            let request = http::Request::get(format!("http://localhost{path}"));
+            let request = request.body(tonic::body::Body::empty()).unwrap();
+            client.clone().oneshot(request)
+        };
+        let explain = format!("/gantry/v1/explain/default/{}", common::PANIC);
+        let (failed, other) = tokio::join!(get(explain), get(MAPS.to_owned()));
+        let failed = failed.unwrap();
+        assert_eq!(failed.status(), 500);
+        let body = failed.into_body().collect().await.unwrap().to_bytes();
+        let status: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(status["reason"], "InternalError");
+        assert_eq!(other.unwrap().status(), 200, "on the same connection");
+        let made = json!({"metadata": {"name": "after"}}).to_string();
+        assert_eq!(
+            send(&server, "POST", MAPS, "application/json", made)
+                .await
+                .status(),
+            201
+        );
+    });
+}

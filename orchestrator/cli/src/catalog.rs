@@ -25,12 +25,15 @@ type Files = BTreeMap<String, String>;
 
 /// Loads and checks a catalog directory, or the built-in catalog.
 pub fn load(directory: Option<&Path>) -> Result<Catalog> {
+    match directory {
+        Some(_) => read(directory, &guard::renderer()),
+        // What is built in was tried when it was built in.
+        None => read(None, &Renderer::Here),
+    }
+}
+
+fn read(directory: Option<&Path>, renderer: &Renderer) -> Result<Catalog> {
     let files = files(directory)?;
-    // What is built in was tried when it was built in.
-    let renderer = match directory {
-        Some(_) => guard::renderer(),
-        None => Renderer::Here,
-    };
     let files = files.iter().map(|(p, t)| (p.as_str(), t.as_str()));
     let failed = std::cell::Cell::new(None);
     let render = |job: &Job| {
@@ -123,12 +126,12 @@ pub fn run(command: &CatalogCommand, output: Output) -> Result<()> {
         CatalogCommand::Render { name, set, catalog } => {
             render(&load(catalog.as_deref())?, name, set, output)
         }
-        CatalogCommand::Verify { directory } => verify(directory, output),
+        CatalogCommand::Verify { directory } => verify(directory, &guard::renderer(), output),
     }
 }
 
-fn verify(directory: &Path, output: Output) -> Result<()> {
-    let catalog = load(Some(directory))?;
+fn verify(directory: &Path, renderer: &Renderer, output: Output) -> Result<()> {
+    let catalog = read(Some(directory), renderer)?;
     let (packages, services) = (catalog.packages.len(), catalog.services.len());
     if packages == 0 {
         bail!(
@@ -270,15 +273,20 @@ mod tests {
     #[test]
     fn the_built_in_catalog_is_good() {
         let directory = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../nf-catalog"));
-        verify(directory, Output::Text).unwrap();
-        assert_eq!(load(None).unwrap(), load(Some(directory)).unwrap());
+        verify(directory, &Renderer::Here, Output::Text).unwrap();
+        assert_eq!(
+            load(None).unwrap(),
+            read(Some(directory), &Renderer::Here).unwrap()
+        );
     }
 
     #[test]
     fn nothing_at_all_and_a_broken_recipe_are_no_good_catalog() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("packages")).unwrap();
-        let error = verify(root.path(), Output::Text).unwrap_err().to_string();
+        let error = verify(root.path(), &Renderer::Here, Output::Text)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("no package"), "{error}");
         fs::write(root.path().join("x.yaml"), "kind: ImageRecipe\n").unwrap();
         assert!(verify_recipes(root.path()).is_err());

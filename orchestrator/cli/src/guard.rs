@@ -8,6 +8,7 @@
 //! | `body` | nor are request bodies, in size and time |
 //! | `share` | every request works at once, however many there are |
 //! | `connections` | connections and what is half sent stay as long as the client likes |
+//! | `sessions` | exec and attach are not counted, and end only when somebody ends them |
 //! | `nesting` | nor is how deep an object is |
 //! | `values` | nor how many values are in one body |
 //! | `object-size` | nor how large an object is |
@@ -54,7 +55,13 @@ pub fn limits() -> Limits {
         (limits.body_bytes, limits.bodies_bytes, limits.body_time) = (MANY, MANY, LONG);
     }
     if off("share") {
-        (limits.share.seats, limits.share.heavy_seats, limits.share.streams) = (MANY, MANY, MANY);
+        let share = &mut limits.share;
+        (share.seats, share.heavy_seats, share.streams) = (MANY, MANY, MANY);
+    }
+    if off("sessions") {
+        let share = &mut limits.share;
+        (share.sessions, share.sessions_total) = (MANY, MANY);
+        (share.session_message_bytes, share.session_idle) = (MANY, LONG);
     }
     if off("connections") {
         let connections = &mut limits.connections;

@@ -132,7 +132,7 @@ impl View {
                 .unreadable
                 .iter()
                 .map(|(object, why)| [object.clone(), why.clone()]);
-            text += &format!("\n{}", table(["CANNOT BE READ, LEFT AS IT IS", "WHY"], rows));
+            text += &format!("\n{}", table(["LEFT AS IT IS", "WHY"], rows));
         }
         if !self.running.is_empty() {
             text += &format!("\n{}", operation::operations_table(&self.running));

@@ -86,6 +86,14 @@ pub struct ShareLimits {
     pub wait: Duration,
     /// Watches and logs of one user: each holds some kilobytes.
     pub streams: usize,
+    /// Sessions (exec, attach) of one user: each is a process in a pod, and holds frames in both directions.
+    pub sessions: usize,
+    /// Sessions of all users together.
+    pub sessions_total: usize,
+    /// Bytes of one message from the client of a session; kubectl sends 32 KiB at once.
+    pub session_message_bytes: usize,
+    /// A session in which nothing is said is ended after so long, as kubelet's `streamingConnectionIdleTimeout`.
+    pub session_idle: Duration,
 }
 
 /// Connections and what may be open on one.
@@ -129,6 +137,10 @@ impl Default for Limits {
                 waiting_total: 4096,
                 wait: Duration::from_secs(15),
                 streams: 4000,
+                sessions: 100,
+                sessions_total: 400,
+                session_message_bytes: 256 << 10,
+                session_idle: Duration::from_secs(4 * 3600),
             },
             connections: ConnectionLimits {
                 per_user: 1024,

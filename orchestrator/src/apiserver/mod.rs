@@ -15,6 +15,7 @@ mod listener;
 mod measure;
 mod objects;
 mod openapi;
+mod panics;
 mod patch;
 mod path;
 mod planning;
@@ -119,6 +120,7 @@ impl ApiServer {
             .with_state(self)
             .fallback(|| async { ApiError::no_such_path() })
             .merge(grpc.prepare().into_axum_router().reset_fallback())
+            .layer(from_fn(panics::answer))
             .layer(from_fn(auth::authorize))
             .layer(from_fn_with_state(audit, audit::record))
     }

@@ -46,6 +46,13 @@ pub enum Action {
     RefusePlan(Vec<Violation>),
     /// Render templates, beside everything else, and put the answer into the world.
     Render(Box<Rendering>),
+    /// Deciding ended in a panic, and nothing else is to be done: set the object at fault apart, if it is known.
+    Failed {
+        /// Kind and key of the object.
+        at: Option<(&'static str, Key)>,
+        /// What the panic said.
+        why: String,
+    },
     /// Write an Event.
     EmitEvent(EventNote),
 }

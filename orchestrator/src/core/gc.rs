@@ -47,6 +47,7 @@ fn orphans<T: Kinded>(work: &mut Work<'_>, alive: &mut BTreeSet<String>) {
         .take(work.limits.pods_a_pass)
         .collect();
     for (key, uid) in lost {
+        work.at.object(T::KIND, &key);
         work.retire::<T>(&key);
         // What lingers still is an owner.
         if !T::table(&work.objects).contains_key(&key) {

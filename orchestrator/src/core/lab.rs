@@ -26,6 +26,8 @@ pub(super) struct Lab {
     pub started_at_ms: u64,
     /// Templates are rendered when that is asked for.
     pub renders: bool,
+    /// A panic of the core is not one of the test.
+    pub tolerant: bool,
 }
 
 impl Lab {
@@ -45,6 +47,7 @@ impl Lab {
             restarts: BTreeMap::new(),
             started_at_ms: 1_000,
             renders: true,
+            tolerant: false,
         };
         for node in nodes {
             lab.world.agents.connected(hello(node), lab.now_ms);
@@ -75,6 +78,12 @@ impl Lab {
                 Action::Render(rendering) if self.renders => {
                     let answer = rendering.job().run(|_| ());
                     self.world.answered(*rendering, answer);
+                }
+                Action::Failed { at, why } => {
+                    assert!(self.tolerant, "{at:?}: {why}");
+                    if let Some((kind, key)) = at {
+                        self.world.set_apart(kind, &key, why);
+                    }
                 }
                 Action::Render(_) | Action::EmitEvent(_) => {}
             }

@@ -7,6 +7,7 @@ mod action;
 mod agents;
 #[cfg(test)]
 mod apart;
+mod at;
 mod births;
 mod bootstrap;
 mod containerstatus;
@@ -43,6 +44,7 @@ mod world;
 
 pub use action::{Action, EventNote};
 pub use agents::{Agent, Agents};
+pub use at::Probe;
 pub use diskpressure::DISK_PRESSURE;
 pub use drain::{Facts as DrainFacts, SETTLE_MS, step as drain_step};
 pub use limits::Limits;
@@ -53,6 +55,8 @@ pub use quarantine::{LIST as UNREADABLE_LIST, Quarantine, Unreadable};
 pub use snapshot::take as snapshot;
 pub use world::{KINDS, Key, Kinded, Object, Objects, Settings, Table, World};
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use world::Work;
 
 /// What has to be done to bring the world a step nearer to what is wanted. Deterministic.
@@ -61,7 +65,23 @@ use world::Work;
 /// objects, then the nodes' configurations, last what people are told.
 pub fn reconcile(world: &World, now_ms: u64) -> Vec<Action> {
     let mut work = Work::new(world, now_ms);
-    decide(&mut work);
+    match catch_unwind(AssertUnwindSafe(|| decide(&mut work))) {
+        Ok(()) => actions(world, work),
+        Err(panic) => vec![Action::Failed {
+            at: at::at_fault(world, &work),
+            why: message(&*panic),
+        }],
+    }
+}
+
+/// What a panic says.
+fn message(panic: &dyn std::any::Any) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("it does not say why").to_owned()
+}
+
+fn actions(world: &World, work: Work<'_>) -> Vec<Action> {
     let mut actions = Vec::new();
     if work.plan != world.plan {
         actions.push(Action::CommitPlan {
@@ -111,31 +131,32 @@ pub struct Preview {
 }
 
 fn decide(work: &mut Work<'_>) {
-    bootstrap::run(work);
-    // What is.
-    nodes::run(work);
-    podstatus::run(work);
-    // What shall be.
-    networkservice::run(work);
-    operation::begin(work);
-    nf::run(work);
-    deployment::run(work);
-    replicaset::run(work);
-    gc::run(work);
-    vip::run(work);
-    drain::run(work);
-    // How.
-    schedule::run(work);
+    let what_is = [bootstrap::run, nodes::run, podstatus::run];
+    let what_shall_be = [
+        networkservice::run,
+        operation::begin,
+        nf::run,
+        deployment::run,
+        replicaset::run,
+        gc::run,
+        vip::run,
+        drain::run,
+    ];
+    let how = [schedule::run, endpoints, nodeconfig::run];
+    let how_far_it_is = [resize::run, nf::status, operation::follow, quarantine::report];
+    let controllers: [&[fn(&mut Work<'_>)]; 4] = [&what_is, &what_shall_be, &how, &how_far_it_is];
+    for controller in controllers.into_iter().flatten() {
+        controller(work);
+        // What it does beside its walks is nobody's.
+        work.at.nothing();
+    }
+}
+
+fn endpoints(work: &mut Work<'_>) {
     let slices = match work.quarantine.is_empty() {
         true => world::Table::new(),
         false => work.objects.endpoint_slices.clone(),
     };
     endpoints::run(work);
     quarantine::keep_endpoints(work, &slices);
-    nodeconfig::run(work);
-    // How far it is.
-    resize::run(work);
-    nf::status(work);
-    operation::follow(work);
-    quarantine::report(work);
 }

@@ -29,6 +29,7 @@ pub fn run(work: &mut Work<'_>) {
             continue;
         };
         let key = Key::new("", name);
+        work.at.object("Node", &key);
         if !work.objects.nodes.contains_key(&key) {
             create_node(work, name);
         }

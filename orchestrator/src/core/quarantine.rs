@@ -1,5 +1,5 @@
-//! Objects in the store that cannot be read: another version of Gantry wrote them, or their bytes are damaged. Each, and what it
-//! owns, is left as it is; everything else goes on.
+//! Objects in the store that cannot be read (another version of Gantry wrote them, or their bytes are damaged), or whose handling
+//! ended in a panic. Each, and what it owns, is left as it is; everything else goes on.
 //!
 //! The working copy does not have them. So nobody may take one for missing: what would be made in its place is not made
 //! ([`super::world::Work::create`]), what it owns has an owner ([`super::gc`]), its pod keeps its place and its
@@ -21,8 +21,9 @@ use super::world::{Key, Work};
 
 /// Name of the ConfigMap in `kube-system` that lists them, as `<Kind>.<namespace>.<name>`: why. It is there while there are any.
 pub const LIST: &str = "gantry-unreadable";
-/// Reason of the Event on each.
-const REASON: &str = "Unreadable";
+/// Reasons of the Event on each.
+const UNREADABLE: &str = "Unreadable";
+const FAILED: &str = "HandlingFailed";
 /// So many are listed one by one.
 const LISTED: usize = 100;
 /// Longest text of why, in characters.
@@ -34,7 +35,9 @@ pub type Quarantine = BTreeMap<(&'static str, Key), Unreadable>;
 /// What can still be made out of one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Unreadable {
-    /// Why it cannot be read.
+    /// One word in CamelCase.
+    pub reason: &'static str,
+    /// Why it is set apart.
     pub why: String,
     /// Its uid; empty if not even that can be read.
     pub uid: String,
@@ -45,8 +48,21 @@ pub struct Unreadable {
 }
 
 impl Unreadable {
-    /// From what is left of the object.
+    /// From what is left of an object that cannot be read.
     pub fn of(value: &Value, why: String) -> Self {
+        Self::new(UNREADABLE, value, format!("cannot be read: {why}"))
+    }
+
+    /// From an object whose handling ended in a panic.
+    pub fn failed(value: &Value, why: String) -> Self {
+        Self::new(
+            FAILED,
+            value,
+            format!("handling it failed, which is a defect of Gantry: {why}"),
+        )
+    }
+
+    fn new(reason: &'static str, value: &Value, why: String) -> Self {
         let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str);
         let owners = value
             .pointer("/metadata/ownerReferences")
@@ -54,6 +70,7 @@ impl Unreadable {
         let controller = owners.into_iter().flatten().find(|o| o["controller"] == true);
         let addresses = ["/spec/clusterIP", "/status/podIP", "/spec/podCIDR"];
         Self {
+            reason,
             why: why.chars().take(WHY_CHARS).collect(),
             uid: text("/metadata/uid").unwrap_or_default().to_owned(),
             owner: controller.and_then(|o| o["uid"].as_str()).map(str::to_owned),
@@ -252,7 +269,7 @@ fn told(kind: &'static str, key: &Key, unreadable: &Unreadable) -> EventNote {
         key: key.clone(),
         uid: unreadable.uid.clone(),
         warning: true,
-        reason: REASON.to_owned(),
-        message: format!("cannot be read: {}; {way_out}", unreadable.why),
+        reason: unreadable.reason.to_owned(),
+        message: format!("{}; {way_out}", unreadable.why),
     }
 }

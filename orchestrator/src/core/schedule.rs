@@ -20,6 +20,7 @@ pub fn run(work: &mut Work<'_>) {
         return;
     }
     explain(work, &outcome);
+    work.at.nothing();
     work.unplaced = outcome.unplaced;
     work.plan = outcome.plan;
     bind_all(work);
@@ -40,6 +41,7 @@ fn explain(work: &mut Work<'_>, outcome: &Outcome) {
         let Some(pod) = work.get::<Pod>(&key).filter(|p| pods::node(p).is_none()) else {
             continue;
         };
+        work.at.object("Pod", &key);
         let crowd = meta::controller_uid(&pod.metadata).unwrap_or(&key.namespace);
         let number = told.entry(crowd.to_owned()).or_default();
         *number += 1;
@@ -73,6 +75,7 @@ fn bind_all(work: &mut Work<'_>) {
     });
     let placed: Vec<_> = placed.collect();
     for (key, pod, placement) in placed {
+        work.at.object("Pod", &key);
         bind(work, &mut addresses, &key, &pod, &placement);
     }
 }

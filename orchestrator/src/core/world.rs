@@ -13,10 +13,11 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::action::{Action, EventNote};
 use super::agents::Agents;
+use super::at::{At, Probe};
 use super::crowd::Crowds;
 use super::limits::Limits;
 use super::nf::{Rendered, Rendering};
-use super::quarantine::Quarantine;
+use super::quarantine::{Quarantine, Unreadable};
 
 /// Namespace (empty for cluster-wide kinds) and name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -237,6 +238,8 @@ pub struct World {
     pub quarantine: Quarantine,
     /// What templates came to, as far as it is known.
     pub rendered: Rendered,
+    /// Looks at each object whose handling begins.
+    pub probe: Probe,
 }
 
 impl World {
@@ -251,6 +254,16 @@ impl World {
             limits: Limits::default(),
             quarantine: Quarantine::new(),
             rendered: Rendered::default(),
+            probe: |_, _| (),
+        }
+    }
+
+    /// An object is left as it is, with all that it owns, until it is written anew or deleted.
+    pub fn set_apart(&mut self, kind: &'static str, key: &Key, why: String) {
+        if let Some(object) = self.objects.get(kind, key) {
+            let unreadable = Unreadable::failed(&object.to_value().unwrap_or_default(), why);
+            self.objects.remove(kind, key);
+            self.quarantine.insert((kind, key.clone()), unreadable);
         }
     }
 
@@ -317,6 +330,8 @@ pub struct Work<'a> {
     pub rendered: &'a Rendered,
     /// Templates that are new.
     pub renderings: Vec<Rendering>,
+    /// Whose handling this is.
+    pub at: At,
     /// Pods by owner.
     pub crowds: Crowds,
     /// Milliseconds since the Unix epoch.
@@ -345,15 +360,17 @@ impl<'a> Work<'a> {
             quarantine: &world.quarantine,
             rendered: &world.rendered,
             renderings: Vec::new(),
+            at: At::new(world.probe),
             crowds: Crowds::of(&world.objects),
             now_ms,
             events: Vec::new(),
         }
     }
 
-    /// The keys of a kind, to walk over while objects change.
-    pub fn keys<T: Kinded>(&self) -> Vec<Key> {
-        T::table(&self.objects).keys().cloned().collect()
+    /// The keys of a kind, to walk over while objects change. What a step of the walk does is that object's handling.
+    pub fn keys<T: Kinded>(&self) -> impl Iterator<Item = Key> + use<T> {
+        self.at
+            .walk(T::KIND, T::table(&self.objects).keys().cloned().collect())
     }
 
     /// An object to read.

@@ -150,6 +150,9 @@ fn forget(store_key: &str, world: &mut World) -> bool {
 
 /// The object under a key, or why it cannot be read.
 fn object(kind: &str, key: &Key, value: &serde_json::Value) -> Result<Object, String> {
+    if value.is_null() {
+        return Err("its bytes are damaged".to_owned());
+    }
     let object = Object::from_value(kind, value.clone()).map_err(|e| e.to_string())?;
     let object = object.ok_or("its kind is unknown")?;
     if Key::of(object.meta()) != *key {

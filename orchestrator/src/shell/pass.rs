@@ -1,6 +1,5 @@
 //! One pass: ask the core, write in one transaction, then send.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use gantry_nodeagent_api::NodeConfig;
@@ -48,13 +47,20 @@ pub(super) async fn run(
     now_ms: u64,
 ) -> Passed {
     let mut batch = {
-        let world = world.lock();
-        // A panic is a defect; the loop outlives it: nothing was changed, and the next change may be without.
-        let decided = catch_unwind(AssertUnwindSafe(|| reconcile(&world, now_ms)));
-        let Ok(actions) = decided else {
-            said.panicked();
-            return Passed::default();
-        };
+        let mut world = world.lock();
+        let actions = reconcile(&world, now_ms);
+        if let [Action::Failed { at, why }] = &*actions {
+            said.failed(at.as_ref(), why);
+            // Nothing was changed, and the next pass is without it; what nobody is at fault for may be over with the next change.
+            let wrote = at.is_some();
+            if let Some((kind, key)) = at {
+                world.set_apart(kind, key, why.clone());
+            }
+            return Passed {
+                wrote,
+                ..Passed::default()
+            };
+        }
         let refused = actions.iter().find_map(|a| match a {
             Action::RefusePlan(violations) => Some(violations.as_slice()),
             _ => None,
@@ -160,7 +166,7 @@ impl Batch {
                     batch.forgotten.push(node);
                 }
                 // Said when that is new.
-                Action::RefusePlan(_) => {}
+                Action::RefusePlan(_) | Action::Failed { .. } => {}
                 Action::Render(rendering) => batch.renderings.push(*rendering),
                 Action::EmitEvent(note) => {
                     let (key, value, told) = recorder.event(&note, now_ms);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::time::Duration;
 
 use gantry_catalog::Answer;
 use tokio::sync::mpsc;
@@ -11,6 +12,8 @@ use crate::renderer::Renderer;
 
 /// Processes at one time.
 const AT_ONCE: usize = 2;
+/// So long after a failure that no template is to blame for.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// A rendering and what came of it.
 pub(super) type Ended = (Rendering, io::Result<Answer>);
@@ -59,6 +62,8 @@ impl Renderings {
         let mut next = Some(ended);
         while let Some((rendering, answer)) = next {
             self.running.remove(&rendering.key);
+            // It was asked for again meanwhile; the next pass knows whether with something new.
+            self.wanted.retain(|wanted| wanted.key != rendering.key);
             match answer {
                 Ok(answer) => world.answered(rendering, answer),
                 // The core asks again.
@@ -86,6 +91,9 @@ impl Renderings {
             let (renderer, done) = (self.renderer.clone(), self.done.clone());
             tokio::task::spawn_blocking(move || {
                 let answer = renderer.render(&rendering.job());
+                if answer.is_err() {
+                    std::thread::sleep(RETRY);
+                }
                 // Nobody waits for it any more when the shell has ended.
                 let _ended = done.send((rendering, answer));
             });

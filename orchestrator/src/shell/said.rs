@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use gantry_plan::Violation;
 
+use crate::core::Key;
+
 /// What was said last.
 #[derive(Default)]
 pub(super) struct Said {
@@ -37,9 +39,12 @@ impl Said {
     }
 
     /// The decisions ended in a panic (which has said where).
-    pub fn panicked(&mut self) {
-        if !std::mem::replace(&mut self.panicked, true) {
+    pub fn failed(&mut self, at: Option<&(&'static str, Key)>, why: &str) {
+        if let Some((kind, key)) = at {
+            tracing::error!(kind, %key, why, "handling an object failed: it and what it owns are left as they are");
+        } else if !std::mem::replace(&mut self.panicked, true) {
             tracing::error!(
+                why,
                 "deciding failed; nothing is changed, pods run on; trying again with every change"
             );
         }

@@ -241,6 +241,7 @@ impl Disk {
         };
         let mut history = History::new(Revision(number(REVISION)?), Revision(number(COMPACTED)?));
         let log = read.open_table(LOG).map_err(failed("open the log table"))?;
+        let mut opener = seal::Opener::new(self.seal.as_deref());
         for entry in log.iter().map_err(failed("read the log"))? {
             let (key, value) = entry.map_err(failed("read the log"))?;
             let ((revision, key), (create, version, value)) = (key.value(), value.value());
@@ -249,12 +250,10 @@ impl Disk {
                 revision: Revision(revision),
                 create_revision: Revision(create),
                 version,
-                value: value
-                    .map(|value| seal::open(self.seal.as_deref(), key, value))
-                    .transpose()
-                    .map_err(DiskError::sealed)?,
+                value: value.map(|value| opener.open(key, value)),
             });
         }
+        opener.end().map_err(DiskError::sealed)?;
         Ok(history)
     }
 

@@ -63,17 +63,53 @@ pub(super) fn is_sealed(value: &[u8]) -> bool {
     value.starts_with(&MAGIC)
 }
 
-/// A value from the disk, sealed or not.
-pub(super) fn open(seal: Option<&Seal>, key: &str, value: &[u8]) -> Result<Bytes, String> {
-    if !is_sealed(value) {
-        return Ok(Bytes::copy_from_slice(value));
+/// Opens values from the disk, sealed or not. One that does not open stays as it is, which is no object any more: whoever reads
+/// it sets it apart. If none opens, the key is another's.
+pub(super) struct Opener<'a> {
+    seal: Option<&'a Seal>,
+    opened: bool,
+    closed: Option<String>,
+}
+
+impl<'a> Opener<'a> {
+    pub fn new(seal: Option<&'a Seal>) -> Self {
+        Self {
+            seal,
+            opened: false,
+            closed: None,
+        }
     }
-    let Some(seal) = seal else {
-        return Err(format!("{key} is encrypted, and secrets.key is missing"));
-    };
-    seal.open(key, value).ok_or_else(|| {
-        format!("{key} cannot be decrypted with secrets.key: one of them is another's, or damaged")
-    })
+
+    pub fn open(&mut self, key: &str, value: &[u8]) -> Bytes {
+        if !is_sealed(value) {
+            return Bytes::copy_from_slice(value);
+        }
+        match self.seal.and_then(|seal| seal.open(key, value)) {
+            Some(plain) => {
+                self.opened = true;
+                plain
+            }
+            None => {
+                tracing::error!(
+                    key,
+                    "a value cannot be decrypted: it is damaged, or sealed with another key"
+                );
+                self.closed = Some(key.to_owned());
+                Bytes::copy_from_slice(value)
+            }
+        }
+    }
+
+    /// All values have been seen.
+    pub fn end(self) -> Result<(), String> {
+        match (self.closed, self.seal) {
+            (Some(key), None) => Err(format!("{key} is encrypted, and secrets.key is missing")),
+            (Some(key), Some(_)) if !self.opened => Err(format!(
+                "{key} cannot be decrypted with secrets.key, and neither can any other value: the key is another's, or damaged"
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -91,6 +127,11 @@ mod tests {
             seal.seal("/secrets/a", b"top secret"),
             "no nonce is used twice"
         );
+        let open = |seal, key, value: &[u8]| {
+            let mut opener = Opener::new(seal);
+            let value = opener.open(key, value);
+            opener.end().map(|()| value)
+        };
         assert_eq!(open(Some(&seal), "/secrets/a", &sealed).unwrap(), "top secret");
         assert_eq!(
             open(Some(&seal), "/secrets/a", b"{}").unwrap(),

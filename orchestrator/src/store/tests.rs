@@ -248,6 +248,38 @@ async fn what_is_to_be_encrypted_is_never_in_the_file() {
     );
 }
 
+/// As one whose bytes are damaged: whoever reads it sets it apart.
+#[tokio::test]
+async fn one_value_that_cannot_be_decrypted_refuses_no_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, copy) = (dir.path().join("store.redb"), dir.path().join("copy.redb"));
+    let seal = |key: u8| std::sync::Arc::new(Seal::new(&[key; KEY_BYTES], vec!["/secrets/".to_owned()]));
+    let file = StoreFile::create(&path, "c", Some(seal(1))).unwrap();
+    let s = file.start("c", Limits::default()).unwrap();
+    s.put("/secrets/a", text("good"), Compare::Any).await.unwrap();
+    s.snapshot(&copy).await.unwrap();
+    let file = StoreFile::open(&copy, Some(seal(1))).unwrap().unwrap();
+    let s = file.with_seal(seal(2)).start("c", Limits::default()).unwrap();
+    s.put("/secrets/b", text("bad"), Compare::Any).await.unwrap();
+    let again = dir.path().join("again.redb");
+    drop(s);
+    let file = soon(async {
+        loop {
+            match StoreFile::open(&copy, Some(seal(1))) {
+                Ok(file) => return file.unwrap(),
+                Err(OpenError::InUse(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    });
+    let s = file.await.start("c", Limits::default()).unwrap();
+    assert_eq!(s.get("/secrets/a").await.unwrap().unwrap().value, "good");
+    assert_ne!(s.get("/secrets/b").await.unwrap().unwrap().value, "bad");
+    s.snapshot(&again).await.unwrap();
+    assert!(StoreFile::open(&again, Some(seal(1))).is_ok());
+    assert!(StoreFile::open(&again, Some(seal(3))).is_err(), "nothing opens");
+}
+
 #[tokio::test]
 async fn plain_values_of_an_earlier_version_are_encrypted_at_the_start() {
     let dir = tempfile::tempdir().unwrap();

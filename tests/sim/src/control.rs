@@ -89,6 +89,7 @@ impl Store {
             | Action::ForgetNode(_)
             | Action::RefusePlan(_)
             | Action::Render(_)
+            | Action::Failed { .. }
             | Action::EmitEvent(_) => true,
         }
     }
@@ -111,7 +112,7 @@ impl Store {
                 Action::ForgetNode(node) => {
                     self.configs.remove(node);
                 }
-                Action::RefusePlan(_) | Action::Render(_) | Action::EmitEvent(_) => {}
+                Action::RefusePlan(_) | Action::Render(_) | Action::Failed { .. } | Action::EmitEvent(_) => {}
             }
         }
         true
@@ -193,9 +194,13 @@ impl Orchestrator {
         let actions = reconcile(&world, now_ms);
         // The answers are there for the next pass, as if each took as long as a write.
         for action in &actions {
-            if let Action::Render(rendering) = action {
-                let answer = rendering.job().run(|_| ());
-                world.answered((**rendering).clone(), answer);
+            match action {
+                Action::Render(rendering) => {
+                    let answer = rendering.job().run(|_| ());
+                    world.answered((**rendering).clone(), answer);
+                }
+                Action::Failed { at, why } => panic!("{at:?}: {why}"),
+                _ => {}
             }
         }
         self.rendered = world.rendered;

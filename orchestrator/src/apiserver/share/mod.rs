@@ -85,9 +85,12 @@ impl Seat {
     }
 }
 
+/// How many each user has.
+pub(super) type Counts = Arc<Mutex<HashMap<String, usize>>>;
+
 /// Counts something of a user; one less when dropped.
 pub(super) struct Counted {
-    counts: Arc<Mutex<HashMap<String, usize>>>,
+    counts: Counts,
     user: String,
 }
 
@@ -109,7 +112,10 @@ pub struct Share {
     limits: ShareLimits,
     light: Line,
     heavy: Line,
-    streams: Arc<Mutex<HashMap<String, usize>>>,
+    streams: Counts,
+    sessions: Counts,
+    /// Under one name.
+    all_sessions: Counts,
 }
 
 impl Share {
@@ -124,6 +130,8 @@ impl Share {
             light: line(limits.seats),
             heavy: line(limits.heavy_seats),
             streams: Arc::default(),
+            sessions: Arc::default(),
+            all_sessions: Arc::default(),
         }
     }
 
@@ -163,10 +171,19 @@ impl Share {
         count(&self.streams, &client.user, self.limits.streams)
             .ok_or_else(|| busy("too many watches and logs are open: end some"))
     }
+
+    /// Counts a command in a container, or an attached client. 429 if the user, or all, have too many.
+    pub(super) fn session(&self, client: &Client) -> Result<[Counted; 2], ApiError> {
+        let own = count(&self.sessions, &client.user, self.limits.sessions)
+            .ok_or_else(|| busy("too many of your exec and attach sessions are open: end some"))?;
+        let all = count(&self.all_sessions, "", self.limits.sessions_total)
+            .ok_or_else(|| busy("too many exec and attach sessions are open"))?;
+        Ok([own, all])
+    }
 }
 
 /// One more of the user's, unless that is too many.
-pub(super) fn count(counts: &Arc<Mutex<HashMap<String, usize>>>, user: &str, most: usize) -> Option<Counted> {
+pub(super) fn count(counts: &Counts, user: &str, most: usize) -> Option<Counted> {
     let mut all = counts.lock().unwrap_or_else(PoisonError::into_inner);
     let of_user = all.entry(user.to_owned()).or_default();
     if *of_user >= most {
@@ -241,5 +258,24 @@ mod tests {
         assert!(open.is_some() && share.stream(&client(2)).is_err());
         drop(open);
         assert!(share.stream(&client(2)).is_ok());
+    }
+
+    #[test]
+    fn sessions_are_counted_for_the_user_and_for_all() {
+        let share = Share::new(ShareLimits {
+            sessions: 2,
+            sessions_total: 3,
+            ..Limits::default().share
+        });
+        let of = |user: &str| Client {
+            user: user.to_owned(),
+            connection: 1,
+        };
+        let mut open = vec![share.session(&of("a")).unwrap(), share.session(&of("a")).unwrap()];
+        assert!(share.session(&of("a")).is_err());
+        open.push(share.session(&of("b")).unwrap());
+        assert!(share.session(&of("b")).is_err(), "of all");
+        open.remove(0);
+        assert!(share.session(&of("b")).is_ok());
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! The first byte of a message is the channel: 0 stdin, 1 stdout, 2 stderr, 3 error (a Status), 4 resize, 255 close (v5).
 
+use std::time::Duration;
+
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{FromRequestParts, Query as UrlQuery};
 use axum::response::{IntoResponse, Response};
@@ -10,11 +12,12 @@ use futures::{Sink, SinkExt, Stream, StreamExt};
 use gantry_nodeagent_api::{SessionFrame, SessionKind};
 use http::request::Parts;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::super::ApiServer;
 use super::super::error::ApiError;
 use super::super::path::Resource;
+use super::super::share::Client;
 use super::log::{Place, open, place};
 use crate::link::Session;
 
@@ -86,10 +89,17 @@ async fn upgrade(
         .map_err(|_| {
             ApiError::bad_request("exec and attach need a WebSocket upgrade (kubectl 1.31 or later)")
         })?;
+    let counted = server.share.session(&Client::of(&parts.extensions))?;
     let session = open(&server, node, kind).await?;
+    let most = server.limits.share.session_message_bytes;
     let upgraded = upgrade
         .protocols(PROTOCOLS)
-        .on_upgrade(move |socket| relay(socket, session, server));
+        .max_message_size(most)
+        .max_frame_size(most)
+        .on_upgrade(async move |socket| {
+            relay(socket, session, server).await;
+            drop(counted);
+        });
     Ok(upgraded.into_response())
 }
 
@@ -133,11 +143,14 @@ fn frame(channel: u8, bytes: &[u8]) -> Message {
 async fn relay(socket: WebSocket, session: Session, server: ApiServer) {
     let (mut sink, stream) = socket.split();
     let Session { input, output } = session;
+    let activity = Notify::new();
+    let idle = server.limits.share.session_idle;
     // Both directions go on at once: a command that waits for its output to be taken takes no input meanwhile.
     // Cancel-safe: when one of them ends, nobody wants the rest of the other.
     let over = tokio::select! {
-        over = show(output, &mut sink) => over,
-        () = feed(stream, input) => false,
+        over = show(output, &mut sink, &activity) => over,
+        () = feed(stream, input, &activity) => false,
+        () = silence(&activity, idle) => true,
         () = server.shutdown.cancelled() => true,
     };
     if over {
@@ -150,13 +163,21 @@ async fn relay(socket: WebSocket, session: Session, server: ApiServer) {
     }
 }
 
+/// Returns when nothing was said for so long.
+async fn silence(activity: &Notify, most: Duration) {
+    while tokio::time::timeout(most, activity.notified()).await.is_ok() {}
+}
+
 /// From the pod to the client; false if the client is gone.
 async fn show(
     mut output: mpsc::Receiver<SessionFrame>,
     sink: &mut (impl Sink<Message, Error = axum::Error> + Unpin),
+    activity: &Notify,
 ) -> bool {
     loop {
-        let (message, last) = match output.recv().await {
+        let said = output.recv().await;
+        activity.notify_one();
+        let (message, last) = match said {
             Some(SessionFrame::Stdout(bytes)) => (frame(STDOUT, &bytes), false),
             Some(SessionFrame::Stderr(bytes)) => (frame(STDERR, &bytes), false),
             Some(SessionFrame::Exit(code)) => (frame(ERROR, exit_status(code).to_string().as_bytes()), true),
@@ -177,8 +198,10 @@ async fn show(
 async fn feed(
     mut stream: impl Stream<Item = Result<Message, axum::Error>> + Unpin,
     to: mpsc::Sender<SessionFrame>,
+    activity: &Notify,
 ) {
     while let Some(Ok(message)) = stream.next().await {
+        activity.notify_one();
         match message {
             Message::Binary(bytes) => {
                 if let Some(input) = input(&bytes) {

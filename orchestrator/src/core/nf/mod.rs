@@ -35,13 +35,13 @@ pub(super) struct Blueprint {
 
 /// Brings every function a step nearer to what is asked.
 pub fn run(work: &mut Work<'_>) {
-    let keys = work.keys::<NetworkFunction>();
     // All virtual addresses first: functions name each other's in their configuration.
-    for key in &keys {
-        ensure_service(work, key);
+    for key in work.keys::<NetworkFunction>() {
+        ensure_service(work, &key);
     }
     vip::run(work);
-    for key in &keys {
+    for key in work.keys::<NetworkFunction>() {
+        let key = &key;
         let Some(function) = work.get::<NetworkFunction>(key) else {
             continue;
         };

@@ -47,9 +47,11 @@ pub fn run(work: &mut Work<'_>) {
         let Some(shared_cpus) = work.plan.shared_pools.get(&key.name).cloned() else {
             continue;
         };
+        let pods = pods_on(work, &key.name, &network);
+        work.at.object("Node", &key);
         let mut content = NodeConfig {
             generation: Generation(0),
-            pods: pods_on(work, &key.name, &network),
+            pods,
             network: Some(network),
             shared_cpus,
             services: services.clone(),
@@ -84,6 +86,7 @@ fn pods_on(work: &mut Work<'_>, node: &str, network: &NodeNetwork) -> BTreeMap<S
         .iter()
         .filter(|(_, p)| pods::node(p) == Some(node))
     {
+        work.at.object("Pod", key);
         let uid = meta::uid(&pod.metadata);
         let config = match last.and_then(|c| c.pods.get(uid)) {
             Some(running) => update(work, network, pod, running),

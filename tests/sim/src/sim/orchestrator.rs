@@ -85,6 +85,7 @@ impl Sim {
                     self.note(|| format!("send {node} generation {}", config.generation.0))
                 }
                 Action::ForgetNode(node) => self.note(|| format!("forget {node}")),
+                Action::Failed { at, why } => self.note(|| format!("failed at {at:?}: {why}")),
                 Action::Render(rendering) => self.note(|| format!("render {}", rendering.key)),
                 Action::RefusePlan(why) => self.note(|| format!("refuse a plan: {why:?}")),
                 Action::EmitEvent(e) => {
