@@ -10,7 +10,7 @@ use minijinja::value::Serde;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::template::clash;
+use crate::template::fault;
 use crate::trace::{self, Traced};
 use crate::{NfPackageSpec, TemplateProblem, TemplateReason};
 
@@ -108,8 +108,8 @@ impl Job {
             let message = "the package does not have it".to_owned();
             TemplateProblem::whole(TemplateReason::Missing, name, message)
         })?;
-        if let Some(clash) = clash(syntax, name, text) {
-            return Err(clash);
+        if let Some(fault) = fault(syntax, name, text) {
+            return Err(fault);
         }
         let mut marks = *left;
         let rendered = self.render(name, text, left)?;

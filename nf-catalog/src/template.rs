@@ -24,6 +24,10 @@ pub enum TemplateSyntax {
 
 /// Marks of comments that no text has: Unicode's private use.
 const NO_COMMENT: (&str, &str) = ("\u{f8f0}\u{f8f1}", "\u{f8f1}\u{f8f0}");
+/// Bytes of one tag. The parser goes as deep as a tag has operators, and a stack has an end.
+const TAG_BYTES: usize = 1024;
+/// `elif`s of one template: each is within the one before.
+const ELIFS: usize = 100;
 /// Roots of what templates name: a `{{` before one of them is meant as a tag.
 const ROOTS: [&str; 3] = ["values", "peers", "self"];
 /// First words of statements: a `{%` before one of them is meant as a tag.
@@ -155,12 +159,12 @@ impl NfPackageSpec {
         let environment = self.syntax().environment();
         let mut problems = Vec::new();
         for (name, text) in &self.templates {
-            let clash = clash(self.syntax(), name, text);
+            let fault = fault(self.syntax(), name, text);
             let broken = || {
                 let error = environment.template_from_named_str(name, text).err()?;
                 Some(TemplateProblem::invalid(name, text, &error))
             };
-            problems.extend(clash.or_else(broken));
+            problems.extend(fault.or_else(broken));
         }
         problems
     }
@@ -211,9 +215,26 @@ pub(crate) fn trial_problems(answer: Answer) -> Vec<TemplateProblem> {
     }
 }
 
-/// Text that looks like a tag and is none, or would be none and hides text.
-pub fn clash(syntax: TemplateSyntax, name: &str, text: &str) -> Option<TemplateProblem> {
+/// What is wrong with the tags of a template, before anybody parses it.
+pub fn fault(syntax: TemplateSyntax, name: &str, text: &str) -> Option<TemplateProblem> {
     let tags = trace::tags(syntax, text);
+    endless(&tags, name, text).or_else(|| clash(syntax, &tags, name, text))
+}
+
+/// Tags that would take the parser too deep.
+fn endless(tags: &[Tag], name: &str, text: &str) -> Option<TemplateProblem> {
+    let at = |tag: &Tag, message| TemplateProblem {
+        reason: TemplateReason::TooExpensive,
+        ..TemplateProblem::at(name, text, tag.range.start, message)
+    };
+    let long = tags.iter().find(|tag| tag.range.len() > TAG_BYTES);
+    let long = long.map(|tag| at(tag, format!("the tag has more than {TAG_BYTES} bytes")));
+    let elif = tags.iter().filter(|tag| tag.word == "elif").nth(ELIFS);
+    long.or_else(|| elif.map(|tag| at(tag, format!("the template has more than {ELIFS} `elif`s"))))
+}
+
+/// Text that looks like a tag and is none, or would be none and hides text.
+fn clash(syntax: TemplateSyntax, tags: &[Tag], name: &str, text: &str) -> Option<TemplateProblem> {
     let free = |at: &usize| {
         let next = tags.partition_point(|tag: &Tag| tag.range.end <= *at);
         tags.get(next).is_none_or(|tag| !tag.range.contains(at))

@@ -38,7 +38,7 @@ pub(crate) struct Tag {
     /// Where it stands, marks included.
     pub range: Range<usize>,
     /// The first word of a statement; empty for a value.
-    word: String,
+    pub word: String,
 }
 
 /// The tags of a template, in order. What stands between `raw` and `endraw` has none.

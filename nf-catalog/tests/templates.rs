@@ -171,3 +171,56 @@ fn objects_without_a_syntax_are_jinja() {
         problems[0].message
     );
 }
+
+/// On a stack as small as a server's threads have: a parser that overflows it ends the whole process.
+#[test]
+fn what_would_take_the_parser_too_deep_is_refused_before() {
+    /// As much as a package may have.
+    const BYTES: usize = 1_000_000;
+    let chains = [
+        ("values.rate", "+1"),
+        ("values.rate", "|string"),
+        ("values.rate", "~1"),
+        ("values.rate", ".a"),
+        ("values.rate", "[0]"),
+        ("values.rate", " if 1 else 1"),
+        ("values.rate", " and 1"),
+        ("", "not "),
+        ("", "-"),
+        ("", "("),
+        ("", "["),
+        ("", "{1:"),
+    ];
+    let tag = |(head, link): (&str, &str), times: usize| {
+        let tail = if head.is_empty() { "1" } else { "" };
+        format!("<%= {head}{}{tail} %>", link.repeat(times))
+    };
+    let elifs = |times| format!("<% if 0 %>{}<% endif %>", "<% elif 0 %>".repeat(times));
+    let mut deep: Vec<String> = chains
+        .iter()
+        .map(|&chain| tag(chain, BYTES / chain.1.len()))
+        .collect();
+    deep.extend(chains.iter().map(|&chain| tag(chain, 1_000 / chain.1.len())));
+    deep.extend([elifs(BYTES / 12), elifs(100)]);
+    for (head, end) in [
+        ("<% if 1 %>", "<% endif %>"),
+        ("<% for a in [1] %>", "<% endfor %>"),
+    ] {
+        deep.push(head.repeat(BYTES / 30) + &end.repeat(BYTES / 30));
+    }
+    let run = move || {
+        for template in deep {
+            // Whatever comes of it, this thread lives on.
+            let answer = load("", &template);
+            if template.len() > 100_000 {
+                let told = answer.expect_err(&template[..40]);
+                assert!(
+                    told.contains("proxy.cfg:1:") || told.contains("line 1"),
+                    "{told:.300}"
+                );
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().stack_size(2 << 20);
+    thread.spawn(run).unwrap().join().unwrap();
+}
