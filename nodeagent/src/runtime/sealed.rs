@@ -15,6 +15,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use rustix::fs::{
@@ -39,6 +40,10 @@ const SEAL_EXEC: SealFlags = SealFlags::from_bits_retain(0x20);
 const MODE: Mode = Mode::from_raw_mode(0o555);
 /// Piece in which contents are copied and compared.
 const CHUNK_BYTES: usize = 1 << 20;
+
+/// A copy is sealed so often, if the kernel says that it is busy, with a pause between.
+const TRIES: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Goes on as the sealed copy of this program: same process, same arguments. Returns if it runs from one already. `name` is
 /// what the process is called (`comm`, 15 bytes of it).
@@ -149,12 +154,23 @@ fn make(own: &File, size: u64) -> io::Result<OwnedFd> {
     own.rewind()?;
     io::copy(&mut own.take(size), &mut copy)?;
     restore(&copy)?;
-    match fcntl_add_seals(&copy, SEALS | SEAL_EXEC) {
-        Err(Errno::INVAL) => fcntl_add_seals(&copy, SEALS)?,
-        sealed => sealed?,
-    }
+    seal(&copy)?;
     // Opened anew: a file that is open for writing cannot be executed.
     Ok(File::open(format!("/proc/self/fd/{}", copy.as_raw_fd()))?.into())
+}
+
+/// The kernel says busy while somebody holds one of the pages, such as whoever moves or ages memory (`mm/memfd.c`): for moments,
+/// some of which it waits itself.
+fn seal(copy: &File) -> io::Result<()> {
+    let mut seals = SEALS | SEAL_EXEC;
+    for _ in 0..TRIES {
+        match fcntl_add_seals(copy, seals) {
+            Err(Errno::INVAL) if seals != SEALS => seals = SEALS,
+            Err(Errno::BUSY) => std::thread::sleep(PAUSE),
+            sealed => return Ok(sealed?),
+        }
+    }
+    Ok(fcntl_add_seals(copy, seals)?)
 }
 
 /// How much of an ELF file (64 bit, `elf(5)`) the kernel maps: what follows is for debuggers.

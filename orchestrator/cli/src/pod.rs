@@ -1,5 +1,7 @@
 //! Single pods: logs, exec.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use futures::{AsyncBufReadExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
@@ -33,6 +35,9 @@ pub async fn logs(client: &Client, args: &LogsArgs) -> Result<()> {
     }
     Ok(())
 }
+
+/// What has come is printed within, once the session has ended.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// `gantry exec`: returns the command's exit code.
 pub async fn exec(client: &Client, args: &ExecArgs) -> Result<u8> {
@@ -76,9 +81,20 @@ pub async fn exec(client: &Client, args: &ExecArgs) -> Result<u8> {
     let status = process
         .take_status()
         .context("the API server gives no exit status")?;
-    tokio::join!(print, complain);
+    let mut show = std::pin::pin!(async { tokio::join!(print, complain) });
+    // Cancel-safe: the outputs are polled on. They have no end where the connection broke off: that ends the session, too.
+    let ended = tokio::select! {
+        _ = &mut show => Ok(()),
+        ended = process.join() => {
+            let _ = tokio::time::timeout(LAST_WORDS, show).await;
+            ended
+        }
+    };
     feed.abort();
     let status = status.await;
+    if status.is_none() {
+        ended.with_context(|| format!("the session in pod {} broke off", args.pod))?;
+    }
     Ok(exit_code(
         status.map(|s| serde_json::to_value(s).unwrap_or_default()),
     ))

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::{demo, deny, prepare, shell, vm};
 
 /// Seeds of the simulation.
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 300;
 /// Areas whose tests must run, not skip, when we are root.
 const REQUIRED: &str = "netns,bpf,cgroup,images";
 

@@ -21,6 +21,8 @@ use super::super::share::Client;
 use super::log::{Place, open, place};
 use crate::link::Session;
 
+/// A client that was told the end has so long to answer (RFC 6455, section 7.1.1).
+const LAST_WORDS: Duration = Duration::from_secs(2);
 const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -145,11 +147,12 @@ async fn relay(socket: WebSocket, session: Session, server: ApiServer) {
     let Session { input, output } = session;
     let activity = Notify::new();
     let idle = server.limits.share.session_idle;
+    let mut fed = std::pin::pin!(feed(stream, input, &activity));
     // Both directions go on at once: a command that waits for its output to be taken takes no input meanwhile.
-    // Cancel-safe: when one of them ends, nobody wants the rest of the other.
+    // Cancel-safe: what is shown is not wanted any more when another one ends, and `fed` goes on.
     let over = tokio::select! {
         over = show(output, &mut sink, &activity) => over,
-        () = feed(stream, input, &activity) => false,
+        () = &mut fed => false,
         () = silence(&activity, idle) => true,
         () = server.shutdown.cancelled() => true,
     };
@@ -158,8 +161,10 @@ async fn relay(socket: WebSocket, session: Session, server: ApiServer) {
             code: close_code::NORMAL,
             reason: "".into(),
         };
-        // The client may be gone already.
-        let _ = sink.send(Message::Close(Some(close))).await;
+        // The client may be gone already. One that still sends would miss the exit code if the connection broke off now.
+        if sink.send(Message::Close(Some(close))).await.is_ok() {
+            let _ = tokio::time::timeout(LAST_WORDS, fed).await;
+        }
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) fn advance(work: &mut Work<'_>, key: &Key, operation: &Operation) {
 /// How near the function is to what is asked.
 struct Asked {
     leaves: bool,
-    /// What is asked cannot be done as it is.
+    /// What is asked cannot be done as it is, or nobody knows yet what it is: its files are being rendered.
     hindered: bool,
     wanted: usize,
     staying: usize,
@@ -63,10 +63,12 @@ impl Asked {
             meta::label(&p.metadata, gantry_api::labels::REVISION) == Some(function.status.revision.as_str())
         };
         let resized = |p: &Pod| nf::is_sized_as_asked(function, p) && in_force(work, p);
+        let made_of = function.status.revision_generation;
+        let is_made = function.metadata.generation.is_none_or(|asked| made_of >= asked);
         let count = |holds: &dyn Fn(&Pod) -> bool| staying.iter().filter(|p| holds(p)).count();
         Self {
             leaves: function.metadata.deletion_timestamp.is_some(),
-            hindered: work.problems.contains_key(&Key::of(&function.metadata)),
+            hindered: !is_made || work.problems.contains_key(&Key::of(&function.metadata)),
             wanted: function.spec.replicas as usize,
             staying: staying.len(),
             ready: count(&pods::is_ready),

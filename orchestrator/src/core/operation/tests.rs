@@ -121,6 +121,21 @@ fn a_resize_ends_when_the_kernel_has_the_new_size() {
     }
 }
 
+#[test]
+fn nothing_is_done_before_it_is_known_what_is_asked() {
+    let files = json!({"config": [{"template": "a", "path": "/etc/a"}], "templates": {"a": "x"}});
+    let mut lab = deployed(files);
+    lab.renders = false;
+    lab.change("sbc", |spec| spec.version = "1.1.0".to_owned());
+    lab.settle();
+    lab.run_for(2_000);
+    assert_eq!(phase(&lab, "sbc-2"), OperationPhase::Running);
+    lab.renders = true;
+    lab.settle();
+    lab.run_for(20_000);
+    assert_eq!(phase(&lab, "sbc-2"), OperationPhase::Succeeded);
+}
+
 /// Every pod gets an init container, which its agent reports as ended.
 fn initialize(lab: &mut Lab) {
     for pod in lab.world.objects.pods.values_mut() {
