@@ -127,8 +127,11 @@ fn nothing_is_done_before_it_is_known_what_is_asked() {
     let mut lab = deployed(files);
     lab.renders = false;
     lab.change("sbc", |spec| spec.version = "1.1.0".to_owned());
-    lab.settle();
-    lab.run_for(2_000);
+    for _ in 0..4 {
+        lab.pass();
+        lab.now_ms += 500;
+        lab.obey();
+    }
     assert_eq!(phase(&lab, "sbc-2"), OperationPhase::Running);
     lab.renders = true;
     lab.settle();
