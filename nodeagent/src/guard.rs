@@ -13,6 +13,7 @@
 //! | `network-files` | a container may write its `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` |
 //! | `pids` | a pod may have all processes of the node |
 //! | `memory-limit` | no limit on memory is put in force |
+//! | `pods-memory` | all pods together may have all memory of the node |
 //! | `cpu-weight` | every pod weighs as much as any other |
 //! | `log-line` | a line of a log is kept in memory until it ends |
 //! | `log-size` | a log is never put aside and begun anew |

@@ -10,8 +10,8 @@ use std::process::Command;
 use std::time::Instant;
 
 use gantry_nodeagent::host::cgroup::{CgroupError, Cgroups, Hierarchy};
-use gantry_nodeagent_api::ContainerResources;
-use runtime_support::{Node, PATIENCE, cpus, logged, node, until};
+use gantry_nodeagent_api::{ContainerResources, EndReason};
+use runtime_support::{Node, PATIENCE, cpus, exit_on_record, logged, node, until};
 
 fn resources(list: &str, milli: u32) -> ContainerResources {
     ContainerResources {
@@ -102,6 +102,37 @@ fn everything_in_a_pod_is_killed_and_nothing_else() {
     node.cgroups.remove_all(PATIENCE).unwrap();
     until("the last one has ended", || children[2].try_wait().unwrap());
     assert!(node.cgroups.pods().unwrap().is_empty());
+}
+
+#[test]
+fn all_pods_together_have_a_limit_and_none_that_runs_is_killed_for_it() {
+    let Some(node) = node() else { return };
+    assert_eq!(node.cgroups.bound_pods(512 << 20).unwrap(), 512 << 20);
+    let (kept, hog) = (node.pod("kept"), node.pod("hog"));
+    let shim = node.shim(&kept);
+    let script = "dd if=/dev/zero of=/dev/shm/x bs=1M count=48; echo full; sleep 1000";
+    let start = node.sh(&kept, "kept", "web", script);
+    shim.start_container(&start).unwrap();
+    until("it has its memory", || {
+        logged(&start).contains("full").then_some(())
+    });
+    // Less than is in use: all of it stays, and a little is left.
+    let limit = node.cgroups.bound_pods(32 << 20).unwrap();
+    assert!((112 << 20..512 << 20).contains(&limit), "{limit}");
+    let mut greedy = node.sh(
+        &hog,
+        "hog",
+        "web",
+        "set -e; dd if=/dev/zero of=/dev/null bs=500M count=1; sleep 1000",
+    );
+    greedy.oom_events = node.cgroups.oom_events("hog", "web");
+    greedy.oom_score_adj = 1000;
+    node.shim(&hog).start_container(&greedy).unwrap();
+    let exit = exit_on_record(&hog, "web").exit.unwrap();
+    assert_eq!(exit.reason, Some(EndReason::OomKilled), "{exit:?}");
+    assert!(shim.status().unwrap().containers[0].running());
+    // Room again.
+    assert_eq!(node.cgroups.bound_pods(512 << 20).unwrap(), 512 << 20);
 }
 
 #[test]
@@ -267,6 +298,20 @@ fn v2_gets_its_own_files_and_values() {
         (now("c/memory.max"), now("c/cpuset.mems"), now("c/cpu.max")),
         ("max".into(), String::new(), "max 100000".into())
     );
+}
+
+#[test]
+fn v2_bounds_all_pods_and_asks_what_is_in_use_first() {
+    let dir = tempfile::tempdir().unwrap();
+    v2_tree(dir.path());
+    let instance = dir.path().join("gantry/i");
+    fs::write(instance.join("memory.stat"), "anon 7\ninactive_file 48576\n").unwrap();
+    let cgroups = Cgroups::new(Hierarchy::v2(dir.path().to_owned()).unwrap(), "i");
+    for (wanted, in_force) in [(1 << 30, 1 << 30), (1 << 20, (1_048_576 - 48_576) + (64 << 20))] {
+        assert_eq!(cgroups.bound_pods(wanted).unwrap(), in_force);
+        let written = fs::read_to_string(instance.join("memory.max")).unwrap();
+        assert_eq!(written.trim(), in_force.to_string());
+    }
 }
 
 /// Memory and hugepages change together or not at all, and before any CPU.

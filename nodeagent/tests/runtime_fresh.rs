@@ -63,11 +63,17 @@ fn told(node: &Node, uid: &str, unguarded: &str) -> [String; 2] {
     strange(&mut shim);
     assert!(shim.output().unwrap().status.success());
     let shim = ShimHandle::connect(&pod).unwrap();
-    let start = node.sh(&pod, uid, "web", TELL);
+    // Where nobody may go below 0, the shim keeps that.
+    let score =
+        std::fs::read_to_string(format!("/proc/{}/oom_score_adj", shim.status().unwrap().pid)).unwrap();
+    assert!(["-998", "0"].contains(&score.trim()), "{score}");
+    let mut start = node.sh(&pod, uid, "web", TELL);
+    start.oom_score_adj = 512;
     shim.start_container(&start).unwrap();
     exit_on_record(&pod, "web");
     let mut sleeper = node.sh(&pod, uid, "sleeper", "sleep 1000");
     sleeper.attempt = 1;
+    sleeper.oom_score_adj = 512;
     shim.start_container(&sleeper).unwrap();
     [logged(&start), exec(&pod, unguarded)]
 }
@@ -106,6 +112,7 @@ fn nothing_of_the_starter_comes_through() {
         has("Max stack size 8388608 ");
         has("nice 0 class 0");
         has("00000033");
+        has("512");
         assert!(!said.contains("333") && !said.contains("strange"), "{said}");
         assert!(!lines.iter().any(|l| l == "9"), "{said}");
     }

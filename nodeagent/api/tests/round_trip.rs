@@ -138,7 +138,7 @@ fn container() -> impl Strategy<Value = ContainerConfig> {
             text(),
         ),
         (
-            (resources(), any::<(u64, u64)>()),
+            (resources(), any::<(u64, u64, u64)>()),
             vec(mount, 0..3),
             security(),
             any::<Option<u64>>(),
@@ -156,7 +156,12 @@ fn container() -> impl Strategy<Value = ContainerConfig> {
         .prop_map(
             |(
                 (name, image, command, args, env, working_dir),
-                ((resources, (request_bytes, limit_bytes)), mounts, security, open_files),
+                (
+                    (resources, (memory_request_bytes, request_bytes, limit_bytes)),
+                    mounts,
+                    security,
+                    open_files,
+                ),
                 (readiness, liveness, startup, role, post_start, pre_stop, (path, from_log)),
             )| ContainerConfig {
                 name,
@@ -166,6 +171,7 @@ fn container() -> impl Strategy<Value = ContainerConfig> {
                 env,
                 working_dir,
                 resources,
+                memory_request_bytes,
                 ephemeral_storage: EphemeralStorage {
                     request_bytes,
                     limit_bytes,
@@ -229,6 +235,11 @@ fn pod() -> impl Strategy<Value = PodConfig> {
         Just(RestartPolicy::OnFailure),
         Just(RestartPolicy::Never)
     ];
+    let qos = prop_oneof![
+        Just(QosClass::Guaranteed),
+        Just(QosClass::Burstable),
+        Just(QosClass::BestEffort)
+    ];
     let sessions =
         (port(), text(), text()).prop_map(|(port, path, metric)| SessionProbe { port, path, metric });
     (
@@ -246,14 +257,14 @@ fn pod() -> impl Strategy<Value = PodConfig> {
             btree_map(text(), volume(), 0..3),
             option::of(sessions),
             (any::<Option<u64>>(), pod_security()),
-            names(),
+            (names(), qos),
         ),
     )
         .prop_map(
             |(
                 (namespace, name, labels, desired, address, host_network, restart_policy),
                 (termination_grace_s, numa_nodes, containers),
-                (volumes, sessions, (deadline_ms, security), names),
+                (volumes, sessions, (deadline_ms, security), (names, qos)),
             )| PodConfig {
                 names,
                 namespace,
@@ -270,6 +281,7 @@ fn pod() -> impl Strategy<Value = PodConfig> {
                 security,
                 sessions,
                 deadline_ms,
+                qos,
             },
         )
 }

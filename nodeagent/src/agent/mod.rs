@@ -8,6 +8,7 @@ mod failure;
 mod http;
 mod ledger;
 mod link;
+mod memory;
 mod netns;
 mod network;
 mod observe;

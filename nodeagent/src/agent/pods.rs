@@ -19,7 +19,7 @@ use crate::guard;
 use crate::host::cgroup::Cgroups;
 use crate::runtime::{
     ContainerExit, ContainerStart, ContainerState, LOG_MAX_BYTES, PodDir, RuntimeDir, RuntimeError,
-    ShimHandle, merge_argv, names, resolve_user, root, termination, volumes,
+    ShimHandle, merge_argv, names, oom, resolve_user, root, termination, volumes,
 };
 
 /// How long the kernel may take to end processes and let go of groups.
@@ -37,6 +37,8 @@ pub(super) struct Pods {
     pub(super) netns: NetnsDir,
     pub(super) cni: Cni,
     pub(super) watches: Watches,
+    /// Memory of the node, in bytes.
+    pub(super) memory_bytes: u64,
     /// The last known network: DEL needs one.
     pub(super) network: Mutex<Option<NodeNetwork>>,
 }
@@ -238,6 +240,7 @@ impl Pods {
             seccomp: wall::seccomp(&self.settings.agent_dir, container)?,
             sysctls: pod.security.sysctls.clone(),
             open_files: container.open_files,
+            oom_score_adj: oom::score_adj(pod, container, self.memory_bytes),
             rootfs,
             netns: (!pod.host_network).then(|| self.netns.path(uid)),
             hostname: names::hostname(pod),

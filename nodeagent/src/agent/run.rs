@@ -25,12 +25,13 @@ use super::pods::Pods;
 use super::storage::{self, Meter};
 use super::watch::Watches;
 use super::{Args, Settings};
-use super::{excess, session};
+use super::{excess, memory, session};
 use crate::chain::chain;
 use crate::core::{Event, State};
 use crate::guard;
 use crate::host::cgroup::Cgroups;
-use crate::runtime::RuntimeDir;
+use crate::runtime::{RuntimeDir, oom};
+use crate::shim::fresh;
 
 const EVENT_QUEUE: usize = 1024;
 const SMALL_QUEUE: usize = 32;
@@ -52,6 +53,7 @@ pub fn main(args: &Args) -> anyhow::Result<()> {
         "the agent makes namespaces, mounts and cgroups: start it as root"
     );
     let settings = args.settings()?;
+    fresh::oom_score_adj(oom::AGENT);
     // Each pod costs a descriptor, each session some: 1024 is soon too little.
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -95,6 +97,8 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> anyhow::Resul
         .cluster
         .clone()
         .unwrap_or_else(|| ledger.config.cluster.clone());
+    let topology = crate::host::topology::read(Path::new("/"))?;
+    let allocatable = memory::allocatable(&topology, settings.reserved_memory_bytes);
     let pods = Arc::new(Pods {
         runtime: RuntimeDir::new(&settings.agent_dir),
         cgroups: Cgroups::detect(&settings.instance)?,
@@ -102,12 +106,17 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> anyhow::Resul
         cni: cni.clone(),
         watches: Watches::new(answers.clone()),
         network: std::sync::Mutex::new(ledger.config.network.clone()),
+        memory_bytes: memory::total(&topology),
         settings: settings.clone(),
     });
     let network = Arc::new(Network::new(cni));
     let found = {
         let pods = pods.clone();
-        tokio::task::spawn_blocking(move || observe(&pods)).await??
+        let look = move || {
+            memory::bound_pods(&pods.cgroups, allocatable);
+            observe(&pods)
+        };
+        tokio::task::spawn_blocking(look).await??
     };
     tracing::info!(
         generation = ledger.config.generation.0,
@@ -138,7 +147,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> anyhow::Resul
     driver.feed(Event::Start(found));
     let link = Link {
         to: settings.orchestrator.clone(),
-        hello: hello(&settings, &cluster)?,
+        hello: hello(&settings, topology, &cluster)?,
         status: statuses,
         refusals: refused,
         events: answers.clone(),
@@ -239,8 +248,7 @@ pub(super) fn lock(agent_dir: &Path) -> anyhow::Result<nix::fcntl::Flock<std::fs
     })
 }
 
-fn hello(settings: &Settings, cluster: &str) -> anyhow::Result<Hello> {
-    let topology = crate::host::topology::read(Path::new("/"))?;
+fn hello(settings: &Settings, topology: Topology, cluster: &str) -> anyhow::Result<Hello> {
     let reserved = settings
         .reserved_cpus
         .clone()

@@ -89,7 +89,10 @@ fn start(args: &Args) -> Result<Pid, ExecError> {
     let state = state.ok_or_else(|| ExecError::NotRunning(args.container.clone()))?;
     let bundle = dir.container(&args.container);
     let wall = Wall::load(&bundle)?;
-    fresh::process(wall.as_ref().and_then(|wall| wall.open_files))?;
+    let (open_files, oom_score) = wall
+        .as_ref()
+        .map_or((None, 0), |w| (w.open_files, w.oom_score_adj));
+    fresh::process(open_files, oom_score)?;
     let process = process_file(&bundle, args)?;
     let id = format!("{}-{}", state.name, state.attempt);
     remove_old_sockets(&dir.libcontainer_root().join(&id));

@@ -22,6 +22,7 @@ mod files;
 mod identity;
 mod mounts;
 pub mod names;
+pub mod oom;
 mod protocol;
 mod purge;
 pub mod root;
@@ -83,6 +84,9 @@ pub struct ContainerStart {
     /// Soft limit on open files, if not the usual.
     #[serde(default)]
     pub open_files: Option<u64>,
+    /// Who is killed first where memory runs out (see [`oom`]).
+    #[serde(default)]
+    pub oom_score_adj: i32,
     /// Path of the container's cgroup below each controller's mount (see [`crate::host::cgroup::Cgroups::container_path`]).
     pub cgroup: String,
     /// Log file in CRI format; its directory must exist.

@@ -44,7 +44,7 @@ const INIT: libc::pid_t = 1;
 
 /// Scheduling, memory policy, limits, umask and so on of this process; those that it makes have them too. `open_files` is the soft
 /// limit on open files, if not the usual. Takes privileges: call it before they are given up, and before the cgroup is joined.
-pub(crate) fn process(open_files: Option<u64>) -> io::Result<()> {
+pub(crate) fn process(open_files: Option<u64>, oom_score: i32) -> io::Result<()> {
     if guard::off("fresh-process") {
         return Ok(());
     }
@@ -59,14 +59,20 @@ pub(crate) fn process(open_files: Option<u64>) -> io::Result<()> {
         libc::prctl(libc::PR_SET_THP_DISABLE, 0, 0, 0, 0);
         libc::prctl(libc::PR_SET_SECUREBITS, 0);
     }
-    // Only whoever may raise limits can go below what it was started with.
-    let _ = fs::write("/proc/self/oom_score_adj", "0");
+    oom_score_adj(oom_score);
     let _ = fs::write("/proc/self/coredump_filter", CORE_DUMP_FILTER);
     for name in ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] {
         // SAFETY: this process has one thread.
         unsafe { std::env::remove_var(name) };
     }
     Ok(())
+}
+
+/// How soon this process and those that it makes are killed where memory runs out. Only whoever may raise limits can go below what
+/// it was started with, which is 0 on most hosts: else it goes as low as it may.
+pub(crate) fn oom_score_adj(value: i32) {
+    let write = |value: i32| fs::write("/proc/self/oom_score_adj", value.to_string());
+    let _ = write(value).or_else(|_| write(value.max(0)));
 }
 
 /// Every CPU, the normal class, nice 0, no I/O priority. What is allowed of the CPUs is the cgroup's affair.

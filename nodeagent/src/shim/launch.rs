@@ -150,7 +150,7 @@ fn create(
     report: RawFd,
     shim: Rc<OwnedFd>,
 ) -> Result<(), String> {
-    fresh::process(start.open_files).map_err(|e| words("become a fresh process", &e))?;
+    fresh::process(start.open_files, start.oom_score_adj).map_err(|e| words("become a fresh process", &e))?;
     let wall = Wall::of(dir, start).map_err(|e| chain(&e))?;
     wall.save(bundle)
         .map_err(|e| words("write down the container's wall", &e))?;

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::runtime::PodDir;
+use crate::runtime::{PodDir, oom as scores};
 
 /// Arguments of `gantry-nodeagent shim`.
 #[derive(clap::Args, Debug)]
@@ -37,6 +37,7 @@ pub struct Args {
 
 /// Starts the shim of a pod in the background. Ends with success when it listens; else says why not on stderr.
 pub fn main(args: &Args) -> ExitCode {
+    fresh::oom_score_adj(scores::SHIM);
     let started = std::path::absolute(&args.dir).and_then(|dir| daemon::start(&PodDir::new(dir)));
     match started {
         Ok(()) => ExitCode::SUCCESS,

@@ -34,6 +34,8 @@ pub(crate) struct Wall {
     filters: Vec<Filter>,
     /// Soft limit on open files, if not the usual.
     pub(crate) open_files: Option<u64>,
+    /// How soon it is killed where memory runs out.
+    pub(crate) oom_score_adj: i32,
 }
 
 /// A start request that cannot be turned into a wall.
@@ -71,6 +73,7 @@ impl Wall {
             keyring: format!("_ses.{pod}-{}", start.name),
             filters,
             open_files: start.open_files,
+            oom_score_adj: start.oom_score_adj,
         })
     }
 

@@ -127,6 +127,7 @@ impl Node {
             seccomp: SeccompProfile::default(),
             sysctls: Default::default(),
             open_files: None,
+            oom_score_adj: 0,
             cgroup: self.cgroups.container_path(uid, name),
             log_path: pod.path().join(format!("{name}.log")),
             log_max_bytes: LOG_MAX_BYTES,

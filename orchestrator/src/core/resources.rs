@@ -34,6 +34,14 @@ pub fn memory_limit(container: &Container) -> Option<u64> {
     bytes(container.resources.as_ref()?.limits.as_ref(), "memory")
 }
 
+/// The memory in bytes that a container asks for. As in Kubernetes, a limit without a request is the request.
+pub fn memory_request(container: &Container) -> u64 {
+    let resources = container.resources.as_ref();
+    bytes(resources.and_then(|r| r.requests.as_ref()), "memory")
+        .or_else(|| memory_limit(container))
+        .unwrap_or(0)
+}
+
 /// What a container may leave on its node's disk. As in Kubernetes, a limit without a request is the request.
 pub fn ephemeral_storage(container: &Container) -> EphemeralStorage {
     let resources = container.resources.as_ref();
@@ -67,13 +75,10 @@ pub fn request(container: &Container, extras: &PodExtras) -> ContainerRequest {
             }
         }
     };
-    let memory_bytes = bytes(requests, "memory")
-        .or_else(|| bytes(limits, "memory"))
-        .unwrap_or(0);
     ContainerRequest {
         name: container.name.clone(),
         cpu,
-        memory_bytes,
+        memory_bytes: memory_request(container),
         hugepages: hugepages(limits.or(requests)),
         storage_bytes: ephemeral_storage(container).request_bytes,
     }

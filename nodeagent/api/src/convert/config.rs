@@ -3,7 +3,7 @@
 use super::{InvalidMessage, list, map, optional, parse, parse_opt, port};
 use crate::{
     Backend, DEFAULT_UDP_IDLE_S, Generation, NodeConfig, NodeNetwork, PodConfig, PodDesired, Protocol,
-    RestartPolicy, ServiceConfig, ServicePort, SessionProbe, SrvTarget, proto,
+    QosClass, RestartPolicy, ServiceConfig, ServicePort, SessionProbe, SrvTarget, proto,
 };
 
 impl From<&NodeConfig> for proto::NodeConfig {
@@ -134,6 +134,12 @@ impl From<&PodConfig> for proto::PodConfig {
                 metric: s.metric.clone(),
             }),
             deadline_ms: m.deadline_ms,
+            qos: match m.qos {
+                QosClass::Guaranteed => proto::QosClass::Guaranteed,
+                QosClass::Burstable => proto::QosClass::Burstable,
+                QosClass::BestEffort => proto::QosClass::BestEffort,
+            }
+            .into(),
         }
     }
 }
@@ -155,6 +161,11 @@ impl TryFrom<proto::PodConfig> for PodConfig {
             proto::RestartPolicy::Unspecified => {
                 return Err(InvalidMessage::new("restartPolicy", "unknown value"));
             }
+        };
+        let qos = match w.qos() {
+            proto::QosClass::Guaranteed => QosClass::Guaranteed,
+            proto::QosClass::Burstable | proto::QosClass::Unspecified => QosClass::Burstable,
+            proto::QosClass::BestEffort => QosClass::BestEffort,
         };
         Ok(Self {
             namespace: w.namespace,
@@ -178,6 +189,7 @@ impl TryFrom<proto::PodConfig> for PodConfig {
                 })
             })?,
             deadline_ms: w.deadline_ms,
+            qos,
         })
     }
 }

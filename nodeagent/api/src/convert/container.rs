@@ -23,6 +23,7 @@ impl From<&ContainerConfig> for proto::ContainerConfig {
                 .collect(),
             working_dir: m.working_dir.clone(),
             resources: Some((&m.resources).into()),
+            memory_request_bytes: m.memory_request_bytes,
             mounts: m
                 .mounts
                 .iter()
@@ -91,6 +92,7 @@ impl TryFrom<proto::ContainerConfig> for ContainerConfig {
                 "resources",
                 optional("resources", w.resources, TryInto::try_into)?,
             )?,
+            memory_request_bytes: w.memory_request_bytes,
             mounts: list("mounts", w.mounts, mount)?,
             security: w.security.unwrap_or_default().into(),
             ephemeral_storage: EphemeralStorage {

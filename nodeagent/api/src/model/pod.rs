@@ -58,6 +58,22 @@ pub struct PodConfig {
     /// When it is stopped if it has not ended before, and counts as failed; milliseconds since the Unix epoch.
     #[serde(default)]
     pub deadline_ms: Option<u64>,
+    /// What its containers are worth where memory runs out.
+    #[serde(default)]
+    pub qos: QosClass,
+}
+
+/// Quality of service (Kubernetes' `status.qosClass`), made by the sizes of all containers; it never changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum QosClass {
+    /// Every container has limits, and they are its requests.
+    Guaranteed,
+    /// Some container asks for something. Also a pod of a configuration that does not say.
+    #[default]
+    Burstable,
+    /// Nothing is asked for.
+    BestEffort,
 }
 
 /// When the agent starts a container again.
@@ -91,6 +107,9 @@ pub struct ContainerConfig {
     pub working_dir: String,
     /// CPU, memory, hugepages.
     pub resources: ContainerResources,
+    /// The memory that it asks for in bytes; its limit is one of its resources.
+    #[serde(default)]
+    pub memory_request_bytes: u64,
     /// What it may leave on the node's disk: the writes to its root file system, and its logs.
     #[serde(default)]
     pub ephemeral_storage: EphemeralStorage,

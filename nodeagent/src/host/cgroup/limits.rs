@@ -91,7 +91,7 @@ impl Cgroups {
         Some(self.dir("memory", &group).ok()?.join(file))
     }
 
-    fn used(&self, group: &str) -> Result<u64, CgroupError> {
+    pub(super) fn used(&self, group: &str) -> Result<u64, CgroupError> {
         let file = if matches!(self.hierarchy, Hierarchy::V1(_)) {
             "memory.usage_in_bytes"
         } else {

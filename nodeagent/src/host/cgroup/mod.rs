@@ -9,6 +9,7 @@ mod files;
 mod hugepages;
 mod limits;
 mod remove;
+mod total;
 mod tree;
 
 use std::io;

@@ -56,30 +56,33 @@ impl Cgroups {
 
     /// Makes the groups from the top down to the container, and what a child group needs of its parents.
     pub(super) fn make(&self, pod: &str, container: &str) -> Result<(), CgroupError> {
-        match self.try_make(pod, container) {
+        self.make_chain(&[self.pod_path(pod), self.container_path(pod, container)])
+    }
+
+    /// Makes the groups from the top down to the one of all pods.
+    pub(super) fn make_instance(&self) -> Result<(), CgroupError> {
+        self.make_chain(&[])
+    }
+
+    fn make_chain(&self, below: &[String]) -> Result<(), CgroupError> {
+        let chain = [&[format!("/{TOP}"), self.instance_path()], below].concat();
+        match self.try_make(&chain) {
             // Another Gantry has just removed the group above, which was empty.
             Err(CgroupError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                self.try_make(pod, container)
+                self.try_make(&chain)
             }
             made => made,
         }
     }
 
-    fn try_make(&self, pod: &str, container: &str) -> Result<(), CgroupError> {
-        let (instance, pod_group) = (self.instance_path(), self.pod_path(pod));
-        let chain = [
-            format!("/{TOP}"),
-            instance,
-            pod_group,
-            self.container_path(pod, container),
-        ];
+    fn try_make(&self, chain: &[String]) -> Result<(), CgroupError> {
         match &self.hierarchy {
             Hierarchy::V1(mounts) => {
                 for controller in ["cpu", "cpuset", "memory", "pids", "hugetlb"] {
                     let Some(mount) = mounts.get(controller) else {
                         continue;
                     };
-                    for group in &chain {
+                    for group in chain {
                         make_dir(&below(mount, group))?;
                     }
                 }
@@ -91,7 +94,7 @@ impl Cgroups {
             }
             Hierarchy::V2 { point, .. } => {
                 let mut parent = point.clone();
-                for group in &chain {
+                for group in chain {
                     delegate(&parent)?;
                     parent = below(point, group);
                     make_dir(&parent)?;

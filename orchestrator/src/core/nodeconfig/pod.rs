@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use gantry_api::PodExtras;
 use gantry_nodeagent_api::{
-    ContainerConfig, ContainerResources, ContainerRole, PodConfig, PodDesired, RestartPolicy, SessionProbe,
-    TerminationMessage,
+    ContainerConfig, ContainerResources, ContainerRole, PodConfig, PodDesired, QosClass, RestartPolicy,
+    SessionProbe, TerminationMessage,
 };
 use gantry_plan::{ContainerPlacement, CpuRequest, Placement};
 use gantry_topology::CpuSet;
@@ -58,6 +58,7 @@ pub(super) fn config(work: &Work<'_>, pod: &Pod, warnings: &mut Vec<Warning>) ->
             metric: s.metric,
         }),
         deadline_ms: deadline_ms(pod),
+        qos: qos(pod),
     })
 }
 
@@ -90,10 +91,12 @@ pub(super) fn update(work: &Work<'_>, pod: &Pod, running: &PodConfig) -> PodConf
     if let Ok(volumes) = volume::all(work, pod) {
         config.volumes = volumes;
     }
-    // It never changes; a configuration of an earlier version has none.
+    config.qos = qos(pod);
+    // A configuration of an earlier version has neither.
     for target in &mut config.containers {
         if let Some((container, _)) = pods::containers(pod).find(|(c, _)| c.name == target.name) {
             target.ephemeral_storage = resources::ephemeral_storage(container);
+            target.memory_request_bytes = resources::memory_request(container);
         }
     }
     let Some(placement) = work.plan.placements.get(meta::uid(&pod.metadata)) else {
@@ -130,6 +133,15 @@ fn grace(pod: &Pod) -> u32 {
         .or(pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds))
         .unwrap_or(30);
     u32::try_from(grace_seconds(seconds)).unwrap_or(u32::MAX)
+}
+
+/// The API gives every pod one.
+fn qos(pod: &Pod) -> QosClass {
+    match pod.status.as_ref().and_then(|s| s.qos_class.as_deref()) {
+        Some("Guaranteed") => QosClass::Guaranteed,
+        Some("BestEffort") => QosClass::BestEffort,
+        _ => QosClass::Burstable,
+    }
 }
 
 /// Counted from when the pod came to its node.
@@ -220,6 +232,7 @@ fn container_config(
         args: expand(&from.args),
         working_dir: from.working_dir.clone().unwrap_or_default(),
         resources,
+        memory_request_bytes: resources::memory_request(from),
         ephemeral_storage: resources::ephemeral_storage(from),
         mounts: volume::mounts(from, &env.vars)?,
         security: security::container(pod.spec.as_ref().unwrap_or(&k8s::PodSpec::default()), from),

@@ -1,0 +1,74 @@
+//! The limit on the memory of all pods together: what is beyond it is the host's, the agent's and the orchestrator's, whatever pods
+//! without limits of their own take. Where it is reached the kernel ends the worst of the pods (`oom_score_adj`).
+
+use super::files::{read, write_if_other};
+use super::{CgroupError, Cgroups, Hierarchy};
+
+/// What pods may take beyond what they have, in bytes, where they have more than the limit allows: so much a pod allocates
+/// between two looks, and nothing that runs is to be killed for a limit that came later.
+const MARGIN_BYTES: u64 = 64 << 20;
+
+impl Cgroups {
+    /// Bounds the memory of all pods of this instance together, in bytes. Returns what is in force: more where more is in use.
+    pub fn bound_pods(&self, bytes: u64) -> Result<u64, CgroupError> {
+        self.make_instance()?;
+        let group = self.instance_path();
+        let dir = self.dir("memory", &group)?;
+        let in_v1 = matches!(self.hierarchy, Hierarchy::V1(_));
+        // Since Linux 5.11 it is always so; before, a group did not count what is in those below it.
+        let counts_below = dir.join("memory.use_hierarchy");
+        if in_v1 && counts_below.exists() {
+            write_if_other(&counts_below, "1")?;
+        }
+        let stat = read(&dir.join("memory.stat"))?;
+        let cache = idle_cache(
+            &stat,
+            if in_v1 {
+                "total_inactive_file"
+            } else {
+                "inactive_file"
+            },
+        );
+        let wanted = limit(bytes, self.used(&group)?.saturating_sub(cache));
+        match self.set_memory(&group, wanted) {
+            Ok(()) => Ok(wanted),
+            Err(CgroupError::MemoryInUse { used_bytes, .. }) => {
+                let more = limit(wanted, used_bytes);
+                self.set_memory(&group, more).map(|()| more)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn limit(wanted_bytes: u64, in_use_bytes: u64) -> u64 {
+    wanted_bytes.max(in_use_bytes.saturating_add(MARGIN_BYTES))
+}
+
+/// Bytes that the kernel gives back before it kills anybody: a row of `memory.stat`.
+fn idle_cache(stat: &str, row: &str) -> u64 {
+    let found = stat
+        .lines()
+        .find_map(|line| line.strip_prefix(row)?.strip_prefix(' '));
+    found.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_more_than_the_limit_keeps_it_and_a_little() {
+        assert_eq!(limit(1 << 30, 0), 1 << 30);
+        assert_eq!(limit(1 << 30, 1 << 30), (1 << 30) + MARGIN_BYTES);
+        assert_eq!(limit(0, 5), 5 + MARGIN_BYTES);
+    }
+
+    #[test]
+    fn cache_is_found_by_its_whole_name() {
+        let stat = "inactive_file 1\ntotal_inactive_file_x 2\ntotal_inactive_file 3\n";
+        assert_eq!(idle_cache(stat, "total_inactive_file"), 3);
+        assert_eq!(idle_cache(stat, "inactive_file"), 1);
+        assert_eq!(idle_cache("", "inactive_file"), 0);
+    }
+}
