@@ -46,8 +46,9 @@ pub fn allowance(
     missing: usize,
     pod: &Pod,
 ) -> Allowance {
+    let (limits, namespace) = (work.limits, meta::namespace(owner));
     if missing > 0
-        && let Some(message) = refusal(work, pod)
+        && let Some(message) = refusal(work, namespace, pod)
     {
         let reason = REFUSED;
         return Allowance {
@@ -55,7 +56,6 @@ pub fn allowance(
             held_back: Some(HeldBack { reason, message }),
         };
     }
-    let (limits, namespace) = (work.limits, meta::namespace(owner));
     // One that cannot be read may wait too.
     let unreadable = quarantine::owned(work, "Pod", owner);
     let waiting = unreadable + owned.iter().filter(|p| crowd::waits(p)).count();
@@ -87,29 +87,25 @@ pub fn allowance(
 }
 
 /// Why the owner's namespace does not take such a pod, in Kubernetes' words: the API asks the same of pods that users make.
-fn refusal(work: &Work<'_>, pod: &Pod) -> Option<String> {
-    if !work.limits.pod_security {
-        return None;
-    }
-    let namespace = Key::new("", meta::namespace(&pod.metadata));
-    if quarantine::has(work, "Namespace", &namespace) {
+fn refusal(work: &Work<'_>, namespace: &str, pod: &Pod) -> Option<String> {
+    let key = Key::new("", namespace);
+    if quarantine::has(work, "Namespace", &key) {
         return Some(format!(
             "namespace {namespace} cannot be read, and with it what its pods may do"
         ));
     }
-    let labels = work
-        .objects
-        .namespaces
-        .get(&namespace)?
-        .metadata
-        .labels
-        .as_ref()?;
-    let labels = serde_json::to_value(labels).ok()?;
-    if Policy::of(&labels, Mode::Enforce).level == Level::Privileged {
+    let metadata = &work.objects.namespaces.get(&key)?.metadata;
+    let forbidden = |why: &str| Some(format!("pods \"{}-\" is forbidden: {why}", owner_name(pod)));
+    if metadata.deletion_timestamp.is_some() {
+        return forbidden(&format!(
+            "unable to create new content in namespace {namespace} because it is being terminated"
+        ));
+    }
+    let labels = serde_json::to_value(metadata.labels.as_ref()?).ok()?;
+    if !work.limits.pod_security || Policy::of(&labels, Mode::Enforce).level == Level::Privileged {
         return None;
     }
-    let why = podsecurity::judge("Pod", &serde_json::to_value(pod).ok()?, &labels).refusal?;
-    Some(format!("pods \"{}-\" is forbidden: {why}", owner_name(pod)))
+    forbidden(&podsecurity::judge("Pod", &serde_json::to_value(pod).ok()?, &labels).refusal?)
 }
 
 fn owner_name(pod: &Pod) -> &str {

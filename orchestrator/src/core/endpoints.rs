@@ -57,11 +57,10 @@ pub fn members(work: &Work<'_>, service: &Service) -> Vec<Member> {
     let Some(selector) = &spec.selector else {
         return Vec::new();
     };
-    let namespace = service.metadata.namespace.as_deref();
+    let namespace = meta::namespace(&service.metadata);
     let published = spec.publish_not_ready_addresses.unwrap_or(false);
-    let selected = work.objects.pods.values().filter(|p| {
-        p.metadata.namespace.as_deref() == namespace && meta::selects(selector, p.metadata.labels.as_ref())
-    });
+    let selected = work.objects.pods_in(namespace);
+    let selected = selected.filter(|p| meta::selects(selector, p.metadata.labels.as_ref()));
     let member = |pod: &Arc<Pod>| {
         let node = pods::node(pod).filter(|_| !pods::is_over(pod))?;
         let drain = pods::drain(pod).map(|d| d.phase);

@@ -182,3 +182,14 @@ fn a_namespace_that_does_not_take_such_pods_gets_none_and_the_owner_says_so() {
         "{said}"
     );
 }
+
+#[test]
+fn a_namespace_that_goes_gets_no_new_pods() {
+    let mut lab = Lab::new(&["n"]);
+    let metadata = json!({"name": "going", "deletionTimestamp": "2026-01-01T00:00:00Z"});
+    let namespace = serde_json::from_value(json!({"metadata": metadata})).unwrap();
+    lab.world.objects.put(Object::Namespace(Arc::new(namespace)));
+    lab.world.objects.put(deployment("late", "going", 3));
+    lab.settle();
+    assert!(lab.world.objects.pods.is_empty());
+}

@@ -1,4 +1,4 @@
-//! Objects whose controller is gone go too; finished operations beyond the newest few as well.
+//! Objects whose controller is gone go too; finished operations, and pods that have ended, beyond the newest few as well.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,10 +8,13 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::world::{Key, Kinded, Work};
-use super::{meta, quarantine};
+use super::{meta, pods, quarantine};
 
 /// Finished operations kept for each function.
 const OPERATIONS_KEPT: usize = 20;
+
+/// Pods that have ended (evicted, mostly) kept for each owner, for their logs and reasons.
+const ENDED_KEPT: usize = 10;
 
 /// Kinds whose objects own others, with their API group. An owner of another kind is not looked for, and counts as alive.
 const OWNERS: &[(&str, &str)] = &[
@@ -33,6 +36,7 @@ pub fn run(work: &mut Work<'_>) {
     orphans::<EndpointSlice>(work, &mut alive);
     orphans::<Pod>(work, &mut alive);
     old_operations(work);
+    old_ends(work);
 }
 
 fn orphans<T: Kinded>(work: &mut Work<'_>, alive: &mut BTreeSet<String>) {
@@ -86,19 +90,41 @@ fn old_operations(work: &mut Work<'_>) {
     for (key, operation) in &work.objects.operations {
         if operation.status.phase != OperationPhase::Running {
             let function = Key::new(&key.namespace, &operation.spec.function);
-            finished
-                .entry(function)
-                .or_default()
-                .push((operation.status.started_at_ms, key.clone()));
+            let list = finished.entry(function).or_default();
+            list.push((operation.status.started_at_ms, key.clone()));
         }
     }
-    for list in finished.values_mut() {
-        list.sort();
-        let surplus = list.len().saturating_sub(OPERATIONS_KEPT);
-        list.iter()
-            .take(surplus)
-            .for_each(|(_, key)| work.retire::<Operation>(key));
+    for key in surplus(finished, OPERATIONS_KEPT) {
+        work.retire::<Operation>(&key);
     }
+}
+
+fn old_ends(work: &mut Work<'_>) {
+    let mut ended: BTreeMap<String, Vec<(u64, Key)>> = BTreeMap::new();
+    for (key, pod) in &work.objects.pods {
+        if let Some(uid) = owner(&pod.metadata)
+            && pods::is_over(pod)
+            && !pods::is_stopping(pod)
+        {
+            let born = pod.metadata.creation_timestamp.as_ref().map_or(0, meta::millis);
+            let list = ended.entry(uid.to_owned()).or_default();
+            list.push((born, key.clone()));
+        }
+    }
+    for key in surplus(ended, ENDED_KEPT) {
+        work.retire::<Pod>(&key);
+    }
+}
+
+/// All but the newest `kept` of each list.
+fn surplus<T>(lists: BTreeMap<T, Vec<(u64, Key)>>, kept: usize) -> Vec<Key> {
+    let mut old = Vec::new();
+    for mut list in lists.into_values() {
+        list.sort();
+        list.truncate(list.len().saturating_sub(kept));
+        old.extend(list.into_iter().map(|(_, key)| key));
+    }
+    old
 }
 
 #[cfg(test)]
@@ -107,6 +133,7 @@ mod tests {
 
     use serde_json::json;
 
+    use super::super::lab::Lab;
     use super::super::world::{Object, Settings, World};
     use super::*;
 
@@ -134,5 +161,27 @@ mod tests {
         run(&mut work);
         let left: Vec<&str> = work.objects.config_maps.keys().map(|k| k.name.as_str()).collect();
         assert_eq!(left, ["foreign", "unknown"]);
+    }
+
+    #[test]
+    fn an_owner_keeps_the_newest_of_its_pods_that_have_ended() {
+        let mut lab = Lab::new(&[]);
+        let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "o", "uid": "o", "controller": true});
+        let set = json!({"metadata": {"name": "o", "namespace": "default", "uid": "o"}, "spec": {"replicas": 0, "selector": {}}});
+        let set = serde_json::from_value(set).unwrap();
+        lab.world.objects.put(Object::ReplicaSet(Arc::new(set)));
+        let seconds = 10..10 + ENDED_KEPT + 5;
+        for second in seconds.clone() {
+            let metadata = json!({"name": format!("p{second}"), "namespace": "default", "ownerReferences": [owner],
+                "creationTimestamp": format!("2026-01-01T00:00:{second}Z")});
+            let pod =
+                json!({"metadata": metadata, "spec": {"containers": []}, "status": {"phase": "Failed"}});
+            let pod = serde_json::from_value(pod).unwrap();
+            lab.world.objects.put(Object::Pod(Arc::new(pod)));
+        }
+        lab.settle();
+        let left: Vec<&str> = lab.world.objects.pods.keys().map(|k| k.name.as_str()).collect();
+        let newest: Vec<String> = seconds.skip(5).map(|second| format!("p{second}")).collect();
+        assert_eq!(left, newest);
     }
 }

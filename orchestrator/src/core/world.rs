@@ -182,6 +182,15 @@ kinds! {
     Pod pods "" "pods" status;
 }
 
+impl Objects {
+    /// The pods of a namespace.
+    pub fn pods_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Pod>> {
+        let from = self.pods.range(Key::new(namespace, "")..);
+        from.take_while(move |(key, _)| key.namespace == namespace)
+            .map(|(_, pod)| pod)
+    }
+}
+
 fn diff_table<T: Kinded>(before: &Table<T>, after: &Table<T>, out: &mut Vec<Action>) {
     for (key, new) in after {
         match before.get(key) {

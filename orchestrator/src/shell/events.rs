@@ -1,7 +1,7 @@
 //! Events: what people are told, kept for an hour. The same word about the same object is one Event with a count, as in
 //! Kubernetes; whoever wants to tell something makes an [`EventNote`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,10 @@ const COMBINED: &str = "(combined from similar events): ";
 #[derive(Default)]
 pub(super) struct Recorder {
     told: BTreeMap<Key, Told>,
+    /// How many of them are about the same object and reason.
+    groups: HashMap<String, usize>,
+    /// When each was told last: the oldest first.
+    ages: BTreeSet<(u64, Key)>,
 }
 
 /// One Event.
@@ -53,38 +57,32 @@ impl Recorder {
                 first_ms: time(&event.first_timestamp),
                 last_ms: time(&event.last_timestamp),
             };
-            recorder.told.insert(key, told);
+            recorder.insert(key, told);
         }
         Ok(recorder)
     }
 
     /// The Event object of a note.
-    pub(super) fn event(&self, note: &EventNote, now_ms: u64) -> (Key, Value, Told) {
+    pub(super) fn event(&mut self, note: &EventNote, now_ms: u64) -> (Key, Value, Told) {
         let namespace = if note.key.namespace.is_empty() {
             "default"
         } else {
             &note.key.namespace
         };
+        self.forget_old(now_ms);
         let group = group(&note.uid, &note.reason);
         let name = |message: &str| {
             let unique = meta::hash(&[&note.uid, &note.reason, message, &note.warning.to_string()]);
             Key::new(namespace, &format!("{}.{}", note.key.name, &unique[..16]))
         };
-        let recent = |told: &&Told| now_ms.saturating_sub(told.last_ms) < KEPT_MS;
         let mut key = name(&note.message);
         let mut message = note.message.clone();
-        let similar = || {
-            self.told
-                .values()
-                .filter(recent)
-                .filter(|t| t.group == group)
-                .count()
-        };
-        if !self.told.contains_key(&key) && similar() >= SIMILAR {
+        let similar = self.groups.get(&group).copied().unwrap_or(0);
+        if !self.told.contains_key(&key) && similar >= SIMILAR {
             key = name(COMBINED);
             message = format!("{COMBINED}{message}");
         }
-        let before = self.told.get(&key).filter(recent);
+        let before = self.told.get(&key);
         let told = Told {
             group,
             count: before.map_or(1, |told| told.count.saturating_add(1)),
@@ -96,13 +94,39 @@ impl Recorder {
     }
 
     /// These were written.
-    pub(super) fn told(&mut self, written: Vec<(Key, Told)>, now_ms: u64) {
-        if written.is_empty() {
-            return;
+    pub(super) fn told(&mut self, written: BTreeMap<Key, Told>) {
+        for (key, told) in written {
+            self.insert(key, told);
         }
-        self.told
-            .retain(|_, told| now_ms.saturating_sub(told.last_ms) < KEPT_MS);
-        self.told.extend(written);
+    }
+
+    fn insert(&mut self, key: Key, told: Told) {
+        self.remove(&key);
+        *self.groups.entry(told.group.clone()).or_default() += 1;
+        self.ages.insert((told.last_ms, key.clone()));
+        self.told.insert(key, told);
+    }
+
+    fn remove(&mut self, key: &Key) {
+        let Some(told) = self.told.remove(key) else {
+            return;
+        };
+        self.ages.remove(&(told.last_ms, key.clone()));
+        if let Some(count) = self.groups.get_mut(&told.group) {
+            *count -= 1;
+            if *count == 0 {
+                self.groups.remove(&told.group);
+            }
+        }
+    }
+
+    fn forget_old(&mut self, now_ms: u64) {
+        while let Some((told_ms, key)) = self.ages.first()
+            && now_ms.saturating_sub(*told_ms) >= KEPT_MS
+        {
+            let key = key.clone();
+            self.remove(&key);
+        }
     }
 }
 
@@ -227,7 +251,7 @@ mod tests {
         let mut recorder = Recorder::default();
         let mut tell = |message: &str, now_ms: u64| {
             let (key, value, told) = recorder.event(&note(message), now_ms);
-            recorder.told(vec![(key.clone(), told)], now_ms);
+            recorder.told([(key.clone(), told)].into());
             (key.name, value)
         };
         let (first, value) = tell("full", 1_000);
@@ -249,6 +273,10 @@ mod tests {
             1,
             "after an hour it is new"
         );
+        assert_eq!(
+            (recorder.told.len(), recorder.groups.len(), recorder.ages.len()),
+            (1, 1, 1)
+        );
     }
 
     #[tokio::test]
@@ -261,7 +289,7 @@ mod tests {
             note.uid = i.to_string();
             note.key.name = format!("p{i}");
             let (key, value, told) = recorder.event(&note, 1_000);
-            recorder.told(vec![(key.clone(), told)], 1_000);
+            recorder.told([(key.clone(), told)].into());
             let key = kinds::named("Event").unwrap().key(&key.namespace, &key.name);
             txn = txn.put(&key, kinds::codec::encode(&value));
         }
@@ -278,7 +306,7 @@ mod tests {
     #[tokio::test]
     async fn a_namespace_keeps_its_newest() {
         let store = LocalStore::in_memory(Limits::default()).unwrap();
-        let recorder = Recorder::default();
+        let mut recorder = Recorder::default();
         let kind = kinds::named("Event").unwrap();
         for (namespace, count) in [("quiet", 1), ("flood", KEPT), ("flood", 700)] {
             let mut txn = Txn::default();

@@ -1,6 +1,8 @@
 //! One pass: ask the core, write in one transaction, then send.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use gantry_nodeagent_api::NodeConfig;
 use serde::Serialize;
@@ -23,7 +25,7 @@ struct Batch {
     plan: Option<gantry_plan::Plan>,
     configs: Vec<(String, Arc<NodeConfig>)>,
     forgotten: Vec<String>,
-    told: Vec<(Key, Told)>,
+    told: BTreeMap<Key, Told>,
     renderings: Vec<Rendering>,
 }
 
@@ -46,6 +48,7 @@ pub(super) async fn run(
     said: &mut Said,
     now_ms: u64,
 ) -> Passed {
+    let begun = Instant::now();
     let mut batch = {
         let mut world = world.lock();
         let actions = reconcile(&world, now_ms);
@@ -68,7 +71,8 @@ pub(super) async fn run(
         said.refused(refused.unwrap_or_default());
         Batch::of(actions, &world, cache, recorder, said, now_ms)
     };
-    let wrote = !batch.written.is_empty();
+    let (decided, writes) = (begun.elapsed(), batch.written.len());
+    let wrote = writes > 0;
     let mut passed = Passed {
         wrote: false,
         renderings: std::mem::take(&mut batch.renderings),
@@ -78,7 +82,7 @@ pub(super) async fn run(
             Ok(commit) => {
                 let mut world = world.lock();
                 cache.committed(&batch.written, &commit, &mut world);
-                recorder.told(batch.told, now_ms);
+                recorder.told(batch.told);
                 if let Some(plan) = batch.plan {
                     tracing::info!(
                         plan = plan.id,
@@ -115,6 +119,7 @@ pub(super) async fn run(
         link.send_config(&node, (*config).clone());
         world.configs.insert(node, config);
     }
+    tracing::debug!(?decided, took = ?begun.elapsed(), writes, "pass");
     passed.wrote = wrote;
     passed
 }
@@ -124,7 +129,7 @@ impl Batch {
         actions: Vec<Action>,
         world: &World,
         cache: &Cache,
-        recorder: &Recorder,
+        recorder: &mut Recorder,
         said: &mut Said,
         now_ms: u64,
     ) -> Self {
@@ -171,10 +176,10 @@ impl Batch {
                 Action::EmitEvent(note) => {
                     let (key, value, told) = recorder.event(&note, now_ms);
                     if let Some(store_key) = keys::object("Event", &key)
-                        && !batch.written.contains(&store_key)
+                        && !batch.told.contains_key(&key)
                     {
                         batch.write(store_key, Compare::Any, crate::kinds::codec::encode(&value));
-                        batch.told.push((key, told));
+                        batch.told.insert(key, told);
                     }
                 }
             }

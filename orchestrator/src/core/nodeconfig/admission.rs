@@ -45,6 +45,7 @@ pub(super) fn admit(work: &Work<'_>, configs: Configs, limits: Limits) -> (Confi
         share: work.limits.namespace_share,
         owners: BTreeMap::new(),
         used: BTreeMap::new(),
+        all: (0, 0),
     };
     let (mut admitted, mut troubles) = (BTreeMap::new(), BTreeMap::new());
     for (key, config) in order {
@@ -63,6 +64,8 @@ struct Books {
     owners: BTreeMap<std::net::Ipv4Addr, Key>,
     /// Ports and backends by namespace.
     used: BTreeMap<String, (usize, usize)>,
+    /// Ports and backends of all.
+    all: (usize, usize),
 }
 
 impl Books {
@@ -81,7 +84,7 @@ impl Books {
         let wanted = (config.ports.len(), backends);
         let add = |a: (usize, usize), b: (usize, usize)| (a.0 + b.0, a.1 + b.1);
         let own = add(self.used.get(&key.namespace).copied().unwrap_or_default(), wanted);
-        let all = add(self.used.values().copied().fold((0, 0), add), wanted);
+        let all = add(self.all, wanted);
         let fits = |(ports, backends), part| {
             ports <= self.limits.ports / part && backends <= self.limits.backends / part
         };
@@ -100,6 +103,7 @@ impl Books {
         } else {
             self.owners.insert(config.vip, key.clone());
             self.used.insert(key.namespace.clone(), own);
+            self.all = all;
             return None;
         };
         let reason = ServiceFaultReason::TablesFull.as_str().to_owned();
