@@ -11,6 +11,7 @@
 //! | `paths` | nothing is masked or read-only in /proc and /sys |
 //! | `devices` | every device of the host |
 //! | `network-files` | a container may write its `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` |
+//! | `pid-namespace` | what a program has started stays when it ends |
 //! | `pids` | a pod may have all processes of the node |
 //! | `memory-limit` | no limit on memory is put in force |
 //! | `pods-memory` | all pods together may have all memory of the node |
@@ -23,6 +24,7 @@
 //! | `back-off` | what has ended is started at once, however often |
 //! | `kill` | nothing is killed that does not end when it is asked |
 //! | `flow-share` | a pod's flows push out other pods' |
+//! | `service-apart` | a Service that cannot be in force is a fault of the node's whole network |
 //! | `dns-rate` | as many DNS questions as one likes |
 //! | `dns-places` | as many DNS connections and forwarded questions as one likes |
 //! | `ephemeral-storage` | pods leave on the disk what they like |

@@ -21,9 +21,15 @@ pub fn is_there() -> bool {
 
 /// Writes an OCI layout with the image below `dir`, and returns where.
 pub fn layout(dir: &Path) -> Result<PathBuf> {
-    let to = dir.join("busybox-layout");
-    fs::create_dir_all(to.join("blobs/sha256"))?;
     let layer = layer()?;
+    let diff_id = Digest::of(&layer);
+    layout_of(dir, IMAGE, "layer.v1.tar", &layer, &diff_id)
+}
+
+/// Writes an OCI layout with an image of one layer, of this media type below `application/vnd.oci.image.`.
+pub fn layout_of(dir: &Path, image: &str, media: &str, layer: &[u8], diff_id: &Digest) -> Result<PathBuf> {
+    let to = dir.join("layout");
+    fs::create_dir_all(to.join("blobs/sha256"))?;
     let blob = |media: &str, bytes: &[u8]| -> Result<Value> {
         let digest = Digest::of(bytes);
         fs::write(to.join("blobs/sha256").join(digest.hex()), bytes)?;
@@ -34,13 +40,13 @@ pub fn layout(dir: &Path) -> Result<PathBuf> {
         "architecture": "amd64",
         "os": "linux",
         "config": {"Entrypoint": ["/bin/sh", "-c"], "Env": ["PATH=/bin"]},
-        "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer).to_string()]},
+        "rootfs": {"type": "layers", "diff_ids": [diff_id.to_string()]},
     });
     let config = blob("config.v1+json", config.to_string().as_bytes())?;
-    let layers = [blob("layer.v1.tar", &layer)?];
+    let layers = [blob(media, layer)?];
     let manifest = json!({"schemaVersion": 2, "config": config, "layers": layers}).to_string();
     let mut entry = blob("manifest.v1+json", manifest.as_bytes())?;
-    entry["annotations"] = json!({"org.opencontainers.image.ref.name": IMAGE});
+    entry["annotations"] = json!({"org.opencontainers.image.ref.name": image});
     fs::write(to.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
     let index = json!({"schemaVersion": 2, "manifests": [entry]});
     fs::write(to.join("index.json"), index.to_string())?;

@@ -75,6 +75,13 @@ impl Gantry {
         }
     }
 
+    /// Another one in a given directory that is never taken down, without the same protection.
+    pub fn beside(&self, data_dir: PathBuf) -> Self {
+        let mut other = Self::at(data_dir);
+        other.without = self.without;
+        other
+    }
+
     /// With processes that see another host name: the node is called so.
     pub fn with_host_name(mut self, name: &str) -> Self {
         self.host_name = Some(name.to_owned());

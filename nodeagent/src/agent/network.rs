@@ -69,7 +69,11 @@ impl Network {
             // Something may have been taken away from under us: look at all of it again.
             state.host = None;
         }
-        Ok(faults(&names, &synced?.left_out))
+        let left_out = synced?.left_out;
+        match left_out.first() {
+            Some(first) if guard::off("service-apart") => Err(Failure::Config(first.why.to_string())),
+            _ => Ok(faults(&names, &left_out)),
+        }
     }
 
     /// Flows of each local sender beyond its share of the flow tables, so far.

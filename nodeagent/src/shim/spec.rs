@@ -107,6 +107,9 @@ fn namespaces(start: &ContainerStart) -> Result<Vec<oci_spec::runtime::LinuxName
     use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, Uts};
     let mut list = Vec::new();
     for kind in [Pid, Ipc, Uts, Mount, Cgroup] {
+        if kind == Pid && guard::off("pid-namespace") {
+            continue;
+        }
         list.push(LinuxNamespaceBuilder::default().typ(kind).build()?);
     }
     if let Some(path) = &start.netns {

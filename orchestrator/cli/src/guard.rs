@@ -19,11 +19,13 @@
 //! | `replicas` | an owner's pods are made all at once, however many wait |
 //! | `templates` | templates are rendered in the orchestrator itself, and take what they like |
 //! | `events` | a namespace's Events are kept for an hour, however many there are |
+//! | `image-space` | an image that is taken over may fill the disk to its last byte |
 //! | `namespace-share` | one namespace can fill the nodes' tables of services |
 //!
 //! `GANTRY_TEST_UNGUARDED` lists names, with commas between. It is read only in debug builds.
 
 use gantry_catalog::Bounds;
+use gantry_images::Limits as ImageLimits;
 use gantry_orchestrator::apiserver::Limits;
 use gantry_orchestrator::core::Limits as CoreLimits;
 use gantry_orchestrator::renderer::Renderer;
@@ -104,6 +106,15 @@ pub fn core_limits() -> CoreLimits {
         limits.namespace_share = CoreLimits::NONE.namespace_share;
     }
     limits.pod_security = !off("pod-security");
+    limits
+}
+
+/// The bounds on images, without those that are switched off.
+pub fn image_limits() -> ImageLimits {
+    let mut limits = ImageLimits::default();
+    if off("image-space") {
+        (limits.kept_free_percent, limits.kept_free_bytes) = (0, 0);
+    }
     limits
 }
 

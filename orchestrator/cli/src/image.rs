@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::args::{Global, ImageCommand, Output};
 use crate::catalog;
+use crate::guard;
 use crate::output::{self, Progress};
 
 /// `gantry image ...`.
@@ -38,7 +39,7 @@ pub fn run(command: &ImageCommand, global: &Global) -> Result<()> {
 fn open(global: &Global) -> Result<ImageStore> {
     let data_dir = global.data_dir();
     data_dir.create()?;
-    Ok(ImageStore::open(&data_dir.images())?)
+    Ok(ImageStore::open_with(&data_dir.images(), guard::image_limits())?)
 }
 
 fn build(store: &ImageStore, recipes: &[String], no_cache: bool, output: Output) -> Result<()> {

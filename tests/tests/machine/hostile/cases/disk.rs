@@ -1,13 +1,20 @@
-//! Pods that fill the disk.
+//! Pods and images that fill the disk.
 
-use anyhow::Result;
+use std::fs;
+use std::io::{self, Read};
+
+use anyhow::{Result, ensure};
+use gantry_images::Digest;
 use gantry_tests::busybox;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::json;
 
 use super::{Case, Harm, Tenant};
 
 /// What the tenant sees without the protection.
 const GOES_ON: Harm = Harm::Told("Running");
+/// What the image's only file has.
+const BOMB_BYTES: u64 = 160 << 20;
 
 pub(super) const CASES: &[Case] = &[
     Case {
@@ -45,6 +52,14 @@ pub(super) const CASES: &[Case] = &[
         told: "Evicted: Pod has more than 1000000 files and directories",
         harm: GOES_ON,
     },
+    Case {
+        name: "an image of a few kB that unpacks to 160 MiB",
+        kind: "disk",
+        protection: "image-space",
+        attack: image_bomb,
+        told: "are kept for everything else",
+        harm: Harm::Told("No space left on device"),
+    },
 ];
 
 fn write(tenant: &Tenant<'_>, path: &str) -> String {
@@ -74,4 +89,46 @@ fn fill(tenant: &Tenant<'_>, script: &str, limit: Option<&str>) -> Result<String
         "" => Ok(text("phase")),
         reason => Ok(format!("{reason}: {}", text("message"))),
     }
+}
+
+/// Somebody takes it over by hand, with a disk of 100 MiB: nothing else is on it, so that nobody waits for the space.
+fn image_bomb(tenant: &Tenant<'_>) -> Result<String> {
+    let place = tempfile::tempdir()?;
+    let layer = zeros()?;
+    let packed = zstd::encode_all(&layer[..], 1)?;
+    ensure!(packed.len() < 64 << 10, "it has {} bytes", packed.len());
+    let layout = busybox::layout_of(
+        place.path(),
+        "bomb:1",
+        "layer.v1.tar+zstd",
+        &packed,
+        &Digest::of(&layer),
+    )?;
+    let disk = place.path().join("disk");
+    fs::create_dir(&disk)?;
+    let none: Option<&str> = None;
+    mount(
+        none,
+        &disk,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("size=100m,mode=700"),
+    )?;
+    let operator = tenant.gantry.beside(disk.clone());
+    let output = operator.output(&["image", "import", &layout.to_string_lossy()]);
+    umount2(&disk, MntFlags::MNT_DETACH)?;
+    Ok(String::from_utf8_lossy(&output?.stderr).into_owned())
+}
+
+/// A layer's tar with one large file in it.
+fn zeros() -> Result<Vec<u8>> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(BOMB_BYTES);
+    tar.append_data(&mut header, "zeros", io::repeat(0).take(BOMB_BYTES))?;
+    Ok(tar.into_inner()?)
 }

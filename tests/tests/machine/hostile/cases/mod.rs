@@ -12,6 +12,7 @@ mod processes;
 mod requests;
 mod security;
 mod services;
+mod streams;
 mod templates;
 
 use super::{Case, Harm, Process, Tenant};
@@ -20,6 +21,7 @@ use super::{Case, Harm, Process, Tenant};
 pub(super) fn all() -> Vec<Case> {
     [
         requests::CASES,
+        streams::CASES,
         floods::CASES,
         templates::CASES,
         objects::CASES,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use super::pods;
@@ -53,7 +53,7 @@ pub(super) const CASES: &[Case] = &[
         kind: "answers",
         protection: "http-bound",
         attack: hook,
-        told: "\"started\":true",
+        told: "Killing",
         harm: MEMORY,
     },
     Case {
@@ -127,11 +127,20 @@ fn command(tenant: &Tenant<'_>) -> Result<String> {
     said(tenant, &pods::of(container), "did not end within")
 }
 
-/// It is asked as soon as the container runs, and tries until its server listens.
+/// Its pod is deleted: the hook comes first, and has all the time that the pod is given.
 fn hook(tenant: &Tenant<'_>) -> Result<String> {
-    let lifecycle = json!({"postStart": get(json!({}))});
-    let container = pods::container(&server(BODY), json!({"lifecycle": lifecycle}));
-    said(tenant, &pods::of(container), "\"started\":true")
+    let more = json!({"lifecycle": {"preStop": get(json!({}))},
+        "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1}});
+    let mut object = pods::of(pods::container(&server(BODY), more));
+    object["spec"]["terminationGracePeriodSeconds"] = json!(10);
+    let pod = pods::start(tenant, &object)?;
+    pod.told_or("\"ready\":true", || None)?;
+    tenant.api.ask("DELETE", &tenant.path("pods/p"), "", "")?;
+    let gone = || (tenant.get("pods/p").ok()?["code"] == 404).then_some(());
+    tenant.wait("that its pod is gone", gone)?;
+    let said = pod.told_or("Killing", || None)?;
+    ensure!(!said.contains("FailedPreStopHook"), "{said}");
+    Ok(said)
 }
 
 fn metrics(tenant: &Tenant<'_>, answer: &str) -> Result<String> {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::pods;
@@ -68,6 +68,14 @@ pub(super) const CASES: &[Case] = &[
         harm: Harm::Told("it is still there"),
     },
     Case {
+        name: "daemons that would outlive their program",
+        kind: "ends",
+        protection: "pid-namespace",
+        attack: daemons,
+        told: "Completed",
+        harm: Harm::Told("are left of it"),
+    },
+    Case {
         name: "a program that ends at once, again and again",
         kind: "restarts",
         protection: "back-off",
@@ -109,6 +117,30 @@ fn end(tenant: &Tenant<'_>, container: Value, told: &str) -> Result<String> {
         return Ok(format!("it is still there after {:?}", began.elapsed()));
     }
     pod.told_or(told, || None)
+}
+
+/// Another container keeps the pod, so that the pod's end is not what ends them. What the program has started is told by
+/// nobody: it is counted as soon as the program's own end is told.
+fn daemons(tenant: &Tenant<'_>) -> Result<String> {
+    let script = "for i in $(busybox seq 20); do busybox setsid sh -c 'sleep 600 &' & done; wait";
+    let stays = pods::container("exec sleep 600", json!({"name": "stays"}));
+    let mut object = pods::of(stays);
+    object["spec"]["restartPolicy"] = json!("Never");
+    if let Some(containers) = object["spec"]["containers"].as_array_mut() {
+        containers.push(pods::container(script, json!({})));
+    }
+    let pod = pods::start(tenant, &object)?;
+    let end = tenant.wait("the end of its program", || {
+        let pod = tenant.get("pods/p").ok()?;
+        let statuses = pod["status"]["containerStatuses"].as_array()?;
+        let own = statuses.iter().find(|status| status["name"] == "c")?;
+        let ended = &own["state"]["terminated"];
+        ended.is_object().then(|| ended.to_string())
+    })?;
+    match pod.processes().context("its pod has gone")? {
+        0..=1 => Ok(end),
+        more => Ok(format!("{} processes are left of it", more - 1)),
+    }
 }
 
 /// More often than with pauses of 1, 2 and 4 seconds.

@@ -29,6 +29,14 @@ pub(super) const CASES: &[Case] = &[
         told: "4096 service ports and 16384 backends are its share",
         harm: Harm::Told("all are in force"),
     },
+    Case {
+        name: "two pods on one address, SCTP to another port",
+        kind: "services",
+        protection: "service-apart",
+        attack: misfit,
+        told: "SctpPortChange",
+        harm: Harm::Told("NetworkUnavailable"),
+    },
 ];
 
 fn service(name: &str, ports: u16) -> Value {
@@ -61,16 +69,43 @@ fn backends(tenant: &Tenant<'_>) -> Result<String> {
         let spec = json!({"terminationGracePeriodSeconds": 0, "containers": [container]});
         tenant.make("pods", &json!({"metadata": metadata, "spec": spec}))?;
     }
-    let ready = || {
-        let pods = tenant.get("pods").ok()?;
-        let ready = |pod: &&Value| {
-            pod["status"]["conditions"]
-                .to_string()
-                .contains("\"status\":\"True\",\"type\":\"Ready\"")
-        };
-        (pods["items"].as_array()?.iter().filter(ready).count() == 9).then_some(())
-    };
-    tenant.wait("that its pods are ready", ready)?;
+    ready(tenant, 9)?;
     tenant.make("services", &service("wide", 1900))?;
     Ok(told(tenant, "services/wide"))
+}
+
+/// Waits until so many pods are ready.
+fn ready(tenant: &Tenant<'_>, count: usize) -> Result<()> {
+    let is_ready = |pod: &&Value| {
+        let conditions = pod["status"]["conditions"].to_string();
+        conditions.contains("\"status\":\"True\",\"type\":\"Ready\"")
+    };
+    tenant.wait("that its pods are ready", || {
+        let pods = tenant.get("pods").ok()?;
+        (pods["items"].as_array()?.iter().filter(is_ready).count() == count).then_some(())
+    })
+}
+
+/// Only the pods know to which port its name leads: the API cannot refuse it. The node is not to blame.
+fn misfit(tenant: &Tenant<'_>) -> Result<String> {
+    let ports = json!([{"name": "ngap", "containerPort": 38413, "protocol": "SCTP"}]);
+    let container = json!({"name": "c", "image": IMAGE, "args": ["exec sleep 1000"], "ports": ports});
+    for number in 0..2 {
+        let metadata = json!({"name": format!("host-{number}"), "labels": {"app": "h"}});
+        let spec =
+            json!({"hostNetwork": true, "terminationGracePeriodSeconds": 0, "containers": [container]});
+        tenant.make("pods", &json!({"metadata": metadata, "spec": spec}))?;
+    }
+    ready(tenant, 2)?;
+    let ports = json!([{"name": "ngap", "port": 38412, "protocol": "SCTP", "targetPort": "ngap"},
+        {"name": "http", "port": 80, "targetPort": 8080}]);
+    let spec = json!({"selector": {"app": "h"}, "ports": ports});
+    tenant.make("services", &json!({"metadata": {"name": "misfit"}, "spec": spec}))?;
+    tenant.wait("what becomes of its Service", || {
+        let nodes = tenant.api.get("/api/v1/nodes").ok()?.json();
+        let service = tenant.get("services/misfit").ok()?;
+        let conditions = [&nodes["items"][0], &service].map(|o| o["status"]["conditions"].to_string());
+        let telling = |c: &String| c.contains("NetworkUnavailable") || c.contains("SctpPortChange");
+        conditions.into_iter().find(telling)
+    })
 }

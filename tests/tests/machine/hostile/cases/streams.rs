@@ -1,0 +1,153 @@
+//! What stays open: commands in containers, watches.
+
+use std::fs::{self, File};
+use std::process::{Child, Stdio};
+
+use anyhow::Result;
+use tempfile::TempDir;
+
+use super::pods;
+use super::{Case, Harm, Tenant};
+
+/// More commands than one user may have, and fewer than a node's agent opens.
+const COMMANDS: usize = 120;
+/// What all of them but a few come to.
+const MANY_COMMANDS: usize = 110;
+/// Watches of one connection: no more wait for their turn.
+const WATCHES: usize = 60;
+/// Connections that make more watches than one user may have.
+const CONNECTIONS: usize = 70;
+/// What all of them but a few come to.
+const MANY_WATCHES: usize = 4100;
+
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "commands by the hundred",
+        kind: "share of requests",
+        protection: "sessions",
+        attack: commands,
+        told: "too many of your exec and attach sessions are open",
+        harm: Harm::Told("are open"),
+    },
+    Case {
+        name: "watches by the thousand",
+        kind: "share of requests",
+        protection: "share",
+        attack: watches,
+        told: "too many watches and logs are open",
+        harm: Harm::Told("are open"),
+    },
+];
+
+/// Requests whose answers do not end; they do when it is dropped.
+struct Held {
+    place: TempDir,
+    clients: Vec<Child>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        for client in &mut self.clients {
+            // One that has ended cannot be killed.
+            let _ = client.kill();
+            let _ = client.wait();
+        }
+    }
+}
+
+impl Held {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            place: tempfile::tempdir()?,
+            clients: Vec::new(),
+        })
+    }
+
+    /// One more client that asks, and stays for what comes.
+    fn ask(&mut self, tenant: &Tenant<'_>, path: &str, options: &[&str]) -> Result<()> {
+        let answers = File::options()
+            .create(true)
+            .append(true)
+            .open(self.place.path().join("answers"))?;
+        let client = tenant
+            .api
+            .command("GET", path, "")
+            .args(["--no-buffer", "--no-progress-meter"])
+            .args(["--max-time", "120"])
+            .args(options)
+            .stdin(Stdio::null())
+            .stdout(answers)
+            .spawn()?;
+        self.clients.push(client);
+        Ok(())
+    }
+
+    /// Waits until an answer has this in it, or `many` begin so: what was answered, or how many are open.
+    fn told_or(&self, tenant: &Tenant<'_>, told: &str, begin: &str, many: usize) -> Result<String> {
+        let mut open = 0;
+        let outcome = tenant.wait(told, || {
+            let answers = fs::read(self.place.path().join("answers")).ok()?;
+            let answers = String::from_utf8_lossy(&answers);
+            if let Some(line) = answers.lines().find(|line| line.contains(told)) {
+                return Some(line.to_owned());
+            }
+            open = answers.matches(begin).count();
+            (open >= many).then(|| format!("{open} are open"))
+        });
+        outcome.map_err(|error| error.context(format!("{open} are open")))
+    }
+}
+
+/// Each is a process in a pod.
+fn commands(tenant: &Tenant<'_>) -> Result<String> {
+    pods::run(tenant, "exec sleep 600")?;
+    let path =
+        tenant.path("pods/p/exec?command=sh&command=-c&command=echo+has+begun;exec+sleep+600&stdout=true");
+    // RFC 6455, 4.1; the key is the one of its example.
+    let upgrade = [
+        "--http1.1",
+        "--header",
+        "Connection: Upgrade",
+        "--header",
+        "Upgrade: websocket",
+        "--header",
+        "Sec-WebSocket-Version: 13",
+        "--header",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "--header",
+        "Sec-WebSocket-Protocol: v5.channel.k8s.io",
+    ];
+    let mut held = Held::new()?;
+    for _ in 0..COMMANDS {
+        held.ask(tenant, &path, &upgrade)?;
+    }
+    held.told_or(
+        tenant,
+        "exec and attach sessions are open",
+        "HTTP/1.1 101",
+        MANY_COMMANDS,
+    )
+}
+
+/// Many on each of many connections; curl makes one transfer of each number behind `#`, which the server does not see.
+fn watches(tenant: &Tenant<'_>) -> Result<String> {
+    // Each says at once that it has begun.
+    let begin =
+        "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    let path = format!("{}?{begin}#[1-{WATCHES}]", tenant.path("configmaps"));
+    let mut held = Held::new()?;
+    for _ in 0..CONNECTIONS {
+        let parallel = WATCHES.to_string();
+        held.ask(
+            tenant,
+            &path,
+            &["--http2", "--parallel", "--parallel-max", &parallel],
+        )?;
+    }
+    held.told_or(
+        tenant,
+        "watches and logs are open",
+        "initial-events-end",
+        MANY_WATCHES,
+    )
+}
