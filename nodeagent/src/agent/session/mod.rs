@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::link::SessionRequest;
 use super::pods::Pods;
 
-/// Sessions at once.
+/// Sessions at once; and as many more that are told that they are too many.
 const AT_ONCE: usize = 128;
 /// Frames on their way.
 const QUEUE: usize = 16;
@@ -30,7 +30,7 @@ pub(super) async fn run(
     mut requests: mpsc::Receiver<SessionRequest>,
     cancel: CancellationToken,
 ) {
-    let permits = Arc::new(Semaphore::new(AT_ONCE));
+    let [seats, refusals] = [AT_ONCE; 2].map(|count| Arc::new(Semaphore::new(count)));
     loop {
         // Cancel-safe: a request stays in the channel.
         let request = tokio::select! {
@@ -38,11 +38,12 @@ pub(super) async fn run(
             () = cancel.cancelled() => return,
         };
         let Some(request) = request else { return };
-        let Ok(permit) = permits.clone().try_acquire_owned() else {
+        let seat = seats.clone().try_acquire_owned();
+        let pods = seat.is_ok().then(|| pods.clone());
+        let Ok(permit) = seat.or_else(|_| refusals.clone().try_acquire_owned()) else {
             tracing::warn!(id = request.open.id, "too many sessions at once: not opened");
             continue;
         };
-        let pods = pods.clone();
         tokio::spawn(async move {
             let id = request.open.id.clone();
             if let Err(error) = session(pods, request).await {
@@ -107,7 +108,8 @@ fn is_proper(kind: &SessionKind) -> bool {
     }
 }
 
-async fn session(pods: Arc<Pods>, mut request: SessionRequest) -> Result<(), tonic::Status> {
+/// Does what the request asks for; without pods there is no seat for it, and it is told so.
+async fn session(pods: Option<Arc<Pods>>, mut request: SessionRequest) -> Result<(), tonic::Status> {
     let (out, stream) = mpsc::channel(QUEUE);
     let first = SessionFrame::Open(request.open.id);
     out.try_send(first.into())
@@ -118,7 +120,20 @@ async fn session(pods: Arc<Pods>, mut request: SessionRequest) -> Result<(), ton
         .await?
         .into_inner();
     let mut pipe = Pipe { out, inbound };
-    let last = match request.open.kind {
+    let last = match pods {
+        Some(pods) => serve(&pods, request.open.kind, &mut pipe).await,
+        None => SessionFrame::Error(format!(
+            "{AT_ONCE} commands, logs and ports are open on this node already: end some, or try again later"
+        )),
+    };
+    pipe.send(last).await;
+    pipe.close().await;
+    Ok(())
+}
+
+/// Returns the last frame.
+async fn serve(pods: &Arc<Pods>, kind: SessionKind, pipe: &mut Pipe) -> SessionFrame {
+    match kind {
         kind if !is_proper(&kind) => SessionFrame::Error("that is no pod or no container".to_owned()),
         SessionKind::Logs {
             pod,
@@ -137,7 +152,7 @@ async fn session(pods: Arc<Pods>, mut request: SessionRequest) -> Result<(), ton
                 timestamps,
             };
             let dir = pods.runtime.pod(&pod);
-            logs::run(&dir, &container, wanted, &mut pipe).await
+            logs::run(&dir, &container, wanted, pipe).await
         }
         SessionKind::Exec {
             pod,
@@ -145,12 +160,9 @@ async fn session(pods: Arc<Pods>, mut request: SessionRequest) -> Result<(), ton
             argv,
             tty,
             stdin,
-        } => exec::run(&pods, &pod, &container, &argv, tty, stdin, &mut pipe).await,
-        SessionKind::PortForward { pod, port } => forward::run(&pods, pod, port, &mut pipe).await,
-    };
-    pipe.send(last).await;
-    pipe.close().await;
-    Ok(())
+        } => exec::run(pods, &pod, &container, &argv, tty, stdin, pipe).await,
+        SessionKind::PortForward { pod, port } => forward::run(pods, pod, port, pipe).await,
+    }
 }
 
 /// The named container, or the first that the pod has on disk.
