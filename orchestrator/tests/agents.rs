@@ -118,12 +118,13 @@ async fn ask(
     server: &Server,
     certificate: &str,
     path: &str,
+    headers: &str,
 ) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
     let tcp = tokio::net::TcpStream::connect(server.address).await.unwrap();
     let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
     let tls = tls(server.dir.path(), certificate, b"http/1.1");
     let mut stream = tls.connect(name, tcp).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     stream
 }
@@ -147,7 +148,7 @@ fn whoever_is_revoked_is_served_no_more_and_nobody_else() {
         let watch = "/api/v1/pods?watch=true";
         let mut watches = Vec::new();
         for certificate in ["lost", "user-bob"] {
-            let mut stream = ask(&server, certificate, watch).await;
+            let mut stream = ask(&server, certificate, watch, "").await;
             assert_ne!(soon(stream.read(&mut [0; 64])).await.unwrap(), 0);
             watches.push(stream);
         }
@@ -183,6 +184,36 @@ fn whoever_is_revoked_is_served_no_more_and_nobody_else() {
         let left = issuer.certificates().unwrap();
         let left: Vec<&str> = left.iter().map(|c| c.name.as_str()).collect();
         assert_eq!(left, ["admin", "node-n1", "user-bob"]);
+    });
+}
+
+#[test]
+fn a_session_with_a_container_ends_when_its_certificate_is_revoked() {
+    let server = server_with_node("n1");
+    pod_on_node(&server);
+    let issuer = pki::Issuer::open(server.dir.path()).unwrap();
+    issuer.user_kubeconfig("alice", server.address).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut agent = soon(Agent::attach(&server, "node-n1", "n1")).await.unwrap();
+        let session = "/api/v1/namespaces/default/pods/p";
+        let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: v4.channel.k8s.io\r\n";
+        for path in ["exec?command=sh&stdout=true", "portforward?ports=80"] {
+            let mut stream = ask(&server, "user-alice", &format!("{session}/{path}"), upgrade).await;
+            let opened = soon(agent.next_session()).await;
+            let (_up, mut down) = agent.open(&opened.id).await;
+            let mut head = [0; 12];
+            soon(stream.read_exact(&mut head)).await.unwrap();
+            assert_eq!(&head, b"HTTP/1.1 101");
+            issuer.revoke(&["user-alice".to_owned()]).unwrap();
+            let reload = "/gantry/v1/certificates/reload";
+            let answer = send(&server, "POST", reload, "application/json", String::new());
+            assert_eq!(soon(answer).await.status(), 200);
+            let _ = soon(stream.read_to_end(&mut Vec::new())).await;
+            while soon(down.next()).await.is_some() {}
+            issuer.user_kubeconfig("alice", server.address).unwrap();
+        }
     });
 }
 

@@ -8,7 +8,7 @@
 //! | `body` | nor are request bodies, in size and time |
 //! | `share` | every request works at once, however many there are |
 //! | `connections` | connections and what is half sent stay as long as the client likes |
-//! | `sessions` | exec and attach are not counted, and end only when somebody ends them |
+//! | `sessions` | exec, attach and port-forward are not counted, and end only when somebody ends them |
 //! | `nesting` | nor is how deep an object is |
 //! | `values` | nor how many values are in one body |
 //! | `object-size` | nor how large an object is |

@@ -3,9 +3,12 @@
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use http::Extensions;
+use tokio::sync::watch;
 
 use super::error::ApiError;
 use crate::link::NodeIdentity;
+use crate::pki::Revoked;
 
 /// Group of administrators.
 pub const MASTERS: &str = "system:masters";
@@ -35,6 +38,37 @@ impl Identity {
         let name = self.user.strip_prefix(NODE_PREFIX)?;
         self.is_in(NODES).then(|| NodeIdentity(name.to_owned()))
     }
+}
+
+/// Whether a client's certificate still counts, for what outlives the requests of its connection; put into a request's
+/// extensions by the listener.
+#[derive(Clone)]
+pub(super) struct Admission {
+    serial: Vec<u8>,
+    revoked: watch::Receiver<Revoked>,
+}
+
+impl Admission {
+    /// Of a certificate by its serial number.
+    pub fn new(serial: Vec<u8>, revoked: watch::Receiver<Revoked>) -> Self {
+        Self { serial, revoked }
+    }
+
+    /// Of a request. Without a listener (never in a server) there is none.
+    pub fn of(extensions: &Extensions) -> Option<Self> {
+        extensions.get().cloned()
+    }
+}
+
+/// Returns when the certificate is revoked.
+pub(super) async fn withdrawn(admission: Option<Admission>) {
+    if let Some(Admission { serial, mut revoked }) = admission
+        && revoked.wait_for(|revoked| revoked.has(&serial)).await.is_ok()
+    {
+        return;
+    }
+    // Nobody revokes anything any more.
+    std::future::pending().await
 }
 
 /// Answers 401 to everything: to whoever shows a certificate that is revoked.

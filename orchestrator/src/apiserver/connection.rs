@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::auth::{self, Identity};
+use super::auth::{self, Admission, Identity};
 use super::held;
 use super::limits::ConnectionLimits;
 use super::share::{self, Client, Counted};
@@ -191,6 +191,7 @@ pub(super) async fn serve(
         user: identity.user.clone(),
         connection: stranger.number,
     };
+    let admission = Admission::new(serial.clone(), doors.revoked.clone());
     let activity = Arc::new(Activity {
         under_way: AtomicUsize::new(0),
         last: Mutex::new(Instant::now()),
@@ -200,6 +201,7 @@ pub(super) async fn serve(
         move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(identity.clone());
             request.extensions_mut().insert(client.clone());
+            request.extensions_mut().insert(admission.clone());
             let under_way = activity.begin();
             let answer = router.clone().oneshot(request.map(axum::body::Body::new));
             async move { answer.await.map(|response| held::keep(response, under_way)) }

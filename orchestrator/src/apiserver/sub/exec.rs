@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
 use super::super::ApiServer;
+use super::super::auth::{Admission, withdrawn};
 use super::super::error::ApiError;
 use super::super::path::Resource;
 use super::super::share::Client;
@@ -92,6 +93,7 @@ async fn upgrade(
             ApiError::bad_request("exec and attach need a WebSocket upgrade (kubectl 1.31 or later)")
         })?;
     let counted = server.share.session(&Client::of(&parts.extensions))?;
+    let admission = Admission::of(&parts.extensions);
     let session = open(&server, node, kind).await?;
     let most = server.limits.share.session_message_bytes;
     let upgraded = upgrade
@@ -99,7 +101,7 @@ async fn upgrade(
         .max_message_size(most)
         .max_frame_size(most)
         .on_upgrade(async move |socket| {
-            relay(socket, session, server).await;
+            relay(socket, session, server, admission).await;
             drop(counted);
         });
     Ok(upgraded.into_response())
@@ -142,7 +144,7 @@ fn frame(channel: u8, bytes: &[u8]) -> Message {
     Message::Binary(out.freeze())
 }
 
-async fn relay(socket: WebSocket, session: Session, server: ApiServer) {
+async fn relay(socket: WebSocket, session: Session, server: ApiServer, admission: Option<Admission>) {
     let (mut sink, stream) = socket.split();
     let Session { input, output } = session;
     let activity = Notify::new();
@@ -155,6 +157,7 @@ async fn relay(socket: WebSocket, session: Session, server: ApiServer) {
         () = &mut fed => false,
         () = silence(&activity, idle) => true,
         () = server.shutdown.cancelled() => true,
+        () = withdrawn(admission) => true,
     };
     if over {
         let close = CloseFrame {

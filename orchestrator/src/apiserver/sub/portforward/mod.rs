@@ -20,8 +20,10 @@ use http::request::Parts;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::super::ApiServer;
+use super::super::auth::{Admission, withdrawn};
 use super::super::error::ApiError;
 use super::super::path::Resource;
+use super::super::share::Client;
 use super::log::{Place, open, place_of_pod};
 
 const SPDY: &str = "SPDY/3.1+portforward.k8s.io";
@@ -53,7 +55,17 @@ pub(in super::super) async fn port_forward(
             "query parameter ports is missing: only {SPDY} names them later"
         )));
     }
-    let upgraded = upgrade.on_upgrade(move |socket| forward(socket, server, place, ports, spdy));
+    let counted = server.share.session(&Client::of(&parts.extensions))?;
+    let ended = withdrawn(Admission::of(&parts.extensions));
+    let upgraded = upgrade.on_upgrade(async move |socket| {
+        // Cancel-safe: whichever ends, nobody wants the rest of the other. The connections end with their channels.
+        tokio::select! {
+            () = forward(socket, server.clone(), place, &ports, spdy) => {}
+            () = server.shutdown.cancelled() => {}
+            () = ended => {}
+        }
+        drop(counted);
+    });
     Ok(upgraded.into_response())
 }
 
@@ -80,21 +92,13 @@ fn ports(parts: &Parts) -> Result<Vec<u16>, ApiError> {
     })
 }
 
-async fn forward(socket: WebSocket, server: ApiServer, place: Place, ports: Vec<u16>, spdy: bool) {
-    let shutdown = server.shutdown.clone();
-    let run = async {
-        if spdy {
-            let (connections, outgoing) = Connections::new(server, place);
-            tunnel::run(socket, connections, outgoing).await;
-        } else {
-            let (connections, outgoing) = Connections::new(server, place);
-            channels::run(socket, connections, outgoing, &ports).await;
-        }
-    };
-    // Cancel-safe: whichever ends, nobody wants the rest of the other. The connections end with their channels.
-    tokio::select! {
-        () = run => {}
-        () = shutdown.cancelled() => {}
+async fn forward(socket: WebSocket, server: ApiServer, place: Place, ports: &[u16], spdy: bool) {
+    if spdy {
+        let (connections, outgoing) = Connections::new(server, place);
+        tunnel::run(socket, connections, outgoing).await;
+    } else {
+        let (connections, outgoing) = Connections::new(server, place);
+        channels::run(socket, connections, outgoing, ports).await;
     }
 }
 
