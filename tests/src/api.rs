@@ -1,4 +1,4 @@
-//! The API as a tenant with the administrator's certificate has it: whole requests, by `curl`.
+//! The API as the administrator or a tenant has it: whole requests, by `curl`.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -17,6 +17,10 @@ const PATIENCE_S: &str = "30";
 pub struct Api {
     pki: PathBuf,
     server: String,
+    /// Whose certificate is shown.
+    certificate: String,
+    /// Of its clients: 0 as this process, 19 after all others.
+    nice: &'static str,
 }
 
 /// What came back.
@@ -47,6 +51,20 @@ impl Api {
         Ok(Self {
             pki: gantry.path().join("pki"),
             server: server.context("the kubeconfig names no server")?,
+            certificate: "admin".to_owned(),
+            nice: "0",
+        })
+    }
+
+    /// The same as a user with a certificate of their own. Their clients are on other machines, as far as that can be had on
+    /// this one: they take no CPU from those that they attack.
+    pub fn of_user(gantry: &Gantry, name: &str) -> Result<Self> {
+        // What it prints has the key in it.
+        gantry.text(&["kubeconfig", "--user", name])?;
+        Ok(Self {
+            certificate: format!("user-{name}"),
+            nice: "19",
+            ..Self::of(gantry)?
         })
     }
 
@@ -55,18 +73,28 @@ impl Api {
         self.server.trim_start_matches("https://")
     }
 
+    /// Where authority, certificates and keys are.
+    fn file(&self, name: &str) -> PathBuf {
+        self.pki.join(name)
+    }
+
+    fn curl(&self) -> Command {
+        let mut command = Command::new("nice");
+        command.args(["-n", self.nice, "curl"]);
+        command
+    }
+
     /// A command that asks; its body comes from standard input, if it has one.
     pub fn command(&self, method: &str, path: &str, media: &str) -> Command {
-        let file = |name: &str| self.pki.join(name);
-        let mut command = Command::new("curl");
+        let mut command = self.curl();
         command
             .args(["--silent", "--max-time", PATIENCE_S, "--request", method])
             .arg("--cacert")
-            .arg(file("ca.crt"))
+            .arg(self.file("ca.crt"))
             .arg("--cert")
-            .arg(file("admin.crt"))
+            .arg(self.file(&format!("{}.crt", self.certificate)))
             .arg("--key")
-            .arg(file("admin.key"))
+            .arg(self.file(&format!("{}.key", self.certificate)))
             .args(["--write-out", "\n%{http_code}"])
             .arg(format!("{}{path}", self.server));
         if !media.is_empty() {
@@ -104,7 +132,8 @@ impl Api {
         let mut codes = Vec::new();
         for some in objects.chunks(1000) {
             let transfers: Vec<String> = some.iter().map(|object| self.transfer(path, object)).collect();
-            let mut child = Command::new("curl")
+            let mut child = self
+                .curl()
                 .args([
                     "--no-progress-meter",
                     "--parallel",
@@ -129,13 +158,14 @@ impl Api {
 
     /// One POST, in the words of curl's configuration.
     fn transfer(&self, path: &str, object: &Value) -> String {
-        let file = |name: &str| self.pki.join(name).display().to_string();
+        let file = |name: &str| self.file(name).display().to_string();
+        let own = |suffix: &str| file(&format!("{}.{suffix}", self.certificate));
         let body = object.to_string();
         let options = [
             ("url", format!("{}{path}", self.server)),
             ("cacert", file("ca.crt")),
-            ("cert", file("admin.crt")),
-            ("key", file("admin.key")),
+            ("cert", own("crt")),
+            ("key", own("key")),
             ("max-time", PATIENCE_S.to_owned()),
             ("header", "Content-Type: application/json".to_owned()),
             ("output", "/dev/null".to_owned()),

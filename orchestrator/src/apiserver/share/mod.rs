@@ -174,8 +174,9 @@ impl Share {
 
     /// Counts a command in a container, an attached client, or one that forwards ports. 429 if the user, or all, have too many.
     pub(super) fn session(&self, client: &Client) -> Result<[Counted; 2], ApiError> {
-        let own = count(&self.sessions, &client.user, self.limits.sessions)
-            .ok_or_else(|| busy("too many of your exec, attach and port-forward sessions are open: end some"))?;
+        let own = count(&self.sessions, &client.user, self.limits.sessions).ok_or_else(|| {
+            busy("too many of your exec, attach and port-forward sessions are open: end some")
+        })?;
         let all = count(&self.all_sessions, "", self.limits.sessions_total)
             .ok_or_else(|| busy("too many exec, attach and port-forward sessions are open"))?;
         Ok([own, all])

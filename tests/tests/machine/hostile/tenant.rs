@@ -18,7 +18,7 @@ const GOING: Duration = Duration::from_secs(300);
 
 /// See the module. Dropping it takes nothing away: see [`Tenant::leave`].
 pub(super) struct Tenant<'a> {
-    /// The API, as an administrator of the namespace.
+    /// The API, as a user of its own.
     pub(super) api: Api,
     /// The Gantry that it shares with others.
     pub(super) gantry: &'a Gantry,
@@ -35,7 +35,7 @@ impl<'a> Tenant<'a> {
     pub(super) fn new(gantry: &'a Gantry, api: &Api, namespace: String, extent: Extent) -> Result<Self> {
         api.make("/api/v1/namespaces", &json!({"metadata": {"name": namespace}}))?;
         Ok(Self {
-            api: api.clone(),
+            api: Api::of_user(gantry, &namespace)?,
             gantry,
             namespace,
             extent,

@@ -26,7 +26,7 @@ pub(super) const CASES: &[Case] = &[
         kind: "share of requests",
         protection: "sessions",
         attack: commands,
-        told: "too many of your exec and attach sessions are open",
+        told: "too many of your exec, attach and port-forward sessions are open",
         harm: Harm::Told("are open"),
     },
     Case {
@@ -123,7 +123,7 @@ fn commands(tenant: &Tenant<'_>) -> Result<String> {
     }
     held.told_or(
         tenant,
-        "exec and attach sessions are open",
+        "port-forward sessions are open",
         "HTTP/1.1 101",
         MANY_COMMANDS,
     )
