@@ -62,7 +62,7 @@ pub fn limits() -> Limits {
     }
     if off("sessions") {
         let share = &mut limits.share;
-        (share.sessions, share.sessions_total) = (MANY, MANY);
+        (share.sessions, share.sessions_total, share.sessions_on_node) = (MANY, MANY, MANY);
         (share.session_message_bytes, share.session_idle) = (MANY, LONG);
     }
     if off("connections") {

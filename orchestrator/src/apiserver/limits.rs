@@ -86,10 +86,12 @@ pub struct ShareLimits {
     pub wait: Duration,
     /// Watches and logs of one user: each holds some kilobytes.
     pub streams: usize,
-    /// Sessions (exec, attach) of one user: each is a process in a pod, and holds frames in both directions.
+    /// Sessions (exec, attach, port-forward) of one user: each is a process in a pod, and holds frames in both directions.
     pub sessions: usize,
     /// Sessions of all users together.
     pub sessions_total: usize,
+    /// Logs, sessions and forwarded connections of one user on one node: half of what its agent takes at once.
+    pub sessions_on_node: usize,
     /// Bytes of one message from the client of a session; kubectl sends 32 KiB at once.
     pub session_message_bytes: usize,
     /// A session in which nothing is said is ended after so long, as kubelet's `streamingConnectionIdleTimeout`.
@@ -139,6 +141,7 @@ impl Default for Limits {
                 streams: 4000,
                 sessions: 100,
                 sessions_total: 400,
+                sessions_on_node: 128,
                 session_message_bytes: 256 << 10,
                 session_idle: Duration::from_secs(4 * 3600),
             },

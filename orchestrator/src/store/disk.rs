@@ -83,6 +83,9 @@ pub(super) struct Label {
     pub cluster: Option<String>,
 }
 
+/// Of the file, kept in memory by redb, in bytes. Its default is 1 GiB; but reads come from the history, which has all of it.
+const CACHE_BYTES: usize = 16 << 20;
+
 /// The open file.
 pub(super) struct Disk {
     /// `None` after a failure: redb goes on only when it has opened the file again.
@@ -339,6 +342,7 @@ fn database(path: &Path) -> Result<Database, DiskError> {
         .open(path);
     let held = Held::new(file.map_err(DiskError::file)?).map_err(failed("open the database file"))?;
     Database::builder()
+        .set_cache_size(CACHE_BYTES)
         .create_with_backend(held)
         .map_err(failed("open the database file"))
 }

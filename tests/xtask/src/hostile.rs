@@ -26,8 +26,8 @@ pub fn run(table: Option<&Table>) -> Result<()> {
 }
 
 fn tenants() -> Result<()> {
-    shell::cargo(&["build", "--workspace"])?;
-    let test = ["test", "-p", "gantry-tests", "--test", "machine", "hostile"];
+    shell::build()?;
+    let test = ["test", "--workspace", "--test", "machine", "hostile"];
     let harness = ["--", "--nocapture", "--test-threads=1"];
     let env = [
         ("HOSTILE_TABLE", Path::new("1")),
@@ -39,8 +39,7 @@ fn tenants() -> Result<()> {
 fn escapes() -> Result<()> {
     let args = [
         "test",
-        "-p",
-        "gantry-nodeagent",
+        "--workspace",
         "--test",
         "escapes",
         "--test",

@@ -59,20 +59,8 @@ pub fn durability(runs: u64, kills: u64) -> Result<()> {
         ("GANTRY_KILLS", Path::new(&kills)),
         ("REQUIRE", Path::new("netns,cgroup")),
     ];
-    cargo(&[
-        "build",
-        "--package",
-        "gantry-nodeagent",
-        "--package",
-        "gantry-cni",
-    ])?;
-    let packages = [
-        "--package",
-        "gantry-orchestrator",
-        "--package",
-        "gantry-nodeagent",
-    ];
-    let test = |rest: &[&str]| cargo_with(&[&["test"], &packages[..], rest].concat(), &env);
+    build()?;
+    let test = |rest: &[&str]| cargo_with(&[&["test", "--workspace"], rest].concat(), &env);
     test(&["--lib", "durability"])?;
     test(&[
         "--test",
@@ -83,6 +71,12 @@ pub fn durability(runs: u64, kills: u64) -> Result<()> {
         "--",
         "--nocapture",
     ])
+}
+
+/// Builds everything. Always the whole workspace: for a part of it cargo chooses other features of what all have in common, and
+/// compiles that once more.
+pub fn build() -> Result<()> {
+    cargo(&["build", "--quiet", "--workspace"])
 }
 
 /// Cargo, for what it prints on stdout.
@@ -111,18 +105,10 @@ pub fn cargo_program() -> String {
 
 /// The simulation; a program of its own, so that the chores are there before the whole workspace is compiled.
 pub fn sim(from: u64, seeds: u64) -> Result<()> {
+    build()?;
     let (from, seeds) = (from.to_string(), seeds.to_string());
-    cargo(&[
-        "run",
-        "--quiet",
-        "-p",
-        "gantry-sim",
-        "--",
-        "--from",
-        &from,
-        "--seeds",
-        &seeds,
-    ])
+    let program = target_dir().join("gantry-sim");
+    run(&program.to_string_lossy(), &["--from", &from, "--seeds", &seeds])
 }
 
 /// Whether a program is in PATH or a system directory.

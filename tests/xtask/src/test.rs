@@ -32,7 +32,7 @@ pub fn run(quick: bool) -> Result<()> {
     ];
     tally.check("clippy", || shell::cargo(&clippy));
     // The binaries come first: tests run them.
-    tally.check("build", || shell::cargo(&["build", "--quiet", "--workspace"]));
+    tally.check("build", shell::build);
     let mut required = if root { REQUIRED.to_owned() } else { String::new() };
     match prepare::ensure_bpf_tools() {
         Ok(()) => required += ",bpf-build",

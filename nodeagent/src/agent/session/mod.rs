@@ -16,7 +16,7 @@ use super::link::SessionRequest;
 use super::pods::Pods;
 
 /// Sessions at once; and as many more that are told that they are too many.
-const AT_ONCE: usize = 128;
+const AT_ONCE: usize = 256;
 /// Frames on their way.
 const QUEUE: usize = 16;
 /// The other side has this long to take the last frames.

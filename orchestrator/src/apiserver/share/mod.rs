@@ -116,6 +116,8 @@ pub struct Share {
     sessions: Counts,
     /// Under one name.
     all_sessions: Counts,
+    /// Under the names of node and user.
+    node_sessions: Counts,
 }
 
 impl Share {
@@ -132,6 +134,7 @@ impl Share {
             streams: Arc::default(),
             sessions: Arc::default(),
             all_sessions: Arc::default(),
+            node_sessions: Arc::default(),
         }
     }
 
@@ -180,6 +183,17 @@ impl Share {
         let all = count(&self.all_sessions, "", self.limits.sessions_total)
             .ok_or_else(|| busy("too many exec, attach and port-forward sessions are open"))?;
         Ok([own, all])
+    }
+
+    /// Counts what is open with one node: logs, commands, forwarded connections. 429 if the user has too many there.
+    pub(super) fn on_node(&self, client: &Client, node: &str) -> Result<Counted, ApiError> {
+        let key = format!("{node}/{}", client.user);
+        let busy_there = || {
+            busy(&format!(
+                "too many of your logs, commands and forwarded ports are open on node {node}: end some"
+            ))
+        };
+        count(&self.node_sessions, &key, self.limits.sessions_on_node).ok_or_else(busy_there)
     }
 }
 
@@ -266,6 +280,7 @@ mod tests {
         let share = Share::new(ShareLimits {
             sessions: 2,
             sessions_total: 3,
+            sessions_on_node: 1,
             ..Limits::default().share
         });
         let of = |user: &str| Client {
@@ -278,5 +293,8 @@ mod tests {
         assert!(share.session(&of("b")).is_err(), "of all");
         open.remove(0);
         assert!(share.session(&of("b")).is_ok());
+        let on_node = share.on_node(&of("a"), "n").ok();
+        assert!(on_node.is_some() && share.on_node(&of("a"), "n").is_err());
+        assert!(share.on_node(&of("b"), "n").is_ok() && share.on_node(&of("a"), "m").is_ok());
     }
 }

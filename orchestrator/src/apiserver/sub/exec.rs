@@ -92,9 +92,10 @@ async fn upgrade(
         .map_err(|_| {
             ApiError::bad_request("exec and attach need a WebSocket upgrade (kubectl 1.31 or later)")
         })?;
-    let counted = server.share.session(&Client::of(&parts.extensions))?;
+    let client = Client::of(&parts.extensions);
+    let counted = server.share.session(&client)?;
     let admission = Admission::of(&parts.extensions);
-    let session = open(&server, node, kind).await?;
+    let (session, on_node) = open(&server, &client, node, kind).await?;
     let most = server.limits.share.session_message_bytes;
     let upgraded = upgrade
         .protocols(PROTOCOLS)
@@ -102,7 +103,7 @@ async fn upgrade(
         .max_frame_size(most)
         .on_upgrade(async move |socket| {
             relay(socket, session, server, admission).await;
-            drop(counted);
+            drop((counted, on_node));
         });
     Ok(upgraded.into_response())
 }

@@ -12,6 +12,7 @@ use super::super::ApiServer;
 use super::super::error::ApiError;
 use super::super::path::Resource;
 use super::super::rest::Call;
+use super::super::share::{Client, Counted};
 use crate::kinds::at;
 use crate::link::Session;
 
@@ -94,13 +95,17 @@ fn located(pod: &Value, name: &str, container: String) -> Result<Place, ApiError
     Ok(Place { node, uid, container })
 }
 
-/// Opens a session on the pod's node.
-pub(super) async fn open(server: &ApiServer, node: &str, kind: SessionKind) -> Result<Session, ApiError> {
-    server
-        .link
-        .open_session(node, kind)
-        .await
-        .map_err(|e| ApiError::unavailable(e.to_string()))
+/// Opens a session on the pod's node; the client's place there is free again when the second is dropped.
+pub(super) async fn open(
+    server: &ApiServer,
+    client: &Client,
+    node: &str,
+    kind: SessionKind,
+) -> Result<(Session, Counted), ApiError> {
+    let counted = server.share.on_node(client, node)?;
+    let session = server.link.open_session(node, kind).await;
+    let session = session.map_err(|e| ApiError::unavailable(e.to_string()))?;
+    Ok((session, counted))
 }
 
 fn since_ms(query: &LogQuery) -> Option<u64> {
@@ -131,14 +136,15 @@ pub(super) async fn log(call: &Call<'_>, parts: &Parts, name: &str) -> Result<Re
         since_ms: since_ms(&query),
         timestamps: query.timestamps,
     };
-    let mut session = open(call.server, &place.node, kind).await?;
+    let client = Client::of(&parts.extensions);
+    let (mut session, counted) = open(call.server, &client, &place.node, kind).await?;
     // An error before the first line is an error of the request.
     let first = session.output.recv().await;
     if let Some(SessionFrame::Error(message)) = first {
         return Err(ApiError::bad_request(message));
     }
     let shutdown = call.server.shutdown.clone();
-    let lines = futures::stream::unfold((first, session), move |(next, mut session)| {
+    let lines = futures::stream::unfold((first, session, counted), move |(next, mut session, counted)| {
         let shutdown = shutdown.clone();
         async move {
             let chunk = match next? {
@@ -151,7 +157,7 @@ pub(super) async fn log(call: &Call<'_>, parts: &Parts, name: &str) -> Result<Re
                 frame = session.output.recv() => frame,
                 () = shutdown.cancelled() => None,
             };
-            Some((Ok::<_, std::convert::Infallible>(chunk), (next, session)))
+            Some((Ok::<_, std::convert::Infallible>(chunk), (next, session, counted)))
         }
     });
     Ok(([(CONTENT_TYPE, "text/plain")], Body::from_stream(lines)).into_response())

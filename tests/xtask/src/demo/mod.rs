@@ -54,15 +54,7 @@ pub fn run(keep: bool, report_file: Option<&Path>, strictness: Strictness) -> Re
         );
     }
     prepare::ensure_programs()?;
-    shell::cargo(&[
-        "build",
-        "-p",
-        "gantry",
-        "-p",
-        "gantry-nodeagent",
-        "-p",
-        "gantry-cni",
-    ])?;
+    shell::build()?;
     let before = Leftovers::now()?;
     let gantry = Gantry::new("demo", keep)?;
     let report = play(&gantry, strictness)?;

@@ -74,11 +74,12 @@ struct Test {
 
 /// Compiles the tests and finds their executables in what cargo says.
 fn build(chosen: &[(&'static str, &'static str, &'static str)]) -> Result<Vec<Test>> {
-    let mut args = vec!["test", "--no-run", "--message-format=json-render-diagnostics"];
-    for (package, target, _) in chosen {
-        args.extend(["-p", package, "--test", target]);
-    }
-    let said = shell::cargo_output(&args)?;
+    let said = shell::cargo_output(&[
+        "test",
+        "--workspace",
+        "--no-run",
+        "--message-format=json-render-diagnostics",
+    ])?;
     let artifacts: Vec<Value> = said
         .lines()
         .map_while(Result::ok)

@@ -55,12 +55,13 @@ pub(in super::super) async fn port_forward(
             "query parameter ports is missing: only {SPDY} names them later"
         )));
     }
-    let counted = server.share.session(&Client::of(&parts.extensions))?;
+    let client = Client::of(&parts.extensions);
+    let counted = server.share.session(&client)?;
     let ended = withdrawn(Admission::of(&parts.extensions));
     let upgraded = upgrade.on_upgrade(async move |socket| {
         // Cancel-safe: whichever ends, nobody wants the rest of the other. The connections end with their channels.
         tokio::select! {
-            () = forward(socket, server.clone(), place, &ports, spdy) => {}
+            () = forward(socket, server.clone(), client, place, &ports, spdy) => {}
             () = server.shutdown.cancelled() => {}
             () = ended => {}
         }
@@ -92,12 +93,19 @@ fn ports(parts: &Parts) -> Result<Vec<u16>, ApiError> {
     })
 }
 
-async fn forward(socket: WebSocket, server: ApiServer, place: Place, ports: &[u16], spdy: bool) {
+async fn forward(
+    socket: WebSocket,
+    server: ApiServer,
+    client: Client,
+    place: Place,
+    ports: &[u16],
+    spdy: bool,
+) {
     if spdy {
-        let (connections, outgoing) = Connections::new(server, place);
+        let (connections, outgoing) = Connections::new(server, client, place);
         tunnel::run(socket, connections, outgoing).await;
     } else {
-        let (connections, outgoing) = Connections::new(server, place);
+        let (connections, outgoing) = Connections::new(server, client, place);
         channels::run(socket, connections, outgoing, ports).await;
     }
 }
@@ -112,6 +120,7 @@ enum Said {
 /// The connections of one client; `Id` is how its protocol calls them.
 struct Connections<Id> {
     server: ApiServer,
+    client: Client,
     place: Arc<Place>,
     out: mpsc::Sender<(Id, Said)>,
     /// Towards the pod. Dropping one ends its connection.
@@ -121,10 +130,11 @@ struct Connections<Id> {
 
 impl<Id: Copy + Eq + Hash + Send + Sync + 'static> Connections<Id> {
     /// None yet; and what they will say.
-    fn new(server: ApiServer, place: Place) -> (Self, mpsc::Receiver<(Id, Said)>) {
+    fn new(server: ApiServer, client: Client, place: Place) -> (Self, mpsc::Receiver<(Id, Said)>) {
         let (out, outgoing) = mpsc::channel(QUEUE);
         let connections = Self {
             server,
+            client,
             place: Arc::new(place),
             out,
             inputs: HashMap::new(),
@@ -139,10 +149,11 @@ impl<Id: Copy + Eq + Hash + Send + Sync + 'static> Connections<Id> {
         let (input, inputs) = mpsc::channel(QUEUE);
         self.inputs.insert(id, input);
         let permit = self.permits.clone().try_acquire_owned();
-        let (server, place, out) = (self.server.clone(), self.place.clone(), self.out.clone());
+        let (server, client) = (self.server.clone(), self.client.clone());
+        let (place, out) = (self.place.clone(), self.out.clone());
         tokio::spawn(async move {
             let ended = match permit {
-                Ok(_permit) => connection(&server, &place, port, inputs, (id, &out)).await,
+                Ok(_permit) => connection(&server, &client, &place, port, inputs, (id, &out)).await,
                 Err(_) => Err(format!("more than {AT_ONCE} connections at once")),
             };
             // Fails when the client is gone.
@@ -165,6 +176,7 @@ impl<Id: Copy + Eq + Hash + Send + Sync + 'static> Connections<Id> {
 /// One connection, until the pod has ended it or the client is gone.
 async fn connection<Id: Copy>(
     server: &ApiServer,
+    client: &Client,
     place: &Place,
     port: u16,
     mut inputs: mpsc::Receiver<SessionFrame>,
@@ -174,7 +186,8 @@ async fn connection<Id: Copy>(
         pod: place.uid.clone(),
         port,
     };
-    let session = open(server, &place.node, kind).await.map_err(|e| e.to_string())?;
+    let opened = open(server, client, &place.node, kind).await;
+    let (session, _counted) = opened.map_err(|e| e.to_string())?;
     let (input, mut output) = (session.input, session.output);
     let feed = async {
         while let Some(frame) = inputs.recv().await {

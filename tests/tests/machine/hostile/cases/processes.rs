@@ -31,10 +31,10 @@ pub(super) const CASES: &[Case] = &[
         kind: "processes",
         protection: "pids",
         attack: |tenant| {
-            let zombie = "(busybox true & read x < /f) &";
+            let zombie = "(busybox true & exec busybox sleep 600) &";
             multiply(
                 tenant,
-                &format!("busybox mkfifo /f; for i in $(busybox seq 2250); do {zombie} done; wait"),
+                &format!("for i in $(busybox seq 2250); do {zombie} done; wait"),
             )
         },
         told: "PidsLimit",
