@@ -56,16 +56,22 @@ impl Api {
         })
     }
 
-    /// The same as a user with a certificate of their own. Their clients are on other machines, as far as that can be had on
-    /// this one: they take no CPU from those that they attack.
+    /// The same as a user with a certificate of their own.
     pub fn of_user(gantry: &Gantry, name: &str) -> Result<Self> {
         // What it prints has the key in it.
         gantry.text(&["kubeconfig", "--user", name])?;
         Ok(Self {
             certificate: format!("user-{name}"),
-            nice: "19",
             ..Self::of(gantry)?
         })
+    }
+
+    /// The same from another machine, as far as that can be had on this one: the clients take no CPU from those whom they ask.
+    pub fn from_afar(&self) -> Self {
+        Self {
+            nice: "19",
+            ..self.clone()
+        }
     }
 
     /// `host:port`.

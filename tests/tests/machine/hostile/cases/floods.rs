@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 
 use super::{Case, Harm, Process, Tenant};
 
+/// More than may wait in a namespace.
+const MANY_PODS: u64 = 4_100;
+
 pub(super) const CASES: &[Case] = &[
     Case {
         name: "two million replicas",
@@ -28,7 +31,7 @@ pub(super) const CASES: &[Case] = &[
         protection: "replicas",
         attack: crowd,
         told: "of namespace tenant-",
-        harm: Harm::Neighbours,
+        harm: Harm::Told("pods wait"),
     },
     Case {
         name: "ConfigMaps of a megabyte each",
@@ -101,7 +104,10 @@ fn crowd(tenant: &Tenant<'_>) -> Result<String> {
             .as_array()?
             .iter()
             .map(|s| s["status"]["conditions"].to_string());
-        conditions.find(|c| c.contains("of namespace"))
+        let told = conditions.find(|c| c.contains("of namespace"));
+        let page = tenant.get("pods?limit=1").ok()?;
+        let pods = page["metadata"]["remainingItemCount"].as_u64().unwrap_or(0) + 1;
+        told.or_else(|| (pods > MANY_PODS).then(|| format!("{pods} pods wait")))
     })
 }
 

@@ -71,6 +71,7 @@ impl Held {
             .open(self.place.path().join("answers"))?;
         let client = tenant
             .api
+            .from_afar()
             .command("GET", path, "")
             .args(["--no-buffer", "--no-progress-meter"])
             .args(["--max-time", "120"])
