@@ -69,7 +69,7 @@ impl Cleaner {
             .objects
             .list(self.namespaces, None, &Selector::default())
             .await?;
-        let gone = stream::iter(names(&namespaces, |going| going)).map(|name| self.namespace(name));
+        let gone = stream::iter(names(&namespaces, true)).map(|name| self.namespace(name));
         let gone: Vec<bool> = gone.buffer_unordered(NAMESPACES_AT_ONCE).collect().await;
         let going = gone.contains(&false);
         Ok((going, seen))
@@ -98,7 +98,7 @@ impl Cleaner {
                 .list(kind, Some(namespace), &Selector::default())
                 .await?;
             empty &= objects.is_empty();
-            let names = names(&objects, |going| !going);
+            let names = names(&objects, false);
             stream::iter(names)
                 .for_each_concurrent(OBJECTS_AT_ONCE, |name| self.delete(kind, namespace, name))
                 .await;
@@ -119,9 +119,9 @@ impl Cleaner {
 }
 
 /// The names of objects that are on their way out, or are not.
-fn names(objects: &[Value], wanted: fn(bool) -> bool) -> Vec<String> {
-    let going = |object: &&Value| wanted(!at(object, "/metadata/deletionTimestamp").is_null());
-    let names = objects.iter().filter(going).map(|o| at(o, "/metadata/name"));
+fn names(objects: &[Value], going: bool) -> Vec<String> {
+    let wanted = |object: &&Value| at(object, "/metadata/deletionTimestamp").is_null() != going;
+    let names = objects.iter().filter(wanted).map(|o| at(o, "/metadata/name"));
     names
         .filter_map(|name| name.as_str().map(str::to_owned))
         .collect()

@@ -1,4 +1,4 @@
-//! The node's memory: what it has, and what pods may have of it.
+//! What pods may have of the node's memory.
 
 use gantry_topology::Topology;
 
@@ -6,21 +6,10 @@ use crate::chain::chain;
 use crate::guard;
 use crate::host::cgroup::Cgroups;
 
-/// All memory of a node in bytes, hugepages included.
-pub(super) fn total(topology: &Topology) -> u64 {
-    let nodes = topology.numa_nodes.iter();
-    nodes.map(|node| node.memory_bytes).fold(0, u64::saturating_add)
-}
-
 /// What is left for pods in bytes, beside hugepages, which are counted apart, and what is kept for the host.
 pub(super) fn allocatable(topology: &Topology, reserved_bytes: u64) -> u64 {
-    let pages = topology.numa_nodes.iter().flat_map(|node| &node.hugepages);
-    let huge = pages
-        .map(|(size, count)| size.saturating_mul(*count))
-        .fold(0, u64::saturating_add);
-    total(topology)
-        .saturating_sub(huge)
-        .saturating_sub(reserved_bytes)
+    let plain = topology.numa_nodes.iter().map(|node| node.plain_memory_bytes());
+    plain.fold(0, u64::saturating_add).saturating_sub(reserved_bytes)
 }
 
 /// Holds all pods together to what is left for them, so that one without a limit takes nothing from agent, orchestrator and host.
@@ -62,7 +51,7 @@ mod tests {
             cpus: Vec::new(),
             numa_nodes: vec![node(0, 4 << 30, 512), node(1, 2 << 30, 0)],
         };
-        assert_eq!(total(&topology), 6 << 30);
+        assert_eq!(topology.memory_bytes(), 6 << 30);
         assert_eq!(allocatable(&topology, 512 << 20), 9 << 29);
         assert_eq!(allocatable(&topology, 7 << 30), 0);
     }

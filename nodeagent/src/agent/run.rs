@@ -106,7 +106,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> anyhow::Resul
         cni: cni.clone(),
         watches: Watches::new(answers.clone()),
         network: std::sync::Mutex::new(ledger.config.network.clone()),
-        memory_bytes: memory::total(&topology),
+        memory_bytes: topology.memory_bytes(),
         settings: settings.clone(),
     });
     let network = Arc::new(Network::new(cni));

@@ -48,6 +48,18 @@ pub struct NumaNode {
     pub distances: BTreeMap<NumaId, u32>,
 }
 
+impl NumaNode {
+    /// Memory in bytes beside the hugepages, which are counted apart.
+    pub fn plain_memory_bytes(&self) -> u64 {
+        let sizes = self
+            .hugepages
+            .iter()
+            .map(|(size, pages)| size.saturating_mul(*pages));
+        self.memory_bytes
+            .saturating_sub(sizes.fold(0, u64::saturating_add))
+    }
+}
+
 /// Everything of a node that placement needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -59,6 +71,12 @@ pub struct Topology {
 }
 
 impl Topology {
+    /// All memory in bytes, hugepages included.
+    pub fn memory_bytes(&self) -> u64 {
+        let sizes = self.numa_nodes.iter().map(|node| node.memory_bytes);
+        sizes.fold(0, u64::saturating_add)
+    }
+
     /// All online CPUs.
     pub fn all_cpus(&self) -> CpuSet {
         self.cpus.iter().map(|c| c.id).collect()

@@ -276,12 +276,7 @@ fn memory_capacity(state: &NodeState) -> BTreeMap<NumaId, u64> {
     let mut reserve = state.reserved_memory_bytes;
     let mut capacity = BTreeMap::new();
     for node in &state.topology.numa_nodes {
-        let huge: u64 = node
-            .hugepages
-            .iter()
-            .map(|(size, pages)| size.saturating_mul(*pages))
-            .sum();
-        let plain = node.memory_bytes.saturating_sub(huge);
+        let plain = node.plain_memory_bytes();
         let off = plain.min(reserve);
         reserve -= off;
         capacity.insert(node.id, plain - off);

@@ -1,5 +1,7 @@
 //! Who may do what: administrators all of the API, nodes their own service, nobody else anything.
 
+use std::sync::Arc;
+
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -44,14 +46,20 @@ impl Identity {
 /// extensions by the listener.
 #[derive(Clone)]
 pub(super) struct Admission {
-    serial: Vec<u8>,
+    serial: Arc<[u8]>,
     revoked: watch::Receiver<Revoked>,
 }
 
 impl Admission {
     /// Of a certificate by its serial number.
     pub fn new(serial: Vec<u8>, revoked: watch::Receiver<Revoked>) -> Self {
+        let serial = serial.into();
         Self { serial, revoked }
+    }
+
+    /// Whether the certificate is revoked now.
+    pub fn is_withdrawn(&self) -> bool {
+        self.revoked.borrow().has(&self.serial)
     }
 
     /// Of a request. Without a listener (never in a server) there is none.

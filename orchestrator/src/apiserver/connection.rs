@@ -175,13 +175,14 @@ pub(super) async fn serve(
     stranger: Stranger,
     tls: TlsAcceptor,
     mut router: Router,
-    mut doors: Doors,
+    doors: Doors,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
     let stream = doors.handshake(&stranger, stream, tls).await?;
     let (identity, serial) = identity(&stream).ok_or("the client certificate has no common name")?;
     // Here, not in the handshake: a session that is resumed shows no certificate again.
-    let mut is_revoked = doors.revoked.borrow_and_update().has(&serial);
+    let admission = Admission::new(serial, doors.revoked.clone());
+    let mut is_revoked = admission.is_withdrawn();
     if is_revoked {
         tracing::warn!(user = identity.user, "a revoked certificate is refused");
         router = Router::new().fallback(auth::refuse);
@@ -191,7 +192,7 @@ pub(super) async fn serve(
         user: identity.user.clone(),
         connection: stranger.number,
     };
-    let admission = Admission::new(serial.clone(), doors.revoked.clone());
+    let mut withdrawn = std::pin::pin!(auth::withdrawn(Some(admission.clone())));
     let activity = Arc::new(Activity {
         under_way: AtomicUsize::new(0),
         last: Mutex::new(Instant::now()),
@@ -217,7 +218,7 @@ pub(super) async fn serve(
             done = served.as_mut() => return done,
             () = shutdown.cancelled(), if !closing => {}
             () = activity.idle(doors.limits.idle), if !closing => {}
-            _ = doors.revoked.wait_for(|revoked| revoked.has(&serial)), if !is_revoked => is_revoked = true,
+            () = withdrawn.as_mut(), if !is_revoked => is_revoked = true,
             () = tokio::time::sleep(LAST_WORDS), if is_revoked && closing => return Err("its certificate is revoked".into()),
         }
         closing = true;

@@ -219,7 +219,7 @@ type Quantities = BTreeMap<String, Quantity>;
 
 fn sizes(hello: &Hello, pods: u32) -> (Quantities, Quantities) {
     let cpus = hello.topology.cpus.len();
-    let memory: u64 = hello.topology.numa_nodes.iter().map(|n| n.memory_bytes).sum();
+    let memory = hello.topology.memory_bytes();
     let free_cpus = hello.topology.all_cpus().difference(&hello.reserved).len();
     let storage = hello.storage;
     let table = |cpus: usize, memory: u64, storage: u64| {
