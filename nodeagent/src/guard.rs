@@ -11,6 +11,7 @@
 //! | `paths` | nothing is masked or read-only in /proc and /sys |
 //! | `devices` | every device of the host |
 //! | `network-files` | a container may write its `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` |
+//! | `user-namespace` | ids of a container are the host's, although its pod has its own |
 //! | `pid-namespace` | what a program has started stays when it ends |
 //! | `pids` | a pod may have all processes of the node |
 //! | `memory-limit` | no limit on memory is put in force |

@@ -35,12 +35,14 @@ const BASELINE: &[&str] = &[
 ];
 
 /// Who tries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Level {
     /// Root with the usual capabilities.
     Baseline,
     /// An ordinary user without any, as every package of the catalog.
     Restricted,
+    /// Root of a privileged container in a pod with ids of its own.
+    Mapped,
 }
 
 /// In the container: tries what the environment names, each in a process of its own.
@@ -83,8 +85,15 @@ fn attempt(node: &Node, level: Level, off: &str, names: &[&'static str]) -> BTre
         .stdout(Stdio::null());
     let started = shim.output().unwrap();
     assert!(started.status.success(), "{started:?}");
-    let start = request(node, &pod, &uid, level, names);
-    if !off.contains("devices") {
+    let mut start = request(node, &pod, &uid, level, names);
+    if level == Level::Mapped {
+        // Not the file that it is linked to.
+        let attempt = pod.path().join("rootfs/bin/attempt");
+        fs::remove_file(&attempt).unwrap();
+        fs::copy(std::env::current_exe().unwrap(), attempt).unwrap();
+        node.own_ids(&pod, &uid, &mut start);
+    }
+    if !off.contains("devices") && level != Level::Mapped {
         node.cgroups.guard_devices(&uid, "web", false).unwrap();
     }
     ShimHandle::connect(&pod)
@@ -161,6 +170,7 @@ fn request(node: &Node, pod: &PodDir, uid: &str, level: Level, names: &[&str]) -
                 additional_gids: Vec::new(),
             };
         }
+        Level::Mapped => start.security.privileged = true,
     }
     start
 }
@@ -172,10 +182,10 @@ fn disk_opens(pod: &PodDir) -> bool {
     attempts::disk().is_ok_and(|disk| attempts::device(nix::libc::S_IFBLK, path, disk).is_ok())
 }
 
-/// Those that mean something at a level: what `baseline` allows is no escape there.
+/// Those that mean something at a level.
 fn at(level: Level) -> Vec<&'static Attempt> {
     ALL.iter()
-        .filter(|a| level == Level::Restricted || !a.allowed_at_baseline)
+        .filter(|a| a.only_at.map_or(level != Level::Mapped, |only| only == level))
         .collect()
 }
 
@@ -184,7 +194,7 @@ fn nothing_gets_out() {
     let Some(node) = node() else { return };
     let mut tried = 0;
     let mut out = Vec::new();
-    for level in [Level::Baseline, Level::Restricted] {
+    for level in [Level::Baseline, Level::Restricted, Level::Mapped] {
         let names: Vec<_> = at(level).iter().map(|a| a.name).collect();
         for (name, outcome) in attempt(&node, level, "", &names) {
             tried += 1;
@@ -203,20 +213,15 @@ fn nothing_gets_out() {
 #[test]
 fn control_each_gets_out_without_its_protection() {
     let Some(node) = node() else { return };
-    let mut by_protection: BTreeMap<(bool, &str), Vec<&'static str>> = BTreeMap::new();
+    let mut by_protection: BTreeMap<(Level, &str), Vec<&'static str>> = BTreeMap::new();
     for attempt in ALL {
         by_protection
-            .entry((attempt.allowed_at_baseline, attempt.off))
+            .entry((attempt.only_at.unwrap_or(Level::Baseline), attempt.off))
             .or_default()
             .push(attempt.name);
     }
     let mut held = Vec::new();
-    for ((restricted, off), names) in by_protection {
-        let level = if restricted {
-            Level::Restricted
-        } else {
-            Level::Baseline
-        };
+    for ((level, off), names) in by_protection {
         for (name, outcome) in attempt(&node, level, off, &names) {
             table(&[&format!("without {off}"), kind(&name), &name, &outcome]);
             // What this kernel does not have cannot be shown to do harm.

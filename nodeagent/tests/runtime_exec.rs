@@ -4,15 +4,26 @@ mod runtime_support;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use gantry_nodeagent::runtime::ContainerUser;
-use runtime_support::{AGENT, node, until};
+use runtime_support::{AGENT, Node, node, until};
 
 #[test]
 fn commands_run_inside_and_their_exit_codes_come_out() {
     let Some(node) = node() else { return };
+    commands(&node, false);
+}
+
+#[test]
+fn commands_have_the_ids_of_their_pod() {
+    let Some(node) = node() else { return };
+    commands(&node, true);
+}
+
+fn commands(node: &Node, own_ids: bool) {
     let pod = node.pod("x");
     let shim = node.shim(&pod);
     let mut start = node.sh(&pod, "x", "web", "sleep 1000");
@@ -20,16 +31,22 @@ fn commands_run_inside_and_their_exit_codes_come_out() {
     start.user = ContainerUser {
         uid: 5,
         gid: 6,
-        additional_gids: Vec::new(),
+        additional_gids: vec![7],
+    };
+    let first = if own_ids {
+        node.own_ids(&pod, "x", &mut start)
+    } else {
+        0
     };
     shim.start_container(&start).unwrap();
     let said = node.exec(
         &pod,
         "web",
-        "echo $GREETING; hostname; id -u; cat /proc/1/comm; exit 42",
+        "echo $GREETING; hostname; id -u; id -G; cat /proc/1/comm; echo again >/dev/stdout; exit 42",
     );
     assert_eq!(said.status.code(), Some(42), "{said:?}");
-    assert_eq!(String::from_utf8_lossy(&said.stdout), "hello\na-pod\n5\nsleep\n");
+    let text = String::from_utf8_lossy(&said.stdout);
+    assert_eq!(text, "hello\na-pod\n5\n6 7\nsleep\nagain\n");
     assert_eq!(
         node.exec(&pod, "web", "kill -15 $$; sleep 5").status.code(),
         Some(143)
@@ -51,6 +68,9 @@ fn commands_run_inside_and_their_exit_codes_come_out() {
         String::from_utf8_lossy(&bad.stderr).contains("nothing"),
         "{bad:?}"
     );
+    let others: Vec<u32> = node.cgroups.pids_of_pod("x").unwrap();
+    let uids = fs::metadata(format!("/proc/{}", others[0])).unwrap();
+    assert_eq!((uids.uid(), uids.gid()), (first + 5, first + 6));
     // A command dies with the process that carries it, at whatever step that is killed: probes that time out leave nothing.
     for delay_ms in 0..20 {
         let mut slow = Command::new(AGENT)

@@ -13,11 +13,11 @@ use nix::libc;
 use runtime_support::{AGENT, Node, exit_on_record, logged, node};
 
 /// Tells all that a process can have from its parent, one thing a line.
-const TELL: &str = "cd /proc/$$; grep -E '^(Cpus_allowed_list|SigBlk|SigIgn|Umask|Mems_allowed_list)' status; \
+const TELL: &str = "cd /proc/$$; grep -E '^(Groups|Cpus_allowed_list|SigBlk|SigIgn|Umask|Mems_allowed_list)' status; \
     grep -E 'open files|core file|stack' limits; cat oom_score_adj coredump_filter; \
     read all < stat; set -- ${all#*) }; echo nice ${17} class ${39}; ls fd; echo $STRANGE";
 
-/// A starter with habits: one CPU, nice, batch, signals blocked and ignored, limits, a umask, an open file, a variable.
+/// A starter with habits: one CPU, nice, batch, a group, signals blocked and ignored, limits, a umask, an open file, a variable.
 fn strange(command: &mut Command) {
     let file = File::open("/etc/passwd").unwrap();
     let fd = file.as_raw_fd();
@@ -32,6 +32,7 @@ fn strange(command: &mut Command) {
                 rlim_max: libc::RLIM_INFINITY,
             };
             libc::sched_setaffinity(0, 8, one.as_ptr().cast());
+            libc::setgroups(1, &4242);
             libc::setpriority(libc::PRIO_PROCESS, 0, 7);
             libc::sched_setscheduler(0, libc::SCHED_BATCH, &libc::sched_param { sched_priority: 0 });
             libc::umask(0o077);
@@ -115,6 +116,7 @@ fn nothing_of_the_starter_comes_through() {
         has("512");
         assert!(!said.contains("333") && !said.contains("strange"), "{said}");
         assert!(!lines.iter().any(|l| l == "9"), "{said}");
+        assert!(lines.iter().any(|l| l == "Groups:"), "{said}");
     }
 }
 
@@ -142,7 +144,7 @@ fn control_without_care_the_starters_habits_come_through() {
         assert!(!lines.iter().all(|l| l.starts_with(line)), "{line}: {said}");
     }
     assert!(
-        said.contains("nice 7 class 3") && said.contains("Max stack size"),
+        said.contains("nice 7 class 3") && said.contains("4242") && said.contains("Max stack size"),
         "{said}"
     );
     assert!(

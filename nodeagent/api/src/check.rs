@@ -98,6 +98,9 @@ fn check_pod(pod: &PodConfig) -> Result<(), String> {
     if pod.containers.is_empty() {
         return Err("it has no container".to_owned());
     }
+    if pod.host_network && pod.security.own_ids {
+        return Err("it has ids of its own, and so cannot have the host's network".to_owned());
+    }
     for (name, volume) in &pod.volumes {
         if !is_label(name) {
             return Err(format!("`{name}` is no volume name"));
@@ -325,6 +328,12 @@ mod tests {
             pod.address = Some("192.0.2.1".parse().unwrap());
         }
         assert!(config.faults(|_| false).is_empty());
+        let text = refused(|c| {
+            let pod = c.pods.get_mut("a").unwrap();
+            pod.host_network = true;
+            pod.security.own_ids = true;
+        });
+        assert!(text.contains("ids of its own"), "{text}");
     }
 
     #[test]

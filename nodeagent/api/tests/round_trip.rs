@@ -104,12 +104,13 @@ fn security() -> impl Strategy<Value = Security> {
 
 fn pod_security() -> impl Strategy<Value = PodSecurity> {
     let ids = (vec(any::<u32>(), 0..3), any::<bool>(), any::<Option<u32>>());
-    (ids, btree_map(text(), text(), 0..3)).prop_map(
-        |((supplemental_groups, strict_groups, fs_group), sysctls)| PodSecurity {
+    (ids, btree_map(text(), text(), 0..3), any::<bool>()).prop_map(
+        |((supplemental_groups, strict_groups, fs_group), sysctls, own_ids)| PodSecurity {
             supplemental_groups,
             strict_groups,
             fs_group,
             sysctls,
+            own_ids,
         },
     )
 }

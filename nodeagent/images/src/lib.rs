@@ -8,6 +8,7 @@ mod beneath;
 pub mod build;
 pub mod config;
 pub mod digest;
+pub mod idmap;
 pub mod inside;
 pub mod limits;
 pub mod recipe;

@@ -12,6 +12,7 @@ use rustix::mount::{
 };
 
 use crate::config::{ResolvedUser, UserError, resolve_user};
+use crate::idmap::{MappedLayers, OwnIds, detach};
 use crate::remove::remove_tree;
 use crate::store::{ImageStore, StoreError};
 use crate::unpack::UnpackedImage;
@@ -55,8 +56,9 @@ pub struct Rootfs {
 
 impl Rootfs {
     /// Mounts `unpacked` at `dir/merged`, making `upper`, `work` and `merged` under `dir`. What an earlier mount left
-    /// in `upper` is kept. Refused if `dir/merged` is mounted already: `open` finds that one. Needs root.
-    pub fn mount(unpacked: &UnpackedImage, dir: &Path) -> Result<Self, RootfsError> {
+    /// in `upper` is kept. Refused if `dir/merged` is mounted already: `open` finds that one. Needs root. With `ids` the image's
+    /// files have these, and so has what is written: in `upper` there is nothing of the host's root.
+    pub fn mount(unpacked: &UnpackedImage, dir: &Path, ids: Option<OwnIds<'_>>) -> Result<Self, RootfsError> {
         let image = unpacked.image.pinned();
         let fail = |operation, path: &Path, hint| {
             let (path, image) = (path.to_owned(), image.clone());
@@ -89,18 +91,22 @@ impl Rootfs {
             }
             unpacked.store.lease(&merged, unpacked.lease_names())?;
         }
-        // The merged root shows the upper folder's owner and mode: take those of the image's root.
         if let Some(top) = unpacked.lowerdirs.first() {
-            copy_owner(top, &upper).map_err(fail("prepare", &upper, space))?;
+            copy_owner(top, &upper, ids).map_err(fail("prepare", &upper, space))?;
         }
-        let hint = "overlayfs and root are needed, and no more than the kernel's number of layers";
-        overlay(&unpacked.lowerdirs, &upper, &work, &merged).map_err(fail("mount", &merged, hint))?;
+        let hint = match ids {
+            None => "overlayfs and root are needed, and no more than the kernel's number of layers",
+            Some(_) => {
+                "for a pod with ids of its own the image store must be on a file system that can be mapped (ext4, xfs, btrfs)"
+            }
+        };
+        overlay_in(&dir, &unpacked.lowerdirs, ids).map_err(fail("mount", &merged, hint))?;
         Ok(Self { merged })
     }
 
     /// Mounts `dir/merged` anew, out of the layers that it was mounted of: what was written there is gone. An earlier attempt
-    /// may have been cut off anywhere. Nothing may run in it.
-    pub fn renew(store: &ImageStore, dir: &Path) -> Result<Self, RootfsError> {
+    /// may have been cut off anywhere. Nothing may run in it. `ids` are those of the mount.
+    pub fn renew(store: &ImageStore, dir: &Path, ids: Option<OwnIds<'_>>) -> Result<Self, RootfsError> {
         let fail = |operation, path: &Path| {
             let path = path.to_owned();
             move |source| RootfsError::Io {
@@ -125,9 +131,9 @@ impl Rootfs {
             }
         }
         if let Some(top) = lowerdirs.first() {
-            copy_owner(top, &upper).map_err(fail("prepare", &upper))?;
+            copy_owner(top, &upper, ids).map_err(fail("prepare", &upper))?;
         }
-        overlay(&lowerdirs, &upper, &work, &merged).map_err(fail("mount", &merged))?;
+        overlay_in(&dir, &lowerdirs, ids).map_err(fail("mount", &merged))?;
         remove_all(&old).map_err(fail("remove", &old))?;
         Ok(Self { merged })
     }
@@ -182,16 +188,6 @@ impl UnpackedImage {
     }
 }
 
-/// Unmounts what is there, if anything is. What still holds on to it keeps it for itself.
-fn detach(target: &Path) -> io::Result<()> {
-    loop {
-        match unmount(target, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH) {
-            Err(Errno::INVAL | Errno::NOENT) => return Ok(()),
-            done => done?,
-        }
-    }
-}
-
 fn remove_all(dir: &Path) -> io::Result<()> {
     match remove_tree(dir) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
@@ -207,10 +203,20 @@ fn is_mounted(dir: &Path, merged: &Path) -> bool {
     }
 }
 
-fn copy_owner(from: &Path, to: &Path) -> io::Result<()> {
+/// The merged root shows the upper folder's owner and mode: it takes those of the image's root.
+fn copy_owner(from: &Path, to: &Path, ids: Option<OwnIds<'_>>) -> io::Result<()> {
     let meta = fs::metadata(from)?;
-    std::os::unix::fs::chown(to, Some(meta.uid()), Some(meta.gid()))?;
+    let own = |id: u32| Some(id.saturating_add(ids.map_or(0, |ids| ids.first)));
+    std::os::unix::fs::chown(to, own(meta.uid()), own(meta.gid()))?;
     fs::set_permissions(to, fs::Permissions::from_mode(meta.mode() & 0o7777))
+}
+
+/// The layers, with these ids if any, below `dir/upper`.
+fn overlay_in(dir: &Path, lower: &[PathBuf], ids: Option<OwnIds<'_>>) -> io::Result<()> {
+    let mapped = ids.map(|ids| MappedLayers::mount(lower, &dir.join("lower"), ids));
+    let mapped = mapped.transpose()?;
+    let lower = mapped.as_ref().map_or(lower, |layers| &layers.paths);
+    overlay(lower, &dir.join("upper"), &dir.join("work"), &dir.join("merged"))
 }
 
 /// The mount API takes each lower folder by itself (Linux 6.8, `lowerdir+`), so neither their number nor odd

@@ -25,7 +25,7 @@ fn mounted(dir: &Path, layers: &[Vec<u8>]) -> Mounted {
 
 fn mount_in(store: &ImageStore, pod: &Path) -> Mounted {
     let unpacked = store.unpack(&store.resolve("t:1").unwrap()).unwrap();
-    Rootfs::mount(&unpacked, pod).unwrap();
+    Rootfs::mount(&unpacked, pod, None).unwrap();
     Mounted(pod.to_owned())
 }
 

@@ -53,12 +53,12 @@ fn layers_whiteouts_writes_and_leases() {
     let unpacked = store.unpack(&image).unwrap();
     let pod = tmp.path().join("pod:a,b"); // characters that option strings would have to escape
     let _guard = Guard(pod.clone());
-    let rootfs = Rootfs::mount(&unpacked, &pod).unwrap();
+    let rootfs = Rootfs::mount(&unpacked, &pod, None).unwrap();
     let root = rootfs.path();
     assert!(mounted(root));
     assert_eq!(Rootfs::open(&pod).unwrap().path(), root);
     assert!(
-        Rootfs::mount(&unpacked, &pod)
+        Rootfs::mount(&unpacked, &pod, None)
             .unwrap_err()
             .to_string()
             .contains("unmount it first")
@@ -95,7 +95,7 @@ fn layers_whiteouts_writes_and_leases() {
             std::fs::create_dir(pod.join("old")).unwrap();
             std::fs::rename(pod.join("work"), pod.join("old/work")).unwrap();
         }
-        let renewed = Rootfs::renew(&store, &pod).unwrap();
+        let renewed = Rootfs::renew(&store, &pod, None).unwrap();
         assert_eq!((renewed.path(), mounted(root)), (root, true));
         assert_eq!((read("keep").as_deref(), read("pid")), (Some("top"), None));
         assert!(!pod.join("old").exists());
@@ -104,7 +104,7 @@ fn layers_whiteouts_writes_and_leases() {
     assert!(!mounted(root) && Rootfs::open(&pod).is_none());
     Rootfs::unmount(&pod).unwrap();
     assert_eq!(store.gc().unwrap().layers, 3);
-    let gone = Rootfs::mount(&unpacked, &pod).unwrap_err().to_string();
+    let gone = Rootfs::mount(&unpacked, &pod, None).unwrap_err().to_string();
     assert!(gone.contains("unpack the image again"), "{gone}");
 }
 
@@ -119,7 +119,7 @@ fn layers_that_nobody_uses_are_shed() {
     let pod = tmp.path().join("pod");
     let _guard = Guard(pod.clone());
     let mounted = store.resolve("t:1").unwrap();
-    Rootfs::mount(&store.unpack(&mounted).unwrap(), &pod).unwrap();
+    Rootfs::mount(&store.unpack(&mounted).unwrap(), &pod, None).unwrap();
     for (name, content) in [("idle:1", "idle"), ("wanted:1", "wanted")] {
         let from = tmp.path().join(content);
         std::fs::create_dir(&from).unwrap();
@@ -151,7 +151,7 @@ fn many_layers() {
     let unpacked = store.unpack(&store.resolve("t:1").unwrap()).unwrap();
     let pod = tmp.path().join("pod");
     let _guard = Guard(pod.clone());
-    let rootfs = Rootfs::mount(&unpacked, &pod).unwrap();
+    let rootfs = Rootfs::mount(&unpacked, &pod, None).unwrap();
     assert_eq!(std::fs::read_dir(rootfs.path()).unwrap().count(), 100);
 }
 

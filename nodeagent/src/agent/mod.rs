@@ -12,6 +12,7 @@ mod memory;
 mod netns;
 mod network;
 mod observe;
+mod own_ids;
 mod pods;
 mod probe;
 mod purge;

@@ -4,13 +4,15 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
-/// All pods' network namespaces.
+use crate::runtime::namespaces::{is_pinned, pin, pin_mapped, unpin};
+
+/// All pods' network namespaces, and the user namespaces of those that have ids of their own.
 #[derive(Clone, Debug)]
 pub struct NetnsDir {
     dir: PathBuf,
+    users: PathBuf,
 }
 
 impl NetnsDir {
@@ -18,6 +20,7 @@ impl NetnsDir {
     pub fn new(agent_dir: &Path) -> Self {
         Self {
             dir: agent_dir.join("netns"),
+            users: agent_dir.join("userns"),
         }
     }
 
@@ -26,9 +29,14 @@ impl NetnsDir {
         self.dir.join(uid)
     }
 
+    /// Where a pod's user namespace is, whether it has one or not.
+    pub fn user_path(&self, uid: &str) -> PathBuf {
+        self.users.join(uid)
+    }
+
     /// True if it is there (a file without a mount, as after a reboot, is not).
     pub fn exists(&self, uid: &str) -> bool {
-        nix::sys::statfs::statfs(&self.path(uid)).is_ok_and(|s| s.filesystem_type().0 == NSFS_MAGIC)
+        is_pinned(&self.path(uid))
     }
 
     /// Makes it if it is not there.
@@ -37,36 +45,32 @@ impl NetnsDir {
         if self.exists(uid) {
             return Ok(path);
         }
-        fs::create_dir_all(&self.dir)?;
-        File::create(&path)?;
         let target = path.clone();
         // On a thread of its own: the namespace is the thread's, and ends with it but for the mount.
         let made = std::thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET)?;
-            let source = Path::new("/proc/thread-self/ns/net");
-            mount(
-                Some(source),
-                &target,
-                None::<&str>,
-                MsFlags::MS_BIND,
-                None::<&str>,
-            )
+            pin(Path::new("/proc/thread-self/ns/net"), &target)
         });
         made.join()
             .map_err(|_| io::Error::other("the thread panicked"))??;
         Ok(path)
     }
 
-    /// Removes it; it may be gone.
+    /// True if it is there with the user namespace that it belongs to.
+    pub fn exists_mapped(&self, uid: &str) -> bool {
+        self.exists(uid) && is_pinned(&self.user_path(uid))
+    }
+
+    /// Makes it with the user namespace that it belongs to, in place of what is there. `first` is the host's id of root in it.
+    pub fn create_mapped(&self, uid: &str, first: u32) -> io::Result<()> {
+        self.remove(uid)?;
+        pin_mapped(first, &self.user_path(uid), &self.path(uid))
+    }
+
+    /// Removes it, and the user namespace; they may be gone.
     pub fn remove(&self, uid: &str) -> io::Result<()> {
-        let path = self.path(uid);
-        while self.exists(uid) {
-            umount2(&path, MntFlags::MNT_DETACH)?;
-        }
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
-        }
+        unpin(&self.path(uid))?;
+        unpin(&self.user_path(uid))
     }
 
     /// Uids that have one, or a file of one.
@@ -98,6 +102,3 @@ impl NetnsDir {
         done.join().map_err(|_| io::Error::other("the thread panicked"))?
     }
 }
-
-/// `linux/magic.h`.
-const NSFS_MAGIC: i64 = 0x6e73_6673;

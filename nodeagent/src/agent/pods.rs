@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cni::{Cni, CniError};
 use super::netns::NetnsDir;
+use super::own_ids::with_ids;
 use super::watch::Watches;
 use super::{Failure, Settings, wall};
 use crate::chain::chain;
@@ -19,7 +20,8 @@ use crate::guard;
 use crate::host::cgroup::Cgroups;
 use crate::runtime::{
     ContainerExit, ContainerStart, ContainerState, LOG_MAX_BYTES, PodDir, RuntimeDir, RuntimeError,
-    ShimHandle, merge_argv, names, oom, resolve_user, root, termination, volumes,
+    ShimHandle, UserNamespace, ids::IdRanges, merge_argv, names, oom, resolve_user, root, termination,
+    volumes,
 };
 
 /// How long the kernel may take to end processes and let go of groups.
@@ -35,6 +37,7 @@ pub(super) struct Pods {
     pub(super) runtime: RuntimeDir,
     pub(super) cgroups: Cgroups,
     pub(super) netns: NetnsDir,
+    pub(super) ids: IdRanges,
     pub(super) cni: Cni,
     pub(super) watches: Watches,
     /// Memory of the node, in bytes.
@@ -97,9 +100,11 @@ impl Pods {
         if let Err(RuntimeError::ShimGone { .. }) = ShimHandle::connect(&dir) {
             self.cgroups.kill_pod(uid, PATIENCE)?;
         }
+        let ids = self.make_own_ids(uid, pod)?;
         let mut images = BTreeMap::new();
         for container in &pod.containers {
-            images.insert(container.name.clone(), self.mount_image(&dir, container)?.digest);
+            let record = self.mount_image(&dir, container, ids.as_ref())?;
+            images.insert(container.name.clone(), record.digest);
         }
         volumes::prepare(&dir, pod)?;
         let files = self.connect(uid, pod, network.as_ref(), &dir)?;
@@ -109,7 +114,12 @@ impl Pods {
         Ok(images)
     }
 
-    fn mount_image(&self, dir: &PodDir, container: &ContainerConfig) -> Result<ImageRecord, Failure> {
+    fn mount_image(
+        &self,
+        dir: &PodDir,
+        container: &ContainerConfig,
+        ids: Option<&UserNamespace>,
+    ) -> Result<ImageRecord, Failure> {
         let root = rootfs_dir(dir, &container.name);
         let record_path = root.join("image.json");
         let known = read_record(dir, &container.name);
@@ -121,7 +131,9 @@ impl Pods {
         let image = store.resolve(&name).map_err(Failure::image(container))?;
         let unpacked = store.unpack(&image).map_err(Failure::image(container))?;
         if Rootfs::open(&root).is_none() {
-            Rootfs::mount(&unpacked, &root).map_err(Failure::other)?;
+            with_ids(ids, |ids| {
+                Rootfs::mount(&unpacked, &root, ids).map_err(Failure::other)
+            })?;
         }
         let config = image.config;
         let stop_signal = config.stop_signal_number().unwrap_or(0);
@@ -207,9 +219,10 @@ impl Pods {
             .ok_or_else(missing)?;
         let image = read_record(&dir, name).ok_or_else(missing)?;
         wall::check_apparmor(container)?;
+        let userns = self.own_ids(uid, pod)?;
         let root = rootfs_dir(&dir, name);
         if attempt > 0 || Rootfs::open(&root).is_none() {
-            self.clean(&root)?;
+            self.clean(&root, userns.as_ref())?;
         }
         let rootfs = root.join("merged");
         let mut env: Vec<(String, String)> = (image.env.iter())
@@ -226,6 +239,7 @@ impl Pods {
             .map_err(|e| Failure::Config(chain(&e)))?;
         wall::check_user(uid, pod, container, &user)?;
         wall::add_groups(pod, &mut user);
+        wall::check_own_ids(pod, container, &user)?;
         if !container.security.privileged {
             self.cgroups
                 .guard_devices(uid, name, wall::may_tunnel(container))?;
@@ -243,6 +257,7 @@ impl Pods {
             oom_score_adj: oom::score_adj(pod, container, self.memory_bytes),
             rootfs,
             netns: (!pod.host_network).then(|| self.netns.path(uid)),
+            userns,
             hostname: names::hostname(pod),
             argv: merge_argv(&image.entrypoint, &image.cmd, &container.command, &container.args),
             env,
@@ -261,9 +276,11 @@ impl Pods {
     }
 
     /// Each run begins with the image as it is; what is to outlive a run is on a volume.
-    fn clean(&self, root: &Path) -> Result<(), Failure> {
+    fn clean(&self, root: &Path, ids: Option<&UserNamespace>) -> Result<(), Failure> {
         let store = ImageStore::open(&self.settings.images).map_err(Failure::other)?;
-        Rootfs::renew(&store, root).map_err(Failure::other)?;
+        with_ids(ids, |ids| {
+            Rootfs::renew(&store, root, ids).map_err(Failure::other)
+        })?;
         Ok(())
     }
 
@@ -341,6 +358,7 @@ impl Pods {
             .map_err(Failure::io("remove network namespace", &self.netns.path(uid)))?;
         volumes::unmount(dir)?;
         self.cgroups.remove_pod(uid, PATIENCE)?;
+        self.ids.free(uid)?;
         Ok(())
     }
 }

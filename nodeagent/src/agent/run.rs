@@ -30,6 +30,7 @@ use crate::chain::chain;
 use crate::core::{Event, State};
 use crate::guard;
 use crate::host::cgroup::Cgroups;
+use crate::runtime::ids::IdRanges;
 use crate::runtime::{RuntimeDir, oom};
 use crate::shim::fresh;
 
@@ -103,6 +104,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> anyhow::Resul
         runtime: RuntimeDir::new(&settings.agent_dir),
         cgroups: Cgroups::detect(&settings.instance)?,
         netns: NetnsDir::new(&settings.agent_dir),
+        ids: IdRanges::new(&settings.agent_dir),
         cni: cni.clone(),
         watches: Watches::new(answers.clone()),
         network: std::sync::Mutex::new(ledger.config.network.clone()),

@@ -8,6 +8,7 @@ use gantry_nodeagent_api::{ContainerConfig, PodConfig, Seccomp};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
 use super::Failure;
+use crate::runtime::ids::IDS;
 use crate::runtime::{ContainerUser, SeccompProfile};
 
 /// Largest profile in bytes: it goes to the shim in one line of at most 1 MiB.
@@ -42,6 +43,25 @@ pub(super) fn add_groups(pod: &PodConfig, user: &mut ContainerUser) {
     user.additional_gids.extend(pod.security.fs_group);
     user.additional_gids.sort_unstable();
     user.additional_gids.dedup();
+}
+
+/// Refuses a user or group that a pod with ids of its own does not have.
+pub(super) fn check_own_ids(
+    pod: &PodConfig,
+    container: &ContainerConfig,
+    user: &ContainerUser,
+) -> Result<(), Failure> {
+    let mut all = [user.uid, user.gid]
+        .into_iter()
+        .chain(user.additional_gids.iter().copied());
+    match all.find(|id| *id >= IDS) {
+        Some(id) if pod.security.own_ids => Err(Failure::Config(format!(
+            "container {}: user or group {id} does not exist in a pod with `hostUsers: false`: its ids are 0 to {}",
+            container.name,
+            IDS - 1
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The profile of system calls; one of the node is read from `seccomp` in the agent's directory.
@@ -177,6 +197,30 @@ mod tests {
         assert_eq!(groups(&pod), [4, 7, 9]);
         pod.security.strict_groups = true;
         assert_eq!(groups(&pod), [4, 9]);
+    }
+
+    #[test]
+    fn ids_beyond_a_pods_own_are_refused() {
+        let mut pod = PodConfig::default();
+        let user = ContainerUser {
+            uid: 1,
+            gid: 2,
+            additional_gids: vec![65_536],
+        };
+        let any = container(|_| {});
+        check_own_ids(&pod, &any, &user).unwrap();
+        pod.security.own_ids = true;
+        let said = check_own_ids(&pod, &any, &user).unwrap_err().to_string();
+        assert!(said.contains("group 65536"), "{said}");
+        check_own_ids(
+            &pod,
+            &any,
+            &ContainerUser {
+                additional_gids: vec![65_535],
+                ..user
+            },
+        )
+        .unwrap();
     }
 
     #[test]

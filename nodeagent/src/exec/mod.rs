@@ -1,6 +1,8 @@
 //! Runs a command in a running container: with its namespaces, cgroup, user and capabilities. One short-lived process a command,
 //! single-threaded, because it forks. stdin, stdout and stderr are the caller's; when this process is killed, so is the command.
 
+mod ids;
+
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -18,11 +20,14 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
+use rustix::fs::FileType;
+
+use ids::OwnIds;
 
 use crate::chain::chain;
 use crate::runtime::{PodDir, RuntimeError};
 use crate::shim::fresh;
-use crate::shim::launch::{die_with, execvp, own_pidfd};
+use crate::shim::launch::{die_with, execvp, give, own_pidfd};
 use crate::shim::wall::Wall;
 
 /// The exit code when the command could not be run at all; else it is the command's own, 128 + signal if killed.
@@ -93,7 +98,9 @@ fn start(args: &Args) -> Result<Pid, ExecError> {
         .as_ref()
         .map_or((None, 0), |w| (w.open_files, w.oom_score_adj));
     fresh::process(open_files, oom_score)?;
-    let process = process_file(&bundle, args)?;
+    let container = container(&bundle, args)?;
+    let own_ids = OwnIds::of(&container)?;
+    let process = process_file(&container, args, wall.as_ref().map_or(0, |w| w.first_id))?;
     let id = format!("{}-{}", state.name, state.attempt);
     remove_old_sockets(&dir.libcontainer_root().join(&id));
     // Whatever comes for this process is for the command.
@@ -114,6 +121,7 @@ fn start(args: &Args) -> Result<Pid, ExecError> {
         tty: args.tty,
         carrier: own_pidfd()?,
         wall: Rc::new(wall),
+        own_ids,
     })
     .as_tenant()
     .with_detach(false)
@@ -144,17 +152,22 @@ fn remove_old_sockets(container: &Path) {
     }
 }
 
-/// The container's own process description with another command, in a file that exists only in memory.
-fn process_file(bundle: &Path, args: &Args) -> Result<OwnedFd, ExecError> {
-    let unreadable = |reason: String| ExecError::Spec {
+fn container(bundle: &Path, args: &Args) -> Result<Spec, ExecError> {
+    Spec::load(bundle.join("config.json")).map_err(|e| ExecError::Spec {
         name: args.container.clone(),
-        reason,
-    };
-    let spec = Spec::load(bundle.join("config.json")).map_err(|e| unreadable(chain(&e)))?;
-    let mut process = spec
-        .process()
-        .clone()
-        .ok_or_else(|| unreadable("it has no process".to_owned()))?;
+        reason: chain(&e),
+    })
+}
+
+/// The container's own process description with another command, in a file that exists only in memory. Its user gets the pipes or the
+/// terminal that the command has.
+fn process_file(container: &Spec, args: &Args, first_id: u32) -> Result<OwnedFd, ExecError> {
+    let mut process = container.process().clone().ok_or_else(|| ExecError::Spec {
+        name: args.container.clone(),
+        reason: "it has no process".to_owned(),
+    })?;
+    let user = process.user();
+    give_stdio(user.uid(), user.gid(), first_id)?;
     process.set_args(Some(args.argv.clone()));
     if args.tty {
         let mut env = process.env().clone().unwrap_or_default();
@@ -165,6 +178,21 @@ fn process_file(bundle: &Path, args: &Args) -> Result<OwnedFd, ExecError> {
     std::fs::File::from(file.try_clone()?)
         .write_all(&serde_json::to_vec(&process).map_err(io::Error::from)?)?;
     Ok(file)
+}
+
+/// What is the agent's or a device of the host's is left alone.
+fn give_stdio(uid: u32, gid: u32, first_id: u32) -> io::Result<()> {
+    for stream in [
+        rustix::stdio::stdin(),
+        rustix::stdio::stdout(),
+        rustix::stdio::stderr(),
+    ] {
+        let is_pipe = FileType::from_raw_mode(rustix::fs::fstat(stream)?.st_mode) == FileType::Fifo;
+        if is_pipe || rustix::termios::isatty(stream) {
+            give(stream, uid, gid, first_id)?;
+        }
+    }
+    Ok(())
 }
 
 /// Passes signals on until the command ends.
@@ -191,6 +219,7 @@ struct Command {
     carrier: Rc<OwnedFd>,
     /// Of a container that a version without walls has started there is none: libcontainer takes its capabilities away.
     wall: Rc<Option<Wall>>,
+    own_ids: Option<OwnIds>,
 }
 
 impl Executor for Command {
@@ -201,6 +230,11 @@ impl Executor for Command {
                 rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
             }
             fresh::signals()?;
+            if let (Some(ids), Some(process)) = (&self.own_ids, spec.process()) {
+                ids.assume(process.user())?;
+                // The kernel forgets it when a process becomes another user (`PR_SET_PDEATHSIG(2const)`).
+                die_with(&self.carrier)?;
+            }
             if let Some(wall) = self.wall.as_ref() {
                 wall.raise()?;
             }

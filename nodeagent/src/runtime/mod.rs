@@ -20,8 +20,10 @@ mod client;
 mod dir;
 mod files;
 mod identity;
+pub mod ids;
 mod mounts;
 pub mod names;
+pub mod namespaces;
 pub mod oom;
 mod protocol;
 mod purge;
@@ -33,10 +35,13 @@ mod usage;
 pub mod volumes;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::PathBuf;
 
 use gantry_nodeagent_api::{EndReason, Security};
 use serde::{Deserialize, Serialize};
+
+use crate::guard;
 
 pub use client::{Events, EventsCloser, ShimHandle, own_executable};
 pub use dir::{PodDir, RuntimeDir};
@@ -61,6 +66,10 @@ pub struct ContainerStart {
     pub rootfs: PathBuf,
     /// Network namespace to join (a bind-mounted nsfs file); `None` means the host's.
     pub netns: Option<PathBuf>,
+    /// User namespace to join, to which `netns` belongs; `None` means the host's ids. `rootfs` has its ids already; what is in
+    /// `mounts` has those of the disk, and is mapped.
+    #[serde(default)]
+    pub userns: Option<UserNamespace>,
     /// Host name of the UTS namespace.
     pub hostname: String,
     /// Program and arguments; a program without `/` is looked up in `PATH` of `env`.
@@ -99,6 +108,35 @@ pub struct ContainerStart {
     /// Where its last words are.
     #[serde(default)]
     pub last_words: LastWords,
+}
+
+/// The ids of a pod that has its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UserNamespace {
+    /// A bind-mounted nsfs file.
+    pub path: PathBuf,
+    /// The host's id of user and group 0 in it.
+    pub first: u32,
+}
+
+impl UserNamespace {
+    /// The namespace itself.
+    pub fn open(&self) -> Result<File, RuntimeError> {
+        File::open(&self.path).map_err(|e| RuntimeError::io("open user namespace", &self.path, e))
+    }
+}
+
+impl ContainerStart {
+    /// Its user namespace, if that is not the host's.
+    pub(crate) fn own_ids(&self) -> Option<&UserNamespace> {
+        self.userns.as_ref().filter(|_| !guard::off("user-namespace"))
+    }
+
+    /// The host's id of user and group 0 of the container.
+    pub(crate) fn first_id(&self) -> u32 {
+        self.own_ids().map_or(0, |ids| ids.first)
+    }
 }
 
 /// Where the message of a container that has ended comes from.

@@ -21,9 +21,9 @@ pub fn prepare(start: &ContainerStart) -> Result<(), RuntimeError> {
             continue;
         }
         let made = if mount.source.is_dir() {
-            inside::make_dir(&start.rootfs, target)
+            inside::make_dir(&start.rootfs, target, owner(start))
         } else {
-            inside::make_file(&start.rootfs, target)
+            inside::make_file(&start.rootfs, target, owner(start))
         };
         made.map_err(|e| refused(start, "make the mount point", target, &e))?;
     }
@@ -39,10 +39,15 @@ fn working_dir(start: &ContainerStart) -> Result<(), RuntimeError> {
     let made = match over {
         // What is read only stays as it is: the start says what is missing.
         Some((mount, _)) if mount.read_only => return Ok(()),
-        Some((mount, rest)) => inside::make_dir(&mount.source, rest),
-        None => inside::make_dir(&start.rootfs, cwd),
+        Some((mount, rest)) => inside::make_dir(&mount.source, rest, None),
+        None => inside::make_dir(&start.rootfs, cwd, owner(start)),
     };
     made.map_err(|e| refused(start, "make the working directory", cwd, &e))
+}
+
+/// Root of the container, who is nobody's else where it has ids of its own.
+fn owner(start: &ContainerStart) -> Option<u32> {
+    start.userns.as_ref().map(|ids| ids.first)
 }
 
 fn is_system(path: &Path) -> bool {

@@ -42,12 +42,13 @@ const SOFT: [(libc::__rlimit_resource_t, Option<u64>); 15] = [
 /// The first process of the host.
 const INIT: libc::pid_t = 1;
 
-/// Scheduling, memory policy, limits, umask and so on of this process; those that it makes have them too. `open_files` is the soft
+/// Groups, scheduling, memory policy, limits, umask and so on of this process; those that it makes have them too. `open_files` is the soft
 /// limit on open files, if not the usual. Takes privileges: call it before they are given up, and before the cgroup is joined.
 pub(crate) fn process(open_files: Option<u64>, oom_score: i32) -> io::Result<()> {
     if guard::off("fresh-process") {
         return Ok(());
     }
+    nix::unistd::setgroups(&[])?;
     scheduling()?;
     memory_policy()?;
     limits(open_files)?;

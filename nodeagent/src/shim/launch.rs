@@ -22,7 +22,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
 
 use super::wall::Wall;
-use super::{fresh, spec, targets};
+use super::{fresh, spec, stage, targets};
 use crate::chain::chain;
 use crate::runtime::{ContainerStart, PodDir};
 
@@ -132,12 +132,16 @@ fn write_bundle(bundle: &Path, start: &ContainerStart) -> Result<(), String> {
 fn output_pipe(start: &ContainerStart) -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&reader, true)?;
-    let (uid, gid) = (
-        rustix::fs::Uid::from_raw(start.user.uid),
-        rustix::fs::Gid::from_raw(start.user.gid),
-    );
-    rustix::fs::fchown(&writer, Some(uid), Some(gid))?;
+    give(&writer, start.user.uid, start.user.gid, start.first_id())?;
     Ok((reader, writer))
+}
+
+/// Makes something the property of a container's user; `first_id` is the host's id of the container's root.
+pub(crate) fn give(file: impl AsFd, uid: u32, gid: u32, first_id: u32) -> io::Result<()> {
+    let on_host = |id: u32| first_id.checked_add(id).ok_or(io::ErrorKind::InvalidInput);
+    let uid = rustix::fs::Uid::from_raw(on_host(uid)?);
+    let gid = rustix::fs::Gid::from_raw(on_host(gid)?);
+    Ok(rustix::fs::fchown(file, Some(uid), Some(gid))?)
 }
 
 /// In the child: creates the container, tells its pid, lets it run.
@@ -155,6 +159,9 @@ fn create(
     wall.save(bundle)
         .map_err(|e| words("write down the container's wall", &e))?;
     let null = File::open("/dev/null").map_err(|e| words("open /dev/null", &e))?;
+    if let Some(ids) = start.own_ids() {
+        stage::enter(dir, bundle, start, ids)?;
+    }
     let root = dir.libcontainer_root();
     let mut container = ContainerBuilder::new(id(start), SyscallType::default())
         .with_root_path(&root)

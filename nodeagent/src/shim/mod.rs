@@ -14,6 +14,7 @@ mod oom;
 mod seccomp;
 mod server;
 mod spec;
+mod stage;
 mod targets;
 pub(crate) mod wall;
 

@@ -104,7 +104,7 @@ fn environment(start: &ContainerStart) -> Vec<String> {
 }
 
 fn namespaces(start: &ContainerStart) -> Result<Vec<oci_spec::runtime::LinuxNamespace>, OciSpecError> {
-    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, Uts};
+    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, User, Uts};
     let mut list = Vec::new();
     for kind in [Pid, Ipc, Uts, Mount, Cgroup] {
         if kind == Pid && guard::off("pid-namespace") {
@@ -112,13 +112,11 @@ fn namespaces(start: &ContainerStart) -> Result<Vec<oci_spec::runtime::LinuxName
         }
         list.push(LinuxNamespaceBuilder::default().typ(kind).build()?);
     }
-    if let Some(path) = &start.netns {
-        list.push(
-            LinuxNamespaceBuilder::default()
-                .typ(Network)
-                .path(path.clone())
-                .build()?,
-        );
+    let users = start.own_ids().map(|ids| &ids.path);
+    for (kind, path) in [(User, users), (Network, start.netns.as_ref())] {
+        if let Some(path) = path {
+            list.push(LinuxNamespaceBuilder::default().typ(kind).path(path).build()?);
+        }
     }
     Ok(list)
 }

@@ -32,6 +32,8 @@ pub(crate) struct Wall {
     /// Name of the session keyring.
     keyring: String,
     filters: Vec<Filter>,
+    /// The host's id of user 0 in it.
+    pub(crate) first_id: u32,
     /// Soft limit on open files, if not the usual.
     pub(crate) open_files: Option<u64>,
     /// How soon it is killed where memory runs out.
@@ -72,6 +74,7 @@ impl Wall {
             no_new_privileges: no_new_privileges(start),
             keyring: format!("_ses.{pod}-{}", start.name),
             filters,
+            first_id: start.first_id(),
             open_files: start.open_files,
             oom_score_adj: start.oom_score_adj,
         })

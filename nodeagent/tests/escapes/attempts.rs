@@ -10,13 +10,15 @@ use std::process::Command;
 
 use nix::libc::{self, c_int, c_long, c_void};
 
+use super::Level;
+
 pub struct Attempt {
     pub name: &'static str,
     pub kind: &'static str,
     /// Names for `GANTRY_TEST_UNGUARDED`.
     pub off: &'static str,
-    /// At `baseline` it is no escape: the level lets it through.
-    pub allowed_at_baseline: bool,
+    /// At other levels it is no escape, or denied by something else. `None`: at those of ordinary pods.
+    pub only_at: Option<Level>,
     /// How it got out.
     pub run: fn() -> io::Result<String>,
 }
@@ -31,15 +33,23 @@ const fn row(
         name,
         kind,
         off,
-        allowed_at_baseline: false,
+        only_at: None,
         run,
     }
 }
 
 const fn restricted(attempt: Attempt) -> Attempt {
     Attempt {
-        allowed_at_baseline: true,
+        only_at: Some(Level::Restricted),
         ..attempt
+    }
+}
+
+/// By root with everything that there is: nothing but its user namespace is in the way.
+const fn mapped(name: &'static str, run: fn() -> io::Result<String>) -> Attempt {
+    Attempt {
+        only_at: Some(Level::Mapped),
+        ..row("user namespace", name, "user-namespace", run)
     }
 }
 
@@ -101,6 +111,18 @@ pub const ALL: &[Attempt] = &[
     restricted(row("privileged programs", "setuid", "no-new-privileges", setuid)),
     restricted(row("privileged programs", "file-capability", "capabilities,no-new-privileges", file_capability)),
     restricted(row("identity", "become-root", "capabilities", || call("setuid", libc::SYS_setuid, [0, 0, 0, 0, 0]))),
+    mapped("root-core-pattern", || rewrite("/proc/sys/kernel/core_pattern")),
+    mapped("root-sysrq", || open_for_writing("/proc/sysrq-trigger")),
+    mapped("root-sysfs", || open_for_writing("/sys/kernel/mm/transparent_hugepage/enabled")),
+    mapped("root-disk", host_disk),
+    mapped("root-kmsg", || device(libc::S_IFCHR, "/tmp/kmsg", libc::makedev(1, 11))),
+    mapped("root-syslog", || call("syslog", libc::SYS_syslog, [10, 0, 0, 0, 0])),
+    mapped("root-module", || reaches("init_module", libc::SYS_init_module, [text("x"), 1, text(""), 0, 0])),
+    mapped("root-kexec", || reaches("kexec_load", libc::SYS_kexec_load, [0, 0, 0, 8, 0])),
+    mapped("root-swapon", || reaches("swapon", libc::SYS_swapon, [text("/none"), 0, 0, 0, 0])),
+    mapped("root-iopl", || call("iopl", libc::SYS_iopl, [3, 0, 0, 0, 0])),
+    mapped("root-perf-event", perf_event),
+    mapped("root-nice", || call("setpriority", libc::SYS_setpriority, [0, 0, -10, 0, 0])),
     restricted(row("root", "chroot", BOTH, || call("chroot", libc::SYS_chroot, [text("/tmp"), 0, 0, 0, 0]))),
 ];
 

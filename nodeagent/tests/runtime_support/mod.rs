@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use gantry_nodeagent::host::cgroup::Cgroups;
+use gantry_nodeagent::runtime::ids::IdRanges;
+use gantry_nodeagent::runtime::namespaces::pin_mapped;
 use gantry_nodeagent::runtime::{
     ContainerStart, ContainerState, ContainerUser, LOG_MAX_BYTES, PodDir, RuntimeDir, SeccompProfile,
-    ShimHandle, purge,
+    ShimHandle, UserNamespace, purge,
 };
 use gantry_nodeagent_api::{ContainerResources, Security};
 use gantry_topology::CpuSet;
@@ -117,6 +119,7 @@ impl Node {
             attempt: 0,
             rootfs: pod.path().join("rootfs"),
             netns: None,
+            userns: None,
             hostname: "a-pod".to_owned(),
             argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
             env: Vec::new(),
@@ -134,6 +137,22 @@ impl Node {
             oom_events: None,
             last_words: Default::default(),
         }
+    }
+
+    /// Ids of the pod's own: its root file system gets them, and the start the namespaces that go with them. The host's id of root.
+    pub fn own_ids(&self, pod: &PodDir, uid: &str, start: &mut ContainerStart) -> u32 {
+        let first = IdRanges::new(self.dir.path()).claim(uid).unwrap();
+        let [path, net] = ["userns", "netns"].map(|kind| self.dir.path().join(kind).join(uid));
+        pin_mapped(first, &path, &net).unwrap();
+        let mut rest = vec![pod.path().join("rootfs")];
+        while let Some(path) = rest.pop() {
+            std::os::unix::fs::lchown(&path, Some(first), Some(first)).unwrap();
+            if path.is_dir() && !path.is_symlink() {
+                rest.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            }
+        }
+        (start.userns, start.netns) = (Some(UserNamespace { path, first }), Some(net));
+        first
     }
 
     /// `gantry-nodeagent exec` of a shell command.

@@ -15,6 +15,7 @@ const POD_SPEC: &[&str] = &[
     "nodeName",
     "nodeSelector",
     "hostNetwork",
+    "hostUsers",
     "priority",
     "securityContext",
     "hostAliases",
@@ -284,7 +285,7 @@ mod tests {
 
     #[test]
     fn fields_without_effect_are_named() {
-        let input = json!({"spec": {"dnsPolicy": "ClusterFirst", "hostPID": true, "hostIPC": false, "initContainers": [{"name": "i", "tty": true}],
+        let input = json!({"spec": {"dnsPolicy": "ClusterFirst", "hostPID": true, "hostIPC": false, "hostUsers": false, "initContainers": [{"name": "i", "tty": true}],
             "containers": [{"name": "c", "lifecycle": {"stopSignal": "SIGUSR1"}, "securityContext": {"privileged": true, "runAsNonRoot": true}}]}});
         let mut found = pod(&input);
         found.sort();

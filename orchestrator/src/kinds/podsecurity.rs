@@ -107,10 +107,10 @@ fn host(spec: &Value, path: &str, errors: &mut Errors) {
             errors.push(forbidden(format!("{path}.{field}"), message));
         }
     }
-    if at(spec, "/hostUsers") == &Value::Bool(false) {
-        let message =
-            "user namespaces are not supported: root file systems cannot be mapped to other ids yet";
-        errors.push(forbidden(format!("{path}.hostUsers"), message));
+    let own_ids = at(spec, "/hostUsers") == &Value::Bool(false);
+    if own_ids && at(spec, "/hostNetwork") == &Value::Bool(true) {
+        let message = "when `hostUsers` is false";
+        errors.push(forbidden(format!("{path}.hostNetwork"), message));
     }
 }
 
@@ -295,6 +295,7 @@ mod tests {
             "seccompProfile": {"type": "Localhost", "localhostProfile": "a/b.json"},
             "sysctls": [{"name": "net.ipv4.ip_forward", "value": "1"}, {"name": "net/core/somaxconn", "value": "1"}]}});
         assert!(refused(pod).is_empty());
+        assert!(refused(json!({"containers": [], "hostUsers": false, "hostNetwork": false})).is_empty());
     }
 
     #[test]
@@ -355,7 +356,9 @@ mod tests {
         for (pod, field) in [
             (json!({"hostPID": true}), "hostPID"),
             (json!({"hostIPC": true}), "hostIPC"),
-            (json!({"hostUsers": false}), "hostUsers"),
+            (json!({"hostUsers": false, "hostPID": true}), "hostPID"),
+            (json!({"hostUsers": false, "hostIPC": true}), "hostIPC"),
+            (json!({"hostUsers": false, "hostNetwork": true}), "hostNetwork"),
         ] {
             assert_eq!(refused(pod), [field]);
         }

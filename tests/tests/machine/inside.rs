@@ -36,15 +36,32 @@ fn input_files_and_ports_go_into_a_pod_and_out_of_it() -> Result<()> {
     gantry.run(&["image", "import", &layout.to_string_lossy()])?;
     let api = Api::of(&gantry)?;
     let echo = json!({"name": "c", "image": busybox::IMAGE, "args": ["nc -ll -p 9000 -e cat"]});
-    let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [echo, {"name": "other", "image": busybox::IMAGE, "args": ["sleep 1000"]}]});
-    api.make(
-        "/api/v1/namespaces/default/pods",
-        &json!({"metadata": {"name": "p"}, "spec": spec}),
+    // The same ways lead into a pod with ids of its own.
+    for (pod, host_users) in [("p", true), ("own", false)] {
+        let spec = json!({"terminationGracePeriodSeconds": 1, "hostUsers": host_users,
+            "containers": [echo, {"name": "other", "image": busybox::IMAGE, "args": ["sleep 1000"]}]});
+        api.make(
+            "/api/v1/namespaces/default/pods",
+            &json!({"metadata": {"name": pod}, "spec": spec}),
+        )?;
+    }
+    for pod in ["p", "own"] {
+        ways_into(&gantry, files.path(), pod).with_context(|| format!("pod {pod}"))?;
+    }
+    let map = gantry.text_of(
+        &["exec", "own", "-c", "c", "--", "cat", "/proc/self/uid_map"],
+        &[],
     )?;
+    let map: Vec<&str> = map.split_whitespace().collect();
+    ensure!(map[0] == "0" && map[1] != "0" && map[2] == "65536", "{map:?}");
+    Ok(())
+}
+
+fn ways_into(gantry: &Gantry, files: &Path, pod: &str) -> Result<()> {
     let input: Vec<u8> = (0..BULK_BYTES).map(|i| (i % 251) as u8).collect();
     let counted = || {
         gantry
-            .text_of(&["exec", "-i", "p", "-c", "c", "--", "wc", "-c"], &input)
+            .text_of(&["exec", "-i", pod, "-c", "c", "--", "wc", "-c"], &input)
             .ok()
     };
     let counted = poll(PATIENCE, || counted().filter(|text| !text.is_empty()));
@@ -54,7 +71,7 @@ fn input_files_and_ports_go_into_a_pod_and_out_of_it() -> Result<()> {
     );
     // Little enough for the windows on the way: its client library does one direction after the other.
     let little = &input[..LITTLE_BYTES];
-    forwards(gantry.start(&["port-forward", "p", ":9000", ":9001"])?, little)?;
+    forwards(gantry.start(&["port-forward", pod, ":9000", ":9001"])?, little)?;
 
     if Command::new("kubectl")
         .arg("--help")
@@ -71,7 +88,7 @@ fn input_files_and_ports_go_into_a_pod_and_out_of_it() -> Result<()> {
         command.stdout(Stdio::piped());
         command
     };
-    let mut child = kubectl(&["exec", "-i", "p", "-c", "c", "--", "wc", "-c"])
+    let mut child = kubectl(&["exec", "-i", pod, "-c", "c", "--", "wc", "-c"])
         .stdin(Stdio::piped())
         .spawn()?;
     child.stdin.take().context("no input")?.write_all(&input)?;
@@ -80,21 +97,22 @@ fn input_files_and_ports_go_into_a_pod_and_out_of_it() -> Result<()> {
         counted.trim() == BULK_BYTES.to_string(),
         "kubectl exec -i: {counted:?}"
     );
-    let code = kubectl(&["exec", "p", "-c", "c", "--", "sh", "-c", "exit 7"])
+    let code = kubectl(&["exec", pod, "-c", "c", "--", "sh", "-c", "exit 7"])
         .status()?
         .code();
     ensure!(code == Some(7), "kubectl exec: {code:?}");
-    copies(&kubectl, files.path(), &input)?;
-    forwards(kubectl(&["port-forward", "p", ":9000", ":9001"]).spawn()?, &input)
+    copies(&kubectl, files, pod, &input)?;
+    forwards(kubectl(&["port-forward", pod, ":9000", ":9001"]).spawn()?, &input)
 }
 
 /// A file goes into a container and comes back the same.
-fn copies(kubectl: &impl Fn(&[&str]) -> Command, directory: &Path, content: &[u8]) -> Result<()> {
+fn copies(kubectl: &impl Fn(&[&str]) -> Command, directory: &Path, pod: &str, content: &[u8]) -> Result<()> {
+    let inside = format!("{pod}:/copy");
     let (there, back) = (directory.join("there"), directory.join("back"));
     std::fs::write(&there, content)?;
     for (from, to) in [
-        (there.to_string_lossy().as_ref(), "p:/copy"),
-        ("p:/copy", &back.to_string_lossy()),
+        (there.to_string_lossy().as_ref(), inside.as_str()),
+        (&inside, &back.to_string_lossy()),
     ] {
         let status = kubectl(&["cp", "-c", "c", from, to]).status()?;
         ensure!(status.success(), "kubectl cp {from} {to}");

@@ -51,6 +51,7 @@ impl From<&PodSecurity> for proto::PodSecurity {
             strict_groups: m.strict_groups,
             fs_group: m.fs_group,
             sysctls: m.sysctls.clone(),
+            own_ids: m.own_ids,
         }
     }
 }
@@ -62,6 +63,7 @@ impl From<proto::PodSecurity> for PodSecurity {
             strict_groups: w.strict_groups,
             fs_group: w.fs_group,
             sysctls: w.sysctls,
+            own_ids: w.own_ids,
         }
     }
 }

@@ -268,4 +268,6 @@ pub struct PodSecurity {
     pub fs_group: Option<u32>,
     /// Parameters of the pod's own namespaces (`sysctl(8)`), for example `net.ipv4.ip_forward`.
     pub sysctls: BTreeMap<String, String>,
+    /// Its ids are not the host's: root in it is an ordinary user of the node (`user_namespaces(7)`). Not on the host's network.
+    pub own_ids: bool,
 }

@@ -24,8 +24,12 @@ const ALL: &str = "ALL";
 
 /// Of the pod as a whole. Ids that are none are refused by the API; here they would be left out.
 pub(super) fn pod(spec: &k8s::PodSpec) -> PodSecurity {
+    let own_ids = spec.host_users == Some(false);
     let Some(context) = &spec.security_context else {
-        return PodSecurity::default();
+        return PodSecurity {
+            own_ids,
+            ..PodSecurity::default()
+        };
     };
     let groups = context.supplemental_groups.iter().flatten();
     PodSecurity {
@@ -38,6 +42,7 @@ pub(super) fn pod(spec: &k8s::PodSpec) -> PodSecurity {
             .flatten()
             .map(|sysctl| (sysctl.name.replace('/', "."), sysctl.value.clone()))
             .collect(),
+        own_ids,
     }
 }
 
@@ -148,5 +153,16 @@ mod tests {
         );
         assert!(found.strict_groups);
         assert_eq!(found.sysctls["net.ipv4.ip_forward"], "1");
+    }
+
+    #[test]
+    fn ids_are_the_hosts_unless_the_pod_wants_its_own() {
+        let own = |spec| pod(&serde_json::from_value(spec).unwrap()).own_ids;
+        assert!(own(json!({"containers": [], "hostUsers": false})));
+        assert!(own(
+            json!({"containers": [], "hostUsers": false, "securityContext": {"fsGroup": 7}})
+        ));
+        assert!(!own(json!({"containers": [], "hostUsers": true})));
+        assert!(!own(json!({"containers": []})));
     }
 }

@@ -15,7 +15,7 @@ use kernel::Kernel;
 use machine::Machine;
 
 /// Package, test target, and what of it (all, if nothing is said).
-const TESTS: [(&str, &str, &str); 12] = [
+const TESTS: [(&str, &str, &str); 13] = [
     ("gantry-nodeagent", "runtime", ""),
     ("gantry-nodeagent", "runtime_exec", ""),
     ("gantry-nodeagent", "runtime_cgroup", ""),
@@ -23,6 +23,7 @@ const TESTS: [(&str, &str, &str); 12] = [
     ("gantry-nodeagent", "runtime_sealed", ""),
     ("gantry-nodeagent", "escapes", "nothing_gets_out"),
     ("gantry-nodeagent", "agent", ""),
+    ("gantry-nodeagent", "agent_ids", ""),
     ("gantry-cni", "network", ""),
     ("gantry-cni", "flows", ""),
     ("gantry-cni", "outside", ""),
