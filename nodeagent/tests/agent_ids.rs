@@ -20,7 +20,7 @@ const TELL: &str = "busybox stat -L -c '%n %u:%g' / /bin/busybox /etc/hosts /fil
     busybox cp /bin/busybox /setuid; busybox chmod 4755 /setuid; echo no >/files/a || echo files are kept; \
     busybox stat -c '%n %u:%g' /made /host/mine /disk/mine /disk/by-init; echo groups $(busybox id -G); \
     test $(busybox readlink /proc/self/ns/user) = $(cat /disk/by-init) && echo shared with the init container; \
-    busybox ip address add 192.0.2.7/32 dev lo && echo the network is its own; cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shm_rmid_forced; \
+    busybox tunctl -t tun7; busybox ip address add 192.0.2.7/32 dev lo && echo the network is its own; cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shm_rmid_forced; \
     echo >/proc/sys/kernel/core_pattern || echo the kernel is not; echo map $(cat /proc/self/uid_map); \
     mkdir -p /www; echo $HOSTNAME >/www/name; echo up; exec httpd -f -p 8080 -h /www";
 
@@ -227,6 +227,10 @@ async fn root_of_the_pod_is_nobody_on_the_host() {
         "the kernel is not",
     ] {
         assert!(text.contains(&format!("{line}\n")), "{line}: {text}");
+    }
+
+    if fs::File::open("/dev/net/tun").is_ok() {
+        assert!(text.contains("tun7\n"), "{text}");
     }
 
     // On the host: nobody's ids, also of the files that it has written; those of the image are as they were.
