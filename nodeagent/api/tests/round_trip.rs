@@ -514,6 +514,12 @@ proptest! {
     }
 
     #[test]
+    fn a_pod_takes_no_more_room_than_it_says(pod in pod()) {
+        let bytes = proto::PodConfig::from(&pod).encode_to_vec();
+        prop_assert!(bytes.len() <= pod.size_bytes(), "{} of {}", bytes.len(), pod.size_bytes());
+    }
+
+    #[test]
     fn statuses_survive_the_wire(status in status()) {
         let message = AgentMessage::Status(status);
         let bytes = proto::AgentMessage::from(&message).encode_to_vec();

@@ -21,6 +21,7 @@
 //! | `events` | a namespace's Events are kept for an hour, however many there are |
 //! | `image-space` | an image that is taken over may fill the disk to its last byte |
 //! | `namespace-share` | one namespace can fill the nodes' tables of services |
+//! | `config-room` | the files and variables of pods may come to more than a node can be told |
 //!
 //! `GANTRY_TEST_UNGUARDED` lists names, with commas between. It is read only in debug builds.
 
@@ -98,6 +99,9 @@ pub fn core_limits() -> CoreLimits {
     }
     if off("templates") {
         limits.templates = Bounds::NONE;
+    }
+    if off("config-room") {
+        limits.config = CoreLimits::NONE.config;
     }
     if off("events") {
         limits.events_in_namespace = CoreLimits::NONE.events_in_namespace;

@@ -106,9 +106,8 @@ fn old_ends(work: &mut Work<'_>) {
             && pods::is_over(pod)
             && !pods::is_stopping(pod)
         {
-            let born = pod.metadata.creation_timestamp.as_ref().map_or(0, meta::millis);
             let list = ended.entry(uid.to_owned()).or_default();
-            list.push((born, key.clone()));
+            list.push((pods::created_at_ms(pod), key.clone()));
         }
     }
     for key in surplus(ended, ENDED_KEPT) {

@@ -15,10 +15,30 @@ pub struct Limits {
     pub templates: Bounds,
     /// The part of the nodes' tables of services that one namespace can fill: one in so many.
     pub namespace_share: usize,
+    /// What pods may take of a node's configuration.
+    pub config: ConfigLimits,
     /// Events of a namespace that are kept: the newest. Whoever writes a hundred thousand pushes out only his own.
     pub events_in_namespace: usize,
     /// Whether the levels of namespaces are asked for what owners make.
     pub pod_security: bool,
+}
+
+/// Files, variables and commands of pods, in bytes. A node is told all of it in one message, and keeps it in its ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfigLimits {
+    /// Of one pod.
+    pub pod: usize,
+    /// Of all pods of a node: half of a message ([`gantry_nodeagent_api::MAX_MESSAGE_BYTES`]). One namespace fills its share.
+    pub node: usize,
+}
+
+impl Default for ConfigLimits {
+    fn default() -> Self {
+        Self {
+            pod: 4 << 20,
+            node: gantry_nodeagent_api::MAX_MESSAGE_BYTES / 2,
+        }
+    }
 }
 
 impl Limits {
@@ -29,6 +49,10 @@ impl Limits {
         waiting_in_namespace: usize::MAX,
         templates: Bounds::NONE,
         namespace_share: 1,
+        config: ConfigLimits {
+            pod: usize::MAX,
+            node: usize::MAX,
+        },
         events_in_namespace: usize::MAX,
         pod_security: false,
     };
@@ -42,6 +66,7 @@ impl Default for Limits {
             waiting_in_namespace: 4_000,
             templates: Bounds::default(),
             namespace_share: 4,
+            config: ConfigLimits::default(),
             events_in_namespace: 5_000,
             pod_security: true,
         }

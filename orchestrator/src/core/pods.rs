@@ -200,6 +200,11 @@ pub fn counts_sessions(pod: &Pod) -> bool {
     drain.method != DrainMethod::None && drain.sessions.is_some()
 }
 
+/// When it was made.
+pub fn created_at_ms(pod: &Pod) -> u64 {
+    pod.metadata.creation_timestamp.as_ref().map_or(0, meta::millis)
+}
+
 /// When the oldest run of its containers began, as last reported, in whole seconds; 0 if none runs.
 pub fn started_at_ms(pod: &Pod) -> u64 {
     let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref());

@@ -4,6 +4,7 @@ mod node;
 mod pod;
 mod probe;
 mod service;
+mod size;
 mod status;
 mod volume;
 

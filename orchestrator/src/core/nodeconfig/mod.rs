@@ -10,6 +10,7 @@ mod names;
 mod pod;
 mod podnames;
 mod probe;
+mod room;
 mod security;
 mod service;
 #[cfg(test)]
@@ -23,8 +24,9 @@ use std::sync::Arc;
 use gantry_nodeagent_api::{Generation, NodeConfig, NodeNetwork, PodConfig, ServiceConfig};
 use k8s_openapi::api::core::v1::{Node, Pod};
 
-use super::world::{Key, Work};
+use super::world::Work;
 use super::{meta, nodes, pods, quarantine};
+use room::Room;
 
 /// A configuration that an agent has not accepted is sent again after this long.
 pub const RESEND_AFTER_MS: u64 = 2_000;
@@ -77,9 +79,10 @@ fn network(work: &Work<'_>, node: &Node) -> Option<NodeNetwork> {
 
 fn pods_on(work: &mut Work<'_>, node: &str, network: &NodeNetwork) -> BTreeMap<String, PodConfig> {
     let mut configs = BTreeMap::new();
-    let mut started = Vec::new();
-    let mut warned = Vec::new();
-    let last = work.sent.get(node);
+    let (mut entering, mut updated) = (Vec::new(), Vec::new());
+    let nothing = BTreeMap::new();
+    let last = work.sent.get(node).map_or(&nothing, |config| &config.pods);
+    let mut room = Room::new(*work.limits, last.values());
     for (key, pod) in work
         .objects
         .pods
@@ -88,26 +91,38 @@ fn pods_on(work: &mut Work<'_>, node: &str, network: &NodeNetwork) -> BTreeMap<S
     {
         work.at.object("Pod", key);
         let uid = meta::uid(&pod.metadata);
-        let config = match last.and_then(|c| c.pods.get(uid)) {
-            Some(running) => update(work, network, pod, running),
-            None if pods::is_stopping(pod) || pods::is_over(pod) => continue,
-            None => {
-                // A pod enters the configuration when everything that it refers to is there.
-                let mut warnings = Vec::new();
-                let first =
-                    pod::config(work, pod, &mut warnings).and_then(|config| takes(network, uid, config));
-                if first.is_ok() {
-                    warned.extend(warnings.into_iter().map(|text| (pod.clone(), text)));
-                }
-                started.push((key.clone(), first.as_ref().err().cloned()));
-                let Ok(config) = first else { continue };
-                config
+        match last.get(uid) {
+            Some(running) => {
+                let (config, problem) = update(work, network, &mut room, pod, running);
+                updated.push((key.clone(), problem));
+                configs.insert(uid.to_owned(), config);
             }
-        };
-        configs.insert(uid.to_owned(), config);
+            None if pods::is_stopping(pod) || pods::is_over(pod) => {}
+            None => entering.push((key, pod)),
+        }
+    }
+    // The newest come last: where the room ends, they wait.
+    entering.sort_by_cached_key(|(key, pod)| (pods::created_at_ms(pod), *key));
+    let (mut started, mut warned) = (Vec::new(), Vec::new());
+    for (key, pod) in entering {
+        work.at.object("Pod", key);
+        let uid = meta::uid(&pod.metadata);
+        // A pod enters the configuration when everything that it refers to is there.
+        let mut warnings = Vec::new();
+        let first = pod::config(work, pod, &mut warnings)
+            .and_then(|config| takes(network, uid, config))
+            .and_then(|config| room.enter(&config).map(|()| config));
+        started.push((key.clone(), first.as_ref().err().cloned()));
+        if let Ok(config) = first {
+            warned.extend(warnings.into_iter().map(|warning| (pod.clone(), warning)));
+            configs.insert(uid.to_owned(), config);
+        }
     }
     for (key, problem) in started {
         waiting::explain(work, &key, problem.as_deref());
+    }
+    for (key, problem) in updated {
+        waiting::explain_files(work, &key, problem.as_deref());
     }
     for (pod, (reason, text)) in warned {
         work.tell(&*pod, true, reason, &text);
@@ -115,16 +130,25 @@ fn pods_on(work: &mut Work<'_>, node: &str, network: &NodeNetwork) -> BTreeMap<S
     configs
 }
 
-/// A pod that its node has; files that the node would not take stay as they were.
-fn update(work: &Work<'_>, network: &NodeNetwork, pod: &Pod, running: &PodConfig) -> PodConfig {
+/// A pod that its node has; files that the node would not take stay as they were, and why is returned too.
+fn update(
+    work: &Work<'_>,
+    network: &NodeNetwork,
+    room: &mut Room,
+    pod: &Pod,
+    running: &PodConfig,
+) -> (PodConfig, Option<String>) {
     let mut config = pod::update(work, pod, running);
-    if config.volumes != running.volumes
-        && let Err(problem) = takes(network, meta::uid(&pod.metadata), config.clone())
-    {
-        tracing::debug!(pod = %Key::of(&pod.metadata), problem, "the pod's files stay as they were");
+    if config.volumes == running.volumes {
+        return (config, None);
+    }
+    let taken = takes(network, meta::uid(&pod.metadata), config.clone())
+        .and_then(|config| room.change(running, &config));
+    let problem = taken.err();
+    if problem.is_some() {
         config.volumes.clone_from(&running.volumes);
     }
-    config
+    (config, problem)
 }
 
 /// The pod, if its node takes it. A node leaves out one that makes no sense; what is known here is told here.

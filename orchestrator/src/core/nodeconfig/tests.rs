@@ -65,6 +65,67 @@ fn a_pull_secret_that_is_not_there_is_told_once_and_stops_nothing() {
     assert_eq!(lab.world.configs["n"].pods.len(), 1);
 }
 
+/// A pod that mounts this ConfigMap so many times.
+fn mounting(name: &str, map: &str, times: usize) -> Object {
+    let names: Vec<String> = (0..times).map(|i| format!("v{i}")).collect();
+    let mount = |v: &String| json!({"name": v, "mountPath": format!("/{v}")});
+    let volume = |v: &String| json!({"name": v, "configMap": {"name": map}});
+    let mounts: Vec<Value> = names.iter().map(mount).collect();
+    let value = json!({
+        "metadata": {"name": name, "namespace": "default", "uid": format!("0000000{name}-0")},
+        "spec": {
+            "containers": [{"name": "c", "image": "x", "volumeMounts": mounts}],
+            "volumes": names.iter().map(volume).collect::<Vec<_>>(),
+        },
+    });
+    let pod: Pod = serde_json::from_value(value).unwrap();
+    Object::Pod(Arc::new(pod))
+}
+
+fn config_map(name: &str, bytes: usize) -> Object {
+    let metadata = json!({"name": name, "namespace": "default"});
+    let value = json!({"metadata": metadata, "data": {"file": "x".repeat(bytes)}});
+    Object::ConfigMap(Arc::new(serde_json::from_value(value).unwrap()))
+}
+
+#[test]
+fn files_beyond_a_pods_room_keep_that_pod_from_its_node_and_no_other() {
+    let mut lab = Lab::new(&["n"]);
+    lab.settle();
+    lab.world.objects.put(config_map("big", 1_000_000));
+    lab.world.objects.put(mounting("a", "big", 300));
+    lab.world.objects.put(mounting("b", "big", 1));
+    let told = lab.settle();
+    let config = &lab.world.configs["n"];
+    let names: Vec<&str> = config.pods.values().map(|p| p.name.as_str()).collect();
+    assert_eq!(names, ["b"]);
+    assert!(
+        told.iter().any(|t| t == "a CreateContainerConfigError"),
+        "{told:?}"
+    );
+    // What runs keeps its files when they would become too large, and says so once.
+    lab.obey();
+    lab.settle();
+    lab.world.objects.put(config_map("big", 5_000_000));
+    let mut told = lab.settle();
+    lab.obey();
+    told.extend(lab.settle());
+    assert_eq!(
+        told.iter().filter(|t| *t == "b FailedMount").count(),
+        1,
+        "{told:?}"
+    );
+    let condition = |lab: &Lab| {
+        let pod = &lab.world.objects.pods[&Key::new("default", "b")];
+        pods::find(pod, "gantry.dev/FilesCurrent").unwrap().clone()
+    };
+    let message = condition(&lab).message.unwrap_or_default();
+    assert!(message.contains("a pod may have 4 MiB"), "{message}");
+    lab.world.objects.put(config_map("big", 10));
+    lab.settle();
+    assert_eq!(condition(&lab).status, "True");
+}
+
 fn service(lab: &mut Lab, namespace: &str, name: &str, spec: Value) -> Key {
     let metadata = json!({"name": name, "namespace": namespace, "uid": format!("{namespace}-{name}"),
         "creationTimestamp": meta::time(lab.now_ms)});

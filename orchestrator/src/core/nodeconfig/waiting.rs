@@ -1,4 +1,4 @@
-//! Pods that cannot get to their node yet: something that they refer to is missing.
+//! Pods that cannot get to their node, or get what is new: something that they refer to is missing, or too large.
 
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateWaiting, ContainerStatus, Pod};
 
@@ -6,6 +6,9 @@ use super::super::pods;
 use super::super::world::{Key, Work};
 
 const CONDITION: &str = "PodReadyToStartContainers";
+/// Of a pod whose files are not, or were once not, what the API says.
+const FILES_CONDITION: &str = "gantry.dev/FilesCurrent";
+const FILES_REASON: &str = "FailedMount";
 const REASON: &str = "CreateContainerConfigError";
 
 /// Says in the pod's status, and in an event when that is new, why it does not get to its node, or that it does.
@@ -32,6 +35,26 @@ pub(super) fn explain(work: &mut Work<'_>, key: &Key, problem: Option<&str>) {
             tracing::warn!(pod = %key, problem, "the pod cannot start yet");
             work.tell(&*pod, true, REASON, problem);
         }
+    }
+}
+
+/// Says the same of a pod that runs, whose files are not those of its ConfigMaps and Secrets any more.
+pub(super) fn explain_files(work: &mut Work<'_>, key: &Key, problem: Option<&str>) {
+    let now_ms = work.now_ms;
+    let Some(pod) = work.get::<Pod>(key) else { return };
+    if problem.is_none() && pods::find(&pod, FILES_CONDITION).is_none() {
+        return;
+    }
+    let Some(edited) = work.edit::<Pod>(key) else {
+        return;
+    };
+    let reason = if problem.is_some() { FILES_REASON } else { "" };
+    let text = problem.map_or(String::new(), |problem| {
+        format!("the files of its volumes stay as they were: {problem}")
+    });
+    let news = pods::set_condition(edited, FILES_CONDITION, problem.is_none(), reason, &text, now_ms);
+    if problem.is_some() && news {
+        work.tell(&*pod, true, FILES_REASON, &text);
     }
 }
 

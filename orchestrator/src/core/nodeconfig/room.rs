@@ -1,0 +1,128 @@
+//! How much of a node's configuration pods take: each pod, each namespace and all of them have a bound, since a node is told
+//! everything in one message. Who is there stays; who comes where there is no room left waits, and is told why.
+
+use std::collections::BTreeMap;
+
+use gantry_nodeagent_api::PodConfig;
+
+use super::super::limits::Limits;
+
+const WHAT: &str = "files of volumes, variables and commands";
+
+/// What is taken on one node, in bytes.
+pub(super) struct Room {
+    limits: Limits,
+    namespaces: BTreeMap<String, usize>,
+    all: usize,
+}
+
+impl Room {
+    /// With the pods that the node has.
+    pub(super) fn new<'a>(limits: Limits, there: impl Iterator<Item = &'a PodConfig>) -> Self {
+        let mut room = Self {
+            limits,
+            namespaces: BTreeMap::new(),
+            all: 0,
+        };
+        for pod in there {
+            room.add(&pod.namespace, pod.size_bytes());
+        }
+        room
+    }
+
+    /// Takes one more pod in, or says why not.
+    pub(super) fn enter(&mut self, pod: &PodConfig) -> Result<(), String> {
+        self.grow(pod, 0)
+    }
+
+    /// A pod that is there becomes another, or stays, and this says why.
+    pub(super) fn change(&mut self, from: &PodConfig, to: &PodConfig) -> Result<(), String> {
+        self.grow(to, from.size_bytes())
+    }
+
+    fn grow(&mut self, pod: &PodConfig, before: usize) -> Result<(), String> {
+        let size = pod.size_bytes();
+        let more = size.saturating_sub(before);
+        let (namespace, config) = (&pod.namespace, self.limits.config);
+        let share = config.node / self.limits.namespace_share;
+        let of_namespace = self.namespaces.get(namespace).copied().unwrap_or_default();
+        let mib = |bytes: usize| bytes >> 20;
+        // Who becomes smaller always may.
+        if more > 0 && size > config.pod {
+            return Err(format!(
+                "its {WHAT} come to {} MiB, and a pod may have {} MiB: mount fewer or smaller ConfigMaps and Secrets",
+                mib(size),
+                mib(config.pod)
+            ));
+        }
+        if more > 0 && of_namespace.saturating_add(more) > share {
+            return Err(format!(
+                "namespace {namespace} has no room left on the node: {WHAT} of its pods there may come to {} MiB",
+                mib(share)
+            ));
+        }
+        if more > 0 && self.all.saturating_add(more) > config.node {
+            return Err(format!(
+                "the node has no room left: {WHAT} of all its pods may come to {} MiB",
+                mib(config.node)
+            ));
+        }
+        self.add(namespace, more);
+        Ok(())
+    }
+
+    fn add(&mut self, namespace: &str, bytes: usize) {
+        *self.namespaces.entry(namespace.to_owned()).or_default() += bytes;
+        self.all += bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gantry_nodeagent_api::Volume;
+
+    use super::*;
+
+    fn pod(namespace: &str, file: usize) -> PodConfig {
+        let files = BTreeMap::from([("f".to_owned(), "x".repeat(file).as_str().into())]);
+        PodConfig {
+            namespace: namespace.to_owned(),
+            volumes: BTreeMap::from([("v".to_owned(), Volume::Files(files))]),
+            ..PodConfig::default()
+        }
+    }
+
+    #[test]
+    fn a_pod_a_namespace_and_the_node_have_an_end() {
+        let mut room = Room::new(Limits::default(), [pod("a", 3 << 20)].iter());
+        let text = room.enter(&pod("a", 5 << 20)).unwrap_err();
+        assert!(text.contains("come to 5 MiB, and a pod may have 4 MiB"), "{text}");
+        room.enter(&pod("a", 3 << 20)).unwrap();
+        let text = room.enter(&pod("a", 3 << 20)).unwrap_err();
+        assert!(
+            text.contains("namespace a has no room left on the node"),
+            "{text}"
+        );
+        for namespace in ["b", "c", "d"] {
+            room.enter(&pod(namespace, 3 << 20)).unwrap();
+            room.enter(&pod(namespace, 3 << 20)).unwrap();
+        }
+        room.enter(&pod("e", 3 << 20)).unwrap();
+        room.enter(&pod("e", 3 << 20)).unwrap();
+        let text = room.enter(&pod("f", 3 << 20)).unwrap_err();
+        assert!(text.contains("may come to 32 MiB"), "{text}");
+    }
+
+    #[test]
+    fn who_is_there_may_become_smaller_and_grow_where_there_is_room() {
+        let (small, large) = (pod("a", 1 << 20), pod("a", 7 << 20));
+        let mut room = Room::new(Limits::default(), [large.clone(), small.clone()].iter());
+        room.change(&large, &small).unwrap();
+        assert!(
+            room.change(&small, &pod("a", 2 << 20)).is_err(),
+            "what became smaller is free in the next pass"
+        );
+        let mut room = Room::new(Limits::default(), [small.clone()].iter());
+        room.change(&small, &pod("a", 2 << 20)).unwrap();
+    }
+}
