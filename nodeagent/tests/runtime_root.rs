@@ -82,3 +82,50 @@ fn a_working_directory_in_a_volume() {
         "{refused}"
     );
 }
+
+#[test]
+fn no_link_leads_a_mount_over_what_is_hidden() {
+    let Some(node) = node() else { return };
+    let pod = node.pod("h");
+    let (volume, other) = (node.dir.path().join("volume"), node.dir.path().join("other"));
+    fs::create_dir(&volume).unwrap();
+    // As another container of the pod leaves it.
+    symlink("/", volume.join("root")).unwrap();
+    // A look there must not be answered by the volume itself.
+    fs::create_dir_all(other.join("self")).unwrap();
+    fs::write(other.join("self/mountinfo"), "").unwrap();
+    let bind = |source: &PathBuf, target: &str| BindMount {
+        source: source.clone(),
+        target: target.into(),
+        read_only: false,
+    };
+    for (name, target) in [
+        ("all", "/v/root/proc"),
+        ("some", "/v/root/proc/sys/net"),
+        ("sys", "/v/root/sys/fs"),
+    ] {
+        let mut start = node.sh(&pod, "h", name, "echo runs");
+        start.mounts = vec![bind(&volume, "/v"), bind(&other, target)];
+        root::prepare(&start).unwrap();
+        node.shim(&pod).start_container(&start).unwrap();
+        let exit = exit_on_record(&pod, name).exit.unwrap();
+        assert!(
+            exit.message.contains("a mount covers /"),
+            "{target}: {}",
+            exit.message
+        );
+        assert_eq!(logged(&start), "");
+    }
+    let file = other.join("self/mountinfo");
+    for (name, target, why) in [
+        ("slash", "/", "would cover the container's /"),
+        ("dev", "/dev", "would cover the container's /dev"),
+        ("file", "/etc/hosts", "is a file already"),
+    ] {
+        let mut start = node.sh(&pod, "h", name, "echo runs");
+        start.mounts = vec![bind(&file, "/etc/hosts"), bind(&other, target)];
+        root::prepare(&start).unwrap();
+        let refused = node.shim(&pod).start_container(&start).unwrap_err().to_string();
+        assert!(refused.contains(why), "{target}: {refused}");
+    }
+}

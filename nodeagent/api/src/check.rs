@@ -145,7 +145,11 @@ fn check_container(pod: &PodConfig, container: &ContainerConfig) -> Result<(), S
         if let Some(sub_path) = &mount.sub_path
             && !is_sub_path(sub_path)
         {
-            return Err(format!("sub path `{sub_path}` must be relative, without `..`"));
+            // The path itself may have a secret in it.
+            return Err(format!(
+                "the sub path for {} must be relative, without `..`",
+                mount.path
+            ));
         }
     }
     let last_words = container.termination_message.path.as_str();

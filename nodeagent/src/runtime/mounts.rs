@@ -6,6 +6,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, umount2};
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use rustix::io::Errno;
 
 /// Mount points at or below `dir`, innermost first (`proc_pid_mountinfo(5)` lists parents before children). The kernel names
 /// them without links and `..`, so `dir` is looked up in the same way; below one that does not exist there is none.
@@ -23,6 +25,23 @@ pub(crate) fn below(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found: Vec<PathBuf> = points.filter(|point| point.starts_with(&dir)).collect();
     found.reverse();
     Ok(found)
+}
+
+/// Whether something is mounted exactly here: the table of all mounts is not read for it. False for what does not exist.
+pub(crate) fn is_point(path: &Path) -> io::Result<bool> {
+    match statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()) {
+        Ok(found) => Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Takes away what is mounted exactly here, however often.
+pub(crate) fn unmount_at(path: &Path) -> io::Result<()> {
+    while is_point(path)? {
+        umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
+    }
+    Ok(())
 }
 
 /// Unmounts everything at or below `dir`, innermost first; what is busy is detached. Returns how many.

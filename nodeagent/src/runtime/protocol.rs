@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{ContainerStart, ContainerState, ShimStatus};
 
-/// The longest line accepted, a bound on memory.
-const MAX_LINE_BYTES: u64 = 1 << 20;
+/// The longest line accepted, a bound on memory: a pod's whole configuration has less, and no byte takes more than six in JSON.
+const MAX_LINE_BYTES: u64 = 32 << 20;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "op")]

@@ -2,40 +2,46 @@
 //! it is looked up without leaving the volume, and held by a bind mount in the pod's directory, which nobody else can change.
 
 use std::fs::{self, File};
-use std::os::fd::AsRawFd;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fchmod, fstat, mkdirat, openat, openat2};
+use rustix::io::Errno;
 
-use super::{PodDir, RuntimeError, mounts};
+use super::{PodDir, mounts};
 
 /// Binds `sub_path` of the volume at `volume` for the container's mount with this number; returns where. Anew on each start.
+/// With `may_make`, a directory that is not there yet is made (kubelet, `SafeMakeDir`). No error names the path: it may have a
+/// secret in it (`subPathExpr`).
 pub(super) fn pin(
     dir: &PodDir,
     container: &str,
     number: usize,
     volume: &Path,
     sub_path: &str,
-) -> Result<PathBuf, RuntimeError> {
+    may_make: bool,
+) -> io::Result<PathBuf> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let root = openat(CWD, volume, flags | OFlags::DIRECTORY, Mode::empty())
-        .map_err(|e| RuntimeError::io("open volume", volume, e.into()))?;
+    let root = openat(CWD, volume, flags | OFlags::DIRECTORY, Mode::empty())?;
     let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let part = openat2(&root, sub_path, flags, Mode::empty(), inside)
-        .map_err(|e| RuntimeError::io("find inside its volume", volume.join(sub_path), e.into()))?;
+    let find = || openat2(&root, sub_path, flags, Mode::empty(), inside);
+    let part = match find() {
+        Err(Errno::NOENT) if may_make => {
+            make_inside(&root, sub_path)?;
+            find()?
+        }
+        found => found?,
+    };
     let part = File::from(part);
     let target = dir
         .path()
         .join("subpaths")
         .join(container)
         .join(number.to_string());
-    mounts::unmount_below(&target).map_err(|(path, e)| RuntimeError::io("unmount", &path, e))?;
-    let is_dir = part
-        .metadata()
-        .map_err(|e| RuntimeError::io("look at", volume.join(sub_path), e))?
-        .is_dir();
-    make(&target, is_dir).map_err(|e| RuntimeError::io("create", &target, e))?;
+    mounts::unmount_at(&target)?;
+    make(&target, part.metadata()?.is_dir())?;
     let source = format!("/proc/self/fd/{}", part.as_raw_fd());
     // Not recursive: what is unmounted here must never take a mount of the volume's own with it.
     mount(
@@ -44,9 +50,38 @@ pub(super) fn pin(
         None::<&str>,
         MsFlags::MS_BIND,
         None::<&str>,
-    )
-    .map_err(|e| RuntimeError::io("bind a part of a volume at", &target, e.into()))?;
+    )?;
     Ok(target)
+}
+
+/// Makes the directories of a path that are missing, each with the mode of the volume's root; group and setgid come from above.
+fn make_inside(root: &OwnedFd, sub_path: &str) -> io::Result<()> {
+    let mode = Mode::from_raw_mode(fstat(root)?.st_mode & 0o777);
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let mut above = root.try_clone()?;
+    for part in Path::new(sub_path).components() {
+        let part = part.as_os_str();
+        match openat2(&above, part, flags, Mode::empty(), inside) {
+            Ok(next) => above = next,
+            Err(Errno::NOENT) => {
+                mkdirat(&above, part, mode)?;
+                let next = openat2(
+                    &above,
+                    part,
+                    flags,
+                    Mode::empty(),
+                    inside | ResolveFlags::NO_SYMLINKS,
+                )?;
+                // Whatever the umask of this process.
+                let made = Mode::from_raw_mode(fstat(&next)?.st_mode & 0o7000) | mode;
+                fchmod(&next, made)?;
+                above = next;
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
 }
 
 /// An empty mount point of the right type; what an earlier start has left may be of the other.

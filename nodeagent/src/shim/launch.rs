@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::wall::Wall;
 use super::{fresh, spec, stage, targets};
 use crate::chain::chain;
+use crate::guard;
 use crate::runtime::{ContainerStart, PodDir};
 
 /// How long a start may take, the wait for slow mounts included; shorter than what the agent waits for an answer.
@@ -171,6 +172,7 @@ fn create(
             report,
             shim,
             wall: Rc::new(wall),
+            may_cover_system: start.security.privileged || guard::off("paths"),
         })
         .with_stdin(null)
         .with_stdout(stdout)
@@ -246,11 +248,16 @@ struct Program {
     report: RawFd,
     shim: Rc<OwnedFd>,
     wall: Rc<Wall>,
+    /// Its mounts may lie over `/proc` and `/sys`.
+    may_cover_system: bool,
 }
 
 impl Executor for Program {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let run = || {
+            if !self.may_cover_system {
+                targets::are_apart(spec)?;
+            }
             fresh::signals()?;
             self.wall.raise()?;
             execvp(spec)
