@@ -5,13 +5,14 @@ mod runtime_support;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command};
 
 use gantry_nodeagent::runtime::RuntimeDir;
 use gantry_nodeagent::runtime::names::{NetworkFiles, write_network_files};
 use gantry_nodeagent::runtime::volumes::{container_mounts, prepare, unmount};
-use gantry_nodeagent_api::{ContainerConfig, Mount, PodConfig, Volume, VolumeFile};
+use gantry_nodeagent_api::{ContainerConfig, ContainerResources, Mount, PodConfig, Volume, VolumeFile};
 use runtime_support::{exit_on_record, logged, node, until};
 
 fn mount(volume: &str, path: &str, sub_path: Option<&str>) -> Mount {
@@ -131,7 +132,7 @@ fn a_part_of_a_volume_is_inside_it() {
     std::os::unix::fs::symlink(&outside, scratch.join("out")).unwrap();
     std::os::unix::fs::symlink("../../../outside", scratch.join("a/up")).unwrap();
     std::os::unix::fs::symlink("a/b", scratch.join("in")).unwrap();
-    for leads_out in ["out", "out/secret", "a/up"] {
+    for leads_out in ["out", "out/secret", "out/new", "a/up", "a/up/new"] {
         assert!(
             container_mounts(&pod, &config, &part(leads_out)).is_err(),
             "{leads_out}"
@@ -152,6 +153,14 @@ fn a_part_of_a_volume_is_inside_it() {
                 .source
                 .starts_with(pod.path().join("subpaths"))
         );
+    }
+    assert!(!outside.join("new").exists());
+    // What is not there yet is made, for everybody as the volume itself.
+    let mounts = container_mounts(&pod, &config, &part("new/deep")).unwrap();
+    assert!(mounts.last().unwrap().source.is_dir());
+    for made in ["new", "new/deep"] {
+        let mode = fs::metadata(scratch.join(made)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o777, "{made}");
     }
     unmount(&pod).unwrap();
     assert!(!pod.path().join("subpaths/web/0/text").exists());
@@ -301,4 +310,26 @@ fn a_scratch_volume_always_has_a_limit() {
     let stat = nix::sys::statvfs::statvfs(&pod.path().join("volumes/scratch")).unwrap();
     assert!(stat.blocks() > 0, "0 is no limit");
     unmount(&pod).unwrap();
+    // No larger than what the pod may have at all.
+    let limited = |size_bytes, memory_bytes| PodConfig {
+        volumes: BTreeMap::from([("scratch".to_owned(), Volume::Scratch { size_bytes })]),
+        containers: vec![ContainerConfig {
+            resources: ContainerResources {
+                memory_bytes,
+                ..ContainerResources::default()
+            },
+            ..ContainerConfig::default()
+        }],
+        ..PodConfig::default()
+    };
+    for (size, memory, expected) in [
+        (0, 8 << 20, 8 << 20),
+        (16 << 20, 8 << 20, 8 << 20),
+        (4 << 20, 8 << 20, 4 << 20),
+    ] {
+        prepare(&pod, &limited(size, memory)).unwrap();
+        let stat = nix::sys::statvfs::statvfs(&pod.path().join("volumes/scratch")).unwrap();
+        assert_eq!(stat.blocks() * stat.fragment_size(), expected);
+        unmount(&pod).unwrap();
+    }
 }

@@ -18,7 +18,7 @@ pub(super) fn bound_pods(cgroups: &Cgroups, allocatable_bytes: u64) {
     if guard::off("pods-memory") {
         return;
     }
-    match cgroups.bound_pods(allocatable_bytes) {
+    match cgroups.bound_pods(allocatable_bytes.max(1)) {
         Ok(limit_bytes) if limit_bytes > allocatable_bytes => tracing::warn!(
             allocatable_bytes,
             limit_bytes,

@@ -68,8 +68,9 @@ impl Pods {
             PodOp::Apply {
                 container,
                 limits,
+                pod_memory_bytes,
                 numa_nodes,
-            } => self.apply(uid, &container, &limits, &numa_nodes),
+            } => self.apply(uid, &container, &limits, pod_memory_bytes, &numa_nodes),
             PodOp::Start {
                 container,
                 attempt,
@@ -202,10 +203,12 @@ impl Pods {
         uid: &str,
         container: &str,
         limits: &Limits,
+        pod_memory_bytes: u64,
         numa_nodes: &[u32],
     ) -> Result<PodDone, Failure> {
         self.cgroups
             .create(uid, container, &limits.resources, &limits.shared_cpus, numa_nodes)?;
+        self.cgroups.bound_pod(uid, pod_memory_bytes)?;
         Ok(PodDone::Applied)
     }
 

@@ -3,11 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use gantry_nodeagent_api::{Generation, Hello};
 use gantry_topology::{CpuSet, Topology};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -40,6 +42,8 @@ const COUNTERS_PERIOD: Duration = Duration::from_secs(2);
 const DNS_PORT: u16 = 53;
 /// How long blocking work may go on when the agent ends; whatever is cut off is repeated by the next agent.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long another agent of the directory may take to be gone.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs the agent until SIGTERM or SIGINT. Pods stay.
 pub fn main(args: &Args) -> anyhow::Result<()> {
@@ -238,16 +242,24 @@ async fn count(
     }
 }
 
-/// One agent per directory: two would undo each other's work.
-pub(super) fn lock(agent_dir: &Path) -> anyhow::Result<nix::fcntl::Flock<std::fs::File>> {
+/// One agent per directory: two would undo each other's work. One that was killed holds the lock until its last thread has ended.
+pub(super) fn lock(agent_dir: &Path) -> anyhow::Result<Flock<std::fs::File>> {
     let path = agent_dir.join("lock");
-    let file = std::fs::File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
-    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
-        anyhow::anyhow!(
-            "an agent runs on {} ({error}); stop it first",
-            agent_dir.display()
-        )
-    })
+    let mut file = std::fs::File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((again, Errno::EAGAIN)) if Instant::now() < deadline => {
+                file = again;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err((_, error)) => anyhow::bail!(
+                "an agent runs on {} ({error}); stop it first",
+                agent_dir.display()
+            ),
+        }
+    }
 }
 
 fn hello(settings: &Settings, topology: Topology, cluster: &str) -> anyhow::Result<Hello> {

@@ -106,8 +106,7 @@ pub(super) fn check_apparmor(container: &ContainerConfig) -> Result<(), Failure>
     };
     let refused = |why: &str| {
         Err(Failure::Config(format!(
-            "container {}: AppArmor profile `{profile}` cannot be put in force: {why}",
-            container.name
+            "AppArmor profile `{profile}` cannot be put in force: {why}"
         )))
     };
     let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled");

@@ -122,6 +122,9 @@ pub enum PodOp {
         container: String,
         /// Limits.
         limits: Limits,
+        /// What all containers of the pod may have together, in bytes; 0 means no limit. Files in memory outlive the container
+        /// that has written them, and its own limit.
+        pod_memory_bytes: u64,
         /// NUMA nodes whose memory may be used; empty means all.
         numa_nodes: Vec<u32>,
     },

@@ -1,7 +1,7 @@
 //! Putting limits in force in an order in which no CPU ever has two owners: a CPU is taken only when the kernel has
 //! confirmed that nobody else is on it. So shrinks go first by themselves, and grows wait for them.
 
-use gantry_nodeagent_api::{ContainerConfig, ContainerResources};
+use gantry_nodeagent_api::{ContainerConfig, ContainerResources, most_at_once};
 use gantry_topology::CpuSet;
 
 use super::state::{Container, Owned, Pod, UnderWay};
@@ -241,6 +241,7 @@ fn apply(state: &mut State, uid: &str, name: &str, limits: Limits, actions: &mut
     container.owned.shared = container.owned.shared.union(&limits.shared_cpus);
     let pod = state.pods.get_mut(uid).expect("the caller has just looked at it");
     let numa_nodes = numa_nodes(pod).to_vec();
+    let pod_memory_bytes = pod_memory(pod, name, &limits);
     pod.under_way = Some((
         id,
         UnderWay::Apply {
@@ -252,6 +253,7 @@ fn apply(state: &mut State, uid: &str, name: &str, limits: Limits, actions: &mut
     let op = PodOp::Apply {
         container: name.to_owned(),
         limits,
+        pod_memory_bytes,
         numa_nodes,
     };
     actions.push(Action::Pod {
@@ -259,6 +261,26 @@ fn apply(state: &mut State, uid: &str, name: &str, limits: Limits, actions: &mut
         uid: uid.to_owned(),
         op,
     });
+}
+
+/// The most that a pod's containers may have at once, when this one has these limits; 0 if one of them has none. One whose
+/// limit is still to become smaller counts with what it has.
+fn pod_memory(pod: &Pod, name: &str, limits: &Limits) -> u64 {
+    let all = pod.config.iter().flat_map(|config| &config.containers);
+    let bytes = |wanted: &ContainerConfig| {
+        let in_force = pod.containers.get(&wanted.name).and_then(|c| c.in_force.as_ref());
+        match in_force.map(|l| l.resources.memory_bytes) {
+            _ if wanted.name == name => limits.resources.memory_bytes,
+            _ if wanted.resources.memory_bytes == 0 => 0,
+            Some(bytes) => bytes.max(wanted.resources.memory_bytes),
+            None => wanted.resources.memory_bytes,
+        }
+    };
+    let parts: Vec<_> = all.map(|wanted| (wanted.role, bytes(wanted))).collect();
+    match parts.iter().any(|(_, bytes)| *bytes == 0) {
+        true => 0,
+        false => most_at_once(parts),
+    }
 }
 
 /// NUMA nodes whose memory a pod may use; empty means all.

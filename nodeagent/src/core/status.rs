@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use gantry_nodeagent_api::{
     ContainerConfig, ContainerResources, ContainerRole, ContainerStatus, NodeStatus, PodPhase, PodStatus,
-    PodUid, Readiness, RunEnd, WaitingReason, most_at_once,
+    PodUid, Readiness, RestartPolicy, RunEnd, WaitingReason, most_at_once,
 };
 use gantry_topology::CpuSet;
 
-use super::end::{finished, is_initialized, policy};
+use super::end::{ended_well, finished, is_initialized, policy};
 use super::state::{Container, Pod, UnderWay};
 use super::{Action, Run, State};
 
@@ -323,8 +323,20 @@ fn message(pod: &Pod, known: &[ContainerConfig]) -> String {
         .keys()
         .filter(|n| !known.iter().any(|c| c.name == **n));
     own.chain(unknown)
-        .filter_map(|name| Some((name, troubles(pod.containers.get(name)?))))
+        .filter_map(|name| Some((name, pod.containers.get(name)?)))
+        .filter(|(name, container)| {
+            !has_done_its_work(pod, known.iter().find(|c| c.name == **name), container)
+        })
+        .map(|(name, container)| (name, troubles(container)))
         .find(|(_, message)| !message.is_empty())
         .map(|(name, message)| format!("container {name}: {message}"))
         .unwrap_or_default()
+}
+
+/// Its end is no trouble.
+fn has_done_its_work(pod: &Pod, wanted: Option<&ContainerConfig>, container: &Container) -> bool {
+    let policy = wanted
+        .zip(pod.config.as_ref())
+        .map(|(wanted, config)| policy(wanted, config));
+    policy.is_some_and(|policy| policy != RestartPolicy::Always) && ended_well(container)
 }

@@ -28,7 +28,14 @@ pub(super) fn wind_down(pod: &mut Pod, now_ms: u64, wake: &mut Wake, last: (Unde
         Some(_) => grace_s.min(EVICTED_GRACE_S),
         None => grace_s,
     };
-    let end_at_ms = *pod.end_at_ms.get_or_insert(now_ms + u64::from(grace_s) * 1000);
+    let asked_ms = now_ms + u64::from(grace_s) * 1000;
+    // Whoever asks again may shorten the time, never lengthen it.
+    let end_at_ms = pod.end_at_ms.map_or(asked_ms, |before| before.min(asked_ms));
+    if pod.end_at_ms.is_some_and(|before| end_at_ms < before) {
+        let endings = pod.containers.values_mut().filter_map(|c| c.ending.as_mut());
+        endings.for_each(|ending| ending.kill_at_ms = ending.kill_at_ms.min(end_at_ms));
+    }
+    pod.end_at_ms = Some(end_at_ms);
     for name in to_end(pod, wake.later(now_ms, end_at_ms)) {
         if let Some(container) = pod.containers.get_mut(&name) {
             container.ending.get_or_insert(Ending {

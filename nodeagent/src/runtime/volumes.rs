@@ -31,7 +31,7 @@ pub fn prepare(dir: &PodDir, pod: &PodConfig) -> Result<(), RuntimeError> {
                     Some(gid) => format!("mode=2777,gid={gid}"),
                     None => "mode=1777".to_owned(),
                 };
-                mount_tmpfs(&path, &owner, *size_bytes)?;
+                mount_tmpfs(&path, &owner, memory_size(pod, *size_bytes))?;
             }
             Volume::EmptyDir { .. } => empty_dir(&path, pod.security.fs_group)?,
             Volume::HostPath { path } => {
@@ -40,6 +40,17 @@ pub fn prepare(dir: &PodDir, pod: &PodConfig) -> Result<(), RuntimeError> {
         }
     }
     Ok(())
+}
+
+/// Of a volume in memory: no more than the pod may have at all.
+/// Source: k8s.io/kubernetes/pkg/volume/emptydir, `calculateEmptyDirMemorySize`.
+fn memory_size(pod: &PodConfig, asked_bytes: u64) -> u64 {
+    match (asked_bytes, pod.memory_limit_bytes()) {
+        _ if guard::off("pod-memory") => asked_bytes,
+        (0, limit) => limit,
+        (asked, 0) => asked,
+        (asked, limit) => asked.min(limit),
+    }
 }
 
 /// What one container of the pod sees: the network files, then its mounts in order. Binds parts of volumes: call it anew for
@@ -64,12 +75,20 @@ pub fn container_mounts(
         })?;
         let mut source = volume_path(dir, &wanted.volume, volume);
         if let Some(sub_path) = &wanted.sub_path {
+            let place = &wanted.path;
             if !is_sub_path(sub_path) {
                 return Err(RuntimeError::Refused(format!(
-                    "sub path `{sub_path}` must be relative, without `..`"
+                    "the sub path for {place} must be relative, without `..`"
                 )));
             }
-            source = subpath::pin(dir, &container.name, number, &source, sub_path)?;
+            let may_make = volume.files().is_none();
+            let part = subpath::pin(dir, &container.name, number, &source, sub_path, may_make);
+            source = part.map_err(|e| {
+                let volume = &wanted.volume;
+                RuntimeError::Refused(format!(
+                    "cannot take the sub path for {place} out of volume {volume}: {e}"
+                ))
+            })?;
         }
         // A ConfigMap or Secret is never written by a container.
         let read_only = wanted.read_only || volume.files().is_some();
@@ -120,8 +139,7 @@ fn empty_dir(path: &Path, fs_group: Option<u32>) -> Result<(), RuntimeError> {
 
 pub(super) fn mount_tmpfs(path: &Path, owner: &str, size_bytes: u64) -> Result<(), RuntimeError> {
     fs::create_dir_all(path).map_err(|e| RuntimeError::io("create directory", path, e))?;
-    let mounted = mounts::below(path).map_err(|e| RuntimeError::io("look for mounts below", path, e))?;
-    if mounted.iter().any(|point| point == path) {
+    if mounts::is_point(path).map_err(|e| RuntimeError::io("look for a mount at", path, e))? {
         return Ok(());
     }
     // To tmpfs(5) a size of 0 is no limit at all; without one it is half of the node's memory.

@@ -63,6 +63,17 @@ pub struct PodConfig {
     pub qos: QosClass,
 }
 
+impl PodConfig {
+    /// What its containers may have of memory at once, in bytes; 0 if one of them has no limit.
+    pub fn memory_limit_bytes(&self) -> u64 {
+        let limits = self.containers.iter().map(|c| (c.role, c.resources.memory_bytes));
+        match limits.clone().any(|(_, bytes)| bytes == 0) {
+            true => 0,
+            false => most_at_once(limits),
+        }
+    }
+}
+
 /// Quality of service (Kubernetes' `status.qosClass`), made by the sizes of all containers; it never changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -375,3 +375,26 @@ fn a_ledger_without_an_id_is_taken_over_by_a_store_that_knows_its_pods() {
     node.settle();
     assert_eq!(node.status().pods.len(), 1);
 }
+
+#[test]
+fn a_pod_may_have_what_its_containers_may_have_at_once() {
+    let mut node = Node::new();
+    let mut wanted = config(1, "0", &[("a", "1")]);
+    let mut init = wanted.pods["a"].containers[0].clone();
+    init.name = "i".to_owned();
+    init.role = ContainerRole::Init;
+    init.resources = ContainerResources {
+        memory_bytes: 100,
+        ..ContainerResources::default()
+    };
+    wanted.pods.get_mut("a").unwrap().containers.insert(0, init);
+    for (generation, main, expected) in [(1, 64, 100), (2, 200, 200), (3, 150, 150), (4, 0, 0)] {
+        wanted.generation = Generation(generation);
+        wanted.pods.get_mut("a").unwrap().containers[1]
+            .resources
+            .memory_bytes = main;
+        node.config(&wanted);
+        node.settle();
+        assert_eq!(node.pod_memory["a"], expected);
+    }
+}

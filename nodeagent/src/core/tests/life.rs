@@ -184,6 +184,31 @@ fn liveness_restarts_and_startup_holds_the_others_back() {
 fn a_container_that_ignores_sigterm_is_killed_after_its_grace() {
     let mut node = running(&config(1, "0", &[("a", "1")]));
     node.config(&config(2, "0", &[]));
+    assert_eq!(signals_until_gone(&mut node), [(false, 0), (true, 5000)]);
+    assert!(node.cgroups.is_empty() && node.shims.is_empty());
+}
+
+#[test]
+fn a_later_word_shortens_the_grace_and_never_lengthens_it() {
+    for (second_s, killed_ms) in [(2, 3000), (60, 5000)] {
+        let mut node = running(&config(1, "0", &[("a", "1")]));
+        let mut stopping = config(2, "0", &[("a", "1")]);
+        stopping.pods.get_mut("a").unwrap().desired = PodDesired::Stop;
+        node.config(&stopping);
+        let start_ms = node.now_ms;
+        node.perform(0);
+        node.now_ms += 1000;
+        stopping.generation = Generation(3);
+        stopping.pods.get_mut("a").unwrap().termination_grace_s = second_s;
+        node.config(&stopping);
+        let killed = signals_until_gone(&mut node).into_iter().find(|(kill, _)| *kill);
+        let at_ms = killed.map(|(_, at_ms)| at_ms + 1000);
+        assert_eq!(at_ms, Some(killed_ms), "{start_ms}");
+    }
+}
+
+/// Signals as they are sent, with the time from now; the container ignores all but SIGKILL.
+fn signals_until_gone(node: &mut Node) -> Vec<(bool, u64)> {
     let mut signals = Vec::new();
     let start_ms = node.now_ms;
     while node.status().pods.contains_key("a") {
@@ -220,8 +245,7 @@ fn a_container_that_ignores_sigterm_is_killed_after_its_grace() {
             node.perform(0);
         }
     }
-    assert_eq!(signals, [(false, 0), (true, 5000)]);
-    assert!(node.cgroups.is_empty() && node.shims.is_empty());
+    signals
 }
 
 #[test]

@@ -36,6 +36,8 @@ pub(super) struct Node {
     pub(super) prepared: BTreeMap<PodUid, PodConfig>,
     /// NUMA nodes of each container's cgroup.
     pub(super) numa_nodes: BTreeMap<(PodUid, String), Vec<u32>>,
+    /// What all containers of a pod may have together, in bytes.
+    pub(super) pod_memory: BTreeMap<PodUid, u64>,
     /// What its datapath leaves out.
     pub(super) service_faults: BTreeMap<String, ServiceFault>,
 }
@@ -62,6 +64,7 @@ impl Node {
             clock_ahead_ms: 0,
             prepared: BTreeMap::new(),
             numa_nodes: BTreeMap::new(),
+            pod_memory: BTreeMap::new(),
             service_faults: BTreeMap::new(),
         };
         node.event(Event::Start(Observed::default()));
@@ -209,6 +212,7 @@ impl Node {
                 container,
                 limits,
                 numa_nodes,
+                pod_memory_bytes,
             } => {
                 if limits.resources.memory_bytes < self.memory_used {
                     return Err(PodFailure {
@@ -217,6 +221,7 @@ impl Node {
                     });
                 }
                 self.cgroups.insert(key(&container), limits);
+                self.pod_memory.insert(uid.to_owned(), pod_memory_bytes);
                 self.numa_nodes.insert(key(&container), numa_nodes);
                 PodDone::Applied
             }

@@ -1,8 +1,10 @@
-//! The limit on the memory of all pods together: what is beyond it is the host's, the agent's and the orchestrator's, whatever pods
-//! without limits of their own take. Where it is reached the kernel ends the worst of the pods (`oom_score_adj`).
+//! Limits on memory above containers. Of all pods together: what is beyond it is the host's, the agent's and the orchestrator's,
+//! whatever pods without limits of their own take; where it is reached the kernel ends the worst of the pods (`oom_score_adj`). Of one
+//! pod: files in memory that a container leaves behind.
 
 use super::files::{read, write_if_other};
 use super::{CgroupError, Cgroups, Hierarchy};
+use crate::guard;
 
 /// What pods may take beyond what they have, in bytes, where they have more than the limit allows: so much a pod allocates
 /// between two looks, and nothing that runs is to be killed for a limit that came later.
@@ -12,8 +14,19 @@ impl Cgroups {
     /// Bounds the memory of all pods of this instance together, in bytes. Returns what is in force: more where more is in use.
     pub fn bound_pods(&self, bytes: u64) -> Result<u64, CgroupError> {
         self.make_instance()?;
-        let group = self.instance_path();
-        let dir = self.dir("memory", &group)?;
+        self.bound(&self.instance_path(), bytes)
+    }
+
+    /// Bounds the memory of a pod's containers together, in bytes; 0 means no limit. The groups are there already.
+    pub fn bound_pod(&self, pod: &str, bytes: u64) -> Result<u64, CgroupError> {
+        if guard::off("pod-memory") {
+            return Ok(0);
+        }
+        self.bound(&self.pod_path(pod), bytes)
+    }
+
+    fn bound(&self, group: &str, bytes: u64) -> Result<u64, CgroupError> {
+        let dir = self.dir("memory", group)?;
         let in_v1 = matches!(self.hierarchy, Hierarchy::V1(_));
         // Since Linux 5.11 it is always so; before, a group did not count what is in those below it.
         let counts_below = dir.join("memory.use_hierarchy");
@@ -29,12 +42,12 @@ impl Cgroups {
                 "inactive_file"
             },
         );
-        let wanted = limit(bytes, self.used(&group)?.saturating_sub(cache));
-        match self.set_memory(&group, wanted) {
+        let wanted = limit(bytes, self.used(group)?.saturating_sub(cache));
+        match self.set_memory(group, wanted) {
             Ok(()) => Ok(wanted),
             Err(CgroupError::MemoryInUse { used_bytes, .. }) => {
                 let more = limit(wanted, used_bytes);
-                self.set_memory(&group, more).map(|()| more)
+                self.set_memory(group, more).map(|()| more)
             }
             Err(error) => Err(error),
         }
@@ -42,6 +55,9 @@ impl Cgroups {
 }
 
 fn limit(wanted_bytes: u64, in_use_bytes: u64) -> u64 {
+    if wanted_bytes == 0 {
+        return 0;
+    }
     wanted_bytes.max(in_use_bytes.saturating_add(MARGIN_BYTES))
 }
 
@@ -61,7 +77,8 @@ mod tests {
     fn who_has_more_than_the_limit_keeps_it_and_a_little() {
         assert_eq!(limit(1 << 30, 0), 1 << 30);
         assert_eq!(limit(1 << 30, 1 << 30), (1 << 30) + MARGIN_BYTES);
-        assert_eq!(limit(0, 5), 5 + MARGIN_BYTES);
+        assert_eq!(limit(1, 5), 5 + MARGIN_BYTES);
+        assert_eq!(limit(0, 5), 0, "none is none");
     }
 
     #[test]
