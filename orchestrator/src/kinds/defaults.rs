@@ -89,10 +89,10 @@ fn limits_are_requests(container: &mut Value) {
 /// The quality of service that a pod's sizes make.
 /// Source: k8s.io/kubernetes/pkg/apis/core/v1/helper/qos, `ComputePodQOS`.
 pub(crate) fn qos_class(pod: &Value) -> &'static str {
-    let containers = list(pod, "/spec/containers");
+    let main = list(pod, "/spec/containers");
     let mut any = false;
-    let mut all = !containers.is_empty();
-    for container in containers {
+    let mut all = !main.is_empty();
+    for container in list(pod, "/spec/initContainers").iter().chain(main) {
         for resource in ["cpu", "memory"] {
             let amount = |which: &str| {
                 let quantity = container.pointer(&format!("/resources/{which}/{resource}"))?;

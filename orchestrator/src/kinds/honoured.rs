@@ -75,6 +75,8 @@ const PROBE: &[&str] = &[
 ];
 const HTTP_GET: &[&str] = &["port", "path"];
 const RESOURCES: &[&str] = &["requests", "limits"];
+/// Those of `RESOURCES`, beside hugepages.
+const QUANTITIES: &[&str] = &["cpu", "memory", "ephemeral-storage"];
 const POD_SECURITY: &[&str] = &[
     "runAsUser",
     "runAsGroup",
@@ -217,8 +219,7 @@ fn container(from: &Value, path: &str, found: &mut Vec<String>) {
     for which in RESOURCES {
         let quantities = at(from, &format!("/resources/{which}")).as_object();
         let names = quantities.into_iter().flatten().map(|(name, _)| name);
-        let ignored =
-            names.filter(|n| !["cpu", "memory"].contains(&n.as_str()) && !n.starts_with("hugepages-"));
+        let ignored = names.filter(|n| !QUANTITIES.contains(&n.as_str()) && !n.starts_with("hugepages-"));
         found.extend(ignored.map(|name| format!("{path}.resources.{which}.{name}")));
     }
 }
@@ -296,8 +297,8 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert_eq!(
-            service(&json!({"spec": {"type": "ClusterIP", "sessionAffinity": "ClientIP"}})),
-            ["spec.sessionAffinity"]
+            service(&json!({"spec": {"type": "ClusterIP", "externalIPs": ["192.0.2.1"]}})),
+            ["spec.externalIPs"]
         );
     }
 
@@ -326,7 +327,6 @@ mod tests {
             format!("{container}.ports[0].hostPort"),
             format!("{container}.readinessProbe.httpGet.host"),
             format!("{container}.readinessProbe.httpGet.httpHeaders"),
-            format!("{container}.resources.requests.ephemeral-storage"),
             format!("{container}.volumeMounts[0].mountPropagation"),
             "spec.volumes[3].hostPath.type".to_owned(),
         ];

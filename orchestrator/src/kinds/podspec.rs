@@ -11,6 +11,13 @@ use crate::quantity;
 
 type Errors = Vec<FieldError>;
 
+/// Containers of a pod, of all roles: each is a tree of processes, and a row in all that is told of the pod.
+const MAX_CONTAINERS: usize = 64;
+/// Volumes of a pod, and mounts of all its containers: each may be a mount of the node, whose kernel takes 100,000
+/// (`fs.mount-max`) and goes through all of them now and then.
+const MAX_VOLUMES: usize = 128;
+const MAX_MOUNTS: usize = 256;
+
 /// All rules on the spec at `path`.
 pub(super) fn spec(spec: &Value, path: &str, errors: &mut Errors) {
     podsecurity::check(spec, path, errors);
@@ -22,6 +29,7 @@ pub(super) fn spec(spec: &Value, path: &str, errors: &mut Errors) {
             reason: "FieldValueRequired",
         });
     }
+    amounts(spec, path, errors);
     let mut names = HashSet::new();
     for kind in ["initContainers", "containers"] {
         for (i, from) in list(spec, &format!("/{kind}")).iter().enumerate() {
@@ -40,6 +48,35 @@ pub(super) fn spec(spec: &Value, path: &str, errors: &mut Errors) {
     policies(spec, path, errors);
     podvolumes::check(spec, path, errors);
     podnames::check(spec, path, errors);
+}
+
+/// Of how many parts a pod may be.
+fn amounts(spec: &Value, path: &str, errors: &mut Errors) {
+    let containers = || {
+        list(spec, "/containers")
+            .iter()
+            .chain(list(spec, "/initContainers"))
+    };
+    let mounts = containers().map(|c| list(c, "/volumeMounts").len()).sum();
+    let volumes = list(spec, "/volumes").len();
+    for (field, what, count, most) in [
+        (
+            "containers",
+            "containers of all kinds",
+            containers().count(),
+            MAX_CONTAINERS,
+        ),
+        ("volumes", "volumes", volumes, MAX_VOLUMES),
+        ("containers", "mounts of all containers", mounts, MAX_MOUNTS),
+    ] {
+        if count > most {
+            errors.push(FieldError {
+                field: format!("{path}.{field}"),
+                message: format!("{count} {what}: a pod may have {most}"),
+                reason: "FieldValueTooMany",
+            });
+        }
+    }
 }
 
 fn container(container: &Value, spec: &Value, here: &str, errors: &mut Errors) {
@@ -227,6 +264,7 @@ fn probe(container: &Value, field: &str, here: &str, errors: &mut Errors) {
         return;
     }
     let here = format!("{here}.{field}");
+    probe_numbers(probe, field, &here, errors);
     if !at(probe, "/exec").is_null() {
         return;
     }
@@ -245,6 +283,30 @@ fn probe(container: &Value, field: &str, here: &str, errors: &mut Errors) {
         ));
     }
     http_get(probe, action, container, &here, errors);
+}
+
+/// Source: k8s.io/kubernetes/pkg/apis/core/validation, `validateProbe`.
+fn probe_numbers(probe: &Value, field: &str, here: &str, errors: &mut Errors) {
+    for (name, least) in [
+        ("initialDelaySeconds", 0),
+        ("timeoutSeconds", 0),
+        ("periodSeconds", 0),
+        ("successThreshold", 0),
+        ("failureThreshold", 0),
+        ("terminationGracePeriodSeconds", 1),
+    ] {
+        if at(probe, &format!("/{name}")).as_i64().is_some_and(|n| n < least) {
+            let message = format!("must be greater than or equal to {least}");
+            errors.push(FieldError::invalid(format!("{here}.{name}"), message));
+        }
+    }
+    let successes = at(probe, "/successThreshold").as_i64().unwrap_or(1);
+    if field != "readinessProbe" && successes > 1 {
+        errors.push(FieldError::invalid(
+            format!("{here}.successThreshold"),
+            "must be 1",
+        ));
+    }
 }
 
 /// Scheme and port of `httpGet`, and the port of `tcpSocket`.
@@ -283,6 +345,40 @@ mod tests {
             .into_iter()
             .map(|e| e.field.strip_prefix(prefix).unwrap().to_owned())
             .collect()
+    }
+
+    #[test]
+    fn a_pod_of_thousands_of_parts_is_refused() {
+        let container = |i: usize| json!({"name": format!("c{i}"), "image": "i"});
+        let volume = |i: usize| json!({"name": format!("v{i}"), "emptyDir": {}});
+        let wrong = |containers: usize, init: usize, volumes: usize| {
+            let all = |count: usize, of: &dyn Fn(usize) -> Value| (0..count).map(of).collect::<Vec<_>>();
+            let init = (0..init).map(|i| container(1000 + i)).collect::<Vec<_>>();
+            let pod = json!({"containers": all(containers, &container), "initContainers": init, "volumes": all(volumes, &volume)});
+            let mut errors = Errors::new();
+            spec(&pod, "spec", &mut errors);
+            errors
+                .into_iter()
+                .map(|e| format!("{}: {}", e.field, e.message))
+                .collect::<Vec<_>>()
+        };
+        assert!(wrong(32, 32, 128).is_empty());
+        let many = "spec.containers: 65 containers of all kinds: a pod may have 64";
+        assert_eq!(wrong(33, 32, 0), [many]);
+        assert_eq!(
+            wrong(1, 0, 129),
+            ["spec.volumes: 129 volumes: a pod may have 128"]
+        );
+        let mount = |i: usize| json!({"name": "v", "mountPath": format!("/{i}")});
+        let mounts: Vec<Value> = (0..257).map(mount).collect();
+        let pod = json!({"containers": [{"name": "c", "image": "i", "volumeMounts": mounts}],
+            "volumes": [{"name": "v", "emptyDir": {}}]});
+        let mut errors = Errors::new();
+        spec(&pod, "spec", &mut errors);
+        assert_eq!(
+            errors[0].message,
+            "257 mounts of all containers: a pod may have 256"
+        );
     }
 
     #[test]

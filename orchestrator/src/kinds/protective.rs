@@ -1,4 +1,5 @@
-//! What protects is done or refused: somebody who asks for it relies on it. A field that becomes honoured leaves these lists.
+//! What protects, or holds something back, is done or refused: somebody who asks for it relies on it. A field that becomes
+//! honoured leaves these lists.
 
 use serde_json::Value;
 
@@ -14,7 +15,25 @@ const POD: &[(&str, &str)] = &[
         "containers do not see each other's processes: leave it out",
     ),
     ("/runtimeClassName", "there is one runtime: leave it out"),
+    (
+        "/schedulingGates",
+        "nothing holds a pod back from its node: make it when it may run",
+    ),
+    (
+        "/readinessGates",
+        "no condition but those of its containers makes a pod ready: use a readinessProbe",
+    ),
+    (
+        "/ephemeralContainers",
+        "a pod cannot be made with them: use `kubectl exec` or a sidecar",
+    ),
 ];
+
+/// Of a Service.
+const SERVICE: &[(&str, &str)] = &[(
+    "/sessionAffinityConfig",
+    "clients are not tied to backends, their connections are: leave it out",
+)];
 
 /// Values that say what is so anyway.
 fn says_nothing(value: &Value) -> bool {
@@ -22,7 +41,8 @@ fn says_nothing(value: &Value) -> bool {
         Value::Null => true,
         Value::Bool(flag) => !flag,
         Value::String(text) => text.is_empty(),
-        Value::Array(_) | Value::Object(_) | Value::Number(_) => false,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(_) | Value::Number(_) => false,
     }
 }
 
@@ -37,6 +57,15 @@ pub(super) fn spec(spec: &Value, path: &str, errors: &mut Errors) {
     }
     if !["", "linux"].contains(&at(spec, "/os/name").as_str().unwrap_or_default()) {
         errors.push(FieldError::invalid(format!("{path}.os.name"), "nodes run linux"));
+    }
+}
+
+/// The same of a Service.
+pub(super) fn service(spec: &Value, errors: &mut Errors) {
+    refuse(spec, "spec", SERVICE, errors);
+    if at(spec, "/sessionAffinity") == "ClientIP" {
+        let message = "clients are not tied to backends, their connections are: use None";
+        errors.push(forbidden("spec.sessionAffinity".to_owned(), message));
     }
 }
 
@@ -82,11 +111,20 @@ mod tests {
 
     #[test]
     fn what_protects_and_is_not_done_is_refused() {
-        let spec = json!({"runtimeClassName": "gvisor", "shareProcessNamespace": true, "containers": []});
-        assert_eq!(
-            refused(spec),
-            ["spec.shareProcessNamespace", "spec.runtimeClassName"]
-        );
+        let spec = json!({"runtimeClassName": "gvisor", "shareProcessNamespace": true, "containers": [],
+            "schedulingGates": [{"name": "a"}], "readinessGates": [{"conditionType": "a"}], "ephemeralContainers": []});
+        let expected = [
+            "shareProcessNamespace",
+            "runtimeClassName",
+            "schedulingGates",
+            "readinessGates",
+        ];
+        assert_eq!(refused(spec), expected.map(|field| format!("spec.{field}")));
+        let mut errors = Errors::new();
+        service(&json!({"sessionAffinity": "None"}), &mut errors);
+        assert!(errors.is_empty());
+        service(&json!({"sessionAffinity": "ClientIP"}), &mut errors);
+        assert_eq!(errors.len(), 1);
     }
 
     #[test]

@@ -211,3 +211,18 @@ proptest! {
         prop_assert_eq!(&serde_json::from_slice::<Value>(&wire).unwrap(), &object);
     }
 }
+
+#[test]
+fn every_container_makes_the_quality_of_service() {
+    let of = |init: Value| {
+        let sizes = json!({"limits": {"cpu": "1", "memory": "1Gi"}});
+        let spec = json!({"containers": [{"name": "c", "resources": sizes}], "initContainers": init});
+        super::qos_class(&json!({"spec": spec}))
+    };
+    assert_eq!(of(json!([])), "Guaranteed");
+    assert_eq!(
+        of(json!([{"name": "i", "resources": {"requests": {"cpu": "50m"}}}])),
+        "Burstable"
+    );
+    assert_eq!(of(json!([{"name": "i"}])), "Burstable");
+}

@@ -60,6 +60,7 @@ pub(super) fn service(new: &Value, old: Option<&Value>, _: &Context, errors: &mu
     if ports.is_empty() && address != "None" {
         errors.push(FieldError::invalid("spec.ports", "at least one port is needed"));
     }
+    protective::service(at(new, "/spec"), errors);
     let (mut seen, mut names) = (HashSet::new(), HashSet::new());
     for (i, port) in ports.iter().enumerate() {
         let number = at(port, "/port").as_i64().unwrap_or_default();
@@ -90,6 +91,10 @@ pub(super) fn service(new: &Value, old: Option<&Value>, _: &Context, errors: &mu
             ));
         }
         let target = at(port, "/targetPort").as_i64().filter(|target| *target != 0);
+        if target.is_some_and(|target| !(1..=65_535).contains(&target)) {
+            let field = format!("spec.ports[{i}].targetPort");
+            errors.push(FieldError::invalid(field, "must be 1 to 65535"));
+        }
         if protocol == "SCTP" && address != "None" && target.is_some_and(|target| target != number) {
             let message =
                 format!("SCTP keeps its port on the way to a pod (its checksum covers it): use {number}");
@@ -123,6 +128,17 @@ pub(super) fn workload(new: &Value, old: Option<&Value>, _: &Context, errors: &m
     podspec::spec(at(new, "/spec/template/spec"), "spec.template.spec", errors);
     protective::spec(at(new, "/spec/template/spec"), "spec.template.spec", errors);
     extras::template(at(new, "/spec/template"), errors);
+    let none = |field: &str| {
+        let value = at(new, &format!("/spec/strategy/rollingUpdate/{field}"));
+        value == 0 || value == "0%"
+    };
+    if none("maxSurge") && none("maxUnavailable") {
+        let message = "may not be 0 when `maxSurge` is 0";
+        errors.push(FieldError::invalid(
+            "spec.strategy.rollingUpdate.maxUnavailable",
+            message,
+        ));
+    }
     if text(new, "/spec/strategy/type") == "Recreate" {
         let message =
             "Recreate is not supported: old and new pods run side by side for a while; use RollingUpdate";

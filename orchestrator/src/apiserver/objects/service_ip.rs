@@ -46,16 +46,12 @@ impl Objects {
             .collect();
         let address = match at(object, "/spec/clusterIP").as_str().filter(|a| !a.is_empty()) {
             Some(wanted) => {
-                if taken.contains(wanted)
-                    || !wanted
-                        .parse()
-                        .is_ok_and(|a: Ipv4Addr| self.service_cidr.contains(&a))
-                {
-                    let message = format!("{wanted} is in use, or outside the range {}", self.service_cidr);
+                if let Some(why) = self.unfit(wanted, &taken) {
+                    let errors = [FieldError::invalid("spec.clusterIP", format!("{wanted} {why}"))];
                     return Err(ApiError::invalid(
                         kind,
-                        "",
-                        &[FieldError::invalid("spec.clusterIP", message)],
+                        at(object, "/metadata/name").as_str().unwrap_or_default(),
+                        &errors,
                     ));
                 }
                 wanted.to_owned()
@@ -73,6 +69,18 @@ impl Objects {
         object["spec"]["clusterIP"] = json!(address);
         object["spec"]["clusterIPs"] = json!([address]);
         Ok(Some(Choice { compare, address }))
+    }
+
+    /// Why a Service cannot have this address.
+    fn unfit(&self, wanted: &str, taken: &HashSet<&str>) -> Option<String> {
+        let range = self.service_cidr;
+        let inside = wanted.parse().is_ok_and(|address: Ipv4Addr| {
+            range.contains(&address) && ![range.network(), range.broadcast()].contains(&address)
+        });
+        if !inside {
+            return Some(format!("is no address of the range {range}"));
+        }
+        taken.contains(wanted).then(|| "is another Service's".to_owned())
     }
 
     /// The first free one from a random place on: an address is not taken up again right after its Service went.
