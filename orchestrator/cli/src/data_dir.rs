@@ -30,6 +30,9 @@ pub struct Settings {
     pub service_cidr: ipnet::Ipv4Net,
     /// A CPU list, or `none`.
     pub reserved_cpus: String,
+    /// A quantity such as `1Gi`; none: what the agent reserves by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved_memory: Option<String>,
     /// The cluster whose state this is, once it has come up; settings of the first version name none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
@@ -207,6 +210,7 @@ mod tests {
             pod_cidr: "10.85.0.0/16".parse().unwrap(),
             service_cidr: "10.86.0.0/16".parse().unwrap(),
             reserved_cpus: "0".to_owned(),
+            reserved_memory: Some("1Gi".to_owned()),
             cluster: None,
         };
         data_dir.save_settings(&settings).unwrap();

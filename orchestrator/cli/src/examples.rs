@@ -17,6 +17,7 @@ Examples:
   gantry up --detach
   gantry up --detach --listen 127.0.0.1:7443 --pod-cidr 10.90.0.0/16 --service-cidr 10.91.0.0/16
   gantry up --detach --reserved-cpus 0-1  two CPUs for the host's own work
+  gantry up --detach --reserved-memory 2Gi  as much memory for it; pods together have the rest
   gantry up --detach --data-dir ./lab     a second Gantry beside the first, on another port";
 
 pub const DOWN: &str = "\

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use gantry_orchestrator::pki::{Issuer, NodeCredentials};
+use gantry_orchestrator::quantity;
 use gantry_orchestrator::state::STORE;
 use k8s_openapi::api::core::v1::Node;
 use nix::sys::utsname::uname;
@@ -63,7 +64,7 @@ pub async fn up(args: &UpArgs, global: &Global) -> Result<()> {
     progress.set("starting the node agent");
     started.start(
         &agent,
-        &mut agent_command(&data_dir, &settings, &tools, &node, &credentials),
+        &mut agent_command(&data_dir, &settings, &tools, &node, &credentials)?,
     )?;
     wait_until(&agent, async || is_ready(&client, &node).await).await?;
     started.keep();
@@ -163,6 +164,7 @@ fn settings(args: &UpArgs, data_dir: &DataDir, saved: Option<&Settings>, runs: b
         pod_cidr: "10.85.0.0/16".parse().expect("a constant network"),
         service_cidr: "10.86.0.0/16".parse().expect("a constant network"),
         reserved_cpus: "0".to_owned(),
+        reserved_memory: None,
         cluster: None,
     });
     let wanted = Settings {
@@ -172,6 +174,7 @@ fn settings(args: &UpArgs, data_dir: &DataDir, saved: Option<&Settings>, runs: b
         pod_cidr: args.pod_cidr.unwrap_or(base.pod_cidr),
         service_cidr: args.service_cidr.unwrap_or(base.service_cidr),
         reserved_cpus: args.reserved_cpus.clone().unwrap_or(base.reserved_cpus),
+        reserved_memory: args.reserved_memory.clone().or(base.reserved_memory),
     };
     if wanted.reserved_cpus != "none" {
         wanted
@@ -179,6 +182,7 @@ fn settings(args: &UpArgs, data_dir: &DataDir, saved: Option<&Settings>, runs: b
             .parse::<gantry_topology::CpuSet>()
             .context("--reserved-cpus")?;
     }
+    reserved_bytes(&wanted)?;
     if wanted.pod_cidr.contains(&wanted.service_cidr) || wanted.service_cidr.contains(&wanted.pod_cidr) {
         bail!(
             "--pod-cidr {} and --service-cidr {} overlap; choose two networks",
@@ -199,12 +203,22 @@ fn settings(args: &UpArgs, data_dir: &DataDir, saved: Option<&Settings>, runs: b
     }
     if runs {
         bail!(
-            "{path} runs with --listen {} --reserved-cpus {}; `gantry down` first, then `gantry up` with the new options",
+            "{path} runs with --listen {} --reserved-cpus {} --reserved-memory {}; `gantry down` first, then `gantry up` with the \
+             new options",
             saved.listen,
-            saved.reserved_cpus
+            saved.reserved_cpus,
+            saved.reserved_memory.as_deref().unwrap_or("512Mi")
         );
     }
     Ok(wanted)
+}
+
+/// What is kept for the host in bytes, if that was said.
+fn reserved_bytes(settings: &Settings) -> Result<Option<u64>> {
+    let wrong = |text: &str| format!("--reserved-memory {text}: write it as a quantity, for example 1Gi");
+    let text = settings.reserved_memory.as_deref();
+    text.map(|text| quantity::units(text).with_context(|| wrong(text)))
+        .transpose()
 }
 
 fn ensure_port_free(listen: SocketAddr) -> Result<()> {
@@ -279,7 +293,7 @@ fn agent_command(
     tools: &Tools,
     node: &str,
     credentials: &NodeCredentials,
-) -> Command {
+) -> Result<Command> {
     let mut command = Command::new(&tools.agent);
     command
         .args(["agent", "--node", node, "--instance", &settings.instance])
@@ -294,6 +308,9 @@ fn agent_command(
     if let Some(cluster) = &settings.cluster {
         command.args(["--cluster", cluster]);
     }
+    if let Some(bytes) = reserved_bytes(settings)? {
+        command.args(["--reserved-memory", &bytes.to_string()]);
+    }
     for (option, file) in [
         ("--ca", &credentials.ca),
         ("--cert", &credentials.certificate),
@@ -301,7 +318,7 @@ fn agent_command(
     ] {
         command.arg(option).arg(file);
     }
-    command
+    Ok(command)
 }
 
 fn node_name() -> String {
@@ -351,6 +368,7 @@ mod tests {
             listen: None,
             detach: true,
             reserved_cpus: None,
+            reserved_memory: None,
             pod_cidr: None,
             service_cidr: None,
         };
@@ -370,7 +388,7 @@ mod tests {
             reserved_cpus: Some("0-1".to_owned()),
             ..other_port
         };
-        assert!(refused(&other_cpus).contains("--reserved-cpus 0;"));
+        assert!(refused(&other_cpus).contains("--reserved-cpus 0 "));
         let changed = settings(&other_cpus, &data_dir, Some(&saved), false).unwrap();
         assert_eq!(
             (changed.reserved_cpus.as_str(), changed.instance),
@@ -381,5 +399,15 @@ mod tests {
             ..other_cpus
         };
         assert_eq!(settings(&same, &data_dir, Some(&saved), true).unwrap(), saved);
+        let memory = |text: &str| UpArgs {
+            listen: None,
+            reserved_cpus: None,
+            reserved_memory: Some(text.to_owned()),
+            ..same
+        };
+        assert!(refused(&memory("1Gi")).contains("--reserved-memory 512Mi;"));
+        assert!(refused(&memory("much")).contains("for example 1Gi"));
+        let more = settings(&memory("1Gi"), &data_dir, Some(&saved), false).unwrap();
+        assert_eq!(reserved_bytes(&more).unwrap(), Some(1 << 30));
     }
 }

@@ -173,6 +173,9 @@ pub struct UpArgs {
     /// CPUs for the host's own work, never given out exclusively: a list such as 0-1, or `none` [default: 0]
     #[arg(long, value_name = "LIST")]
     pub reserved_cpus: Option<String>,
+    /// Memory for the host's own work, this Gantry's processes included: pods together have the rest [default: 512Mi]
+    #[arg(long, value_name = "QUANTITY")]
+    pub reserved_memory: Option<String>,
     /// Addresses of pods
     #[arg(long, value_name = "CIDR")]
     pub pod_cidr: Option<ipnet::Ipv4Net>,

@@ -20,8 +20,7 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// Returns the harm that was seen, for the table.
 pub(super) fn run(case: &Case) -> Result<String> {
     let gantry = Gantry::new("control", false)?.without(case.protection);
-    gantry.first_up(&["--pod-cidr", "10.114.0.0/16", "--service-cidr", "10.115.0.0/16"])?;
-    table::import_busybox(&gantry)?;
+    table::begin(&gantry, "10.114.0.0/16", "10.115.0.0/16")?;
     let api = Api::of(&gantry)?;
     api.make(
         "/api/v1/namespaces",

@@ -18,7 +18,10 @@ pub(super) fn start(api: Api) -> Loop {
     Loop::start(move |number| {
         let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
         let name = format!("probe-{number}");
-        let container = json!({"name": "c", "image": IMAGE, "args": ["exec sleep 1000"]});
+        // One that asks for nothing has what others leave, by Kubernetes' rules.
+        let requests = json!({"requests": {"cpu": "100m"}});
+        let container =
+            json!({"name": "c", "image": IMAGE, "args": ["exec sleep 1000"], "resources": requests});
         let spec = json!({"terminationGracePeriodSeconds": 0, "containers": [container]});
         let started = Instant::now();
         api.make(&pods, &json!({"metadata": {"name": name}, "spec": spec}))?;

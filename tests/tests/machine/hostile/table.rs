@@ -1,5 +1,6 @@
 //! All cases, one after the other, on one Gantry with neighbours.
 
+use std::fs;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -15,13 +16,14 @@ use super::{Case, Extent, Tenant};
 const ORCHESTRATOR_MIB: u64 = 500;
 /// Most memory of the agent, in MiB.
 const AGENT_MIB: u64 = 150;
+/// Memory of all pods together: enough for the neighbours, and little enough to be used up.
+const PODS_BYTES: u64 = 1536 << 20;
 
 /// Runs the cases and prints the table; returns which of them did harm, and how.
 pub(super) fn run(cases: &[Case], extent: Extent) -> Result<Vec<String>> {
     let gantry = Gantry::new("hostile", false)?;
-    gantry.first_up(&["--pod-cidr", "10.112.0.0/16", "--service-cidr", "10.113.0.0/16"])?;
+    begin(&gantry, "10.112.0.0/16", "10.113.0.0/16")?;
     gantry.import_images()?;
-    import_busybox(&gantry)?;
     let api = Api::of(&gantry)?;
     let neighbours = Neighbours::start(&gantry, &api)?;
     println!(
@@ -43,11 +45,22 @@ pub(super) fn run(cases: &[Case], extent: Extent) -> Result<Vec<String>> {
     Ok(harmed)
 }
 
-/// Takes over the image that pods of neighbours and tenants have.
-pub(super) fn import_busybox(gantry: &Gantry) -> Result<()> {
+/// Starts a Gantry whose pods have little memory together, and takes over the image that neighbours and tenants run.
+pub(super) fn begin(gantry: &Gantry, pods: &str, services: &str) -> Result<()> {
+    let reserved = memory_bytes()?.saturating_sub(PODS_BYTES).to_string();
+    let networks = ["--pod-cidr", pods, "--service-cidr", services];
+    gantry.first_up(&[&networks[..], &["--reserved-memory", &reserved]].concat())?;
     let place = tempfile::tempdir()?;
     let layout = busybox::layout(place.path())?;
     gantry.run(&["image", "import", &layout.to_string_lossy()])
+}
+
+/// Of this machine.
+fn memory_bytes() -> Result<u64> {
+    let table = fs::read_to_string("/proc/meminfo")?;
+    let row = table.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = row.and_then(|row| row.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    Ok(kib.context("/proc/meminfo has no MemTotal")? << 10)
 }
 
 /// One case, and what its neighbours and the processes' memory say of it.

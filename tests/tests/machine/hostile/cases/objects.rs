@@ -4,12 +4,48 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::floods::template;
-use super::{Case, Harm, Tenant};
+use super::pods;
+use super::{Case, Harm, Process, Tenant};
 
 /// Taken: there is an object now.
 const TAKEN: Harm = Harm::Told("\"uid\"");
 
+/// How often one ConfigMap is mounted: as often as a pod may mount at all.
+const VOLUMES: usize = 128;
+
 pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "a ConfigMap of a megabyte, mounted 128 times",
+        kind: "configuration",
+        protection: "config-room",
+        attack: |tenant| {
+            let map = json!({"metadata": {"name": "big"}, "data": {"a": "x".repeat(1_000_000)}});
+            tenant.make("configmaps", &map)?;
+            let names: Vec<String> = (0..VOLUMES).map(|i| format!("v{i}")).collect();
+            let mount = |v: &String| json!({"name": v, "mountPath": format!("/{v}")});
+            let mounts: Vec<Value> = names.iter().map(mount).collect();
+            let mut pod = pods::of(pods::container("exec sleep 600", json!({"volumeMounts": mounts})));
+            let volume = |v: &String| json!({"name": v, "configMap": {"name": "big"}});
+            pod["spec"]["volumes"] = names.iter().map(volume).collect();
+            tenant.make("pods", &pod)?;
+            tenant.condition("pods/p", "a pod may have")
+        },
+        told: "a pod may have 4 MiB",
+        harm: Harm::Memory(Process::Orchestrator, 300),
+    },
+    Case {
+        name: "a pod of five thousand containers",
+        kind: "configuration",
+        protection: "rules",
+        attack: |tenant| {
+            let container = |i: usize| json!({"name": format!("c{i}"), "image": "i"});
+            let containers: Vec<Value> = (0..5000).map(container).collect();
+            let pod = json!({"metadata": {"name": "many"}, "spec": {"containers": containers}});
+            Ok(tenant.post("pods", &pod)?.body)
+        },
+        told: "a pod may have 64",
+        harm: TAKEN,
+    },
     Case {
         name: "a service with a port twice",
         kind: "services",

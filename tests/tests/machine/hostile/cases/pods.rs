@@ -43,13 +43,25 @@ pub(super) fn run<'a>(tenant: &'a Tenant<'a>, script: &str) -> Result<Pod<'a>> {
 /// Makes a pod and sees its first container begin.
 pub(super) fn start<'a>(tenant: &'a Tenant<'a>, pod: &Value) -> Result<Pod<'a>> {
     tenant.make("pods", pod)?;
-    let begun = || {
-        let pod = tenant.get("pods/p").ok()?;
-        let begun = pod["status"]["containerStatuses"][0]["containerID"].is_string();
-        begun.then(|| pod["metadata"]["uid"].as_str().map(str::to_owned))?
-    };
-    let uid = tenant.wait("that its pod has begun", begun)?;
+    let uid = tenant.wait("that its pod has begun", || begun(tenant, "p"))?;
     Ok(Pod { tenant, uid })
+}
+
+/// Makes a pod of which nothing may ever begin.
+pub(super) fn make<'a>(tenant: &'a Tenant<'a>, pod: &Value) -> Result<Pod<'a>> {
+    tenant.make("pods", pod)?;
+    let uid = tenant.get("pods/p")?["metadata"]["uid"]
+        .as_str()
+        .map(str::to_owned);
+    let uid = uid.context("the pod has no uid")?;
+    Ok(Pod { tenant, uid })
+}
+
+/// The uid of a pod whose first container has begun.
+pub(super) fn begun(tenant: &Tenant<'_>, name: &str) -> Option<String> {
+    let pod = tenant.get(&format!("pods/{name}")).ok()?;
+    let begun = pod["status"]["containerStatuses"][0]["containerID"].is_string();
+    begun.then(|| pod["metadata"]["uid"].as_str().map(str::to_owned))?
 }
 
 impl Pod<'_> {
@@ -96,8 +108,8 @@ impl Pod<'_> {
         fs::read_to_string(format!("/proc/{pid}/{file}")).ok()
     }
 
-    /// A number that the kernel keeps of its control group: the file in cgroup v1 and in v2, and the v1 controller.
-    pub(super) fn counted(&self, controller: &str, v1: &str, v2: &str) -> Option<u64> {
+    /// What the kernel keeps of its control group: the v1 controller, the file in cgroup v1 and in v2.
+    fn group(&self, controller: &str, v1: &str, v2: &str) -> Option<String> {
         let root = Path::new("/sys/fs/cgroup");
         let own = format!("pod{}", self.uid);
         let below = |top: PathBuf, file: &str| {
@@ -105,9 +117,12 @@ impl Pod<'_> {
             let mut found = instances.map(|instance| instance.path().join(&own).join(file));
             fs::read_to_string(found.find(|path| path.is_file())?).ok()
         };
-        let text =
-            below(root.join(controller).join("gantry"), v1).or_else(|| below(root.join("gantry"), v2))?;
-        text.trim().parse().ok()
+        below(root.join(controller).join("gantry"), v1).or_else(|| below(root.join("gantry"), v2))
+    }
+
+    /// The same where it is one number.
+    fn counted(&self, controller: &str, v1: &str, v2: &str) -> Option<u64> {
+        self.group(controller, v1, v2)?.trim().parse().ok()
     }
 
     /// Processes and threads that it has.
@@ -123,14 +138,11 @@ impl Pod<'_> {
 
     /// Processor time that it has used, in nanoseconds.
     pub(super) fn cpu_ns(&self) -> Option<u64> {
-        self.counted("cpuacct", "cpuacct.usage", "cpu.usage_ns")
-    }
-
-    /// Another pod of the tenant.
-    pub(super) fn another(&self, uid: String) -> Self {
-        Self {
-            tenant: self.tenant,
-            uid,
+        let text = self.group("cpuacct", "cpuacct.usage", "cpu.stat")?;
+        let in_v2 = text.lines().find_map(|line| line.strip_prefix("usage_usec "));
+        match in_v2 {
+            Some(us) => us.parse::<u64>().ok()?.checked_mul(1000),
+            None => text.trim().parse().ok(),
         }
     }
 

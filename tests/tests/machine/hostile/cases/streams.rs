@@ -125,7 +125,7 @@ fn commands(tenant: &Tenant<'_>) -> Result<String> {
     held.told_or(
         tenant,
         "port-forward sessions are open",
-        "HTTP/1.1 101",
+        "has begun",
         MANY_COMMANDS,
     )
 }
