@@ -23,6 +23,7 @@
 //! | `log-rate` | a log grows as fast as a container can write |
 //! | `http-bound` | answers to probes, hooks and of metrics are read to their end, however long |
 //! | `probe-time` | probes and hooks have no time limit |
+//! | `probe-share` | commands of probes run all at once, and what entering a container costs is the node's |
 //! | `back-off` | what has ended is started at once, however often |
 //! | `kill` | nothing is killed that does not end when it is asked |
 //! | `flow-share` | a pod's flows push out other pods' |

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use gantry_nodeagent_api::{NodeStatus, Refused, ServiceFault};
+use gantry_nodeagent_api::{NodeStatus, ProbeAction, Refused, ServiceFault};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::dns::Table;
+use super::entering::{self, Places};
 use super::ledger::LedgerFile;
 use super::network::Network;
 use super::pods::Pods;
@@ -31,6 +32,7 @@ pub(super) struct Driver {
 /// What actions are done with. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Hands {
+    pub(super) probe_places: Arc<Places>,
     pub(super) pods: Arc<Pods>,
     pub(super) network: Arc<Network>,
     pub(super) dns: watch::Sender<Option<Arc<Table>>>,
@@ -162,10 +164,15 @@ impl Hands {
                 probe,
             } => {
                 let (pods, answers) = (self.pods.clone(), self.answers.clone());
+                let places = self.probe_places.clone();
                 tokio::spawn(async move {
-                    let dir = pods.runtime.pod(&uid);
-                    let executable = &pods.settings.executable;
-                    let result = probe::run(&probe, address, executable, dir.path(), &container).await;
+                    // How long it waits for the other commands of its pod is not the container's time.
+                    let _place = match probe.action {
+                        ProbeAction::Exec { .. } => places.enter(&uid).await,
+                        ProbeAction::HttpGet { .. } | ProbeAction::TcpSocket { .. } => None,
+                    };
+                    let enter = || entering::command(&pods, &uid, &container);
+                    let result = probe::run(&probe, address, enter).await;
                     // Fails only when the agent ends.
                     let _ = answers
                         .send(Event::Probed {
@@ -187,11 +194,10 @@ impl Hands {
             } => {
                 let (pods, answers) = (self.pods.clone(), self.answers.clone());
                 tokio::spawn(async move {
-                    let dir = pods.runtime.pod(&uid);
-                    let executable = &pods.settings.executable;
+                    let enter = || entering::command(&pods, &uid, &container);
                     let work = probe::of_hook(hook, timeout_ms);
                     let result = match work {
-                        Ok(probe) => probe::run(&probe, address, executable, dir.path(), &container).await,
+                        Ok(probe) => probe::run(&probe, address, enter).await,
                         Err(pause) => {
                             tokio::time::sleep(pause).await;
                             Ok(())

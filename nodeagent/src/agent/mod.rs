@@ -3,6 +3,7 @@
 mod cni;
 mod dns;
 mod driver;
+mod entering;
 mod excess;
 mod failure;
 mod http;

@@ -1,7 +1,6 @@
 //! Asks containers: HTTP, TCP, a command; and how many sessions there are.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -11,7 +10,6 @@ use tokio::process::Command;
 
 use super::http::{self, Bound};
 use crate::guard;
-use crate::runtime::sealed;
 
 /// Of the answer to an HTTP probe or hook only the status counts: a body without end is cut off, as in Kubernetes.
 const PROBE_BOUND: Bound = Bound {
@@ -25,13 +23,11 @@ const METRICS_BOUND: Bound = Bound {
 };
 const METRICS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Runs one probe. The error is for people.
+/// Runs one probe; `enter` begins the process of a command. The error is for people.
 pub(super) async fn run(
     probe: &Probe,
     address: IpAddr,
-    executable: &Path,
-    pod_dir: &Path,
-    container: &str,
+    enter: impl FnOnce() -> std::process::Command,
 ) -> Result<(), String> {
     let timeout = time(Duration::from_millis(probe.timeout_ms));
     match &probe.action {
@@ -54,16 +50,10 @@ pub(super) async fn run(
             }
         }
         ProbeAction::Exec { command } => {
-            let mut child = Command::from(sealed::command(executable));
+            let mut child = Command::from(enter());
             child
-                .arg("exec")
-                .arg("--pod-dir")
-                .arg(pod_dir)
-                .arg("--container")
-                .arg(container)
                 .arg("--")
-                .args(command);
-            child
+                .args(command)
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())

@@ -130,6 +130,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> anyhow::Resul
         "starting"
     );
     let hands = Hands {
+        probe_places: Arc::default(),
         pods: pods.clone(),
         network: network.clone(),
         dns,

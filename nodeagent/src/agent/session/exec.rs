@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt};
 
 use super::{CHUNK_BYTES, Pipe, container_of};
+use crate::agent::entering;
 use crate::agent::pods::Pods;
-use crate::runtime::sealed;
 
 /// Runs it; returns the last frame.
 pub(super) async fn run(
@@ -34,13 +34,7 @@ pub(super) async fn run(
         Ok(container) => container,
         Err(reason) => return SessionFrame::Error(reason),
     };
-    let mut command = Command::from(sealed::command(&pods.settings.executable));
-    command
-        .arg("exec")
-        .arg("--pod-dir")
-        .arg(dir.path())
-        .arg("--container")
-        .arg(container);
+    let mut command = Command::from(entering::command(pods, pod, &container));
     if tty {
         command.arg("--tty");
     }

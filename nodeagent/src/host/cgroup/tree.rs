@@ -30,6 +30,13 @@ impl Cgroups {
         Ok(below(mount, group))
     }
 
+    /// Where processes that enter a container count until they are in it: the pod's group, which weighs as much as the pod and has
+    /// no quota. None in v2, where processes live in groups without children only.
+    pub fn entering_group(&self, pod: &str) -> Option<PathBuf> {
+        let in_v1 = matches!(self.hierarchy, Hierarchy::V1(_));
+        in_v1.then(|| self.dir("cpu", &self.pod_path(pod)).ok())?
+    }
+
     /// Pods that have a group, sorted: also those that a former agent left behind.
     pub fn pods(&self) -> Result<Vec<String>, CgroupError> {
         let names = self.children_everywhere(&self.instance_path())?;

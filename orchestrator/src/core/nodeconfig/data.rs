@@ -35,6 +35,39 @@ impl Source {
         }
     }
 
+    /// One key of what [`Self::files`] has, without the others; `None` if the object does not exist.
+    pub(super) fn file(self, work: &Work<'_>, pod: &Pod, name: &str, key: &str) -> Option<Option<Vec<u8>>> {
+        let at = Key::new(meta::namespace(&pod.metadata), name);
+        if self == Self::ConfigMap {
+            let map = work.get::<ConfigMap>(&at)?;
+            let binary = map.binary_data.as_ref().and_then(|all| all.get(key));
+            if let Some(bytes) = binary {
+                return Some(Some(bytes.0.clone()));
+            }
+        }
+        self.text(work, pod, name, key)
+    }
+
+    /// One key of what [`Self::texts`] has, without the others; `None` if the object does not exist.
+    pub(super) fn text(self, work: &Work<'_>, pod: &Pod, name: &str, key: &str) -> Option<Option<Vec<u8>>> {
+        let at = Key::new(meta::namespace(&pod.metadata), name);
+        Some(match self {
+            Self::ConfigMap => {
+                let map = work.get::<ConfigMap>(&at)?;
+                let text = map.data.as_ref().and_then(|all| all.get(key));
+                text.map(|text| text.clone().into_bytes())
+            }
+            Self::Secret => {
+                let secret = work.get::<Secret>(&at)?;
+                secret
+                    .data
+                    .as_ref()
+                    .and_then(|all| all.get(key))
+                    .map(|value| value.0.clone())
+            }
+        })
+    }
+
     /// All of it, as a volume shows it; `None` if it does not exist.
     pub(super) fn files(self, work: &Work<'_>, pod: &Pod, name: &str) -> Option<Data> {
         let mut data = self.texts(work, pod, name)?;

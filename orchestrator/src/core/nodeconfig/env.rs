@@ -9,6 +9,7 @@ use super::super::world::Work;
 use super::data::Source;
 use super::expand::{Vars, expand};
 use super::field;
+use super::room::Allowance;
 use crate::kinds::is_env_name;
 
 /// What a container's environment is.
@@ -21,19 +22,26 @@ pub(super) struct Environment {
 }
 
 /// All variables, references resolved and `$(VAR)` expanded; in words what is missing.
-pub(super) fn resolve(work: &Work<'_>, pod: &Pod, container: &Container) -> Result<Environment, String> {
+pub(super) fn resolve(
+    work: &Work<'_>,
+    pod: &Pod,
+    container: &Container,
+    room: &mut Allowance,
+) -> Result<Environment, String> {
     let mut env = Environment::default();
     for source in container.env_from.iter().flatten() {
-        take_all(work, pod, source, &mut env)?;
+        take_all(work, pod, source, &mut env, room)?;
     }
     for var in container.env.iter().flatten() {
         let text = var.value.as_deref().unwrap_or_default();
         let value = match &var.value_from {
-            Some(source) if text.is_empty() => value_from(work, pod, container, source)
-                .map_err(|e| format!("variable {} of container {}: {e}", var.name, container.name))?,
-            _ => Some(expand(text, &env.vars)),
+            Some(source) if text.is_empty() => value_from(work, pod, container, source),
+            _ => expand(text, &env.vars).map(Some),
         };
+        let value =
+            value.map_err(|e| format!("variable {} of container {}: {e}", var.name, container.name))?;
         if let Some(value) = value {
+            room.take(var.name.len() + value.len())?;
             env.vars.insert(var.name.clone(), value);
         }
     }
@@ -47,7 +55,13 @@ pub(super) fn resolve(work: &Work<'_>, pod: &Pod, container: &Container) -> Resu
     Ok(env)
 }
 
-fn take_all(work: &Work<'_>, pod: &Pod, from: &EnvFromSource, env: &mut Environment) -> Result<(), String> {
+fn take_all(
+    work: &Work<'_>,
+    pod: &Pod,
+    from: &EnvFromSource,
+    env: &mut Environment,
+    room: &mut Allowance,
+) -> Result<(), String> {
     let (source, name, optional) = match (&from.config_map_ref, &from.secret_ref) {
         (Some(r), _) => (Source::ConfigMap, &r.name, r.optional),
         (None, Some(r)) => (Source::Secret, &r.name, r.optional),
@@ -64,6 +78,7 @@ fn take_all(work: &Work<'_>, pod: &Pod, from: &EnvFromSource, env: &mut Environm
     let mut bad = Vec::new();
     for (key, value) in data {
         let variable = format!("{prefix}{key}");
+        room.take(variable.len() + value.len())?;
         if is_env_name(&variable) {
             env.vars.insert(variable, text(name, &key, value)?);
         } else {
@@ -107,17 +122,11 @@ fn value_from(
         );
     };
     let optional = optional == Some(true);
-    let Some(mut data) = source.texts(work, pod, name) else {
-        return if optional {
-            Ok(None)
-        } else {
-            Err(source.missing(name))
-        };
-    };
-    match data.remove(key) {
-        Some(value) => text(name, key, value).map(Some),
-        None if optional => Ok(None),
-        None => Err(source.missing_key(pod, name, key)),
+    match source.text(work, pod, name, key) {
+        Some(Some(value)) => text(name, key, value).map(Some),
+        _ if optional => Ok(None),
+        Some(None) => Err(source.missing_key(pod, name, key)),
+        None => Err(source.missing(name)),
     }
 }
 
@@ -136,6 +145,7 @@ mod tests {
 
     use serde_json::{Value, json};
 
+    use super::super::super::limits::Limits;
     use super::super::super::world::{Object, Settings, World};
     use super::*;
 
@@ -171,7 +181,8 @@ mod tests {
         let metadata = json!({"name": "p", "namespace": "default", "labels": {"a": "x"}});
         let pod = json!({"metadata": metadata, "spec": {"containers": [container]}});
         let pod: Pod = serde_json::from_value(pod).unwrap();
-        resolve(&work, &pod, &pod.spec.as_ref().unwrap().containers[0])
+        let mut room = Allowance::new(&Limits::default());
+        resolve(&work, &pod, &pod.spec.as_ref().unwrap().containers[0], &mut room)
     }
 
     #[test]
@@ -194,7 +205,7 @@ mod tests {
         }
         assert!(env.skipped.is_empty());
         // Command and arguments take them from the same place.
-        assert_eq!(expand("$(REALM)", &env.vars), "own-2");
+        assert_eq!(expand("$(REALM)", &env.vars).unwrap(), "own-2");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, Projecte
 use super::super::world::Work;
 use super::data::Source;
 use super::field;
+use super::room::Allowance;
 
 /// Files by path within the volume.
 pub(super) type Files = BTreeMap<String, VolumeFile>;
@@ -29,27 +30,39 @@ pub(super) fn mode(mode: Option<i32>) -> u32 {
 }
 
 /// All keys, or the chosen items. A key that is missing is an error unless everything may be missing.
-pub(super) fn keyed(work: &Work<'_>, pod: &Pod, keys: &Keys<'_>, mode: u32) -> Result<Files, String> {
-    let Some(data) = keys.source.files(work, pod, keys.name) else {
-        return if keys.optional {
-            Ok(Files::new())
-        } else {
-            Err(keys.source.missing(keys.name))
-        };
-    };
+pub(super) fn keyed(
+    work: &Work<'_>,
+    pod: &Pod,
+    keys: &Keys<'_>,
+    mode: u32,
+    room: &mut Allowance,
+) -> Result<Files, String> {
     let items = keys.items.unwrap_or_default();
-    if items.is_empty() {
-        let file = |(key, data)| (key, VolumeFile { data, mode });
-        return Ok(data.into_iter().map(file).collect());
-    }
     let mut files = Files::new();
+    if items.is_empty() {
+        let Some(data) = keys.source.files(work, pod, keys.name) else {
+            return if keys.optional {
+                Ok(files)
+            } else {
+                Err(keys.source.missing(keys.name))
+            };
+        };
+        for (key, data) in data {
+            room.take(key.len() + data.len())?;
+            files.insert(key, VolumeFile { data, mode });
+        }
+    }
+    // One key may become several files.
     for item in items {
         let mode = item.mode.map_or(mode, |own| self::mode(Some(own)));
-        // One key may become several files.
-        match data.get(&item.key).cloned() {
-            Some(data) => drop(files.insert(item.path.clone(), VolumeFile { data, mode })),
-            None if keys.optional => {}
-            None => return Err(keys.source.missing_key(pod, keys.name, &item.key)),
+        match keys.source.file(work, pod, keys.name, &item.key) {
+            Some(Some(data)) => {
+                room.take(item.path.len() + data.len())?;
+                files.insert(item.path.clone(), VolumeFile { data, mode });
+            }
+            _ if keys.optional => {}
+            Some(None) => return Err(keys.source.missing_key(pod, keys.name, &item.key)),
+            None => return Err(keys.source.missing(keys.name)),
         }
     }
     Ok(files)
@@ -61,6 +74,7 @@ pub(super) fn downward(
     pod: &Pod,
     items: &[DownwardAPIVolumeFile],
     mode: u32,
+    room: &mut Allowance,
 ) -> Result<Files, String> {
     let mut files = Files::new();
     for item in items {
@@ -71,6 +85,7 @@ pub(super) fn downward(
         } else {
             return Err(format!("file {:?} has no source", item.path));
         };
+        room.take(item.path.len() + text.len())?;
         let file = VolumeFile {
             data: text.into_bytes(),
             mode: item.mode.map_or(mode, |own| self::mode(Some(own))),
@@ -81,7 +96,12 @@ pub(super) fn downward(
 }
 
 /// Several sources in one volume; a later one wins.
-pub(super) fn projected(work: &Work<'_>, pod: &Pod, from: &ProjectedVolumeSource) -> Result<Volume, String> {
+pub(super) fn projected(
+    work: &Work<'_>,
+    pod: &Pod,
+    from: &ProjectedVolumeSource,
+    room: &mut Allowance,
+) -> Result<Volume, String> {
     let mode = mode(from.default_mode);
     let mut files = Files::new();
     let mut secret = false;
@@ -93,7 +113,7 @@ pub(super) fn projected(work: &Work<'_>, pod: &Pod, from: &ProjectedVolumeSource
                 items: r.items.as_deref(),
                 optional: r.optional == Some(true),
             };
-            files.extend(keyed(work, pod, &keys, mode)?);
+            files.extend(keyed(work, pod, &keys, mode, room)?);
         } else if let Some(r) = &source.secret {
             let keys = Keys {
                 source: Source::Secret,
@@ -102,9 +122,15 @@ pub(super) fn projected(work: &Work<'_>, pod: &Pod, from: &ProjectedVolumeSource
                 optional: r.optional == Some(true),
             };
             secret = true;
-            files.extend(keyed(work, pod, &keys, mode)?);
+            files.extend(keyed(work, pod, &keys, mode, room)?);
         } else if let Some(r) = &source.downward_api {
-            files.extend(downward(work, pod, r.items.as_deref().unwrap_or_default(), mode)?);
+            files.extend(downward(
+                work,
+                pod,
+                r.items.as_deref().unwrap_or_default(),
+                mode,
+                room,
+            )?);
         } else {
             return Err("only configMap, secret and downwardAPI can be projected".to_owned());
         }
@@ -122,6 +148,7 @@ mod tests {
 
     use serde_json::{Value, json};
 
+    use super::super::super::limits::Limits;
     use super::super::super::world::{Object, Settings, World};
     use super::super::volume;
     use super::*;
@@ -152,7 +179,7 @@ mod tests {
         let pod = json!({"metadata": metadata, "spec": {"containers": containers, "volumes": [named]}});
         let pod: Pod = serde_json::from_value(pod).unwrap();
         let work = Work::new(&world, 0);
-        let mut all = volume::all(&work, &pod)?;
+        let mut all = volume::all(&work, &pod, &mut Allowance::new(&Limits::default()))?;
         let shown = |(path, file): (&String, &VolumeFile)| {
             format!("{path} {:o} {:?}", file.mode, String::from_utf8_lossy(&file.data))
         };

@@ -26,7 +26,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::world::Work;
 use super::{meta, nodes, pods, quarantine};
-use room::Room;
+use room::{Allowance, Room};
 
 /// A configuration that an agent has not accepted is sent again after this long.
 pub const RESEND_AFTER_MS: u64 = 2_000;
@@ -138,9 +138,10 @@ fn update(
     pod: &Pod,
     running: &PodConfig,
 ) -> (PodConfig, Option<String>) {
-    let mut config = pod::update(work, pod, running);
+    let mut allowance = Allowance::new(work.limits);
+    let mut config = pod::update(work, pod, running, &mut allowance);
     if config.volumes == running.volumes {
-        return (config, None);
+        return (config, allowance.problem());
     }
     let taken = takes(network, meta::uid(&pod.metadata), config.clone())
         .and_then(|config| room.change(running, &config));

@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{self as k8s, Container, Pod};
 
 use super::super::world::{Key, Work};
 use super::super::{meta, pods, quarantine, resources};
+use super::room::Allowance;
 use super::{env, expand, podnames, probe, security, volume};
 use crate::kinds::grace_seconds;
 
@@ -29,9 +30,12 @@ pub(super) fn config(work: &Work<'_>, pod: &Pod, warnings: &mut Vec<Warning>) ->
         .ok_or("it has no place in the plan yet")?;
     let spec = pod.spec.as_ref().ok_or("it has no spec")?;
     let extras = pods::extras(pod);
+    let mut room = Allowance::new(work.limits);
     let mut containers = Vec::new();
     for (container, role) in pods::containers(pod) {
-        containers.push(container_config(work, pod, container, role, placement, warnings)?);
+        containers.push(container_config(
+            work, pod, container, role, placement, warnings, &mut room,
+        )?);
     }
     warnings.extend(missing_pull_secrets(work, pod, spec));
     Ok(PodConfig {
@@ -49,7 +53,7 @@ pub(super) fn config(work: &Work<'_>, pod: &Pod, warnings: &mut Vec<Warning>) ->
         termination_grace_s: grace(pod),
         numa_nodes: placement.numa_nodes.iter().copied().collect(),
         containers,
-        volumes: volume::all(work, pod)?,
+        volumes: volume::all(work, pod, &mut room)?,
         security: security::pod(spec),
         names: podnames::of(work, pod, spec)?,
         sessions: extras.drain.sessions.map(|s| SessionProbe {
@@ -78,7 +82,7 @@ fn missing_pull_secrets(work: &Work<'_>, pod: &Pod, spec: &k8s::PodSpec) -> Opti
 }
 
 /// The configuration of a pod that its node has: only what may change on a live pod changes.
-pub(super) fn update(work: &Work<'_>, pod: &Pod, running: &PodConfig) -> PodConfig {
+pub(super) fn update(work: &Work<'_>, pod: &Pod, running: &PodConfig, room: &mut Allowance) -> PodConfig {
     let mut config = running.clone();
     config.desired = desired(pod);
     config.termination_grace_s = grace(pod);
@@ -88,7 +92,7 @@ pub(super) fn update(work: &Work<'_>, pod: &Pod, running: &PodConfig) -> PodConf
     }
     config.labels = pod.metadata.labels.clone().unwrap_or_default();
     // Files follow their ConfigMap or Secret while it exists.
-    if let Ok(volumes) = volume::all(work, pod) {
+    if let Ok(volumes) = volume::all(work, pod, room) {
         config.volumes = volumes;
     }
     config.qos = qos(pod);
@@ -209,17 +213,25 @@ fn container_config(
     role: ContainerRole,
     placement: &Placement,
     warnings: &mut Vec<Warning>,
+    room: &mut Allowance,
 ) -> Result<ContainerConfig, String> {
     let resources = match of(placement, &from.name) {
         _ if role == ContainerRole::Init => init_sizes(from),
         Some(granted) => sizes(from, granted, placement.resize_pending),
         None => return Err(format!("the plan has no container `{}`", from.name)),
     };
-    let env = env::resolve(work, pod, from)?;
-    let expand = |list: &Option<Vec<String>>| -> Vec<String> {
-        let texts = list.iter().flatten();
-        texts.map(|text| expand::expand(text, &env.vars)).collect()
+    let env = env::resolve(work, pod, from, room)?;
+    let mut expand = |what: &str, list: &Option<Vec<String>>| -> Result<Vec<String>, String> {
+        let mut words = Vec::new();
+        for text in list.iter().flatten() {
+            let word = expand::expand(text, &env.vars)
+                .map_err(|e| format!("{what} of container {}: {e}", from.name))?;
+            room.take(word.len())?;
+            words.push(word);
+        }
+        Ok(words)
     };
+    let (command, args) = (expand("command", &from.command)?, expand("args", &from.args)?);
     let skipped = env.skipped.into_iter();
     warnings.extend(skipped.map(|text| ("InvalidEnvironmentVariableNames", text)));
     let lifecycle = from.lifecycle.as_ref();
@@ -228,8 +240,8 @@ fn container_config(
     Ok(ContainerConfig {
         name: from.name.clone(),
         image: from.image.clone().unwrap_or_default(),
-        command: expand(&from.command),
-        args: expand(&from.args),
+        command,
+        args,
         working_dir: from.working_dir.clone().unwrap_or_default(),
         resources,
         memory_request_bytes: resources::memory_request(from),

@@ -7,7 +7,49 @@ use gantry_nodeagent_api::PodConfig;
 
 use super::super::limits::Limits;
 
+/// The longest text that a program can be given (execve(2), `MAX_ARG_STRLEN` without the zero byte).
+pub(super) const MAX_TEXT: usize = (128 << 10) - 1;
+
 const WHAT: &str = "files of volumes, variables and commands";
+
+/// What one pod may still take: nothing is copied for it beyond that, however often it refers to the same.
+pub(super) struct Allowance {
+    most: usize,
+    left: Option<usize>,
+}
+
+impl Allowance {
+    /// All that a pod may have.
+    pub(super) fn new(limits: &Limits) -> Self {
+        let most = limits.config.pod;
+        Self {
+            most,
+            left: Some(most),
+        }
+    }
+
+    /// Takes so many bytes; once there are not enough left, nothing is any more.
+    pub(super) fn take(&mut self, bytes: usize) -> Result<(), String> {
+        self.left = self.left.and_then(|left| left.checked_sub(bytes));
+        self.problem().map_or(Ok(()), Err)
+    }
+
+    /// Why it was not enough, if it was not.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.left.is_none().then(|| too_large(self.most))
+    }
+}
+
+fn too_large(most: usize) -> String {
+    let most = mib(most);
+    format!(
+        "its {WHAT} are too large: a pod may have {most} MiB of them; mount fewer or smaller ConfigMaps and Secrets"
+    )
+}
+
+fn mib(bytes: usize) -> usize {
+    bytes >> 20
+}
 
 /// What is taken on one node, in bytes.
 pub(super) struct Room {
@@ -46,14 +88,9 @@ impl Room {
         let (namespace, config) = (&pod.namespace, self.limits.config);
         let share = config.node / self.limits.namespace_share;
         let of_namespace = self.namespaces.get(namespace).copied().unwrap_or_default();
-        let mib = |bytes: usize| bytes >> 20;
         // Who becomes smaller always may.
         if more > 0 && size > config.pod {
-            return Err(format!(
-                "its {WHAT} come to {} MiB, and a pod may have {} MiB: mount fewer or smaller ConfigMaps and Secrets",
-                mib(size),
-                mib(config.pod)
-            ));
+            return Err(too_large(config.pod));
         }
         if more > 0 && of_namespace.saturating_add(more) > share {
             return Err(format!(
@@ -96,7 +133,7 @@ mod tests {
     fn a_pod_a_namespace_and_the_node_have_an_end() {
         let mut room = Room::new(Limits::default(), [pod("a", 3 << 20)].iter());
         let text = room.enter(&pod("a", 5 << 20)).unwrap_err();
-        assert!(text.contains("come to 5 MiB, and a pod may have 4 MiB"), "{text}");
+        assert!(text.contains("a pod may have 4 MiB"), "{text}");
         room.enter(&pod("a", 3 << 20)).unwrap();
         let text = room.enter(&pod("a", 3 << 20)).unwrap_err();
         assert!(

@@ -10,15 +10,20 @@ use super::super::world::Work;
 use super::data::Source;
 use super::expand::{Vars, expand_all};
 use super::files::{self, Keys};
+use super::room::Allowance;
 
 /// All volumes by name; in words what is missing.
-pub(super) fn all(work: &Work<'_>, pod: &Pod) -> Result<BTreeMap<String, Volume>, String> {
+pub(super) fn all(
+    work: &Work<'_>,
+    pod: &Pod,
+    room: &mut Allowance,
+) -> Result<BTreeMap<String, Volume>, String> {
     let all = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
-    all.map(|v| volume(work, pod, v).map(|volume| (v.name.clone(), volume)))
+    all.map(|v| volume(work, pod, v, room).map(|volume| (v.name.clone(), volume)))
         .collect()
 }
 
-fn volume(work: &Work<'_>, pod: &Pod, from: &k8s::Volume) -> Result<Volume, String> {
+fn volume(work: &Work<'_>, pod: &Pod, from: &k8s::Volume, room: &mut Allowance) -> Result<Volume, String> {
     let unfit = |e: String| format!("volume {:?}: {e}", from.name);
     if let Some(source) = &from.config_map {
         let mode = files::mode(source.default_mode);
@@ -28,7 +33,7 @@ fn volume(work: &Work<'_>, pod: &Pod, from: &k8s::Volume) -> Result<Volume, Stri
             items: source.items.as_deref(),
             optional: source.optional == Some(true),
         };
-        files::keyed(work, pod, &keys, mode)
+        files::keyed(work, pod, &keys, mode, room)
             .map(Volume::Files)
             .map_err(unfit)
     } else if let Some(source) = &from.secret {
@@ -39,16 +44,16 @@ fn volume(work: &Work<'_>, pod: &Pod, from: &k8s::Volume) -> Result<Volume, Stri
             items: source.items.as_deref(),
             optional: source.optional == Some(true),
         };
-        files::keyed(work, pod, &keys, mode)
+        files::keyed(work, pod, &keys, mode, room)
             .map(Volume::SecretFiles)
             .map_err(unfit)
     } else if let Some(source) = &from.downward_api {
         let mode = files::mode(source.default_mode);
-        files::downward(work, pod, source.items.as_deref().unwrap_or_default(), mode)
+        files::downward(work, pod, source.items.as_deref().unwrap_or_default(), mode, room)
             .map(Volume::Files)
             .map_err(unfit)
     } else if let Some(source) = &from.projected {
-        files::projected(work, pod, source).map_err(unfit)
+        files::projected(work, pod, source, room).map_err(unfit)
     } else if let Some(source) = &from.empty_dir {
         let limit = source
             .size_limit

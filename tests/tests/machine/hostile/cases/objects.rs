@@ -34,6 +34,21 @@ pub(super) const CASES: &[Case] = &[
         harm: Harm::Memory(Process::Orchestrator, 300),
     },
     Case {
+        name: "one long variable in thousands of arguments",
+        kind: "configuration",
+        protection: "config-room",
+        attack: |tenant| {
+            let more = json!({
+                "env": [{"name": "A", "value": "x".repeat(100_000)}],
+                "args": vec!["$(A)"; 5000],
+            });
+            tenant.make("pods", &pods::of(pods::container("", more)))?;
+            tenant.condition("pods/p", "a pod may have")
+        },
+        told: "a pod may have 4 MiB",
+        harm: Harm::Memory(Process::Orchestrator, 300),
+    },
+    Case {
         name: "a pod of five thousand containers",
         kind: "configuration",
         protection: "rules",

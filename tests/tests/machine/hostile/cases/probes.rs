@@ -88,7 +88,18 @@ pub(super) const CASES: &[Case] = &[
         told: "SessionsUnknown",
         harm: NOTHING,
     },
+    Case {
+        name: "hundreds of commands a second beside a neighbour's probe",
+        kind: "answers",
+        protection: "probe-share",
+        attack: commands,
+        told: "is never restarted",
+        harm: Harm::Told("is restarted"),
+    },
 ];
+
+/// How long a neighbour's probe is looked at.
+const BESIDE: Duration = Duration::from_secs(25);
 
 /// What the pod's web server does when it is asked.
 const BODY: &str = "printf 'HTTP/1.0 200 OK\\r\\n\\r\\n'; exec busybox yes";
@@ -156,4 +167,35 @@ fn said(tenant: &Tenant<'_>, object: &Value, told: &str) -> Result<String> {
     let began = Instant::now();
     let late = || began.elapsed() > SILENCE;
     pod.told_or(told, || late().then(|| "nothing is said of it".to_owned()))
+}
+
+/// A neighbour whose probe is a command, beside pods of 64 containers with two such probes each.
+fn commands(tenant: &Tenant<'_>) -> Result<String> {
+    let container = |name: String| {
+        let command = json!({"command": ["busybox", "true"]});
+        let probe = json!({"exec": command, "periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 3});
+        let more = json!({"livenessProbe": probe, "readinessProbe": probe});
+        let mut container = pods::container("exec sleep 600", more);
+        container["name"] = json!(name);
+        container
+    };
+    let neighbour = pods::start(tenant, &pods::of(container("c".to_owned())))?;
+    let hogs = ["hog-1", "hog-2", "hog-3"];
+    for name in hogs {
+        let mut hog = pods::of(Value::Null);
+        hog["metadata"]["name"] = json!(name);
+        hog["spec"]["containers"] = (0..64).map(|i| container(format!("c{i}"))).collect();
+        tenant.make("pods", &hog)?;
+    }
+    for name in hogs {
+        tenant.wait(&format!("that {name} has begun"), || pods::begun(tenant, name))?;
+    }
+    let began = Instant::now();
+    while began.elapsed() < BESIDE {
+        if neighbour.restarts().is_some_and(|restarts| restarts > 0) {
+            return Ok("the neighbour is restarted".to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    Ok("the neighbour is never restarted".to_owned())
 }
