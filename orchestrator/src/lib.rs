@@ -8,6 +8,7 @@ pub mod core;
 pub mod kinds;
 pub mod link;
 pub mod pki;
+pub mod plainfile;
 pub mod podsecurity;
 pub mod quantity;
 pub mod renderer;

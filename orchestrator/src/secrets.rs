@@ -11,6 +11,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::kinds;
+use crate::plainfile;
 use crate::shell::CONFIGS;
 use crate::store::{KEY_BYTES, Seal};
 
@@ -53,7 +54,7 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> SecretsError {
 /// The key of a data directory; `None` if it has none yet.
 pub(crate) fn read(dir: &Path) -> Result<Option<Key>, SecretsError> {
     let path = dir.join(KEY_FILE);
-    let text = match fs::read(&path) {
+    let text = match plainfile::read(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(&path)(error)),

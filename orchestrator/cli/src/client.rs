@@ -158,14 +158,22 @@ impl Client {
             .with_context(|| format!("`{path}` is no path"))?;
         match self.kube.request::<T>(request).await {
             Ok(answer) => Ok(answer),
-            Err(kube::Error::Api(status)) => Err(Refused {
-                code: status.code,
-                message: status.message.clone(),
-            }
-            .into()),
-            Err(error) => Err(anyhow::Error::new(error)
+            Err(error @ kube::Error::Api(_)) => Err(said(error)),
+            Err(error) => Err(said(error)
                 .context("no answer from the API server; see `gantry status`, and `gantry up` to start it")),
         }
+    }
+}
+
+/// The error, the API server's "no" in its own words.
+pub fn said(error: kube::Error) -> anyhow::Error {
+    match error {
+        kube::Error::Api(status) => Refused {
+            code: status.code,
+            message: status.message.clone(),
+        }
+        .into(),
+        other => other.into(),
     }
 }
 

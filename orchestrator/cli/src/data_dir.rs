@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
+use gantry_orchestrator::plainfile;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -149,7 +150,7 @@ pub fn now_s() -> u64 {
 }
 
 fn read(path: &Path) -> Result<Option<Settings>> {
-    match fs::read(path) {
+    match plainfile::read(path) {
         Ok(text) => serde_json::from_slice(&text)
             .map(Some)
             .with_context(|| format!("{} is damaged, or not Gantry's", path.display())),

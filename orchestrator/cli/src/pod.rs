@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::io::{AsyncWriteExt, copy, stderr, stdin, stdout};
 
 use crate::args::{ExecArgs, LogsArgs};
-use crate::client::Client;
+use crate::client::{Client, said};
 use crate::output;
 use crate::terminal::{self, Raw};
 
@@ -28,6 +28,7 @@ pub async fn logs(client: &Client, args: &LogsArgs) -> Result<()> {
     let stream = pods
         .log_stream(&args.pod, &params)
         .await
+        .map_err(said)
         .with_context(|| format!("no logs of pod {}", args.pod))?;
     let mut lines = stream.lines();
     while let Some(line) = lines.try_next().await.context("the log stream broke off")? {
@@ -53,6 +54,7 @@ pub async fn exec(client: &Client, args: &ExecArgs) -> Result<u8> {
     let mut process = pods
         .exec(&args.pod, &args.command, &params)
         .await
+        .map_err(said)
         .with_context(|| format!("cannot run `{}` in pod {}", args.command.join(" "), args.pod))?;
     let _raw = if args.tty { Some(Raw::enter()?) } else { None };
     if args.tty {

@@ -11,7 +11,7 @@ use tokio::io::copy;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::args::{PortForwardArgs, PortPair};
-use crate::client::Client;
+use crate::client::{Client, said};
 use crate::output;
 
 /// How long the pod may go on speaking when the local side has said all: the protocol has no end of one direction.
@@ -22,6 +22,7 @@ pub async fn run(client: &Client, args: &PortForwardArgs) -> Result<()> {
     let pods: Api<Pod> = Api::namespaced(client.kube(), &client.namespace);
     pods.get(&args.pod)
         .await
+        .map_err(said)
         .with_context(|| format!("no pod {}", args.pod))?;
     let mut listeners = Vec::new();
     for PortPair { local, remote } in &args.ports {
@@ -50,7 +51,11 @@ async fn serve(listener: TcpListener, pods: &Api<Pod>, pod: &str, port: u16) -> 
 }
 
 async fn connection(mut local: TcpStream, pods: &Api<Pod>, pod: &str, port: u16) -> Result<()> {
-    let mut forwarder = pods.portforward(pod, &[port]).await.context("not forwarded")?;
+    let mut forwarder = pods
+        .portforward(pod, &[port])
+        .await
+        .map_err(said)
+        .context("not forwarded")?;
     let streams = forwarder.take_stream(port).zip(forwarder.take_error(port));
     let (remote, trouble) = streams.context("the API server gives no stream")?;
     let (mut from_pod, mut to_pod) = tokio::io::split(remote);

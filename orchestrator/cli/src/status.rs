@@ -71,7 +71,10 @@ fn node_state(node: &Node) -> &'static str {
 #[derive(Default)]
 struct View {
     nodes: Vec<Node>,
+    /// Of the namespace.
     pods: Vec<Pod>,
+    /// How many pods of all namespaces each node has.
+    on_nodes: BTreeMap<String, usize>,
     topologies: Vec<NodeTopology>,
     functions: Vec<NetworkFunction>,
     running: Vec<Operation>,
@@ -84,11 +87,16 @@ impl View {
         let mut running: Vec<Operation> = client.list(&client.own(Operation::PLURAL)).await?;
         running.retain(|o| o.status.phase == OperationPhase::Running);
         let unreadable: Option<ConfigMap> = client.find(UNREADABLE).await?;
+        let mut pods: Vec<Pod> = client.list("/api/v1/pods").await?;
+        let mut on_nodes = BTreeMap::new();
+        for node in pods.iter().filter_map(|p| p.spec.as_ref()?.node_name.clone()) {
+            *on_nodes.entry(node).or_default() += 1;
+        }
+        pods.retain(|p| p.metadata.namespace.as_deref() == Some(&client.namespace));
         Ok(Self {
             nodes: client.list("/api/v1/nodes").await?,
-            pods: client
-                .list(&format!("/api/v1/namespaces/{}/pods", client.namespace))
-                .await?,
+            pods,
+            on_nodes,
             topologies: client.list(&Client::own_cluster(NodeTopology::PLURAL)).await?,
             functions: client.list(&client.own(NetworkFunction::PLURAL)).await?,
             running,
@@ -99,11 +107,9 @@ impl View {
     fn text(&self, wide: bool) -> String {
         let nodes = self.nodes.iter().map(|node| {
             let name = node.metadata.name.clone().unwrap_or_default();
-            let here = self.pods.iter().filter(|p| {
-                p.spec.as_ref().and_then(|s| s.node_name.as_ref()) == node.metadata.name.as_ref()
-            });
+            let pods = self.on_nodes.get(&name).copied().unwrap_or_default();
             let state = node_state(node);
-            [name, colour(state, state == "Ready"), here.count().to_string()]
+            [name, colour(state, state == "Ready"), pods.to_string()]
         });
         let functions = self.functions.iter().map(|nf| {
             let status = &nf.status;

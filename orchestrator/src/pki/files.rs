@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use super::PkiError;
+use crate::plainfile;
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PkiError {
     let path = path.to_owned();
@@ -67,7 +68,7 @@ fn keep_private(path: &Path, own: u32) -> io::Result<()> {
 
 /// The text, `None` if there is no such file. What is no text comes as text all the same, and will not do.
 pub(super) fn read(path: &Path) -> Result<Option<String>, PkiError> {
-    match fs::read(path) {
+    match plainfile::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed("read", path)(error)),

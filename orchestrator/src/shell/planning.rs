@@ -44,10 +44,18 @@ impl Planner {
         Self { world, renderer }
     }
 
-    /// The world after one pass, its templates rendered.
-    fn preview(&self, world: &mut World, now_ms: u64) -> Result<Preview, PlanningError> {
+    /// The world after one pass, the templates of functions in these namespaces rendered: nobody waits for those of others.
+    fn preview(
+        &self,
+        world: &mut World,
+        now_ms: u64,
+        namespaces: &BTreeSet<String>,
+    ) -> Result<Preview, PlanningError> {
         for _ in 0..ROUNDS {
-            let outcome = preview(world, now_ms);
+            let mut outcome = preview(world, now_ms);
+            outcome
+                .renderings
+                .retain(|r| namespaces.contains(&r.key.namespace));
             if outcome.renderings.is_empty() {
                 return Ok(outcome);
             }
@@ -66,14 +74,19 @@ impl Planner {
     pub fn dry_run(&self, manifests: &[Value]) -> Result<Value, PlanningError> {
         let mut world = self.world.lock().clone();
         let now_ms = now_ms();
-        let mut roots = BTreeSet::new();
+        let (mut roots, mut namespaces) = (BTreeSet::new(), BTreeSet::new());
         for manifest in manifests {
             let object = object(manifest, now_ms, &world.objects)?;
             roots.insert(meta::uid(object.meta()).to_owned());
+            namespaces.insert(meta::namespace(object.meta()).to_owned());
             world.objects.put(object);
         }
         let before = world.plan.clone();
-        Ok(answer(&self.preview(&mut world, now_ms)?, &before, &roots))
+        Ok(answer(
+            &self.preview(&mut world, now_ms, &namespaces)?,
+            &before,
+            &roots,
+        ))
     }
 
     /// Why a pod has no place, node by node; or where it is. `None` if there is no such pod.

@@ -12,6 +12,11 @@ use super::Objects;
 use crate::kinds::{FieldError, Kind, SERVICE_ADDRESS, at};
 use crate::store::{Compare, Txn};
 
+/// The part of all addresses that one namespace can take: one in so many.
+const NAMESPACE_SHARE: u64 = 4;
+/// So many it can have anyway: a range as small as that is one user's.
+const LEAST_SHARE: u64 = 64;
+
 /// An address that was chosen; taken with the transaction that writes its Service.
 pub(super) struct Choice {
     compare: Compare,
@@ -40,6 +45,19 @@ impl Objects {
         let last = self.store.get(SERVICE_ADDRESS).await?;
         let compare = last.map_or(Compare::Absent, |version| Compare::At(version.mod_revision));
         let (services, _) = self.list(kind, None, &Selector::default()).await?;
+        let namespace = at(object, "/metadata/namespace");
+        let own = services
+            .iter()
+            .filter(|s| at(s, "/metadata/namespace") == namespace);
+        let share = (self.addresses() / NAMESPACE_SHARE).max(LEAST_SHARE);
+        if own.filter(|s| at(s, "/spec/clusterIP") != "None").count() as u64 >= share {
+            return Err(ApiError::forbidden(format!(
+                "namespace {} has its share of the {} service addresses of {}, which is {share}: delete Services there",
+                namespace.as_str().unwrap_or_default(),
+                self.addresses(),
+                self.service_cidr
+            )));
+        }
         let taken: HashSet<&str> = services
             .iter()
             .filter_map(|s| at(s, "/spec/clusterIP").as_str())
@@ -83,11 +101,15 @@ impl Objects {
         taken.contains(wanted).then(|| "is another Service's".to_owned())
     }
 
+    /// How many are given out: neither the network address, nor the first (a gateway, by custom), nor the broadcast address.
+    fn addresses(&self) -> u64 {
+        (1u64 << (32 - self.service_cidr.prefix_len())).saturating_sub(3)
+    }
+
     /// The first free one from a random place on: an address is not taken up again right after its Service went.
     fn free_address(&self, taken: &HashSet<&str>) -> Option<Ipv4Addr> {
         let first = u64::from(u32::from(self.service_cidr.network()));
-        // Neither the network address, nor the first (a gateway, by custom), nor the broadcast address.
-        let count = (1u64 << (32 - self.service_cidr.prefix_len())).saturating_sub(3);
+        let count = self.addresses();
         let start = if count == 0 {
             0
         } else {
