@@ -76,8 +76,7 @@ pub async fn list(call: &Call<'_>, seat: Seat) -> Result<Response, ApiError> {
         // What the selector leaves out does not count for the page.
         range.limit = 0;
     }
-    let listing = call.server.objects.store().list(range).await?;
-    let seat = fitting_seat(call, seat, &listing.items).await?;
+    let (listing, seat) = seated(call, seat, range).await?;
     if selector.is_everything() && call.form == Form::Object {
         let metadata = metadata(&listing, true);
         return Ok(held::keep(
@@ -114,14 +113,18 @@ pub async fn list(call: &Call<'_>, seat: Seat) -> Result<Response, ApiError> {
     Ok(held::keep(response, seat.while_read()))
 }
 
-/// The seat that the request has, or one for many objects.
-pub(super) async fn fitting_seat(call: &Call<'_>, seat: Seat, items: &[Version]) -> Result<Seat, ApiError> {
-    let bytes: usize = items.iter().map(|v| v.value.len()).sum();
-    if items.len() <= PAGE && bytes <= PAGE_BYTES {
-        return Ok(seat);
+/// What the store has, with the seat that the request has, or one for many objects. Whoever waits for that holds nothing
+/// meanwhile: hundreds may wait, each for thousands of objects.
+pub(super) async fn seated(call: &Call<'_>, seat: Seat, range: Range) -> Result<(Listing, Seat), ApiError> {
+    let store = call.server.objects.store();
+    let listing = store.list(range.clone()).await?;
+    let bytes: usize = listing.items.iter().map(|v| v.value.len()).sum();
+    if listing.items.len() <= PAGE && bytes <= PAGE_BYTES {
+        return Ok((listing, seat));
     }
-    drop(seat);
-    call.server.share.enter(Cost::Heavy, &call.client).await
+    drop((listing, seat));
+    let seat = call.server.share.enter(Cost::Heavy, &call.client).await?;
+    Ok((store.list(range).await?, seat))
 }
 
 fn select(mut listing: Listing, selector: &Selector, wanted: usize) -> Listing {

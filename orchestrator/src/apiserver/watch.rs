@@ -56,7 +56,7 @@ struct Watcher {
 }
 
 /// Answers a watch request. The seat is kept while the objects that are there already are sent.
-pub async fn watch(call: &Call<'_>, seat: Seat) -> Result<Response, ApiError> {
+pub async fn watch(call: &Call<'_>, mut seat: Seat) -> Result<Response, ApiError> {
     let (store, resource, query) = (call.server.objects.store(), &call.resource, &call.query);
     let counted = call.server.share.stream(&call.client)?;
     let selector = query.selector(&call.server.limits.objects)?;
@@ -64,8 +64,8 @@ pub async fn watch(call: &Call<'_>, seat: Seat) -> Result<Response, ApiError> {
     let from_start = matches!(query.resource_version.as_str(), "" | "0");
     let mut initial = Vec::new();
     let after = if from_start || query.initial_events() {
-        let listing = store.list(Range::prefix(prefix.clone())).await?;
-        initial = listing.items;
+        let (listing, fitting) = list::seated(call, seat, Range::prefix(prefix.clone())).await?;
+        (initial, seat) = (listing.items, fitting);
         listing.revision
     } else {
         let given = query.resource_version.parse();
@@ -76,7 +76,6 @@ pub async fn watch(call: &Call<'_>, seat: Seat) -> Result<Response, ApiError> {
         }
         after
     };
-    let seat = list::fitting_seat(call, seat, &initial).await?;
     let now = Instant::now();
     let watcher = Watcher {
         kind: resource.kind,
