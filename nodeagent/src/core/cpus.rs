@@ -1,7 +1,7 @@
 //! Putting limits in force in an order in which no CPU ever has two owners: a CPU is taken only when the kernel has
 //! confirmed that nobody else is on it. So shrinks go first by themselves, and grows wait for them.
 
-use gantry_nodeagent_api::{ContainerConfig, ContainerResources, most_at_once};
+use gantry_nodeagent_api::{ContainerConfig, ContainerResources, memory_at_once};
 use gantry_topology::CpuSet;
 
 use super::state::{Container, Owned, Pod, UnderWay};
@@ -276,11 +276,7 @@ fn pod_memory(pod: &Pod, name: &str, limits: &Limits) -> u64 {
             None => wanted.resources.memory_bytes,
         }
     };
-    let parts: Vec<_> = all.map(|wanted| (wanted.role, bytes(wanted))).collect();
-    match parts.iter().any(|(_, bytes)| *bytes == 0) {
-        true => 0,
-        false => most_at_once(parts),
-    }
+    memory_at_once(all.map(|wanted| (wanted.role, bytes(wanted))))
 }
 
 /// NUMA nodes whose memory a pod may use; empty means all.

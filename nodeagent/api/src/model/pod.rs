@@ -67,10 +67,7 @@ impl PodConfig {
     /// What its containers may have of memory at once, in bytes; 0 if one of them has no limit.
     pub fn memory_limit_bytes(&self) -> u64 {
         let limits = self.containers.iter().map(|c| (c.role, c.resources.memory_bytes));
-        match limits.clone().any(|(_, bytes)| bytes == 0) {
-            true => 0,
-            false => most_at_once(limits),
-        }
+        memory_at_once(limits)
     }
 }
 
@@ -185,6 +182,15 @@ pub fn most_at_once(parts: impl IntoIterator<Item = (ContainerRole, u64)>) -> u6
         }
     }
     most.max(lasting)
+}
+
+/// The same of memory limits in bytes, of which 0 means none: then there is none at all, and it is 0.
+pub fn memory_at_once(limits: impl IntoIterator<Item = (ContainerRole, u64)>) -> u64 {
+    let limits: Vec<_> = limits.into_iter().collect();
+    match limits.iter().any(|(_, bytes)| *bytes == 0) {
+        true => 0,
+        false => most_at_once(limits),
+    }
 }
 
 /// Exact resources; every field may change on a live container.

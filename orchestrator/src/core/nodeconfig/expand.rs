@@ -86,6 +86,7 @@ mod tests {
         assert_eq!(expand_all("a/$(A)", &vars).unwrap(), "a/1");
         assert!(expand_all("$(B)", &vars).unwrap_err().contains("\"B\""));
     }
+
     #[test]
     fn what_doubles_again_and_again_comes_to_an_end() {
         let mut vars = Vars::from([("A0".to_owned(), "x".repeat(10))]);
