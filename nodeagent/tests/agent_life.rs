@@ -268,11 +268,17 @@ async fn who_fills_the_disk_is_evicted() {
     };
     let of_pod = "Pod ephemeral local storage usage exceeds the total limit of containers 10Mi.";
     let of_volume = "Usage of EmptyDir volume \"v\" exceeds the limit \"10Mi\".";
+    let open = |path: &str| {
+        let write = "busybox dd if=/dev/zero bs=64k count=320 >&5";
+        format!("exec 5>{path}; busybox rm {path}; {write}; sleep 1000")
+    };
     let logs = "busybox yes a line of a log | busybox head -c 15000000; sleep 1000";
     let pods = [
         ("u-root", bounded(filler(2, "root", &write("/big", 50)))),
         ("u-dir", filler(3, "dir", &write("/v/big", 50))),
         ("u-logs", bounded(filler(4, "logs", logs))),
+        ("u-open", bounded(filler(6, "open", &open("/big")))),
+        ("u-hidden", bounded(filler(7, "hidden", &open("/v/big")))),
         ("u-calm", bounded(filler(5, "calm", &write("/v/small", 5)))),
     ];
     let wanted = config(&agent, &pods);
@@ -286,7 +292,14 @@ async fn who_fills_the_disk_is_evicted() {
             })
         }
     };
-    for (uid, why) in [("u-root", of_pod), ("u-dir", of_volume), ("u-logs", of_pod)] {
+    let whys = [
+        ("u-root", of_pod),
+        ("u-dir", of_volume),
+        ("u-logs", of_pod),
+        ("u-open", of_pod),
+        ("u-hidden", of_pod),
+    ];
+    for (uid, why) in whys {
         orchestrator.until(uid, evicted(uid, why)).await;
         let left = agent.data.path().join("agent/pods").join(uid);
         for what in ["rootfs", "volumes", "logs"] {

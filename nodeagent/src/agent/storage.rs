@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::pods::Pods;
 use crate::core::{DiskSpace, Event, MAX_ENTRIES, PodUsage};
-use crate::runtime::{RuntimeError, Usage, Walk};
+use crate::host::cgroup::{CgroupError, Cgroups};
+use crate::runtime::{Running, RuntimeError, Usage, Walk};
 
 /// How often the disk is measured.
 const SPACE_PERIOD: Duration = Duration::from_secs(2);
@@ -103,7 +104,8 @@ impl Meter {
                 }
                 known.insert(uid.clone(), now + COUNT_PERIOD);
                 // Gone meanwhile, mostly.
-                begun.extend(Walk::new(&dir, MAX_ENTRIES).ok().map(|walk| (uid, walk)));
+                let running = running(&pods.cgroups, &uid).unwrap_or_default();
+                begun.extend(Walk::new(&dir, running, MAX_ENTRIES).ok().map(|walk| (uid, walk)));
             }
             Ok((known, begun))
         };
@@ -141,6 +143,18 @@ impl Meter {
         // Fails only when the agent ends.
         let _ = self.answers.send(Event::PodUsage { uid, usage }).await;
     }
+}
+
+fn running(cgroups: &Cgroups, uid: &str) -> Result<Vec<Running>, CgroupError> {
+    let containers = cgroups.containers(uid)?.into_iter();
+    let running = containers.map(|container| {
+        Ok(Running {
+            pids: cgroups.pids_of_container(uid, &container)?,
+            group: cgroups.container_path(uid, &container),
+            container,
+        })
+    });
+    running.collect()
 }
 
 async fn step(mut walk: Walk) -> Option<(Walk, Option<Usage>)> {

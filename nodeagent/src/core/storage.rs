@@ -10,7 +10,7 @@ use gantry_nodeagent_api::{ContainerRole, PodConfig, PodUid, Volume, most_at_onc
 use super::state::Pod;
 use super::{Action, DiskSpace, PodUsage, RequestId, State};
 
-/// The most files and directories of a pod that are counted. One that has more is evicted, whether it has a limit or not: what
+/// The most files and directories of a pod that are counted, and the most of what it has open. One that has more is evicted, whether it has a limit or not: what
 /// nobody can count has no bound.
 pub const MAX_ENTRIES: u64 = 1_000_000;
 /// The disk has been short of space in so many measurements, one after the other, before anything goes.
@@ -159,7 +159,7 @@ fn short(space: DiskSpace) -> Option<Short> {
 fn exceeded(config: &PodConfig, usage: &PodUsage) -> Option<String> {
     if usage.entries > MAX_ENTRIES {
         return Some(format!(
-            "Pod has more than {MAX_ENTRIES} files and directories in its ephemeral local storage, or nests them too deeply to be counted."
+            "Pod has more than {MAX_ENTRIES} files and directories in its ephemeral local storage, or nests them too deeply to be counted, or has more than that many open."
         ));
     }
     for (name, volume) in &config.volumes {

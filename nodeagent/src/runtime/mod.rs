@@ -31,6 +31,7 @@ pub mod root;
 pub mod sealed;
 mod subpath;
 pub mod termination;
+mod unnamed;
 mod usage;
 pub mod volumes;
 
@@ -49,6 +50,7 @@ pub use identity::{UserError, merge_argv, resolve_user};
 pub(crate) use protocol::{Reply, Request, read_line, write_line};
 pub(crate) use purge::identity_of_self;
 pub use purge::{PurgeError, PurgeReport, purge};
+pub use unnamed::Running;
 pub use usage::{Usage, Walk};
 
 /// Default size in bytes at which a container's log is rotated (one older file, `<log>.1`, is kept).

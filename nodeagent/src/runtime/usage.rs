@@ -1,8 +1,8 @@
 //! How much a pod has left on the disk, counted in steps: whoever makes a million files must not hold up anybody.
 //!
 //! Only names in open folders are followed, never a link, never a mount. What changes meanwhile is counted as it is met. A file
-//! with several names counts for each with its part, so that nothing has to be remembered. Files that were deleted and are
-//! still open are not seen.
+//! with several names counts for each with its part, so that nothing has to be remembered. Files that have no name any more are
+//! found with the processes that have them open ([`super::unnamed`]).
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -12,17 +12,18 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, openat, statat};
 
+use super::unnamed::{Running, Unnamed};
 use super::{PodDir, RuntimeError, dir};
 
 /// Folders in folders: each is an open descriptor while it is walked. What is nested deeper counts as too many files.
 const MAX_DEPTH: usize = 128;
 /// `st_blocks` is in units of so many bytes (stat(2)).
-const BLOCK_BYTES: u64 = 512;
+pub(super) const BLOCK_BYTES: u64 = 512;
 
 /// What a pod has left on the disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes of each container's writes to its root file system, and of its logs.
+    /// Bytes of each container's writes to its root file system, of its logs, and of files without a name that it has open.
     pub containers: BTreeMap<String, u64>,
     /// Bytes in each volume that is a directory of the pod's own.
     pub volumes: BTreeMap<String, u64>,
@@ -36,6 +37,7 @@ pub struct Walk {
     part: Part,
     stack: Vec<Dir>,
     device: u64,
+    unnamed: Unnamed,
     usage: Usage,
     max_entries: u64,
 }
@@ -48,8 +50,8 @@ enum Part {
 }
 
 impl Walk {
-    /// Begins to count; gives up beyond `max_entries`.
-    pub fn new(pod: &PodDir, max_entries: u64) -> Result<Self, RuntimeError> {
+    /// Begins to count; gives up beyond `max_entries` of files and directories, or of descriptors and mappings.
+    pub fn new(pod: &PodDir, running: Vec<Running>, max_entries: u64) -> Result<Self, RuntimeError> {
         let below = |name: &str| pod.path().join(name);
         let failed = |e: rustix::io::Errno| RuntimeError::io("look at", pod.path(), e.into());
         let own = statat(CWD, pod.path(), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
@@ -69,6 +71,7 @@ impl Walk {
             part: Part::Volume(String::new()),
             stack: Vec::new(),
             device: own.st_dev,
+            unnamed: Unnamed::new(pod, own.st_dev, running),
             usage: Usage::default(),
             max_entries,
         })
@@ -121,7 +124,7 @@ impl Walk {
 
     fn next_root(&mut self) -> bool {
         let Some((part, path)) = self.roots.pop() else {
-            return false;
+            return self.next_unnamed();
         };
         match &part {
             Part::Container(name) => self.usage.containers.entry(name.clone()).or_default(),
@@ -130,6 +133,18 @@ impl Walk {
         self.part = part;
         self.stack.extend(open_root(&path, self.device));
         true
+    }
+
+    fn next_unnamed(&mut self) -> bool {
+        let containers = &mut self.usage.containers;
+        let more = self.unnamed.next(|container, found| {
+            let bytes = containers.entry(container.to_owned()).or_default();
+            *bytes = bytes.saturating_add(found);
+        });
+        if self.unnamed.looks > self.max_entries {
+            self.usage.entries = u64::MAX;
+        }
+        more
     }
 }
 
@@ -172,7 +187,10 @@ fn size(stat: &Stat) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::symlink;
+
+    use nix::libc;
 
     use super::*;
 
@@ -186,7 +204,11 @@ mod tests {
     }
 
     fn count(pod: &PodDir, max_entries: u64) -> Usage {
-        let mut walk = Walk::new(pod, max_entries).unwrap();
+        count_with(pod, Vec::new(), max_entries)
+    }
+
+    fn count_with(pod: &PodDir, running: Vec<Running>, max_entries: u64) -> Usage {
+        let mut walk = Walk::new(pod, running, max_entries).unwrap();
         loop {
             if let Some(usage) = walk.step(1) {
                 return usage;
@@ -237,5 +259,85 @@ mod tests {
         assert_eq!(count(&pod, 1000).entries, 50 + MAX_DEPTH as u64);
         fs::create_dir_all(tmp.path().join("rootfs/c/upper").join(deep(MAX_DEPTH + 1))).unwrap();
         assert!(count(&pod, 1000).entries > 1000);
+    }
+
+    /// A child of this process, that ends with the test.
+    struct Child(std::process::Child);
+
+    impl Drop for Child {
+        fn drop(&mut self) {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn what_was_deleted_and_is_still_open_counts_once() {
+        let (tmp, pod) = pod();
+        let file = |name: &str, mebi: usize| {
+            let path = tmp.path().join("volumes/v").join(name);
+            fs::write(&path, vec![1; mebi << 20]).unwrap();
+            fs::File::open(path).unwrap()
+        };
+        let (deleted, named) = (file("deleted", 5), file("named", 3));
+        fs::remove_file(tmp.path().join("volumes/v/deleted")).unwrap();
+        // Twice the same, one with a name, a pipe.
+        let mut sleeper = std::process::Command::new("sleep");
+        sleeper
+            .arg("1000")
+            .stdin(deleted.try_clone().unwrap())
+            .stdout(deleted)
+            .stderr(named);
+        let sleeper = Child(sleeper.spawn().unwrap());
+        let of = |group: &str| {
+            let pids = vec![sleeper.0.id(), sleeper.0.id(), u32::MAX];
+            let (container, group) = ("c".to_owned(), group.to_owned());
+            vec![Running {
+                container,
+                group,
+                pids,
+            }]
+        };
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+        let own = own.lines().next().unwrap();
+        let usage = count_with(&pod, of(own), 1000);
+        assert_eq!(
+            (usage.containers["c"] >> 20, usage.volumes["v"] >> 20),
+            (5, 3),
+            "{usage:?}"
+        );
+        assert_eq!(usage.entries, 1);
+        // Its number is another's by now.
+        assert_eq!(count_with(&pod, of("/gantry/other"), 1000).containers["c"], 0);
+        assert!(count_with(&pod, of(own), 3).entries > 3);
+        drop(sleeper);
+        assert_eq!(count(&pod, 1000).containers["c"], 0);
+    }
+
+    #[test]
+    fn so_does_what_is_only_mapped() {
+        let (tmp, pod) = pod();
+        let path = tmp.path().join("rootfs/c/upper/mapped");
+        let (container, group) = ("c".to_owned(), String::new());
+        let of_self = Running {
+            container,
+            group,
+            pids: vec![std::process::id()],
+        };
+        let mebi = || count_with(&pod, vec![of_self.clone()], 100_000).containers["c"] >> 20;
+        let length = 5 << 20;
+        fs::write(&path, vec![1; length]).unwrap();
+        let file = fs::File::open(&path).unwrap();
+        let (fd, nowhere) = (file.as_raw_fd(), std::ptr::null_mut());
+        // SAFETY: a new mapping, which nobody reads.
+        let mapped = unsafe { libc::mmap(nowhere, length, libc::PROT_READ, libc::MAP_PRIVATE, fd, 0) };
+        assert_ne!(mapped, libc::MAP_FAILED);
+        drop(file);
+        assert_eq!(mebi(), 5, "by its name");
+        fs::remove_file(&path).unwrap();
+        assert_eq!(mebi(), 5, "by its mapping");
+        // SAFETY: the mapping from above.
+        assert_eq!(unsafe { libc::munmap(mapped, length) }, 0);
+        assert_eq!(mebi(), 0);
     }
 }

@@ -19,6 +19,11 @@ impl Cgroups {
         self.pids(&self.pod_path(pod))
     }
 
+    /// Host pids of what runs in one container.
+    pub fn pids_of_container(&self, pod: &str, container: &str) -> Result<Vec<u32>, CgroupError> {
+        self.pids(&self.container_path(pod, container))
+    }
+
     /// SIGKILL to everything in a pod; waits until all have ended.
     pub fn kill_pod(&self, pod: &str, patience: Duration) -> Result<(), CgroupError> {
         self.kill(&self.pod_path(pod), Instant::now() + patience)
