@@ -131,6 +131,18 @@ fn zstd_in_several_frames() {
     assert!(unpacked.lowerdirs[0].join("etc/group").is_file());
 }
 
+/// Imports an image of one layer with this configuration, named `t:1`.
+fn import(layer: &[u8], config: Value) -> (tempfile::TempDir, ImageStore, Result<(), String>) {
+    let tmp = tempfile::tempdir().unwrap();
+    let entry = image(tmp.path(), layer, config, &ours());
+    let name = json!({"org.opencontainers.image.ref.name": "t:1"});
+    layout(tmp.path(), &[with(entry, "annotations", name)]);
+    let store = ImageStore::open(&tmp.path().join("store")).unwrap();
+    let done = store.import_layout(tmp.path(), None);
+    let done = done.map(drop).map_err(|e| chain(&e));
+    (tmp, store, done)
+}
+
 #[test]
 fn what_could_not_start_is_refused_with_what_is_wrong() {
     if !root_or_skip("what_could_not_start_is_refused_with_what_is_wrong") {
@@ -151,39 +163,61 @@ fn what_could_not_start_is_refused_with_what_is_wrong() {
         (json!({"Cmd": ["a\u{0}b"]}), "zero byte"),
     ];
     for (config, expected) in cases {
-        let tmp = tempfile::tempdir().unwrap();
-        let entry = image(tmp.path(), &layer(), config.clone(), &ours());
-        layout(
-            tmp.path(),
-            &[with(
-                entry,
-                "annotations",
-                json!({"org.opencontainers.image.ref.name": "t:1"}),
-            )],
-        );
-        let store = ImageStore::open(&tmp.path().join("store")).unwrap();
-        let refused = chain(&store.import_layout(tmp.path(), None).unwrap_err());
+        let (_tmp, store, done) = import(&layer(), config.clone());
+        let refused = done.unwrap_err();
         assert!(
             refused.contains(expected) && refused.contains("t:1@sha256:"),
             "{config}: {refused}"
         );
         assert_eq!(store.list().unwrap(), []);
     }
-    let tmp = tempfile::tempdir().unwrap();
     let good = json!({"User": "app", "WorkingDir": "/not/there", "StopSignal": "SIGRTMIN+3", "Env": ["A="], "Cmd": null});
-    let entry = image(tmp.path(), &layer(), good, &ours());
-    layout(
-        tmp.path(),
-        &[with(
-            entry,
-            "annotations",
-            json!({"org.opencontainers.image.ref.name": "t:1"}),
-        )],
-    );
-    let store = ImageStore::open(&tmp.path().join("store")).unwrap();
-    store.import_layout(tmp.path(), None).unwrap();
+    let (_tmp, store, done) = import(&layer(), good);
+    done.unwrap();
     let image = store.resolve("t:1").unwrap();
     assert_eq!(image.config.stop_signal_number(), Some(37));
     // Unpacked at import: the first start has nothing left to do.
     assert_eq!(fs::read_dir(store.dir().join("layers")).unwrap().count(), 1);
+}
+
+/// Where every container has something mounted, the image must have nothing that is in the way.
+#[test]
+fn what_nothing_can_be_mounted_over_is_refused() {
+    if !root_or_skip("what_nothing_can_be_mounted_over_is_refused") {
+        return;
+    }
+    let cases = [
+        (Tar::new().symlink("proc", "run"), "its /proc is a link"),
+        (Tar::new().dir("x").symlink("sys", "/x"), "its /sys is a link"),
+        (Tar::new().file("dev", ""), "its /dev is a file"),
+        (
+            Tar::new().dir("etc").dir("etc/hosts"),
+            "its /etc/hosts is a folder",
+        ),
+        (
+            Tar::new().file("etc", ""),
+            "its /etc/hostname cannot be mounted over: Not a directory",
+        ),
+        (
+            Tar::new().dir("etc").symlink("etc/resolv.conf", "../proc/x"),
+            "its /etc/resolv.conf leads to /proc",
+        ),
+        (
+            Tar::new().dir("etc").symlink("etc/hosts", "hosts"),
+            "its /etc/hosts cannot be mounted over",
+        ),
+    ];
+    for (layer, expected) in cases {
+        let (_tmp, _, done) = import(&layer.done(), json!({}));
+        let refused = done.unwrap_err();
+        assert!(
+            refused.contains(expected) && refused.contains("mend it"),
+            "{expected}: {refused}"
+        );
+    }
+    let usual = Tar::new().dir("proc").dir("etc").file("etc/hosts", "");
+    let usual = usual.symlink("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf");
+    for layer in [usual, Tar::new().file("bin", "")] {
+        import(&layer.done(), json!({})).2.unwrap();
+    }
 }

@@ -1,8 +1,19 @@
 //! Whether an image can be started, before it gets its name: what a start would find wrong is found here.
 
+use std::io;
+use std::path::PathBuf;
+
+use rustix::fs::FileType;
+
 use super::{Image, ImageStore, Scratch};
 use crate::config::{UserError, resolve_user_in_layers};
 use crate::unpack::UnpackError;
+use crate::walk::{Stack, Way};
+
+/// Where each container has a file system of its own.
+const SYSTEM: [&str; 3] = ["proc", "sys", "dev"];
+/// Where each container has a file of its own.
+const FILES: [&str; 3] = ["etc/hostname", "etc/hosts", "etc/resolv.conf"];
 
 /// An image that no container could be started from.
 #[derive(Debug, thiserror::Error)]
@@ -45,10 +56,51 @@ impl ImageStore {
             return Ok(());
         }
         let unpacked = self.unpack_from(image, &|blob| scratch.path().join(blob.hex()))?;
+        if let Some(why) = obstacle(&unpacked.lowerdirs) {
+            let image = image.pinned();
+            return Err(StartError::Config { image, why });
+        }
         let user = resolve_user_in_layers(&unpacked.lowerdirs, &image.config.user);
         user.map(drop).map_err(|source| StartError::User {
             image: image.pinned(),
             source,
         })
     }
+}
+
+/// What keeps every container from having its own `/proc`, `/etc/hosts` and so on.
+fn obstacle(layers: &[PathBuf]) -> Option<String> {
+    let walk = |path: &str, follow| {
+        let parts: Vec<Vec<u8>> = path.split('/').map(|part| part.as_bytes().to_vec()).collect();
+        Stack::open(layers)?.walk(&parts, follow)
+    };
+    let system = SYSTEM.iter().find_map(|path| match walk(path, false) {
+        Ok(way) => way.node.map(|node| {
+            let kind = FileType::from_raw_mode(node.stat.st_mode);
+            let what = if kind == FileType::Symlink { "link" } else { "file" };
+            format!(
+                "its /{path} is a {what}, and must be a folder or missing: a file system is mounted there"
+            )
+        }),
+        Err(e) => Some(format!("its /{path} cannot be looked up: {e}")),
+    });
+    system.or_else(|| {
+        FILES
+            .iter()
+            .find_map(|path| Some(format!("its /{path} {}", no_file(walk(path, true))?)))
+    })
+}
+
+/// Why no file can be mounted over what a path leads to.
+fn no_file(way: io::Result<Way>) -> Option<String> {
+    let way = match way {
+        Ok(way) => way,
+        Err(e) => return Some(format!("cannot be mounted over: {e}")),
+    };
+    let first = way.dirs.first().or(way.missing.first());
+    if first.is_some_and(|name| [b"proc".as_slice(), b"sys"].contains(&name.as_slice())) {
+        return Some("leads to /proc or /sys, and must be a file or missing".to_owned());
+    }
+    let is_folder = way.node.is_none() && way.missing.is_empty();
+    is_folder.then(|| "is a folder, and must be a file or missing: a file is mounted there".to_owned())
 }
