@@ -13,10 +13,11 @@ use gantry_nodeagent_api::*;
 /// A pod that answers HTTP on port 8080 with its own name.
 fn pod(agent: &Agent, name: &str, last: u8) -> PodConfig {
     let probe = Probe {
-        action: ProbeAction::HttpGet {
+        action: ProbeAction::HttpGet(HttpGet {
             port: 8080,
             path: "/name".to_owned(),
-        },
+            headers: vec![("X-Probe".to_owned(), "yes".to_owned())],
+        }),
         initial_delay_ms: 0,
         period_ms: 200,
         timeout_ms: 1000,

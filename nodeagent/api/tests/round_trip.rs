@@ -45,9 +45,14 @@ fn resources() -> impl Strategy<Value = ContainerResources> {
         )
 }
 
+fn http_get() -> impl Strategy<Value = HttpGet> {
+    let headers = vec((text(), text()), 0..3);
+    (port(), text(), headers).prop_map(|(port, path, headers)| HttpGet { port, path, headers })
+}
+
 fn hook() -> impl Strategy<Value = Hook> {
     prop_oneof![
-        (port(), text()).prop_map(|(port, path)| Hook::HttpGet { port, path }),
+        http_get().prop_map(Hook::HttpGet),
         vec(text(), 0..3).prop_map(|command| Hook::Exec { command }),
         any::<u32>().prop_map(|seconds| Hook::Sleep { seconds }),
     ]
@@ -55,7 +60,7 @@ fn hook() -> impl Strategy<Value = Hook> {
 
 fn probe() -> impl Strategy<Value = Probe> {
     let action = prop_oneof![
-        (port(), text()).prop_map(|(port, path)| ProbeAction::HttpGet { port, path }),
+        http_get().prop_map(ProbeAction::HttpGet),
         port().prop_map(|port| ProbeAction::TcpSocket { port }),
         vec(text(), 0..3).prop_map(|command| ProbeAction::Exec { command }),
     ];

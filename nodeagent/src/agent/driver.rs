@@ -169,7 +169,7 @@ impl Hands {
                     // How long it waits for the other commands of its pod is not the container's time.
                     let _place = match probe.action {
                         ProbeAction::Exec { .. } => places.enter(&uid).await,
-                        ProbeAction::HttpGet { .. } | ProbeAction::TcpSocket { .. } => None,
+                        ProbeAction::HttpGet(_) | ProbeAction::TcpSocket { .. } => None,
                     };
                     let enter = || entering::command(&pods, &uid, &container);
                     let result = probe::run(&probe, address, enter).await;

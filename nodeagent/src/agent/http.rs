@@ -27,10 +27,11 @@ pub(super) struct Bound {
 pub(super) async fn get(
     address: SocketAddr,
     path: &str,
+    headers: &[(String, String)],
     bound: Bound,
     timeout: Duration,
 ) -> io::Result<Answer> {
-    match tokio::time::timeout(timeout, exchange(address, path, bound)).await {
+    match tokio::time::timeout(timeout, exchange(address, path, headers, bound)).await {
         Ok(answer) => answer,
         Err(_) => Err(io::Error::new(
             io::ErrorKind::TimedOut,
@@ -39,15 +40,14 @@ pub(super) async fn get(
     }
 }
 
-async fn exchange(address: SocketAddr, path: &str, bound: Bound) -> io::Result<Answer> {
-    if path.bytes().any(|b| b <= b' ' || b == 0x7f) {
-        return Err(bad("the path holds blanks or control characters"));
-    }
-    let slash = if path.starts_with('/') { "" } else { "/" };
+async fn exchange(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(String, String)],
+    bound: Bound,
+) -> io::Result<Answer> {
+    let request = request(address, path, headers)?;
     let mut stream = TcpStream::connect(address).await?;
-    let request = format!(
-        "GET {slash}{path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: gantry\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-    );
     stream.write_all(request.as_bytes()).await?;
     let mut reader = Reader::default();
     loop {
@@ -65,6 +65,38 @@ async fn exchange(address: SocketAddr, path: &str, bound: Bound) -> io::Result<A
             return reader.end();
         }
     }
+}
+
+/// What is sent. Of the headers that every request has, those that are given take the place of the usual ones, as in Kubernetes: also
+/// `Host`, and an empty `Accept` is none.
+fn request(address: SocketAddr, path: &str, headers: &[(String, String)]) -> io::Result<String> {
+    if path.bytes().any(|b| b <= b' ' || b == 0x7f) {
+        return Err(bad("the path holds blanks or control characters"));
+    }
+    let mut lines = String::new();
+    for (name, value) in headers {
+        let is_value = !value.bytes().any(|b| b.is_ascii_control() && b != b'\t');
+        if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') || !is_value {
+            return Err(bad("a header holds control characters"));
+        }
+        if !(name.eq_ignore_ascii_case("accept") && value.is_empty()) {
+            lines += &format!("{name}: {value}\r\n");
+        }
+    }
+    let address = address.to_string();
+    for (name, usual) in [
+        ("Host", address.as_str()),
+        ("User-Agent", "gantry"),
+        ("Accept", "*/*"),
+    ] {
+        if !headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name)) {
+            lines += &format!("{name}: {usual}\r\n");
+        }
+    }
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    Ok(format!(
+        "GET {slash}{path} HTTP/1.1\r\n{lines}Connection: close\r\n\r\n"
+    ))
 }
 
 /// How the end of a body is known (RFC 9112, 6.3).
@@ -236,6 +268,27 @@ mod tests {
         assert!(other.look().is_err());
     }
 
+    #[test]
+    fn given_headers_take_the_place_of_the_usual_ones() {
+        let address = "10.1.2.3:80".parse().unwrap();
+        let sent = |headers: &[(&str, &str)]| {
+            let headers: Vec<_> = headers
+                .iter()
+                .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+                .collect();
+            request(address, "x?y", &headers)
+        };
+        assert_eq!(
+            sent(&[]).unwrap(),
+            "GET /x?y HTTP/1.1\r\nHost: 10.1.2.3:80\r\nUser-Agent: gantry\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+        );
+        assert_eq!(
+            sent(&[("host", "a.example"), ("X", "1"), ("X", "2"), ("accept", "")]).unwrap(),
+            "GET /x?y HTTP/1.1\r\nhost: a.example\r\nX: 1\r\nX: 2\r\nUser-Agent: gantry\r\nConnection: close\r\n\r\n"
+        );
+        assert!(sent(&[("X", "1\r\nY: 2")]).is_err() && sent(&[("X:\n", "")]).is_err());
+    }
+
     /// A server that answers with this, and then with this for ever.
     async fn server(head: &'static str, then: &'static str) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -257,7 +310,7 @@ mod tests {
         let bound = |cut| Bound { bytes: 100_000, cut };
         let ask = async |head, then, cut| {
             let address = server(head, then).await;
-            get(address, "/", bound(cut), Duration::from_secs(20)).await
+            get(address, "/", &[], bound(cut), Duration::from_secs(20)).await
         };
         let cut = ask(ok, "x", true).await.unwrap();
         assert!(cut.status == 200 && cut.body.len() <= 300_000);

@@ -31,8 +31,10 @@ pub(super) async fn run(
 ) -> Result<(), String> {
     let timeout = time(Duration::from_millis(probe.timeout_ms));
     match &probe.action {
-        ProbeAction::HttpGet { port, path } => {
-            let answer = http::get(SocketAddr::new(address, *port), path, bound(PROBE_BOUND), timeout).await;
+        ProbeAction::HttpGet(get) => {
+            let (port, path) = (get.port, &get.path);
+            let target = SocketAddr::new(address, port);
+            let answer = http::get(target, path, &get.headers, bound(PROBE_BOUND), timeout).await;
             match answer {
                 Ok(answer) if (200..400).contains(&answer.status) => Ok(()),
                 Ok(answer) => Err(format!("GET {path} on port {port} answered {}", answer.status)),
@@ -91,7 +93,7 @@ fn time(usual: Duration) -> Duration {
 /// A hook is done as a probe is, or is a pause.
 pub(super) fn of_hook(hook: Hook, timeout_ms: u64) -> Result<Probe, Duration> {
     let action = match hook {
-        Hook::HttpGet { port, path } => ProbeAction::HttpGet { port, path },
+        Hook::HttpGet(get) => ProbeAction::HttpGet(get),
         Hook::Exec { command } => ProbeAction::Exec { command },
         Hook::Sleep { seconds } => {
             let asked = Duration::from_secs(seconds.into());
@@ -112,9 +114,15 @@ pub(super) fn of_hook(hook: Hook, timeout_ms: u64) -> Result<Probe, Duration> {
 /// Reads the number of sessions.
 pub(super) async fn sessions(probe: &SessionProbe, address: IpAddr) -> Result<u64, String> {
     let target = SocketAddr::new(address, probe.port);
-    let answer = http::get(target, &probe.path, bound(METRICS_BOUND), time(METRICS_TIMEOUT))
-        .await
-        .map_err(|e| format!("{target}: {e}"))?;
+    let answer = http::get(
+        target,
+        &probe.path,
+        &[],
+        bound(METRICS_BOUND),
+        time(METRICS_TIMEOUT),
+    )
+    .await
+    .map_err(|e| format!("{target}: {e}"))?;
     if answer.status != 200 {
         return Err(format!("{target} answered {}", answer.status));
     }

@@ -73,7 +73,7 @@ const PROBE: &[&str] = &[
     "failureThreshold",
     "successThreshold",
 ];
-const HTTP_GET: &[&str] = &["port", "path"];
+const HTTP_GET: &[&str] = &["port", "path", "httpHeaders"];
 const RESOURCES: &[&str] = &["requests", "limits"];
 /// Those of `RESOURCES`, beside hugepages.
 const QUANTITIES: &[&str] = &["cpu", "memory", "ephemeral-storage"];
@@ -309,7 +309,7 @@ mod tests {
                 "name": "c",
                 "ports": [{"containerPort": 80, "hostPort": 80}],
                 "resources": {"requests": {"cpu": "1", "memory": "1Mi", "ephemeral-storage": "1Gi", "hugepages-2Mi": "2Mi"}},
-                "readinessProbe": {"httpGet": {"port": 80, "path": "/", "scheme": "HTTP", "host": "h", "httpHeaders": [{"name": "a", "value": "b"}]}},
+                "readinessProbe": {"httpGet": {"port": 80, "path": "/", "scheme": "HTTP", "httpHeaders": [{"name": "a", "value": "b"}]}},
                 "volumeMounts": [{"name": "v", "mountPath": "/v", "subPathExpr": "$(A)", "mountPropagation": "Bidirectional"}],
                 "securityContext": {"capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]}},
             }],
@@ -325,8 +325,6 @@ mod tests {
         let container = "spec.containers[0]";
         let expected = [
             format!("{container}.ports[0].hostPort"),
-            format!("{container}.readinessProbe.httpGet.host"),
-            format!("{container}.readinessProbe.httpGet.httpHeaders"),
             format!("{container}.volumeMounts[0].mountPropagation"),
             "spec.volumes[3].hostPath.type".to_owned(),
         ];

@@ -12,6 +12,7 @@ mod path;
 mod podcells;
 mod podenv;
 mod podnames;
+mod podprobes;
 mod podsecurity;
 mod podspec;
 mod podvolumes;

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::names::{self, is_dns_label};
 use super::path::{at, list, text};
-use super::{FieldError, podenv, podnames, podsecurity, podvolumes};
+use super::{FieldError, podenv, podnames, podprobes, podsecurity, podvolumes};
 use crate::quantity;
 
 type Errors = Vec<FieldError>;
@@ -96,10 +96,10 @@ fn container(container: &Value, spec: &Value, here: &str, errors: &mut Errors) {
     podenv::check(container, here, errors);
     termination_message(container, here, errors);
     for field in ["readinessProbe", "livenessProbe", "startupProbe"] {
-        probe(container, field, here, errors);
+        podprobes::probe(container, field, here, errors);
     }
     for field in ["postStart", "preStop"] {
-        hook(
+        podprobes::hook(
             at(container, &format!("/lifecycle/{field}")),
             container,
             &format!("{here}.lifecycle.{field}"),
@@ -134,30 +134,6 @@ fn termination_message(container: &Value, here: &str, errors: &mut Errors) {
             format!("{here}.terminationMessagePath"),
             message,
         ));
-    }
-}
-
-/// A hook that cannot be done would be a promise not kept.
-fn hook(hook: &Value, container: &Value, here: &str, errors: &mut Errors) {
-    if hook.is_null() {
-        return;
-    }
-    let asked = ["exec", "httpGet", "sleep", "tcpSocket"].into_iter();
-    let asked: Vec<&str> = asked.filter(|a| !at(hook, &format!("/{a}")).is_null()).collect();
-    match asked.as_slice() {
-        ["exec"] => {}
-        ["sleep"] => {
-            let seconds = at(hook, "/sleep/seconds");
-            if seconds.as_i64().is_none_or(|s| s < 0) {
-                let message = format!("{seconds} is not a number of seconds");
-                errors.push(FieldError::invalid(format!("{here}.sleep.seconds"), message));
-            }
-        }
-        ["httpGet"] => http_get(hook, "httpGet", container, here, errors),
-        _ => {
-            let message = "exactly one of exec, httpGet and sleep is needed (tcpSocket has no effect in Kubernetes, and is refused here)";
-            errors.push(FieldError::invalid(here, message));
-        }
     }
 }
 
@@ -254,75 +230,6 @@ fn request_within_limit(container: &Value, here: &str, errors: &mut Errors) {
             );
             errors.push(FieldError::invalid(format!("{here}.resources.requests"), message));
         }
-    }
-}
-
-/// A probe that cannot be run would count as passed, or stop a container that is well.
-fn probe(container: &Value, field: &str, here: &str, errors: &mut Errors) {
-    let probe = at(container, &format!("/{field}"));
-    if probe.is_null() {
-        return;
-    }
-    let here = format!("{here}.{field}");
-    probe_numbers(probe, field, &here, errors);
-    if !at(probe, "/exec").is_null() {
-        return;
-    }
-    let Some(action) = ["httpGet", "tcpSocket"]
-        .into_iter()
-        .find(|a| !at(probe, &format!("/{a}")).is_null())
-    else {
-        let message = "only httpGet, tcpSocket and exec are supported";
-        return errors.push(FieldError::invalid(here, message));
-    };
-    if field == "readinessProbe" && !at(probe, "/terminationGracePeriodSeconds").is_null() {
-        let message = "must not be set for readinessProbes";
-        errors.push(FieldError::invalid(
-            format!("{here}.terminationGracePeriodSeconds"),
-            message,
-        ));
-    }
-    http_get(probe, action, container, &here, errors);
-}
-
-/// Source: k8s.io/kubernetes/pkg/apis/core/validation, `validateProbe`.
-fn probe_numbers(probe: &Value, field: &str, here: &str, errors: &mut Errors) {
-    for (name, least) in [
-        ("initialDelaySeconds", 0),
-        ("timeoutSeconds", 0),
-        ("periodSeconds", 0),
-        ("successThreshold", 0),
-        ("failureThreshold", 0),
-        ("terminationGracePeriodSeconds", 1),
-    ] {
-        if at(probe, &format!("/{name}")).as_i64().is_some_and(|n| n < least) {
-            let message = format!("must be greater than or equal to {least}");
-            errors.push(FieldError::invalid(format!("{here}.{name}"), message));
-        }
-    }
-    let successes = at(probe, "/successThreshold").as_i64().unwrap_or(1);
-    if field != "readinessProbe" && successes > 1 {
-        errors.push(FieldError::invalid(
-            format!("{here}.successThreshold"),
-            "must be 1",
-        ));
-    }
-}
-
-/// Scheme and port of `httpGet`, and the port of `tcpSocket`.
-fn http_get(probe: &Value, action: &str, container: &Value, here: &str, errors: &mut Errors) {
-    if !["", "HTTP"].contains(&text(probe, "/httpGet/scheme")) {
-        let message = "only HTTP is supported: use tcpSocket or exec instead";
-        errors.push(FieldError::invalid(format!("{here}.httpGet.scheme"), message));
-    }
-    let port = at(probe, &format!("/{action}/port"));
-    let known = match port.as_str() {
-        Some(name) => list(container, "/ports").iter().any(|p| text(p, "/name") == name),
-        None => port.as_i64().is_some_and(|n| (1..=65_535).contains(&n)),
-    };
-    if !known {
-        let message = format!("{port} is neither 1 to 65535 nor the name of one of the container's ports");
-        errors.push(FieldError::invalid(format!("{here}.{action}.port"), message));
     }
 }
 
@@ -442,31 +349,5 @@ mod tests {
         );
         let same = with(json!({"restartPolicy": "Always", "name": "c"}));
         assert_eq!(refused(same, main), ["spec.containers[0].name"]);
-    }
-
-    #[test]
-    fn a_probe_that_cannot_be_run_is_refused() {
-        for good in [
-            json!({"exec": {"command": ["true"]}}),
-            json!({"tcpSocket": {"port": 80}}),
-            json!({"httpGet": {"port": "web", "scheme": "HTTP"}}),
-        ] {
-            assert!(refused(json!({"readinessProbe": good})).is_empty());
-        }
-        for (bad, field) in [
-            (json!({"grpc": {"port": 80}}), ""),
-            (json!({}), ""),
-            (json!({"httpGet": {"port": "other"}}), ".httpGet.port"),
-            (json!({"tcpSocket": {"port": 0}}), ".tcpSocket.port"),
-            (
-                json!({"httpGet": {"port": 80, "scheme": "HTTPS"}}),
-                ".httpGet.scheme",
-            ),
-        ] {
-            assert_eq!(
-                refused(json!({"livenessProbe": bad})),
-                [format!("livenessProbe{field}")]
-            );
-        }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{InvalidMessage, list, optional, parse, port, required};
 use crate::{
-    ContainerConfig, ContainerResources, ContainerRole, EphemeralStorage, Hook, Mount, Probe, ProbeAction,
-    TerminationMessage, proto,
+    ContainerConfig, ContainerResources, ContainerRole, EphemeralStorage, Hook, HttpGet, Mount, Probe,
+    ProbeAction, TerminationMessage, proto,
 };
 
 impl From<&ContainerConfig> for proto::ContainerConfig {
@@ -144,12 +144,9 @@ impl TryFrom<proto::ContainerResources> for ContainerResources {
 
 impl From<&Probe> for proto::Probe {
     fn from(m: &Probe) -> Self {
-        use proto::probe::{Action, Exec, HttpGet, TcpSocket};
+        use proto::probe::{Action, Exec, TcpSocket};
         let action = match &m.action {
-            ProbeAction::HttpGet { port, path } => Action::HttpGet(HttpGet {
-                port: (*port).into(),
-                path: path.clone(),
-            }),
+            ProbeAction::HttpGet(get) => Action::HttpGet(get.into()),
             ProbeAction::TcpSocket { port } => Action::TcpSocket(TcpSocket { port: (*port).into() }),
             ProbeAction::Exec { command } => Action::Exec(Exec {
                 command: command.clone(),
@@ -173,10 +170,7 @@ impl TryFrom<proto::Probe> for Probe {
     fn try_from(w: proto::Probe) -> Result<Self, InvalidMessage> {
         use proto::probe::Action;
         let action = match required("action", w.action)? {
-            Action::HttpGet(a) => ProbeAction::HttpGet {
-                port: port("port", a.port)?,
-                path: a.path,
-            },
+            Action::HttpGet(a) => ProbeAction::HttpGet(a.try_into()?),
             Action::TcpSocket(a) => ProbeAction::TcpSocket {
                 port: port("port", a.port)?,
             },
@@ -197,12 +191,9 @@ impl TryFrom<proto::Probe> for Probe {
 impl From<&Hook> for proto::Hook {
     fn from(m: &Hook) -> Self {
         use proto::hook::Action;
-        use proto::probe::{Exec, HttpGet};
+        use proto::probe::Exec;
         let action = match m {
-            Hook::HttpGet { port, path } => Action::HttpGet(HttpGet {
-                port: (*port).into(),
-                path: path.clone(),
-            }),
+            Hook::HttpGet(get) => Action::HttpGet(get.into()),
             Hook::Exec { command } => Action::Exec(Exec {
                 command: command.clone(),
             }),
@@ -218,12 +209,35 @@ impl TryFrom<proto::Hook> for Hook {
     fn try_from(w: proto::Hook) -> Result<Self, InvalidMessage> {
         use proto::hook::Action;
         Ok(match required("action", w.action)? {
-            Action::HttpGet(a) => Self::HttpGet {
-                port: port("port", a.port)?,
-                path: a.path,
-            },
+            Action::HttpGet(a) => Self::HttpGet(a.try_into()?),
             Action::Exec(a) => Self::Exec { command: a.command },
             Action::SleepS(seconds) => Self::Sleep { seconds },
+        })
+    }
+}
+
+impl From<&HttpGet> for proto::probe::HttpGet {
+    fn from(m: &HttpGet) -> Self {
+        let header = |(name, value): &(String, String)| proto::probe::Header {
+            name: name.clone(),
+            value: value.clone(),
+        };
+        Self {
+            port: m.port.into(),
+            path: m.path.clone(),
+            headers: m.headers.iter().map(header).collect(),
+        }
+    }
+}
+
+impl TryFrom<proto::probe::HttpGet> for HttpGet {
+    type Error = InvalidMessage;
+
+    fn try_from(w: proto::probe::HttpGet) -> Result<Self, InvalidMessage> {
+        Ok(Self {
+            port: port("port", w.port)?,
+            path: w.path,
+            headers: w.headers.into_iter().map(|h| (h.name, h.value)).collect(),
         })
     }
 }

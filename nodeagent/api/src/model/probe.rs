@@ -28,13 +28,7 @@ pub struct Probe {
 #[serde(rename_all = "camelCase")]
 pub enum Hook {
     /// HTTP GET on the pod's address; below 400 is success.
-    #[serde(rename_all = "camelCase")]
-    HttpGet {
-        /// Port.
-        port: u16,
-        /// Path with query.
-        path: String,
-    },
+    HttpGet(HttpGet),
     /// A command in the container; exit code 0 is success.
     Exec {
         /// argv.
@@ -52,13 +46,7 @@ pub enum Hook {
 #[serde(rename_all = "camelCase")]
 pub enum ProbeAction {
     /// HTTP GET on the pod's address; 200-399 is success.
-    #[serde(rename_all = "camelCase")]
-    HttpGet {
-        /// Port.
-        port: u16,
-        /// Path with query.
-        path: String,
-    },
+    HttpGet(HttpGet),
     /// A TCP connection to the pod's address.
     TcpSocket {
         /// Port.
@@ -69,6 +57,19 @@ pub enum ProbeAction {
         /// argv.
         command: Vec<String>,
     },
+}
+
+/// One request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpGet {
+    /// Port.
+    pub port: u16,
+    /// Path with query.
+    pub path: String,
+    /// Names and values, in order. A `Host` takes the place of the pod's address.
+    #[serde(default)]
+    pub headers: Vec<(String, String)>,
 }
 
 /// Where a function tells how many sessions (dialogs, calls, contexts) it carries: Prometheus text on the pod's address.

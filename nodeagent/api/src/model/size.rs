@@ -1,6 +1,6 @@
 //! How much room a pod takes in its node's configuration.
 
-use super::{ContainerConfig, Hook, PodConfig, Probe, ProbeAction, Seccomp, Volume};
+use super::{ContainerConfig, Hook, HttpGet, PodConfig, Probe, ProbeAction, Seccomp, Volume};
 
 /// What a text, a number or a list takes beside its content, in a message and in the agent's ledger.
 const EACH: usize = 24;
@@ -72,7 +72,7 @@ fn container(of: &ContainerConfig) -> usize {
 fn probe(of: &Probe) -> usize {
     FIXED
         + match &of.action {
-            ProbeAction::HttpGet { path, .. } => texts([path]),
+            ProbeAction::HttpGet(get) => http_get(get),
             ProbeAction::Exec { command } => texts(command),
             ProbeAction::TcpSocket { .. } => 0,
         }
@@ -80,10 +80,15 @@ fn probe(of: &Probe) -> usize {
 
 fn hook(of: &Hook) -> usize {
     EACH + match of {
-        Hook::HttpGet { path, .. } => texts([path]),
+        Hook::HttpGet(get) => http_get(get),
         Hook::Exec { command } => texts(command),
         Hook::Sleep { .. } => 0,
     }
+}
+
+fn http_get(of: &HttpGet) -> usize {
+    let headers = of.headers.iter().flat_map(|(name, value)| [name, value]);
+    texts([&of.path]) + texts(headers) + of.headers.len() * EACH
 }
 
 fn volume(of: &Volume) -> usize {

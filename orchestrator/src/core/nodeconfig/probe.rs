@@ -1,17 +1,13 @@
 //! Kubernetes' probes as an agent runs them.
 
-use gantry_nodeagent_api::{Hook, Probe, ProbeAction};
+use gantry_nodeagent_api::{Hook, HttpGet, Probe, ProbeAction};
 use k8s_openapi::api::core::v1::{self as k8s, Container};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 /// In words why there is no such probe on a node; without it the container would count as ready at once.
 pub(super) fn convert(from: &k8s::Probe, container: &Container) -> Result<Probe, String> {
     let action = if let Some(get) = &from.http_get {
-        let path = get.path.clone().unwrap_or_else(|| "/".to_owned());
-        ProbeAction::HttpGet {
-            port: port(&get.port, container)?,
-            path,
-        }
+        ProbeAction::HttpGet(http_get(get, container)?)
     } else if let Some(socket) = &from.tcp_socket {
         ProbeAction::TcpSocket {
             port: port(&socket.port, container)?,
@@ -49,10 +45,7 @@ pub(super) fn hook(from: &k8s::LifecycleHandler, container: &Container) -> Resul
             command: exec.command.clone().unwrap_or_default(),
         })
     } else if let Some(get) = &from.http_get {
-        Ok(Hook::HttpGet {
-            port: port(&get.port, container)?,
-            path: get.path.clone().unwrap_or_else(|| "/".to_owned()),
-        })
+        Ok(Hook::HttpGet(http_get(get, container)?))
     } else if let Some(sleep) = &from.sleep {
         Ok(Hook::Sleep {
             seconds: u32::try_from(sleep.seconds.max(0)).unwrap_or(u32::MAX),
@@ -63,6 +56,16 @@ pub(super) fn hook(from: &k8s::LifecycleHandler, container: &Container) -> Resul
             container.name
         ))
     }
+}
+
+/// Where it says another host than the pod, which the API refuses, the pod is asked.
+fn http_get(from: &k8s::HTTPGetAction, container: &Container) -> Result<HttpGet, String> {
+    let headers = from.http_headers.iter().flatten();
+    Ok(HttpGet {
+        port: port(&from.port, container)?,
+        path: from.path.clone().unwrap_or_else(|| "/".to_owned()),
+        headers: headers.map(|h| (h.name.clone(), h.value.clone())).collect(),
+    })
 }
 
 fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
@@ -97,6 +100,16 @@ mod tests {
         let convert = |probe| convert(&serde_json::from_value(probe).unwrap(), &container);
         let found = convert(json!({"tcpSocket": {"port": "web"}})).unwrap();
         assert_eq!(found.action, ProbeAction::TcpSocket { port: 8080 });
+        let get = json!({"port": 1, "httpHeaders": [{"name": "Host", "value": "a.example"}]});
+        let found = convert(json!({"httpGet": get.clone()})).unwrap();
+        let wanted = HttpGet {
+            port: 1,
+            path: "/".to_owned(),
+            headers: vec![("Host".to_owned(), "a.example".to_owned())],
+        };
+        assert_eq!(found.action, ProbeAction::HttpGet(wanted.clone()));
+        let of_hook = serde_json::from_value(json!({"httpGet": get})).unwrap();
+        assert_eq!(hook(&of_hook, &container), Ok(Hook::HttpGet(wanted)));
         for bad in [
             json!({"grpc": {"port": 1}}),
             json!({"tcpSocket": {"port": "other"}}),
