@@ -65,6 +65,7 @@ fn pod(agent: &Agent, last: u8, host: &Path) -> PodConfig {
             "host".to_owned(),
             Volume::HostPath {
                 path: host.to_str().unwrap().to_owned(),
+                kind: HostPathType::Directory,
             },
         ),
     ]);

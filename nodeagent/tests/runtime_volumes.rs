@@ -12,7 +12,9 @@ use std::process::{Child, Command};
 use gantry_nodeagent::runtime::RuntimeDir;
 use gantry_nodeagent::runtime::names::{NetworkFiles, write_network_files};
 use gantry_nodeagent::runtime::volumes::{container_mounts, prepare, unmount};
-use gantry_nodeagent_api::{ContainerConfig, ContainerResources, Mount, PodConfig, Volume, VolumeFile};
+use gantry_nodeagent_api::{
+    ContainerConfig, ContainerResources, HostPathType, Mount, PodConfig, Volume, VolumeFile,
+};
 use runtime_support::{exit_on_record, logged, node, until};
 
 fn mount(volume: &str, path: &str, sub_path: Option<&str>) -> Mount {
@@ -38,7 +40,13 @@ fn volumes_are_where_the_pod_wants_them() {
         volumes: BTreeMap::from([
             ("files".to_owned(), Volume::Files(files)),
             ("scratch".to_owned(), Volume::Scratch { size_bytes: 1 << 20 }),
-            ("host".to_owned(), Volume::HostPath { path: host }),
+            (
+                "host".to_owned(),
+                Volume::HostPath {
+                    path: host,
+                    kind: HostPathType::Directory,
+                },
+            ),
         ]),
         ..PodConfig::default()
     };
@@ -93,6 +101,7 @@ fn volumes_are_where_the_pod_wants_them() {
         "host".to_owned(),
         Volume::HostPath {
             path: "/not/there".to_owned(),
+            kind: HostPathType::default(),
         },
     );
     assert!(

@@ -109,7 +109,7 @@ fn check_pod(pod: &PodConfig) -> Result<(), String> {
             Volume::Files(files) | Volume::SecretFiles(files) => {
                 check_files(files).map_err(|e| format!("volume {name}: {e}"))?;
             }
-            Volume::HostPath { path } if !is_clean_absolute(path) => {
+            Volume::HostPath { path, .. } if !is_clean_absolute(path) => {
                 return Err(format!("volume {name}: `{path}` is no absolute path"));
             }
             Volume::HostPath { .. } | Volume::Scratch { .. } | Volume::EmptyDir { .. } => {}

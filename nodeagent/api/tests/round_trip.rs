@@ -220,13 +220,27 @@ fn names() -> impl Strategy<Value = PodNames> {
     })
 }
 
+fn host_path_type() -> impl Strategy<Value = HostPathType> {
+    use HostPathType::*;
+    prop_oneof![
+        Just(Any),
+        Just(Directory),
+        Just(DirectoryOrCreate),
+        Just(File),
+        Just(FileOrCreate),
+        Just(Socket),
+        Just(CharDevice),
+        Just(BlockDevice)
+    ]
+}
+
 fn volume() -> impl Strategy<Value = Volume> {
     prop_oneof![
         btree_map(text(), file(), 0..3).prop_map(Volume::Files),
         btree_map(text(), file(), 0..3).prop_map(Volume::SecretFiles),
         any::<u64>().prop_map(|size_bytes| Volume::Scratch { size_bytes }),
         any::<u64>().prop_map(|limit_bytes| Volume::EmptyDir { limit_bytes }),
-        text().prop_map(|path| Volume::HostPath { path }),
+        (text(), host_path_type()).prop_map(|(path, kind)| Volume::HostPath { path, kind }),
     ]
 }
 

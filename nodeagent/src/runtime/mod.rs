@@ -19,6 +19,7 @@
 mod client;
 mod dir;
 mod files;
+mod hostpath;
 mod identity;
 pub mod ids;
 mod mounts;

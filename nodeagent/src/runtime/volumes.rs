@@ -8,7 +8,7 @@ use gantry_nodeagent_api::{ContainerConfig, PodConfig, Volume, is_sub_path};
 use nix::mount::{MsFlags, mount};
 
 use super::names::network_dir;
-use super::{BindMount, PodDir, RuntimeError, files, mounts, subpath};
+use super::{BindMount, PodDir, RuntimeError, files, hostpath, mounts, subpath};
 use crate::guard;
 
 /// Writes or mounts the volumes of a pod. May be repeated.
@@ -34,9 +34,7 @@ pub fn prepare(dir: &PodDir, pod: &PodConfig) -> Result<(), RuntimeError> {
                 mount_tmpfs(&path, &owner, memory_size(pod, *size_bytes))?;
             }
             Volume::EmptyDir { .. } => empty_dir(&path, pod.security.fs_group)?,
-            Volume::HostPath { path } => {
-                fs::metadata(path).map_err(|e| RuntimeError::io("find host path", path, e))?;
-            }
+            Volume::HostPath { path, kind } => hostpath::prepare(name, path, *kind)?,
         }
     }
     Ok(())
@@ -114,7 +112,7 @@ pub fn unmount(dir: &PodDir) -> Result<(), RuntimeError> {
 
 fn volume_path(dir: &PodDir, name: &str, volume: &Volume) -> PathBuf {
     match volume {
-        Volume::HostPath { path } => PathBuf::from(path),
+        Volume::HostPath { path, .. } => PathBuf::from(path),
         Volume::Files(_) | Volume::SecretFiles(_) | Volume::Scratch { .. } | Volume::EmptyDir { .. } => {
             dir.path().join("volumes").join(name)
         }

@@ -56,6 +56,7 @@ const VOLUME: &[&str] = &[
     "optional",
     "sizeLimit",
     "path",
+    "type",
     "defaultMode",
     "sources",
 ];
@@ -326,7 +327,6 @@ mod tests {
         let expected = [
             format!("{container}.ports[0].hostPort"),
             format!("{container}.volumeMounts[0].mountPropagation"),
-            "spec.volumes[3].hostPath.type".to_owned(),
         ];
         assert_eq!(found, expected);
     }

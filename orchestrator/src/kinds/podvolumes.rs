@@ -15,6 +15,17 @@ type Errors = Vec<FieldError>;
 /// Sources of a projected volume that exist.
 const PROJECTED: &[&str] = &["configMap", "secret", "downwardAPI"];
 
+/// What a path of the host may have to be.
+const HOST_PATH_TYPES: &[&str] = &[
+    "Directory",
+    "DirectoryOrCreate",
+    "File",
+    "FileOrCreate",
+    "Socket",
+    "CharDevice",
+    "BlockDevice",
+];
+
 /// The volumes of the spec at `path`.
 pub(super) fn check(spec: &Value, path: &str, errors: &mut Errors) {
     let mut names = HashSet::new();
@@ -36,6 +47,7 @@ pub(super) fn check(spec: &Value, path: &str, errors: &mut Errors) {
         downward(at(volume, "/downwardAPI"), &format!("{here}.downwardAPI"), errors);
         projected(at(volume, "/projected"), &format!("{here}.projected"), errors);
         empty_dir(at(volume, "/emptyDir"), &format!("{here}.emptyDir"), errors);
+        host_path(at(volume, "/hostPath"), &format!("{here}.hostPath"), errors);
     }
 }
 
@@ -53,6 +65,23 @@ fn empty_dir(from: &Value, here: &str, errors: &mut Errors) {
     if !["", "Memory"].contains(&medium) {
         let message = format!("{medium:?} is not supported: use Memory, or leave it out");
         errors.push(invalid(format!("{here}.medium"), message));
+    }
+}
+
+/// Source: k8s.io/kubernetes/pkg/apis/core/validation, `validateHostPathVolumeSource`.
+fn host_path(from: &Value, here: &str, errors: &mut Errors) {
+    if from.is_null() {
+        return;
+    }
+    let path = text(from, "/path");
+    if !path.starts_with('/') || path.split('/').any(|part| part == "..") {
+        let message = format!("{path:?} is not an absolute path without '..'");
+        errors.push(invalid(format!("{here}.path"), message));
+    }
+    let kind = text(from, "/type");
+    if !kind.is_empty() && !HOST_PATH_TYPES.contains(&kind) {
+        let message = format!("{kind:?} is not one of {}", HOST_PATH_TYPES.join(", "));
+        errors.push(invalid(format!("{here}.type"), message));
     }
 }
 
@@ -220,6 +249,8 @@ mod tests {
         let cpu = json!({"path": "c", "resourceFieldRef": {"containerName": "c", "resource": "limits.cpu"}});
         assert!(refused(item(labels)).is_empty());
         assert!(refused(item(cpu)).is_empty());
+        assert!(refused(json!({"hostPath": {"path": "/a", "type": "FileOrCreate"}})).is_empty());
+        assert!(refused(json!({"hostPath": {"path": "/a", "type": ""}})).is_empty());
         assert!(refused(projected(json!({"secret": {"name": "s"}}))).is_empty());
         for (bad, field) in [
             (
@@ -238,6 +269,11 @@ mod tests {
             ),
             (json!({"emptyDir": {"medium": "HugePages"}}), "emptyDir.medium"),
             (json!({"emptyDir": {"sizeLimit": "x"}}), "emptyDir.sizeLimit"),
+            (
+                json!({"hostPath": {"path": "/a", "type": "directory"}}),
+                "hostPath.type",
+            ),
+            (json!({"hostPath": {"path": "/a/../b"}}), "hostPath.path"),
         ] {
             assert_eq!(refused(bad.clone()), [field], "{bad}");
         }

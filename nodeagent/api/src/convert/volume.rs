@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{InvalidMessage, list, parse, required};
-use crate::{DnsPolicy, HostAlias, PodNames, Volume, VolumeFile, proto};
+use crate::{DnsPolicy, HostAlias, HostPathType, PodNames, Volume, VolumeFile, proto};
 
 impl From<&Volume> for proto::Volume {
     fn from(m: &Volume) -> Self {
@@ -17,7 +17,10 @@ impl From<&Volume> for proto::Volume {
             Volume::EmptyDir { limit_bytes } => Kind::EmptyDir(EmptyDir {
                 limit_bytes: *limit_bytes,
             }),
-            Volume::HostPath { path } => Kind::HostPath(HostPath { path: path.clone() }),
+            Volume::HostPath { path, kind } => Kind::HostPath(HostPath {
+                path: path.clone(),
+                r#type: proto::volume::HostPathType::from(*kind).into(),
+            }),
         };
         Self { kind: Some(kind) }
     }
@@ -49,8 +52,42 @@ impl TryFrom<proto::Volume> for Volume {
             Kind::EmptyDir(v) => Self::EmptyDir {
                 limit_bytes: v.limit_bytes,
             },
-            Kind::HostPath(v) => Self::HostPath { path: v.path },
+            Kind::HostPath(v) => Self::HostPath {
+                kind: v.r#type().into(),
+                path: v.path,
+            },
         })
+    }
+}
+
+impl From<HostPathType> for proto::volume::HostPathType {
+    fn from(m: HostPathType) -> Self {
+        match m {
+            HostPathType::Any => Self::Unspecified,
+            HostPathType::Directory => Self::Directory,
+            HostPathType::DirectoryOrCreate => Self::DirectoryOrCreate,
+            HostPathType::File => Self::File,
+            HostPathType::FileOrCreate => Self::FileOrCreate,
+            HostPathType::Socket => Self::Socket,
+            HostPathType::CharDevice => Self::CharDevice,
+            HostPathType::BlockDevice => Self::BlockDevice,
+        }
+    }
+}
+
+impl From<proto::volume::HostPathType> for HostPathType {
+    fn from(w: proto::volume::HostPathType) -> Self {
+        use proto::volume::HostPathType as Wire;
+        match w {
+            Wire::Unspecified => Self::Any,
+            Wire::Directory => Self::Directory,
+            Wire::DirectoryOrCreate => Self::DirectoryOrCreate,
+            Wire::File => Self::File,
+            Wire::FileOrCreate => Self::FileOrCreate,
+            Wire::Socket => Self::Socket,
+            Wire::CharDevice => Self::CharDevice,
+            Wire::BlockDevice => Self::BlockDevice,
+        }
     }
 }
 

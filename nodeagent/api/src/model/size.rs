@@ -97,7 +97,7 @@ fn volume(of: &Volume) -> usize {
         .map(|(path, file)| texts([path]) + file.data.len() + EACH)
         .sum::<usize>();
     match of {
-        Volume::HostPath { path } => EACH + texts([path]),
+        Volume::HostPath { path, .. } => EACH + texts([path]),
         Volume::Files(_) | Volume::SecretFiles(_) | Volume::Scratch { .. } | Volume::EmptyDir { .. } => {
             EACH + files
         }

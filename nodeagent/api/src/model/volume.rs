@@ -32,7 +32,32 @@ pub enum Volume {
     HostPath {
         /// Absolute path.
         path: String,
+        /// What must be there.
+        #[serde(default, rename = "type")]
+        kind: HostPathType,
     },
+}
+
+/// What must be at a path of the host, in the words of Kubernetes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HostPathType {
+    /// Anything.
+    #[default]
+    Any,
+    /// A directory.
+    Directory,
+    /// A directory, which is made if there is nothing.
+    DirectoryOrCreate,
+    /// A file.
+    File,
+    /// A file, which is made if there is nothing.
+    FileOrCreate,
+    /// A Unix socket.
+    Socket,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
 }
 
 impl Volume {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gantry_nodeagent_api::{Mount, Volume};
+use gantry_nodeagent_api::{HostPathType, Mount, Volume};
 use k8s_openapi::api::core::v1::{self as k8s, Container, Pod};
 
 use super::super::resources;
@@ -69,6 +69,12 @@ fn volume(work: &Work<'_>, pod: &Pod, from: &k8s::Volume, room: &mut Allowance) 
     } else if let Some(source) = &from.host_path {
         Ok(Volume::HostPath {
             path: source.path.clone(),
+            kind: host_path_type(source.type_.as_deref().unwrap_or_default()).ok_or_else(|| {
+                format!(
+                    "volume `{}` has a hostPath of a type that does not exist",
+                    from.name
+                )
+            })?,
         })
     } else {
         Err(format!(
@@ -76,6 +82,21 @@ fn volume(work: &Work<'_>, pod: &Pod, from: &k8s::Volume, room: &mut Allowance) 
             from.name
         ))
     }
+}
+
+/// The types of Kubernetes.
+fn host_path_type(name: &str) -> Option<HostPathType> {
+    Some(match name {
+        "" => HostPathType::Any,
+        "Directory" => HostPathType::Directory,
+        "DirectoryOrCreate" => HostPathType::DirectoryOrCreate,
+        "File" => HostPathType::File,
+        "FileOrCreate" => HostPathType::FileOrCreate,
+        "Socket" => HostPathType::Socket,
+        "CharDevice" => HostPathType::CharDevice,
+        "BlockDevice" => HostPathType::BlockDevice,
+        _ => return None,
+    })
 }
 
 /// Where a container sees which volume.
