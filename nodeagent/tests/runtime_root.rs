@@ -129,3 +129,27 @@ fn no_link_leads_a_mount_over_what_is_hidden() {
         assert!(refused.contains(why), "{target}: {refused}");
     }
 }
+
+/// What only the kernel knows is told with the path and its reason.
+#[test]
+fn a_mount_that_fails_is_named() {
+    let Some(node) = node() else { return };
+    let pod = node.pod("m");
+    let file = node.dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    for (name, source, target, why) in [
+        ("over", &file, "/etc", "EINVAL"),
+        ("below", &file, "/bin/busybox/x", "Not a directory"),
+    ] {
+        let mut start = node.sh(&pod, "m", name, "echo runs");
+        start.mounts = vec![BindMount {
+            source: source.clone(),
+            target: target.into(),
+            read_only: false,
+        }];
+        let refused = node.shim(&pod).start_container(&start).unwrap_err().to_string();
+        assert!(refused.contains(target) && refused.contains(why), "{refused}");
+        assert!(refused.len() < 2000, "{refused}");
+        assert_eq!(logged(&start), "");
+    }
+}

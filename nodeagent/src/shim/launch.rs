@@ -22,13 +22,16 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
 
 use super::wall::Wall;
-use super::{fresh, spec, stage, targets};
+use super::{complaints, fresh, spec, stage, targets};
 use crate::chain::chain;
 use crate::guard;
 use crate::runtime::{ContainerStart, PodDir};
 
 /// How long a start may take, the wait for slow mounts included; shorter than what the agent waits for an answer.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What libcontainer complains of is told this often: first which mount it is, then why. What follows says the same again.
+const COMPLAINTS: usize = 2;
 
 /// A container that runs.
 pub(super) struct Launched {
@@ -40,8 +43,10 @@ pub(super) struct Launched {
 /// What the start tells the shim through a pipe, one JSON object a line. The pipe's end means that the program runs.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-enum Report {
+pub(super) enum Report {
     Pid(i32),
+    /// What went wrong first, mostly; it counts only if the start fails.
+    Complaint(String),
     Failed(String),
     CannotRun(String),
 }
@@ -163,6 +168,7 @@ fn create(
     if let Some(ids) = start.own_ids() {
         stage::enter(dir, bundle, start, ids)?;
     }
+    complaints::listen(report);
     let root = dir.libcontainer_root();
     let mut container = ContainerBuilder::new(id(start), SyscallType::default())
         .with_root_path(&root)
@@ -213,12 +219,14 @@ fn collect(report: OwnedFd) -> Result<Pid, (Option<Pid>, LaunchError)> {
             Err(e) => return Err((None, words("read from the start", &e).into())),
         }
     }
-    let mut pid = None;
+    let (mut pid, mut complaints) = (None, Vec::new());
     let late = late.then(|| format!("the start took longer than {} s", START_TIMEOUT.as_secs()));
     let mut failure = late.map(LaunchError::Failed);
     for line in text.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
         match serde_json::from_slice(line) {
             Ok(Report::Pid(raw)) => pid = Some(Pid::from_raw(raw)),
+            Ok(Report::Complaint(text)) if complaints.len() < COMPLAINTS => complaints.push(text),
+            Ok(Report::Complaint(_)) => {}
             Ok(Report::Failed(reason)) => failure = failure.or(Some(LaunchError::Failed(reason))),
             Ok(Report::CannotRun(reason)) => failure = failure.or(Some(LaunchError::CannotRun(reason))),
             Err(_) => failure = failure.or_else(|| Some(String::from_utf8_lossy(line).into_owned().into())),
@@ -226,14 +234,20 @@ fn collect(report: OwnedFd) -> Result<Pid, (Option<Pid>, LaunchError)> {
     }
     match (pid, failure) {
         (Some(pid), None) => Ok(pid),
-        (pid, failure) => Err((
-            pid,
-            failure.unwrap_or_else(|| "the start ended without a word".to_owned().into()),
-        )),
+        (pid, failure) => Err((pid, with(&complaints, failure))),
     }
 }
 
-fn send(to: BorrowedFd<'_>, report: &Report) {
+/// The failure with what was said before it.
+fn with(complaints: &[String], failure: Option<LaunchError>) -> LaunchError {
+    let failure = failure.unwrap_or_else(|| "the start ended without a word".to_owned().into());
+    match failure {
+        LaunchError::Failed(reason) => [&[reason], complaints].concat().join(": ").into(),
+        LaunchError::CannotRun(_) => failure,
+    }
+}
+
+pub(super) fn send(to: BorrowedFd<'_>, report: &Report) {
     let mut line = serde_json::to_vec(report).unwrap_or_default();
     line.push(b'\n');
     if let Ok(fd) = to.try_clone_to_owned() {

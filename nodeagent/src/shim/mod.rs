@@ -5,6 +5,7 @@
 //! and there is never a container that nobody watches.
 
 mod allowance;
+mod complaints;
 mod daemon;
 pub mod fresh;
 mod last_words;
