@@ -1,6 +1,8 @@
 //! Pods with ids of their own (`hostUsers: false`) under the real agent: what they see, what the host sees, and what is left.
 
 mod agent_support;
+#[path = "agent_ids/parts.rs"]
+mod parts;
 
 use std::collections::BTreeMap;
 use std::fs;
