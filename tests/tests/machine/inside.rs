@@ -17,8 +17,6 @@ use crate::{PATIENCE, machine, skip};
 
 /// More than fits into any pipe or window on the way.
 const BULK_BYTES: usize = 3 << 20;
-/// What goes by a connection of `gantry port-forward` before anything comes back.
-const LITTLE_BYTES: usize = 64 << 10;
 /// Connections at once.
 const CONNECTIONS: usize = 8;
 
@@ -69,9 +67,7 @@ fn ways_into(gantry: &Gantry, files: &Path, pod: &str) -> Result<()> {
         counted.as_deref().map(str::trim) == Some(&BULK_BYTES.to_string()),
         "{counted:?}"
     );
-    // Little enough for the windows on the way: its client library does one direction after the other.
-    let little = &input[..LITTLE_BYTES];
-    forwards(gantry.start(&["port-forward", pod, ":9000", ":9001"])?, little)?;
+    forwards(gantry.start(&["port-forward", pod, ":9000", ":9001"])?, &input)?;
 
     if Command::new("kubectl")
         .arg("--help")
