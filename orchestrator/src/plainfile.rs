@@ -1,8 +1,9 @@
-//! Reading what should be a small plain file: damage may have put something else there, and a pipe has no end.
+//! Small plain files of the data directory: damage may have put something else in their place, and a pipe has no end.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{Mode, OFlags, open};
 
@@ -24,6 +25,19 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(MOST_BYTES).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Sets a directory aside that is where a file is to be put: a rename replaces everything else.
+pub fn make_way(path: &Path) -> io::Result<()> {
+    if !fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()) {
+        return Ok(());
+    }
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!(".corrupt-{}", since_epoch.as_secs()));
+    fs::rename(path, &aside)?;
+    tracing::warn!(path = %path.display(), aside = %aside.display(), "there was a directory in the place of a file: set aside");
+    Ok(())
 }
 
 #[cfg(test)]
@@ -51,5 +65,22 @@ mod tests {
             );
         }
         assert_eq!(read(&at("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn only_a_directory_is_set_aside_and_what_is_in_it_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("file"), "text").unwrap();
+        std::fs::create_dir(at("folder")).unwrap();
+        std::fs::write(at("folder/x"), "text").unwrap();
+        for name in ["file", "folder", "none"] {
+            make_way(&at(name)).unwrap();
+        }
+        assert!(at("file").is_file() && !at("folder").exists());
+        let left = std::fs::read_dir(dir.path()).unwrap().flatten();
+        let aside = left.map(|e| e.path()).find(|path| path.is_dir()).unwrap();
+        assert!(aside.to_string_lossy().contains("/folder.corrupt-"));
+        assert!(aside.join("x").is_file());
     }
 }

@@ -57,6 +57,7 @@ pub(crate) fn read(dir: &Path) -> Result<Option<Key>, SecretsError> {
     let text = match plainfile::read(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(SecretsError::Damaged(path)),
         Err(error) => return Err(failed(&path)(error)),
     };
     let key = hex::decode(text.trim_ascii())
@@ -105,5 +106,8 @@ mod tests {
                     .contains("gantry restore")
             );
         }
+        fs::remove_file(dir.path().join(KEY_FILE)).unwrap();
+        fs::create_dir(dir.path().join(KEY_FILE)).unwrap();
+        assert!(matches!(read(dir.path()), Err(SecretsError::Damaged(_))));
     }
 }

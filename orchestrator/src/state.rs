@@ -84,6 +84,10 @@ pub fn open_store(dir: &Path) -> Result<Option<StoreFile>, ServerError> {
 /// Whoever made the directory: only its owner reads the store, Secrets are in it.
 fn private(dir: &Path, store: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    if std::fs::metadata(store).is_ok_and(|found| !found.is_file()) {
+        // Whoever opens the store says what is wrong with it.
+        return Ok(());
+    }
     let mut options = File::options();
     let file = options.create(true).append(true).mode(0o600).open(store)?;
     file.set_permissions(Permissions::from_mode(0o600))?;

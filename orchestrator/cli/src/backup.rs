@@ -107,7 +107,14 @@ fn write(data_dir: &DataDir, snapshot: &Path, to: &Path) -> Result<Manifest> {
         for part in PARTS.iter().skip(1) {
             let path = data_dir.path().join(part);
             if path.is_dir() {
-                tar.append_dir_all(part, path)?;
+                tar.append_dir(part, &path)?;
+                // What damage has put there besides files does not belong in a backup.
+                for entry in fs::read_dir(&path)? {
+                    let entry = entry?;
+                    if entry.file_type()?.is_file() {
+                        tar.append_path_with_name(entry.path(), Path::new(part).join(entry.file_name()))?;
+                    }
+                }
             } else if path.exists() {
                 tar.append_path_with_name(path, part)?;
             }

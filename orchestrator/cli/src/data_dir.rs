@@ -136,6 +136,7 @@ impl DataDir {
             let mut file = tempfile::NamedTempFile::new_in(&self.0)?;
             file.write_all(&serde_json::to_vec_pretty(settings)?)?;
             file.as_file().sync_all()?;
+            plainfile::make_way(path)?;
             file.persist(path)?;
             File::open(&self.0)?.sync_all()
         };

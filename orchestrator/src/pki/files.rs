@@ -66,11 +66,13 @@ fn keep_private(path: &Path, own: u32) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(0o600))
 }
 
-/// The text, `None` if there is no such file. What is no text comes as text all the same, and will not do.
+/// The text, `None` if there is no such file. What is no text comes as text all the same, what is no file comes empty: neither
+/// will do.
 pub(super) fn read(path: &Path) -> Result<Option<String>, PkiError> {
     match plainfile::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Some(String::new())),
         Err(error) => Err(failed("read", path)(error)),
     }
 }
@@ -103,6 +105,7 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), PkiError> {
             .open(&new)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
+        plainfile::make_way(path)?;
         fs::rename(&new, path)?;
         path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
     };

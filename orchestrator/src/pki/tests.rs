@@ -164,6 +164,12 @@ fn damaged_and_foreign_certificates_are_issued_anew() {
             pki.issuer().issue_node("n1").unwrap();
             assert_ne!(fs::read(&path).unwrap(), damage, "{file}");
         }
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        let pki = ensure(dir.path(), listen(), &[], CLUSTER).unwrap();
+        pki.server_config().unwrap();
+        pki.issuer().issue_node("n1").unwrap();
+        assert!(path.is_file(), "{file}");
     }
 }
 

@@ -77,7 +77,7 @@ impl StoreFile {
     /// Opens the file; `None` if there is none, or nothing was ever written to it.
     /// `seal` encrypts some of the values.
     pub fn open(path: &Path, seal: Option<Arc<Seal>>) -> Result<Option<Self>, OpenError> {
-        if !std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
+        if !std::fs::metadata(path).is_ok_and(|file| !file.is_file() || file.len() > 0) {
             return Ok(None);
         }
         let (disk, label) = read(path, || {

@@ -346,6 +346,10 @@ fn a_damaged_file_is_refused_and_left_alone() {
         assert!(error.to_string().contains("gantry restore"), "{error}");
         assert!(std::fs::read(&path).unwrap() == bytes, "{what}: it was changed");
     }
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    let error = StoreFile::open(&path, None).err().expect("a directory was taken");
+    assert!(error.to_string().contains("gantry restore"), "{error}");
 }
 
 #[tokio::test]

@@ -14,23 +14,31 @@ use serde_json::Value;
 use crate::{PATIENCE, machine, skip};
 
 /// What happens to a file.
-const DAMAGES: [&str; 6] = ["removed", "emptied", "half", "random", "another's", "wrong owner"];
+const DAMAGES: [&str; 7] = [
+    "removed",
+    "emptied",
+    "half",
+    "random",
+    "another's",
+    "wrong owner",
+    "a directory",
+];
 
 /// A file, and the damages after which a start is refused with these words.
 const FILES: [(&str, &[&str], &str); 13] = [
     (
         "store.redb",
-        &["removed", "emptied", "half", "random", "another's"],
+        &["removed", "emptied", "half", "random", "another's", "a directory"],
         "gantry restore",
     ),
     (
         "secrets.key",
-        &["removed", "emptied", "half", "random", "another's"],
+        &["removed", "emptied", "half", "random", "another's", "a directory"],
         "gantry restore",
     ),
     (
         "pki/ca.key",
-        &["removed", "emptied", "half", "random", "another's"],
+        &["removed", "emptied", "half", "random", "another's", "a directory"],
         "gantry restore",
     ),
     ("pki/ca.crt", &["another's"], "gantry restore"),
@@ -150,6 +158,11 @@ fn harm(path: &Path, damage: &str, good: &[u8], other: &Path) -> Result<()> {
             fs::write(path, noise.collect::<Vec<u8>>())?;
         }
         "another's" => fs::write(path, fs::read(other)?)?,
+        "a directory" => {
+            fs::remove_file(path)?;
+            fs::create_dir(path)?;
+            fs::write(path.join("stray"), good)?;
+        }
         _ => {
             chown(path, Some(65534), Some(65534))?;
             fs::set_permissions(path, Permissions::from_mode(0o666))?;
