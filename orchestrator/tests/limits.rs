@@ -269,3 +269,34 @@ fn a_panic_is_the_answer_of_its_request_alone() {
         );
     });
 }
+
+#[test]
+fn one_namespace_never_takes_all_service_addresses() {
+    // 253 addresses: a quarter of them would be 63, and 64 is what anybody can have.
+    let server = Server::configured(|config| config.service_cidr = "10.86.0.0/24".parse().unwrap());
+    server.namespace("other");
+    let make = |namespace: &str, name: String, address: &str| {
+        let spec = json!({"ports": [{"port": 80}], "selector": {"a": "b"}, "clusterIP": address});
+        let service = json!({"metadata": {"name": name}, "spec": spec});
+        let kind = named("Service").unwrap();
+        let made = server
+            .objects
+            .create(kind, namespace, service, WriteOptions::default());
+        server.block_on(made).map_err(|e| (e.code.as_u16(), e.message))
+    };
+    for i in 0..64 {
+        make("default", format!("s{i}"), "").unwrap();
+    }
+    for address in ["", "10.86.0.200"] {
+        let (code, message) = make("default", "more".to_owned(), address).unwrap_err();
+        assert_eq!(code, 403);
+        assert!(
+            message.contains(
+                "namespace default has its share of the 253 service addresses of 10.86.0.0/24, which is 64"
+            ),
+            "{message}"
+        );
+    }
+    make("default", "headless".to_owned(), "None").expect("it takes none");
+    make("other", "s".to_owned(), "").expect("others have theirs");
+}

@@ -1,6 +1,6 @@
-//! Every Service without an address gets one out of the service range.
+//! Every Service without an address gets one out of the service range, as long as its namespace has not its share.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use super::quarantine;
 use super::service_condition::{self, Trouble};
 use super::world::Work;
+use crate::kinds::service_share;
 
 /// Gives addresses to Services that want one and have none.
 pub fn run(work: &mut Work<'_>) {
@@ -20,11 +21,31 @@ pub fn run(work: &mut Work<'_>) {
                 .flat_map(|c| c.services.values().map(|s| s.vip)),
         );
     }
+    let (range, share) = (
+        work.settings.service_cidr,
+        service_share(work.settings.service_cidr),
+    );
+    let mut had: BTreeMap<String, u64> = BTreeMap::new();
+    for (key, _) in work.objects.services.iter().filter(|(_, s)| of(s).is_some()) {
+        *had.entry(key.namespace.clone()).or_default() += 1;
+    }
     for key in work.keys::<Service>() {
         let Some(service) = work.get::<Service>(&key) else {
             continue;
         };
         if !service.spec.as_ref().is_some_and(wants_one) {
+            continue;
+        }
+        let had = had.entry(key.namespace.clone()).or_default();
+        if *had >= share {
+            let trouble = Trouble {
+                reason: "ShareExhausted".to_owned(),
+                message: format!(
+                    "namespace {} has its share of the service addresses of {range}, which is {share}: delete Services there",
+                    key.namespace
+                ),
+            };
+            service_condition::set(work, &key, CONDITION, "True", Some(&trouble));
             continue;
         }
         let Some(free) = work.settings.service_cidr.hosts().find(|a| !taken.contains(a)) else {
@@ -36,6 +57,7 @@ pub fn run(work: &mut Work<'_>) {
             continue;
         };
         taken.insert(free);
+        *had += 1;
         if let Some(spec) = work.edit::<Service>(&key).and_then(|s| s.spec.as_mut()) {
             spec.cluster_ip = Some(free.to_string());
             spec.cluster_ips = Some(vec![free.to_string()]);
@@ -57,9 +79,40 @@ pub fn of(service: &Service) -> Option<Ipv4Addr> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
 
     use super::super::lab::Lab;
+    use super::super::world::Object;
+    use super::of;
+
+    #[test]
+    fn one_namespace_never_takes_all_addresses() {
+        let mut lab = Lab::new(&["a"]);
+        lab.world.settings.service_cidr = "10.86.0.0/24".parse().unwrap();
+        let service = |namespace: &str, name: String| {
+            let metadata =
+                json!({"name": name, "namespace": namespace, "uid": format!("{namespace}-{name}")});
+            let spec = json!({"selector": {"a": "b"}, "ports": [{"port": 80}]});
+            let value = json!({"metadata": metadata, "spec": spec});
+            Object::Service(Arc::new(serde_json::from_value(value).unwrap()))
+        };
+        // 64 are anybody's, however small the range is.
+        for i in 0..66 {
+            lab.world.objects.put(service("default", format!("s{i:02}")));
+        }
+        lab.world.objects.put(service("other", "t".to_owned()));
+        let told = lab.settle();
+        let has = |namespace: &str| {
+            let services = lab.world.objects.services.iter();
+            let own = services.filter(|(key, _)| key.namespace == namespace);
+            own.filter(|(_, s)| of(s).is_some()).count()
+        };
+        assert_eq!((has("default"), has("other")), (64, 1));
+        let without: Vec<_> = told.iter().filter(|t| t.ends_with("ShareExhausted")).collect();
+        assert_eq!(without, ["s64 ShareExhausted", "s65 ShareExhausted"]);
+    }
 
     #[test]
     fn a_service_without_an_address_is_told_of_once() {

@@ -25,6 +25,7 @@ mod wire;
 use std::collections::BTreeMap;
 
 use gantry_catalog::NfPackageSpec;
+use ipnet::Ipv4Net;
 use serde_json::Value;
 
 pub use columns::{Cell, Column, human_age};
@@ -40,6 +41,22 @@ pub use unknown::unknown_fields;
 /// Key of the service address that was taken last. Whoever gives a Service an address writes it in the same transaction, and
 /// compares it with what it was when the taken addresses were read: so no two take the same at the same time.
 pub const SERVICE_ADDRESS: &str = "/gantry/service-address";
+
+/// The part of all service addresses that one namespace can take: one in so many.
+const NAMESPACE_SHARE: u64 = 4;
+/// So many it can have anyway: a range as small as that is one user's.
+const LEAST_SHARE: u64 = 64;
+
+/// How many addresses of a service range are given out: neither the network address, nor the first (a gateway, by custom), nor
+/// the broadcast address.
+pub fn service_addresses(range: Ipv4Net) -> u64 {
+    (1u64 << (32 - range.prefix_len())).saturating_sub(3)
+}
+
+/// How many of them one namespace can take.
+pub fn service_share(range: Ipv4Net) -> u64 {
+    (service_addresses(range) / NAMESPACE_SHARE).max(LEAST_SHARE)
+}
 
 /// A field that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +86,12 @@ impl FieldError {
             message: format!("Duplicate value: {value}"),
             reason: "FieldValueDuplicate",
         }
+    }
+
+    /// What the field is in an object; `Null` where its path leads nowhere.
+    pub fn value_in<'a>(&self, object: &'a Value) -> &'a Value {
+        let pointer = self.field.replace(['.', '['], "/").replace(']', "");
+        at(object, &format!("/{pointer}"))
     }
 
     /// The value may not change.

@@ -281,22 +281,61 @@ fn sentence(placement: &gantry_plan::Placement, plan: &gantry_plan::Plan) -> Str
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
     use k8s_openapi::api::core::v1::Pod;
 
     use super::*;
     use crate::core::Settings;
 
-    #[test]
-    fn owners_in_a_circle_come_to_an_end() {
-        let mut world = World::new(Settings {
+    fn world() -> World {
+        World::new(Settings {
             pod_cidr: "10.85.0.0/16".parse().unwrap(),
             service_cidr: "10.86.0.0/16".parse().unwrap(),
             cluster_domain: "cluster.local".to_owned(),
             seed: 0,
             cluster: "c".to_owned(),
-        });
+        })
+    }
+
+    #[test]
+    fn a_question_waits_for_the_templates_of_its_own_namespaces_only() {
+        let mut world = world();
+        let container = json!({"name": "c", "image": "i:1", "memory": "16Mi",
+            "cpu": {"mode": "shared", "request": "10m"}});
+        let package = json!({"apiVersion": "gantry.dev/v1", "kind": "NfPackage", "metadata": {"name": "p-1.0.0"}, "spec": {
+            "package": "p", "version": "1.0.0", "family": "support", "role": "P", "plane": "signalling",
+            "containers": [container], "templates": {"main.cfg": "x"},
+            "config": [{"template": "main.cfg", "path": "/etc/main.cfg"}]}});
+        let function = |namespace: &str| {
+            json!({"apiVersion": "gantry.dev/v1", "kind": "NetworkFunction",
+                "metadata": {"name": "f", "namespace": namespace},
+                "spec": {"package": "p", "version": "1.0.0", "replicas": 1}})
+        };
+        for manifest in [package, function("other")] {
+            let known = object(&manifest, 0, &world.objects).unwrap();
+            world.objects.put(known);
+        }
+        // Whoever renders is not there: to ask it is an error.
+        let planner = Planner {
+            world: Shared(Arc::new(Mutex::new(world))),
+            renderer: Renderer::Process("/nonexistent/renderer".into()),
+        };
+        let pod = |namespace: &str| {
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "q", "namespace": namespace},
+                "spec": {"containers": [{"name": "c", "image": "i"}]}})
+        };
+        let answer = planner.dry_run(&[pod("default")]).unwrap();
+        assert_eq!(answer["unplaced"][0]["pod"], "q", "{answer}");
+        for own in [pod("other"), function("default")] {
+            let asked = planner.dry_run(&[own]);
+            assert!(matches!(asked, Err(PlanningError::Render(_))), "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn owners_in_a_circle_come_to_an_end() {
+        let mut world = world();
         let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u", "controller": true});
         let value = json!({"metadata": {"name": "p", "namespace": "default", "uid": "u", "ownerReferences": [owner]}});
         let pod: Pod = serde_json::from_value(value).unwrap();

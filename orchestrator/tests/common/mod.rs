@@ -58,17 +58,22 @@ impl Server {
 
     /// The same within other limits.
     pub fn limited(limits: Limits) -> Self {
-        let server = Self::launch(false, limits);
+        Self::configured(|config| config.limits = limits.clone())
+    }
+
+    /// The same with another configuration.
+    pub fn configured(change: impl Fn(&mut ServerConfig)) -> Self {
+        let server = Self::launch(false, change);
         server.namespace("default");
         server
     }
 
     /// The whole of it.
     pub fn with_controllers() -> Self {
-        Self::launch(true, Default::default())
+        Self::launch(true, |_| ())
     }
 
-    fn launch(controllers: bool, limits: Limits) -> Self {
+    fn launch(controllers: bool, change: impl Fn(&mut ServerConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -80,7 +85,7 @@ impl Server {
         for _ in 0..10 {
             let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
             let mut config = config(dir.path().to_owned(), address);
-            config.limits = limits.clone();
+            change(&mut config);
             let (started, parts) = oneshot::channel();
             let stop = shutdown.clone();
             let task = runtime.spawn(async move {
@@ -137,7 +142,7 @@ impl Server {
         ended.expect("in time").unwrap();
     }
 
-    fn namespace(&self, name: &str) {
+    pub fn namespace(&self, name: &str) {
         let kind = gantry_orchestrator::kinds::named("Namespace").unwrap();
         let input = json!({"metadata": {"name": name}});
         self.block_on(self.objects.create(kind, "", input, Default::default()))

@@ -9,13 +9,8 @@ use serde_json::{Value, json};
 use super::super::error::ApiError;
 use super::super::selector::Selector;
 use super::Objects;
-use crate::kinds::{FieldError, Kind, SERVICE_ADDRESS, at};
+use crate::kinds::{FieldError, Kind, SERVICE_ADDRESS, at, service_addresses, service_share};
 use crate::store::{Compare, Txn};
-
-/// The part of all addresses that one namespace can take: one in so many.
-const NAMESPACE_SHARE: u64 = 4;
-/// So many it can have anyway: a range as small as that is one user's.
-const LEAST_SHARE: u64 = 64;
 
 /// An address that was chosen; taken with the transaction that writes its Service.
 pub(super) struct Choice {
@@ -49,12 +44,14 @@ impl Objects {
         let own = services
             .iter()
             .filter(|s| at(s, "/metadata/namespace") == namespace);
-        let share = (self.addresses() / NAMESPACE_SHARE).max(LEAST_SHARE);
+        let (share, all) = (
+            service_share(self.service_cidr),
+            service_addresses(self.service_cidr),
+        );
         if own.filter(|s| at(s, "/spec/clusterIP") != "None").count() as u64 >= share {
             return Err(ApiError::forbidden(format!(
-                "namespace {} has its share of the {} service addresses of {}, which is {share}: delete Services there",
+                "namespace {} has its share of the {all} service addresses of {}, which is {share}: delete Services there",
                 namespace.as_str().unwrap_or_default(),
-                self.addresses(),
                 self.service_cidr
             )));
         }
@@ -101,15 +98,10 @@ impl Objects {
         taken.contains(wanted).then(|| "is another Service's".to_owned())
     }
 
-    /// How many are given out: neither the network address, nor the first (a gateway, by custom), nor the broadcast address.
-    fn addresses(&self) -> u64 {
-        (1u64 << (32 - self.service_cidr.prefix_len())).saturating_sub(3)
-    }
-
     /// The first free one from a random place on: an address is not taken up again right after its Service went.
     fn free_address(&self, taken: &HashSet<&str>) -> Option<Ipv4Addr> {
         let first = u64::from(u32::from(self.service_cidr.network()));
-        let count = self.addresses();
+        let count = service_addresses(self.service_cidr);
         let start = if count == 0 {
             0
         } else {
