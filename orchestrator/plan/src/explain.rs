@@ -39,9 +39,14 @@ pub(crate) fn unplaced(request: &PodRequest, reasons: &BTreeMap<NodeName, Reason
     if more > 0 {
         parts.push(format!("{more} more nodes for other reasons"));
     }
-    let reason = match reasons.len() {
-        0 => "there are no nodes".to_owned(),
-        count => format!("0/{count} nodes fit: {}", parts.join("; ")),
+    let absent = request
+        .node_name
+        .as_ref()
+        .filter(|node| !reasons.contains_key(*node));
+    let reason = match (absent, reasons.len()) {
+        (Some(node), _) => format!("there is no node {node}, which the pod names in `nodeName`"),
+        (None, 0) => "there are no nodes".to_owned(),
+        (None, count) => format!("0/{count} nodes fit: {}", parts.join("; ")),
     };
     let nodes = reasons
         .iter()

@@ -49,11 +49,16 @@ impl Lab {
             renders: true,
             tolerant: false,
         };
-        for node in nodes {
-            lab.world.agents.connected(hello(node), lab.now_ms);
-            lab.world.agents.reported(node, NodeStatus::default(), lab.now_ms);
-        }
+        nodes.iter().for_each(|node| lab.connect(node));
         lab
+    }
+
+    /// A node comes.
+    pub fn connect(&mut self, node: &str) {
+        self.world.agents.connected(hello(node), self.now_ms);
+        self.world
+            .agents
+            .reported(node, NodeStatus::default(), self.now_ms);
     }
 
     /// One pass; what was to be done.

@@ -32,13 +32,13 @@ const UNSCHEDULABLE: &str = "Unschedulable";
 /// a neighbour does must not rewrite a thousand objects.
 const EXACT: usize = 50;
 
-/// Pods without a place say why.
+/// Pods without a place say why, those too that name the node where they want to be.
 fn explain(work: &mut Work<'_>, outcome: &Outcome) {
     let now_ms = work.now_ms;
     let mut told: BTreeMap<String, usize> = BTreeMap::new();
     for why in outcome.unplaced.values() {
         let key = Key::new(&why.namespace, &why.name);
-        let Some(pod) = work.get::<Pod>(&key).filter(|p| pods::node(p).is_none()) else {
+        let Some(pod) = work.get::<Pod>(&key).filter(|p| waits(p)) else {
             continue;
         };
         work.at.object("Pod", &key);
@@ -61,9 +61,13 @@ fn explain(work: &mut Work<'_>, outcome: &Outcome) {
     }
 }
 
+/// It has no place yet, whatever node it names.
+fn waits(pod: &Pod) -> bool {
+    pods::node(pod).is_none() || !pods::is_true(pod, "PodScheduled")
+}
+
 fn bind_all(work: &mut Work<'_>) {
     let mut addresses = Addresses::default();
-    let unbound = |p: &Pod| pods::node(p).is_none() || pods::find(p, "PodScheduled").is_none();
     let placed = work.plan.placements.iter().filter_map(|(uid, placement)| {
         let key = Key::new(&placement.namespace, &placement.name);
         let pod = work
@@ -71,7 +75,7 @@ fn bind_all(work: &mut Work<'_>) {
             .pods
             .get(&key)
             .filter(|p| meta::uid(&p.metadata) == uid)?;
-        (!pods::is_stopping(pod) && unbound(pod)).then(|| (key, pod.clone(), placement.clone()))
+        (!pods::is_stopping(pod) && waits(pod)).then(|| (key, pod.clone(), placement.clone()))
     });
     let placed: Vec<_> = placed.collect();
     for (key, pod, placement) in placed {
@@ -175,4 +179,72 @@ fn all_addresses(work: &Work<'_>) -> BTreeSet<Ipv4Addr> {
     let reported = reports.flat_map(|r| r.pods.values().filter_map(|p| p.address));
     let unreadable = quarantine::addresses(work);
     pods.chain(told).chain(reported).chain(unreadable).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::super::lab::Lab;
+    use super::super::world::Object;
+    use super::*;
+
+    /// What a pod with these fields in its spec says of where it is to be.
+    fn said(lab: &mut Lab, more: Value) -> (String, String, String) {
+        let mut spec = json!({"containers": [{"name": "c", "image": "i"}]});
+        if let (Some(spec), Value::Object(more)) = (spec.as_object_mut(), more) {
+            spec.extend(more);
+        }
+        let metadata = json!({"name": "p", "namespace": "default", "uid": "00000001"});
+        let pod = json!({"metadata": metadata, "spec": spec, "status": {"phase": "Pending"}});
+        lab.world
+            .objects
+            .put(Object::Pod(Arc::new(serde_json::from_value(pod).unwrap())));
+        lab.settle();
+        condition(lab)
+    }
+
+    fn condition(lab: &Lab) -> (String, String, String) {
+        let pod = &lab.world.objects.pods[&Key::new("default", "p")];
+        let condition = pods::find(pod, "PodScheduled").cloned().expect("it says so");
+        (
+            condition.status,
+            condition.reason.unwrap_or_default(),
+            condition.message.unwrap_or_default(),
+        )
+    }
+
+    #[test]
+    fn a_pod_for_a_node_that_is_not_there_says_so_until_it_comes() {
+        let mut lab = Lab::new(&["a"]);
+        let (status, reason, message) = said(&mut lab, json!({"nodeName": "b"}));
+        assert_eq!((status.as_str(), reason.as_str()), ("False", UNSCHEDULABLE));
+        assert_eq!(message, "there is no node b, which the pod names in `nodeName`");
+        lab.connect("b");
+        lab.settle();
+        assert_eq!(condition(&lab).0, "True");
+    }
+
+    #[test]
+    fn a_pod_says_what_is_in_the_way_on_the_node_that_it_names() {
+        let mut lab = Lab::new(&["a", "b"]);
+        lab.settle();
+        let mut node = lab.world.objects.nodes[&Key::new("", "b")].as_ref().clone();
+        node.spec.get_or_insert_default().unschedulable = Some(true);
+        lab.world.objects.put(Object::Node(Arc::new(node)));
+        let (status, reason, message) = said(&mut lab, json!({"nodeName": "b"}));
+        assert_eq!((status.as_str(), reason.as_str()), ("False", UNSCHEDULABLE));
+        assert!(message.contains("b: cordoned"), "{message}");
+    }
+
+    #[test]
+    fn a_pod_for_labels_that_no_node_has_says_so() {
+        let mut lab = Lab::new(&["a"]);
+        let selector = json!({"nodeSelector": {"kubernetes.io/hostname": "b"}});
+        let (status, reason, message) = said(&mut lab, selector);
+        assert_eq!((status.as_str(), reason.as_str()), ("False", UNSCHEDULABLE));
+        assert_eq!(message, "0/1 nodes fit: a: no label kubernetes.io/hostname=b");
+    }
 }
