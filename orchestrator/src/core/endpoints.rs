@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::agents::Agent;
 use super::world::{Key, Work};
-use super::{meta, pods};
+use super::{leads, meta, pods};
 
 /// A pod behind a Service.
 pub struct Member {
@@ -97,9 +97,11 @@ pub fn run(work: &mut Work<'_>) {
         let Some(service) = work.get::<Service>(&key) else {
             continue;
         };
-        if service.metadata.deletion_timestamp.is_none()
-            && service.spec.as_ref().is_some_and(|s| s.selector.is_some())
-        {
+        if service.metadata.deletion_timestamp.is_some() {
+            continue;
+        }
+        leads::tell(work, &key, &service);
+        if service.spec.as_ref().is_some_and(|s| s.selector.is_some()) {
             slice(work, &key, &service);
         }
     }

@@ -21,6 +21,7 @@ mod flood;
 mod gc;
 #[cfg(test)]
 mod lab;
+mod leads;
 mod limits;
 pub mod meta;
 mod networkservice;
