@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::agent::{Reply, send};
 use common::{Server, config};
 use futures::StreamExt;
-use gantry_orchestrator::apiserver::WriteOptions;
+use gantry_orchestrator::apiserver::{ObjectLimits, WriteOptions};
 use gantry_orchestrator::kinds::named;
 use gantry_orchestrator::server::{Controllers, Parts, ServerError, serve};
 use http_body_util::BodyExt;
@@ -310,4 +310,85 @@ fn a_taken_port_is_one_clear_error_and_an_open_watch_holds_no_stop_up() {
         String::new(),
     ));
     server.stop();
+}
+
+async fn change(
+    server: &Server,
+    method: &str,
+    path: &str,
+    kind: &str,
+    body: Value,
+) -> (u16, Vec<String>, Value) {
+    let reply = send(server, method, path, kind, body.to_string()).await;
+    let warnings = reply.headers().get_all("warning").iter();
+    let warnings = warnings.map(|w| w.to_str().unwrap().to_owned()).collect();
+    let code = reply.status().as_u16();
+    let bytes = reply.into_body().collect().await.unwrap().to_bytes();
+    (code, warnings, serde_json::from_slice(&bytes).unwrap())
+}
+
+#[test]
+fn a_rule_that_is_younger_than_an_object_stands_only_in_the_way_of_what_breaks_it() {
+    const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+    const MERGE: &str = "application/merge-patch+json";
+    let server = Server::start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let container = |image: &str, port: u16| {
+            json!([{"name": "c", "image": image, "ports": [{"containerPort": 80, "hostPort": port}]}])
+        };
+        let deployment = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": container("i:1", 80)}}}});
+        let (code, _, status) = change(&server, "POST", DEPLOYMENTS, "application/json", deployment.clone()).await;
+        assert_eq!(code, 422);
+        assert!(status["message"].as_str().unwrap().contains("use a Service, or hostNetwork"), "{status}");
+        // As a version without the rule took it.
+        let lax = ObjectLimits { rules: false, ..Default::default() };
+        let kind = named("Deployment").unwrap();
+        let objects = server.objects.clone().with_limits(lax);
+        objects.create(kind, "default", deployment, WriteOptions::default()).await.unwrap();
+        let path = format!("{DEPLOYMENTS}/d");
+        let spec = |containers: Value| json!({"spec": {"template": {"spec": {"containers": containers}}}});
+        for (path, patch) in [
+            (path.clone(), json!({"metadata": {"labels": {"l": "m"}}})),
+            (format!("{path}/scale"), json!({"spec": {"replicas": 2}})),
+            (path.clone(), spec(container("i:2", 80))),
+        ] {
+            let (code, warnings, answer) = change(&server, "PATCH", &path, MERGE, patch).await;
+            assert_eq!(code, 200, "{answer}");
+            let told = warnings.iter().any(|w| w.contains("ports[0].hostPort has no effect"));
+            assert!(told || path.ends_with("scale"), "{warnings:?}");
+        }
+        for worse in [container("i:2", 81), json!([container("i:2", 80)[0], {"name": "d", "image": "i", "volumeDevices": [{"name": "v", "devicePath": "/d"}]}])] {
+            let (code, _, answer) = change(&server, "PATCH", &path, MERGE, spec(worse)).await;
+            assert_eq!(code, 422, "{answer}");
+        }
+    });
+}
+
+#[test]
+fn endpoints_that_are_not_pods_are_refused() {
+    const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    let server = Server::start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let slice = json!({"metadata": {"name": "s", "labels": {"kubernetes.io/service-name": "s"}}, "addressType": "IPv4",
+            "endpoints": [{"addresses": ["192.0.2.1"]}], "ports": [{"port": 80}]});
+        let (code, _, status) = change(&server, "POST", SLICES, "application/json", slice.clone()).await;
+        assert_eq!(code, 422);
+        assert!(status["message"].as_str().unwrap().contains("give the Service a `selector`"), "{status}");
+        let lax = ObjectLimits { rules: false, ..Default::default() };
+        let kind = named("EndpointSlice").unwrap();
+        let objects = server.objects.clone().with_limits(lax);
+        objects.create(kind, "default", slice, WriteOptions::default()).await.unwrap();
+        let path = format!("{SLICES}/s");
+        for (patch, expected) in [
+            (json!({"metadata": {"labels": {"l": "m"}}}), 200),
+            (json!({"endpoints": [{"addresses": ["192.0.2.2"]}]}), 422),
+        ] {
+            let (code, _, answer) = change(&server, "PATCH", &path, "application/merge-patch+json", patch).await;
+            assert_eq!(code, expected, "{answer}");
+        }
+        assert_eq!(send(&server, "DELETE", &path, "", String::new()).await.status(), 200);
+    });
 }

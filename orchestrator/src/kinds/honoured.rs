@@ -1,4 +1,5 @@
-//! Fields that Kubernetes has and Gantry does not act on: accepted, kept, and named in a warning; never silently ignored.
+//! Fields that Kubernetes has and Gantry does not act on: accepted, kept, and named in a warning; never silently ignored. What
+//! protects or constrains is refused in `protective.rs`; an older object that has it all the same is warned of here.
 
 use serde_json::Value;
 
@@ -27,6 +28,7 @@ const POD_SPEC: &[&str] = &[
 ];
 const CONTAINER: &[&str] = &[
     "name",
+    "resizePolicy",
     // Of an init container; others may not have one.
     "restartPolicy",
     "image",
@@ -47,6 +49,8 @@ const CONTAINER: &[&str] = &[
     "terminationMessagePolicy",
 ];
 const PORT: &[&str] = &["name", "containerPort", "protocol"];
+/// Where the pod's network is the host's.
+const HOST_PORT: &[&str] = &["name", "containerPort", "protocol", "hostPort"];
 const MOUNT: &[&str] = &["name", "mountPath", "subPath", "subPathExpr", "readOnly"];
 /// Of a volume's source, whatever the source is.
 const VOLUME: &[&str] = &[
@@ -121,16 +125,25 @@ const SERVICE_SPEC: &[&str] = &[
     "publishNotReadyAddresses",
 ];
 
+/// What an application's protocol is, tells only people.
+const SERVICE_PORT: &[&str] = &["name", "protocol", "port", "targetPort", "appProtocol"];
+
 /// What Kubernetes' defaults or clients write anyway, and changes nothing.
 const HARMLESS: &[(&str, &str)] = &[
     ("dnsPolicy", "ClusterFirst"),
     ("schedulerName", "default-scheduler"),
     ("imagePullPolicy", "IfNotPresent"),
+    // Images are imported, nothing pulls any.
+    ("imagePullPolicy", "Never"),
+    // Nothing makes room for a pod by ending others.
+    ("preemptionPolicy", "Never"),
     ("serviceAccountName", "default"),
     ("serviceAccount", "default"),
     ("sessionAffinity", "None"),
     ("internalTrafficPolicy", "Cluster"),
+    ("externalTrafficPolicy", "Cluster"),
     ("ipFamilyPolicy", "SingleStack"),
+    ("hostIP", "0.0.0.0"),
     ("mountPropagation", "None"),
     ("recursiveReadOnly", "Disabled"),
     ("medium", "Memory"),
@@ -142,7 +155,12 @@ const HARMLESS_NUMBERS: &[(&str, i64)] = &[
     ("minReadySeconds", 0),
     ("progressDeadlineSeconds", 600),
     ("hostPort", 0),
+    ("nodePort", 0),
+    ("mode", 0o777),
 ];
+
+/// Wishes that are annotations of a pod.
+const ANNOTATIONS: &[&str] = &["controller.kubernetes.io/pod-deletion-cost"];
 
 /// A kind that is acted on as a whole.
 pub(super) fn none(_: &Value) -> Vec<String> {
@@ -179,9 +197,10 @@ fn pod_spec(spec: &Value, path: &str) -> Vec<String> {
         POD_SECURITY,
         &mut found,
     );
+    let on_host = at(spec, "/hostNetwork") == true;
     for kind in ["initContainers", "containers"] {
         for (i, from) in list(spec, &format!("/{kind}")).iter().enumerate() {
-            container(from, &format!("{path}.{kind}[{i}]"), &mut found);
+            container(from, on_host, &format!("{path}.{kind}[{i}]"), &mut found);
         }
     }
     for (i, from) in list(spec, "/volumes").iter().enumerate() {
@@ -190,7 +209,7 @@ fn pod_spec(spec: &Value, path: &str) -> Vec<String> {
     found
 }
 
-fn container(from: &Value, path: &str, found: &mut Vec<String>) {
+fn container(from: &Value, on_host: bool, path: &str, found: &mut Vec<String>) {
     rest(from, path, CONTAINER, found);
     let parts = [
         ("securityContext", CONTAINER_SECURITY),
@@ -212,7 +231,8 @@ fn container(from: &Value, path: &str, found: &mut Vec<String>) {
         let value = at(from, &format!("/{}", part.replace('.', "/")));
         rest(value, &format!("{path}.{part}"), honoured, found);
     }
-    for (field, honoured) in [("ports", PORT), ("volumeMounts", MOUNT)] {
+    let ports = if on_host { HOST_PORT } else { PORT };
+    for (field, honoured) in [("ports", ports), ("volumeMounts", MOUNT)] {
         for (i, item) in list(from, &format!("/{field}")).iter().enumerate() {
             rest(item, &format!("{path}.{field}[{i}]"), honoured, found);
         }
@@ -246,12 +266,24 @@ fn volume(from: &Value, path: &str, found: &mut Vec<String>) {
 
 /// A Pod's fields without effect.
 pub(super) fn pod(object: &Value) -> Vec<String> {
-    pod_spec(at(object, "/spec"), "spec")
+    let mut found = pod_spec(at(object, "/spec"), "spec");
+    annotations(object, "", &mut found);
+    found
+}
+
+fn annotations(object: &Value, path: &str, found: &mut Vec<String>) {
+    let said = at(object, "/metadata/annotations").as_object();
+    let wishes = said
+        .into_iter()
+        .flatten()
+        .filter(|(key, _)| ANNOTATIONS.contains(&key.as_str()));
+    found.extend(wishes.map(|(key, _)| format!("{path}metadata.annotations[{key}]")));
 }
 
 /// A Deployment's or ReplicaSet's, and those in its template.
 pub(super) fn workload(object: &Value) -> Vec<String> {
     let mut found = pod_spec(at(object, "/spec/template/spec"), "spec.template.spec");
+    annotations(at(object, "/spec/template"), "spec.template.", &mut found);
     rest(at(object, "/spec"), "spec", WORKLOAD_SPEC, &mut found);
     // One pod more than wanted and none less, whatever the update says; the defaults are no wish.
     let wished = at(object, "/spec/strategy/rollingUpdate").as_object();
@@ -276,6 +308,9 @@ pub(super) fn node(object: &Value) -> Vec<String> {
 pub(super) fn service(object: &Value) -> Vec<String> {
     let mut found = Vec::new();
     rest(at(object, "/spec"), "spec", SERVICE_SPEC, &mut found);
+    for (i, port) in list(object, "/spec/ports").iter().enumerate() {
+        rest(port, &format!("spec.ports[{i}]"), SERVICE_PORT, &mut found);
+    }
     found
 }
 

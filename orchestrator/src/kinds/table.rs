@@ -96,6 +96,7 @@ pub static KINDS: &[Kind] = &[
         namespaced: false,
         status: true,
         decode: through::<core::Node>,
+        validate: validate::node,
         without_effect: honoured::node,
         columns: columns::NODE,
         ..BASE
@@ -167,6 +168,7 @@ pub static KINDS: &[Kind] = &[
         singular: "endpointslice",
         decode: through::<discovery::EndpointSlice>,
         default: defaults::endpoint_slice,
+        validate: validate::endpoint_slice,
         columns: columns::ENDPOINT_SLICE,
         ..BASE
     },

@@ -32,10 +32,15 @@ pub(super) fn namespace(new: &Value, old: Option<&Value>, _: &Context, errors: &
     errors.extend(wrong.map(|(key, why)| FieldError::invalid(format!("metadata.labels[{key}]"), why)));
 }
 
+/// Node: taints.
+pub(super) fn node(new: &Value, _: Option<&Value>, _: &Context, errors: &mut Errors) {
+    protective::node(new, errors);
+}
+
 /// Pod: its spec and what its annotation adds; changes of a spec go through the sub-resources.
 pub(super) fn pod(new: &Value, old: Option<&Value>, _: &Context, errors: &mut Errors) {
     podspec::spec(at(new, "/spec"), "spec", errors);
-    protective::spec(at(new, "/spec"), "spec", errors);
+    protective::pod(new, "", errors);
     extras::pod(new, old, errors);
 }
 
@@ -106,6 +111,22 @@ pub(super) fn service(new: &Value, old: Option<&Value>, _: &Context, errors: &mu
     }
 }
 
+/// EndpointSlice: the controllers write what a Service's pods are. An address that somebody else could write there would lead the
+/// traffic of a whole namespace anywhere, and is not served.
+pub(super) fn endpoint_slice(new: &Value, old: Option<&Value>, _: &Context, errors: &mut Errors) {
+    for field in ["addressType", "endpoints", "ports"] {
+        let same = old.is_some_and(|old| at(old, &format!("/{field}")) == at(new, &format!("/{field}")));
+        if !same {
+            errors.push(FieldError {
+                field: field.to_owned(),
+                message: "endpoints are the pods that a Service selects, and no others: give the Service a `selector`".to_owned(),
+                reason: "FieldValueForbidden",
+            });
+            return;
+        }
+    }
+}
+
 /// Deployment, ReplicaSet: the selector stays and fits the template.
 pub(super) fn workload(new: &Value, old: Option<&Value>, _: &Context, errors: &mut Errors) {
     immutable(new, old, "/spec/selector", errors);
@@ -126,24 +147,8 @@ pub(super) fn workload(new: &Value, old: Option<&Value>, _: &Context, errors: &m
         errors.push(FieldError::invalid("spec.template.metadata.labels", message));
     }
     podspec::spec(at(new, "/spec/template/spec"), "spec.template.spec", errors);
-    protective::spec(at(new, "/spec/template/spec"), "spec.template.spec", errors);
+    protective::workload(new, errors);
     extras::template(at(new, "/spec/template"), errors);
-    let none = |field: &str| {
-        let value = at(new, &format!("/spec/strategy/rollingUpdate/{field}"));
-        value == 0 || value == "0%"
-    };
-    if none("maxSurge") && none("maxUnavailable") {
-        let message = "may not be 0 when `maxSurge` is 0";
-        errors.push(FieldError::invalid(
-            "spec.strategy.rollingUpdate.maxUnavailable",
-            message,
-        ));
-    }
-    if text(new, "/spec/strategy/type") == "Recreate" {
-        let message =
-            "Recreate is not supported: old and new pods run side by side for a while; use RollingUpdate";
-        errors.push(FieldError::invalid("spec.strategy.type", message));
-    }
 }
 
 /// ConfigMap, Secret: keys that can be file names; no change once immutable.
