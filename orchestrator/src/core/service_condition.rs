@@ -27,8 +27,11 @@ pub fn set(work: &mut Work<'_>, key: &Key, type_: &str, status: &str, trouble: O
         (Some(said), Some(trouble)) => said.reason == trouble.reason && said.message == trouble.message,
         _ => false,
     };
+    if same {
+        return;
+    }
     let now_ms = work.now_ms;
-    let Some(edited) = work.edit::<Service>(key).filter(|_| !same) else {
+    let Some(edited) = work.edit::<Service>(key) else {
         return;
     };
     let conditions = edited
