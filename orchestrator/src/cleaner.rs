@@ -7,8 +7,8 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::apiserver::{ApiError, DeleteOptions, Objects, Selector};
-use crate::kinds::{KINDS, Kind, at, named};
-use crate::store::{Revision, Store, StoreError};
+use crate::kinds::{KINDS, Kind, at, codec, named};
+use crate::store::{Revision, Store, StoreError, Version};
 
 /// Time between two looks at a namespace whose pods are still going.
 const NAMESPACE_PERIOD: Duration = Duration::from_millis(250);
@@ -119,11 +119,11 @@ impl Cleaner {
 }
 
 /// The names of objects that are on their way out, or are not.
-fn names(objects: &[Value], going: bool) -> Vec<String> {
-    let wanted = |object: &&Value| at(object, "/metadata/deletionTimestamp").is_null() != going;
-    let names = objects.iter().filter(wanted).map(|o| at(o, "/metadata/name"));
-    names
-        .filter_map(|name| name.as_str().map(str::to_owned))
+fn names(objects: &[Version], going: bool) -> Vec<String> {
+    let wanted = |object: &Value| at(object, "/metadata/deletionTimestamp").is_null() != going;
+    let objects = objects.iter().map(codec::decode).filter(wanted);
+    objects
+        .filter_map(|object| at(&object, "/metadata/name").as_str().map(str::to_owned))
         .collect()
 }
 

@@ -9,7 +9,7 @@ use gantry_nodeagent_api::{
     Readiness,
 };
 use gantry_orchestrator::apiserver::Selector;
-use gantry_orchestrator::kinds::{at, named};
+use gantry_orchestrator::kinds::{at, codec, named};
 use gantry_orchestrator::pki;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -17,7 +17,8 @@ use tokio::sync::watch;
 fn objects(server: &Server, kind: &str) -> Vec<Value> {
     let kind = named(kind).unwrap();
     let all = Selector::default();
-    server.block_on(server.objects.list(kind, None, &all)).unwrap().0
+    let (found, _) = server.block_on(server.objects.list(kind, None, &all)).unwrap();
+    found.iter().map(codec::decode).collect()
 }
 
 /// A container that started a second after the epoch and is well.

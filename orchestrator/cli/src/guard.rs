@@ -61,6 +61,10 @@ pub fn limits() -> Limits {
         let share = &mut limits.share;
         (share.seats, share.heavy_seats, share.streams) = (MANY, MANY, MANY);
     }
+    if off("unread") {
+        let unread = &mut limits.connections.unread;
+        (unread.per_user_bytes, unread.total_bytes) = (MANY, MANY);
+    }
     if off("sessions") {
         let share = &mut limits.share;
         (share.sessions, share.sessions_total, share.sessions_on_node) = (MANY, MANY, MANY);

@@ -22,7 +22,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::auth::{self, Admission, Identity};
 use super::held;
 use super::limits::ConnectionLimits;
-use super::share::{self, Client, Counted};
+use super::share::{self, Client, Counted, Unread};
 use super::stall::Stall;
 use crate::pki::Revoked;
 
@@ -51,6 +51,7 @@ pub(super) struct Doors {
     /// Handshakes under way, oldest first.
     strangers: Arc<Mutex<BTreeMap<u64, CancellationToken>>>,
     users: Arc<Mutex<HashMap<String, usize>>>,
+    unread: Unread,
 }
 
 /// A connection whose client is not known yet.
@@ -66,6 +67,7 @@ const ALL: &str = "";
 impl Doors {
     pub fn new(limits: ConnectionLimits, revoked: watch::Receiver<Revoked>) -> Self {
         Self {
+            unread: Unread::new(limits.unread),
             limits,
             revoked,
             next: Arc::default(),
@@ -188,10 +190,8 @@ pub(super) async fn serve(
         router = Router::new().fallback(auth::refuse);
     }
     let counted = doors.known(&identity)?;
-    let client = Client {
-        user: identity.user.clone(),
-        connection: stranger.number,
-    };
+    let client = Client::new(identity.user.clone(), stranger.number, doors.unread.clone());
+    let end = client.end.clone();
     let mut withdrawn = std::pin::pin!(auth::withdrawn(Some(admission.clone())));
     let activity = Arc::new(Activity {
         under_way: AtomicUsize::new(0),
@@ -205,7 +205,11 @@ pub(super) async fn serve(
             request.extensions_mut().insert(admission.clone());
             let under_way = activity.begin();
             let answer = router.clone().oneshot(request.map(axum::body::Body::new));
-            async move { answer.await.map(|response| held::keep(response, under_way)) }
+            let client = client.clone();
+            async move {
+                let answer = answer.await;
+                answer.map(|response| held::keep(client.reads(response), under_way))
+            }
         }
     });
     let builder = builder(&stream, &doors.limits);
@@ -216,6 +220,7 @@ pub(super) async fn serve(
         // Cancel-safe: the connection is polled on, the others hold nothing.
         tokio::select! {
             done = served.as_mut() => return done,
+            () = end.cancelled() => return Err("it does not read its answers".into()),
             () = shutdown.cancelled(), if !closing => {}
             () = activity.idle(doors.limits.idle), if !closing => {}
             () = withdrawn.as_mut(), if !is_revoked => is_revoked = true,

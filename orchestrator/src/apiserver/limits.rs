@@ -117,6 +117,19 @@ pub struct ConnectionLimits {
     pub stall: Duration,
     /// HTTP/2: requests at once on one connection.
     pub streams: u32,
+    /// Answers that wait to be read.
+    pub unread: UnreadLimits,
+}
+
+/// Answers are in memory until they are read.
+#[derive(Clone, Copy, Debug)]
+pub struct UnreadLimits {
+    /// Bytes of one user; one answer is always let through.
+    pub per_user_bytes: usize,
+    /// Bytes of all users together.
+    pub total_bytes: usize,
+    /// An answer is not read when it has waited for so long.
+    pub patience: Duration,
 }
 
 impl Default for Limits {
@@ -154,6 +167,11 @@ impl Default for Limits {
                 idle: Duration::from_secs(90),
                 stall: Duration::from_secs(120),
                 streams: 250,
+                unread: UnreadLimits {
+                    per_user_bytes: 64 << 20,
+                    total_bytes: 192 << 20,
+                    patience: Duration::from_secs(1),
+                },
             },
         }
     }

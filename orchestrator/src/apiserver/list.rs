@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
 use super::accept::Form;
 use super::error::ApiError;
@@ -77,40 +78,29 @@ pub async fn list(call: &Call<'_>, seat: Seat) -> Result<Response, ApiError> {
         range.limit = 0;
     }
     let (listing, seat) = seated(call, seat, range).await?;
-    if selector.is_everything() && call.form == Form::Object {
-        let metadata = metadata(&listing, true);
-        return Ok(held::keep(
-            stream(&resource, metadata, listing),
-            seat.while_read(),
-        ));
-    }
-    let (kind, form, wanted) = (resource.kind, call.form, query.limit);
-    let include = query.include_object.clone();
+    let counted = selector.is_everything();
+    let wanted = query.limit;
     // Parsing many objects takes a while: not on a thread that others' answers wait for.
-    let made = tokio::task::spawn_blocking(move || {
-        let listing = select(listing, &selector, wanted);
-        let metadata = metadata(&listing, selector.is_everything());
-        let objects = listing.items.iter().map(codec::decode);
-        let shaped = match form {
-            Form::Object => None,
-            Form::Table => Some(table::table(kind, objects, metadata.clone(), &include)),
-            Form::Metadata => {
-                let items: Vec<Value> = objects.map(|o| table::partial(&o)).collect();
-                Some(json!({
-                    "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items,
-                }))
-            }
-        };
-        (listing, metadata, shaped)
-    });
-    let (listing, metadata, shaped) = made
+    let selected = tokio::task::spawn_blocking(move || select(listing, &selector, wanted));
+    let listing = selected
         .await
         .map_err(|e| ApiError::internal(format!("make the list: {e}")))?;
-    let response = match shaped {
-        Some(list) => axum::Json(list).into_response(),
-        None => stream(&resource, metadata, listing),
-    };
-    Ok(held::keep(response, seat.while_read()))
+    let metadata = metadata(&listing, counted);
+    Ok(held::keep(
+        answer(call, listing.items, &metadata)?,
+        seat.while_read(),
+    ))
+}
+
+/// The answer to whoever asked, which waits to be read.
+pub(super) fn answer(call: &Call<'_>, items: Vec<Version>, metadata: &Value) -> Result<Response, ApiError> {
+    let reading = call.client.reading(bytes(&items))?;
+    Ok(held::keep(stream(call, items, metadata), reading))
+}
+
+/// What a list takes while it is read: the objects are the store's own.
+pub(super) fn bytes(items: &[Version]) -> usize {
+    std::mem::size_of_val(items) + CHUNK_BYTES
 }
 
 /// What the store has, with the seat that the request has, or one for many objects. Whoever waits for that holds nothing
@@ -154,41 +144,60 @@ fn metadata(listing: &Listing, counted: bool) -> Value {
     metadata
 }
 
-/// The objects as stored, without parsing them, in pieces.
-fn stream(resource: &Resource<'_>, metadata: Value, listing: Listing) -> Response {
-    let head = format!(
-        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
-        resource.kind.kind,
-        resource.kind.api_version()
-    );
-    let mut items = listing.items.into_iter().enumerate().peekable();
+/// In pieces, each made when the one before it has been taken: a row or an object at a time.
+fn stream(call: &Call<'_>, items: Vec<Version>, metadata: &Value) -> Response {
+    let (kind, form, include) = (call.resource.kind, call.form, call.query.include_object.clone());
+    let head = match form {
+        Form::Object => format!(
+            "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+            kind.kind,
+            kind.api_version()
+        ),
+        Form::Metadata => format!(
+            "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\"items\":["
+        ),
+        Form::Table => format!(
+            "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\"columnDefinitions\":{},\"rows\":[",
+            table::columns(kind)
+        ),
+    };
+    let now = OffsetDateTime::now_utc();
+    let append = move |chunk: &mut BytesMut, version: &Version| match form {
+        Form::Object => codec::splice(&version.value, version.mod_revision, chunk),
+        Form::Metadata => push(chunk, &table::partial(&codec::decode(version))),
+        Form::Table => push(chunk, &table::row(kind, codec::decode(version), &include, now)),
+    };
+    let mut items = items.into_iter();
     let mut head = Some(head);
+    let mut over = false;
     let chunks = std::iter::from_fn(move || {
+        if over {
+            return None;
+        }
         let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
+        let mut separator = ",";
         if let Some(head) = head.take() {
             chunk.extend_from_slice(head.as_bytes());
-            if items.peek().is_none() {
-                chunk.extend_from_slice(b"]}\n");
-                return Some(Ok::<Bytes, std::convert::Infallible>(chunk.freeze()));
+            separator = "";
+        }
+        while chunk.len() < CHUNK_BYTES && !over {
+            match items.next() {
+                Some(version) => {
+                    chunk.extend_from_slice(std::mem::replace(&mut separator, ",").as_bytes());
+                    append(&mut chunk, &version);
+                }
+                None => {
+                    chunk.extend_from_slice(b"]}\n");
+                    over = true;
+                }
             }
         }
-        while chunk.len() < CHUNK_BYTES
-            && let Some((i, version)) = items.next()
-        {
-            append(&mut chunk, i, &version);
-            if items.peek().is_none() {
-                chunk.extend_from_slice(b"]}\n");
-            }
-        }
-        (!chunk.is_empty()).then(|| Ok(chunk.freeze()))
+        Some(Ok::<Bytes, std::convert::Infallible>(chunk.freeze()))
     });
     let body = Body::from_stream(futures::stream::iter(chunks));
     ([(http::header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-fn append(chunk: &mut BytesMut, i: usize, version: &Version) {
-    if i > 0 {
-        chunk.extend_from_slice(b",");
-    }
-    codec::splice(&version.value, version.mod_revision, chunk);
+fn push(chunk: &mut BytesMut, value: &Value) {
+    chunk.extend_from_slice(value.to_string().as_bytes());
 }

@@ -3,6 +3,7 @@
 use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use bytes::BytesMut;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
@@ -15,10 +16,14 @@ use super::path::Resource;
 use super::query::Query;
 use super::share::{Client, Cost, Seat};
 use super::{ApiServer, body, held, list, measure, protobuf, sub, table, watch};
+use crate::kinds::codec;
+use crate::store::Version;
 
 /// Characters of all warnings of an answer together, and of one, as in Kubernetes.
 const WARNINGS: usize = 4096;
 const WARNING: usize = 256;
+/// What an object grows by when its resourceVersion is put in, and a little more.
+const SPLICED_BYTES: usize = 64;
 
 /// The parts of a request that handlers look at.
 pub(super) struct Call<'a> {
@@ -123,8 +128,8 @@ pub(super) async fn object(
     let namespace = call.resource.namespace();
     match *method {
         Method::GET => {
-            let found = call.server.objects.get(kind, namespace, name).await?;
-            Ok(call.answer(StatusCode::OK, found))
+            let found = call.server.objects.stored(kind, namespace, name).await?;
+            Ok(call.stored(&found))
         }
         Method::PUT => {
             let options = call.query.write_options()?;
@@ -232,12 +237,12 @@ async fn delete_all(call: &Call<'_>) -> Result<Response, ApiError> {
     }
     let options = delete_options(call)?;
     let selector = call.query.selector(&call.server.limits.objects)?;
-    let (objects, revision) = call
+    let (items, revision) = call
         .server
         .objects
         .list(kind, call.resource.namespace, &selector)
         .await?;
-    for object in &objects {
+    for object in items.iter().map(codec::decode) {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         match call
             .server
@@ -249,11 +254,7 @@ async fn delete_all(call: &Call<'_>) -> Result<Response, ApiError> {
             _ => {}
         }
     }
-    let list = json!({
-        "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(),
-        "metadata": {"resourceVersion": revision.to_string()}, "items": objects,
-    });
-    Ok(axum::Json(list).into_response())
+    list::answer(call, items, &json!({"resourceVersion": revision.to_string()}))
 }
 
 impl Call<'_> {
@@ -289,6 +290,16 @@ impl Call<'_> {
     pub fn answer(&self, code: StatusCode, object: Value) -> Response {
         let shaped = table::shape(self.resource.kind, object, self.form, &self.query.include_object);
         (code, axum::Json(shaped)).into_response()
+    }
+
+    /// A stored object, parsed only if another form is wanted.
+    fn stored(&self, version: &Version) -> Response {
+        if self.form != Form::Object {
+            return self.answer(StatusCode::OK, codec::decode(version));
+        }
+        let mut body = BytesMut::with_capacity(version.value.len() + SPLICED_BYTES);
+        codec::splice(&version.value, version.mod_revision, &mut body);
+        ([(CONTENT_TYPE, "application/json")], body.freeze()).into_response()
     }
 
     /// As [`Self::answer`], with Warning headers (RFC 9111 as Kubernetes uses it: code 299).

@@ -11,8 +11,8 @@ pub fn partial(object: &Value) -> Value {
     json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
 }
 
-/// A Table of objects. `include` is the query parameter includeObject.
-pub fn table(kind: &Kind, objects: impl IntoIterator<Item = Value>, metadata: Value, include: &str) -> Value {
+/// A Table's columns.
+pub fn columns(kind: &Kind) -> Value {
     let mut columns = vec![json!({
         "name": "Name", "type": "string", "format": "name", "priority": 0,
         "description": "Name must be unique within a namespace.",
@@ -23,24 +23,26 @@ pub fn table(kind: &Kind, objects: impl IntoIterator<Item = Value>, metadata: Va
             "description": column.name,
         })
     }));
-    let now = OffsetDateTime::now_utc();
-    // One after the other: a row is small, an object is not.
-    let rows: Vec<Value> = objects
-        .into_iter()
-        .map(|object| {
-            let mut cells = vec![object["metadata"]["name"].clone()];
-            cells.extend(kind.columns.iter().map(|column| column.value(&object, now)));
-            let mut row = json!({"cells": cells});
-            match include {
-                "None" => {}
-                "Object" => row["object"] = object,
-                _ => row["object"] = partial(&object),
-            }
-            row
-        })
-        .collect();
+    Value::Array(columns)
+}
+
+/// A Table's row of an object. `include` is the query parameter includeObject.
+pub fn row(kind: &Kind, object: Value, include: &str, now: OffsetDateTime) -> Value {
+    let mut cells = vec![object["metadata"]["name"].clone()];
+    cells.extend(kind.columns.iter().map(|column| column.value(&object, now)));
+    let mut row = json!({"cells": cells});
+    match include {
+        "None" => {}
+        "Object" => row["object"] = object,
+        _ => row["object"] = partial(&object),
+    }
+    row
+}
+
+/// A Table of some rows.
+pub fn table(kind: &Kind, rows: &[Value], metadata: &Value) -> Value {
     json!({
-        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": columns, "rows": rows,
+        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": columns(kind), "rows": rows,
     })
 }
 
@@ -51,7 +53,8 @@ pub fn shape(kind: &Kind, object: Value, form: Form, include: &str) -> Value {
         Form::Metadata => partial(&object),
         Form::Table => {
             let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
-            table(kind, [object], metadata, include)
+            let row = row(kind, object, include, OffsetDateTime::now_utc());
+            table(kind, &[row], &metadata)
         }
     }
 }

@@ -34,7 +34,7 @@ struct First {
     items: std::vec::IntoIter<Version>,
     /// A marked bookmark comes after it.
     bookmark: bool,
-    _seat: Box<dyn Send + Sync>,
+    _kept: Box<dyn Send + Sync>,
 }
 
 /// One client's watch.
@@ -76,6 +76,7 @@ pub async fn watch(call: &Call<'_>, mut seat: Seat) -> Result<Response, ApiError
         }
         after
     };
+    let reading = call.client.reading(list::bytes(&initial))?;
     let now = Instant::now();
     let watcher = Watcher {
         kind: resource.kind,
@@ -88,7 +89,7 @@ pub async fn watch(call: &Call<'_>, mut seat: Seat) -> Result<Response, ApiError
         first: Some(First {
             items: initial.into_iter(),
             bookmark: query.initial_events(),
-            _seat: Box::new(seat.while_read()),
+            _kept: Box::new((seat.while_read(), reading)),
         }),
         queue: VecDeque::new(),
         next_bookmark: now + BOOKMARK,
@@ -151,12 +152,7 @@ impl Watcher {
         let object =
             json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": metadata});
         let object = match self.form {
-            Form::Table => table::table(
-                self.kind,
-                [],
-                json!({"resourceVersion": self.seen.to_string()}),
-                "",
-            ),
+            Form::Table => table::table(self.kind, &[], &json!({"resourceVersion": self.seen.to_string()})),
             Form::Object | Form::Metadata => object,
         };
         self.queue

@@ -19,7 +19,7 @@ use super::error::ApiError;
 use super::limits::ObjectLimits;
 use super::selector::Selector;
 use crate::kinds::{Kind, codec};
-use crate::store::{Range, Revision, Store};
+use crate::store::{Range, Revision, Store, Version};
 
 pub use delete::{DeleteOptions, Deleted};
 pub use room::Counter;
@@ -98,28 +98,30 @@ impl Objects {
 
     /// One object, with its resourceVersion. 404 if absent.
     pub async fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Value, ApiError> {
-        let found = self.store.get(&kind.key(namespace, name)).await?;
-        found
-            .as_ref()
-            .map(codec::decode)
-            .ok_or_else(|| ApiError::not_found(kind, name))
+        let found = self.stored(kind, namespace, name).await?;
+        Ok(codec::decode(&found))
     }
 
-    /// All objects of a kind that a selector takes, and the revision that the list shows.
+    /// The same as it is stored.
+    pub async fn stored(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Version, ApiError> {
+        let found = self.store.get(&kind.key(namespace, name)).await?;
+        found.ok_or_else(|| ApiError::not_found(kind, name))
+    }
+
+    /// All objects of a kind that a selector takes, as they are stored: whoever wants to look into them does so one after the
+    /// other. And the revision that the list shows.
     pub async fn list(
         &self,
         kind: &Kind,
         namespace: Option<&str>,
         selector: &Selector,
-    ) -> Result<(Vec<Value>, Revision), ApiError> {
+    ) -> Result<(Vec<Version>, Revision), ApiError> {
         let listing = self.store.list(Range::prefix(kind.prefix(namespace))).await?;
-        let objects = listing
-            .items
-            .iter()
-            .map(codec::decode)
-            .filter(|o| selector.matches(o))
-            .collect();
-        Ok((objects, listing.revision))
+        let mut found = listing.items;
+        if !selector.is_everything() {
+            found.retain(|version| selector.matches(&codec::decode(version)));
+        }
+        Ok((found, listing.revision))
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::super::error::ApiError;
 use super::super::selector::Selector;
 use super::{Objects, meta};
-use crate::kinds::{Kind, at, named};
+use crate::kinds::{Kind, at, codec, named};
 use crate::podsecurity::{self, Mode, Policy, Subject};
 
 /// Pods of a namespace that a change of its labels is checked against, as in Kubernetes.
@@ -60,16 +60,15 @@ impl Objects {
         }
         let name = meta::text(new, "name");
         let row = named("Pod").expect("the table has Pod");
-        let (mut pods, _) = self.list(row, Some(name), &Selector::default()).await?;
+        let (pods, _) = self.list(row, Some(name), &Selector::default()).await?;
         let all = pods.len();
-        pods.truncate(PODS);
-        let mut by_words: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-        for pod in &pods {
-            let found = podsecurity::evaluate(&wanted, &Subject::at(pod, ""));
+        let mut by_words: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for pod in pods.iter().take(PODS).map(codec::decode) {
+            let found = podsecurity::evaluate(&wanted, &Subject::at(&pod, ""));
             let reasons: Vec<_> = found.iter().map(|v| v.reason).collect();
             if !reasons.is_empty() {
                 let names = by_words.entry(reasons.join(", ")).or_default();
-                names.push(meta::text(pod, "name"));
+                names.push(meta::text(&pod, "name").to_owned());
             }
         }
         let mut warnings = Vec::new();
@@ -93,8 +92,8 @@ impl Objects {
     }
 }
 
-fn of_pods(words: &str, names: &[&str]) -> String {
-    let first = names.iter().min().copied().unwrap_or_default();
+fn of_pods(words: &str, names: &[String]) -> String {
+    let first = names.iter().min().map_or("", String::as_str);
     match names.len() {
         1 => format!("{first}: {words}"),
         2 => format!("{first} (and 1 other pod): {words}"),

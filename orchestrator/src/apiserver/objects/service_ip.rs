@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::super::error::ApiError;
 use super::super::selector::Selector;
 use super::Objects;
-use crate::kinds::{FieldError, Kind, SERVICE_ADDRESS, at, service_addresses, service_share};
+use crate::kinds::{FieldError, Kind, SERVICE_ADDRESS, at, codec, service_addresses, service_share};
 use crate::store::{Compare, Txn};
 
 /// An address that was chosen; taken with the transaction that writes its Service.
@@ -41,24 +41,23 @@ impl Objects {
         let compare = last.map_or(Compare::Absent, |version| Compare::At(version.mod_revision));
         let (services, _) = self.list(kind, None, &Selector::default()).await?;
         let namespace = at(object, "/metadata/namespace");
-        let own = services
-            .iter()
-            .filter(|s| at(s, "/metadata/namespace") == namespace);
+        let (mut own, mut taken) = (0, HashSet::new());
+        for service in services.iter().map(codec::decode) {
+            let address = at(&service, "/spec/clusterIP");
+            own += u64::from(at(&service, "/metadata/namespace") == namespace && address != "None");
+            taken.extend(address.as_str().map(str::to_owned));
+        }
         let (share, all) = (
             service_share(self.service_cidr),
             service_addresses(self.service_cidr),
         );
-        if own.filter(|s| at(s, "/spec/clusterIP") != "None").count() as u64 >= share {
+        if own >= share {
             return Err(ApiError::forbidden(format!(
                 "namespace {} has its share of the {all} service addresses of {}, which is {share}: delete Services there",
                 namespace.as_str().unwrap_or_default(),
                 self.service_cidr
             )));
         }
-        let taken: HashSet<&str> = services
-            .iter()
-            .filter_map(|s| at(s, "/spec/clusterIP").as_str())
-            .collect();
         let address = match at(object, "/spec/clusterIP").as_str().filter(|a| !a.is_empty()) {
             Some(wanted) => {
                 if let Some(why) = self.unfit(wanted, &taken) {
@@ -87,7 +86,7 @@ impl Objects {
     }
 
     /// Why a Service cannot have this address.
-    fn unfit(&self, wanted: &str, taken: &HashSet<&str>) -> Option<String> {
+    fn unfit(&self, wanted: &str, taken: &HashSet<String>) -> Option<String> {
         let range = self.service_cidr;
         let inside = wanted.parse().is_ok_and(|address: Ipv4Addr| {
             range.contains(&address) && ![range.network(), range.broadcast()].contains(&address)
@@ -99,7 +98,7 @@ impl Objects {
     }
 
     /// The first free one from a random place on: an address is not taken up again right after its Service went.
-    fn free_address(&self, taken: &HashSet<&str>) -> Option<Ipv4Addr> {
+    fn free_address(&self, taken: &HashSet<String>) -> Option<Ipv4Addr> {
         let first = u64::from(u32::from(self.service_cidr.network()));
         let count = service_addresses(self.service_cidr);
         let start = if count == 0 {

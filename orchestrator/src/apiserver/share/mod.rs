@@ -2,39 +2,81 @@
 //! lists has a share and no more. Nodes' streams and the orchestrator's own work never come here.
 
 mod turns;
+mod unread;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::body::HttpBody;
+use axum::response::{IntoResponse, Response};
 use http::Extensions;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::error::ApiError;
-use super::limits::ShareLimits;
+use super::held;
+use super::limits::{Limits, ShareLimits};
 use turns::{Asked, Turns};
+use unread::Reading;
+pub(super) use unread::Unread;
 
 /// Seconds after which a client that was sent away may come again.
 const RETRY_S: u32 = 1;
 /// An answer that is being read keeps its seat for so long; then a slow reader pays with its own time.
-const READING: Duration = Duration::from_secs(5);
+const READING: Duration = Duration::from_secs(1);
 
 /// Whose request it is; put into its extensions by the listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Client {
     /// The certificate's user.
     pub user: String,
     /// Number of the connection.
     pub connection: u64,
+    /// Closes the connection.
+    pub(super) end: CancellationToken,
+    /// Answers that wait to be read.
+    pub(super) unread: Unread,
 }
 
 impl Client {
     /// Of a request. Without a listener (never in a server) all are one.
     pub(super) fn of(extensions: &Extensions) -> Self {
-        extensions.get().cloned().unwrap_or(Self {
-            user: String::new(),
-            connection: 0,
-        })
+        let nobody = || {
+            Self::new(
+                String::new(),
+                0,
+                Unread::new(Limits::default().connections.unread),
+            )
+        };
+        extensions.get().cloned().unwrap_or_else(nobody)
+    }
+
+    /// A connection.
+    pub(super) fn new(user: String, connection: u64, unread: Unread) -> Self {
+        Self {
+            user,
+            connection,
+            end: CancellationToken::new(),
+            unread,
+        }
+    }
+
+    /// An answer of so many bytes waits to be read, until what is returned is dropped. 429 when there are too many already.
+    pub(super) fn reading(&self, bytes: usize) -> Result<Reading, ApiError> {
+        let reading = self.unread.begin(&self.user, self.connection, &self.end, bytes);
+        reading.ok_or_else(|| busy("too many answers of this client wait to be read"))
+    }
+
+    /// A response whose body is there as a whole waits to be read; who makes another in pieces counts it on its own.
+    pub(super) fn reads(&self, response: Response) -> Response {
+        let Some(bytes) = response.body().size_hint().exact() else {
+            return response;
+        };
+        match self.reading(usize::try_from(bytes).unwrap_or(usize::MAX)) {
+            Ok(reading) => held::keep(response, reading),
+            Err(error) => error.into_response(),
+        }
     }
 }
 
@@ -220,7 +262,6 @@ fn busy(why: &str) -> ApiError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::limits::Limits;
     use super::*;
 
     fn share(seats: usize, wait_ms: u64) -> Share {
@@ -233,11 +274,16 @@ mod tests {
         })
     }
 
-    fn client(connection: u64) -> Client {
-        Client {
-            user: "u".to_owned(),
+    fn of(user: &str, connection: u64) -> Client {
+        Client::new(
+            user.to_owned(),
             connection,
-        }
+            Unread::new(Limits::default().connections.unread),
+        )
+    }
+
+    fn client(connection: u64) -> Client {
+        of("u", connection)
     }
 
     #[tokio::test]
@@ -283,10 +329,7 @@ mod tests {
             sessions_on_node: 1,
             ..Limits::default().share
         });
-        let of = |user: &str| Client {
-            user: user.to_owned(),
-            connection: 1,
-        };
+        let of = |user: &str| of(user, 1);
         let mut open = vec![share.session(&of("a")).unwrap(), share.session(&of("a")).unwrap()];
         assert!(share.session(&of("a")).is_err());
         open.push(share.session(&of("b")).unwrap());

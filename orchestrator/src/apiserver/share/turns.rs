@@ -19,6 +19,12 @@ struct User<W> {
     connections: VecDeque<(u64, VecDeque<W>)>,
 }
 
+impl<W> User<W> {
+    fn waits(&self) -> usize {
+        self.connections.iter().map(|(_, line)| line.len()).sum()
+    }
+}
+
 /// What came of asking for a seat.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Asked {
@@ -47,7 +53,7 @@ impl<W> Turns<W> {
             self.free -= 1;
             return Asked::Seat;
         }
-        if self.waiting >= self.waiting_total {
+        if self.waiting >= self.waiting_total && !self.make_room(&client.user) {
             return Asked::Full;
         }
         let user = place(
@@ -69,6 +75,22 @@ impl<W> Turns<W> {
         line.push_back(waiter());
         self.waiting += 1;
         Asked::Waits
+    }
+
+    /// The last of whoever has most in the line goes, unless that is the one who asks.
+    fn make_room(&mut self, asks: &str) -> bool {
+        let Some(most) = self.users.iter_mut().max_by_key(|user| user.waits()) else {
+            return false;
+        };
+        if most.name == asks {
+            return false;
+        }
+        let longest = most.connections.iter_mut().max_by_key(|(_, line)| line.len());
+        longest.and_then(|(_, line)| line.pop_back());
+        most.connections.retain(|(_, line)| !line.is_empty());
+        self.users.retain(|user| !user.connections.is_empty());
+        self.waiting -= 1;
+        true
     }
 
     /// A seat becomes free: the one whose turn it is has it now; nobody, if nobody waits.
@@ -100,8 +122,7 @@ impl<W> Turns<W> {
             user.connections.retain(|(_, line)| !line.is_empty());
         }
         self.users.retain(|user| !user.connections.is_empty());
-        let lines = self.users.iter().flat_map(|u| &u.connections);
-        self.waiting = lines.map(|(_, line)| line.len()).sum();
+        self.waiting = self.users.iter().map(User::waits).sum();
     }
 }
 
@@ -116,13 +137,16 @@ fn place<T>(list: &mut VecDeque<T>, fits: impl Fn(&T) -> bool, new: impl FnOnce(
 
 #[cfg(test)]
 mod tests {
+    use super::super::Unread;
     use super::*;
+    use crate::apiserver::limits::Limits;
 
     fn client(user: &str, connection: u64) -> Client {
-        Client {
-            user: user.to_owned(),
+        Client::new(
+            user.to_owned(),
             connection,
-        }
+            Unread::new(Limits::default().connections.unread),
+        )
     }
 
     #[test]
@@ -140,13 +164,24 @@ mod tests {
     }
 
     #[test]
+    fn whoever_has_most_in_the_line_makes_room() {
+        let mut turns = Turns::new(0, 2, 3);
+        for (connection, waiter) in [(1, 1), (1, 2), (2, 3)] {
+            assert_eq!(turns.ask(&client("u", connection), || waiter), Asked::Waits);
+        }
+        assert_eq!(turns.ask(&client("v", 3), || 4), Asked::Waits);
+        let order: Vec<_> = std::iter::from_fn(|| turns.leave()).collect();
+        assert_eq!(order, [1, 4, 3]);
+    }
+
+    #[test]
     fn lines_are_bounded_and_the_dead_leave_them() {
         let mut turns = Turns::new(0, 2, 3);
         assert_eq!(turns.ask(&client("u", 1), || 1), Asked::Waits);
         assert_eq!(turns.ask(&client("u", 1), || 2), Asked::Waits);
         assert_eq!(turns.ask(&client("u", 1), || 3), Asked::Full, "of one connection");
         assert_eq!(turns.ask(&client("u", 2), || 4), Asked::Waits);
-        assert_eq!(turns.ask(&client("v", 3), || 5), Asked::Full, "of all");
+        assert_eq!(turns.ask(&client("u", 5), || 5), Asked::Full, "of all");
         turns.retain(|waiter| *waiter == 4);
         assert_eq!(turns.ask(&client("v", 3), || 6), Asked::Waits);
         assert_eq!(

@@ -18,7 +18,7 @@ const AFTER: Duration = Duration::from_secs(20);
 const ANSWER: Duration = Duration::from_secs(1);
 
 /// Returns the harm that was seen, for the table.
-pub(super) fn run(case: &Case) -> Result<String> {
+pub(super) fn run(case: &Case, extent: Extent) -> Result<String> {
     let gantry = Gantry::new("control", false)?.without(case.protection);
     table::begin(&gantry, "10.114.0.0/16", "10.115.0.0/16")?;
     let api = Api::of(&gantry)?;
@@ -26,7 +26,7 @@ pub(super) fn run(case: &Case) -> Result<String> {
         "/api/v1/namespaces",
         &json!({"metadata": {"name": prober::NAMESPACE}}),
     )?;
-    let tenant = Tenant::new(&gantry, &api, "tenant".to_owned(), Extent::Kinds)?;
+    let tenant = Tenant::new(&gantry, &api, "tenant".to_owned(), extent)?;
     let memory = |process: Process| Ok::<_, anyhow::Error>((process, Memory::of(process.pid(&gantry)?)?));
     let processes = [memory(Process::Orchestrator)?, memory(Process::Agent)?];
     let seen = std::thread::scope(|scope| {

@@ -81,7 +81,7 @@ fn hostile_tenants_harm_nobody_else() -> Result<()> {
     // Whether a neighbour waits depends on how fast the machine is: that is for the hand, too.
     let judged = |case: &&Case| extent == Extent::All || !matches!(case.harm, Harm::Neighbours);
     for case in cases.iter().filter(judged) {
-        match control::run(case) {
+        match control::run(case, extent) {
             Ok(seen) => println!("without {:<20} {:<44} {seen}", case.protection, case.name),
             Err(error) => harmed.push(format!("the control of `{}`: {error:#}", case.name)),
         }

@@ -1,5 +1,6 @@
 //! What is wrong with a request: patches, bodies, connections.
 
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
@@ -14,6 +15,10 @@ use super::{Case, Harm, Process, Tenant};
 const TERMS: usize = 250;
 /// Requests at once on one connection: no more wait for their turn.
 const AT_ONCE: usize = 60;
+/// Clients that read little.
+const READERS: usize = 10;
+/// What curl ends with when its time is over.
+const OUT_OF_TIME: &str = "28";
 
 pub(super) const CASES: &[Case] = &[
     Case {
@@ -106,6 +111,14 @@ pub(super) const CASES: &[Case] = &[
         attack: list_loops,
         told: "200",
         harm: Harm::Neighbours,
+    },
+    Case {
+        name: "hundreds of answers that are not read",
+        kind: "unread answers",
+        protection: "unread",
+        attack: unread,
+        told: "most are refused or cut off",
+        harm: Harm::Memory(Process::Orchestrator, 300),
     },
     Case {
         name: "300 connections that say nothing",
@@ -203,25 +216,68 @@ fn list_loops(tenant: &Tenant<'_>) -> Result<String> {
     let objects: Vec<Value> = (0..tenant.size(1000, 5000)).map(object).collect();
     tenant.api.post_many(&maps, &objects)?;
     let terms: Vec<String> = (0..TERMS).map(|i| format!("!a{i}")).collect();
-    // curl makes one transfer of each number behind `#`, which the server does not see.
     let path = format!("{maps}?labelSelector={},b#[1-{AT_ONCE}]", terms.join(","));
-    let parallel = AT_ONCE.to_string();
-    let ask = |_| {
-        let mut lists = tenant.api.from_afar().command("GET", &path, "");
-        lists.args([
-            "--http2",
-            "--parallel",
-            "--parallel-max",
-            &parallel,
-            "--no-progress-meter",
-        ]);
-        lists.stdin(Stdio::null()).stdout(Stdio::null()).spawn()
-    };
-    let clients: Vec<Child> = (0..tenant.size(1, 10)).map(ask).collect::<Result<_, _>>()?;
+    let clients: Vec<Child> = (0..tenant.size(1, 10))
+        .map(|_| many(tenant, &path, &[], Stdio::null()))
+        .collect::<Result<_, _>>()?;
     for mut client in clients {
         client.wait()?;
     }
     Ok(tenant.api.get(&format!("{maps}?limit=1"))?.code.to_string())
+}
+
+/// A large object many times over, of which little is read for some seconds; then what became of those requests.
+fn unread(tenant: &Tenant<'_>) -> Result<String> {
+    map(tenant, &json!({"a": "x".repeat(1400 << 10)}).to_string())?;
+    let path = format!("{}#[1-{AT_ONCE}]", tenant.path("configmaps/big"));
+    let slowly = [
+        "--limit-rate",
+        "1k",
+        "--max-time",
+        "5",
+        "--write-out",
+        "%{exitcode}\n",
+    ];
+    let place = tempfile::tempdir()?;
+    let mut clients = Vec::new();
+    for number in 0..READERS {
+        let codes = File::create(place.path().join(number.to_string()))?;
+        clients.push(many(tenant, &path, &slowly, codes)?);
+    }
+    let mut ended = 0;
+    for (number, mut client) in clients.into_iter().enumerate() {
+        client.wait()?;
+        let codes = fs::read_to_string(place.path().join(number.to_string()))?;
+        ended += codes.lines().filter(|code| *code != OUT_OF_TIME).count();
+    }
+    let all = READERS * AT_ONCE;
+    Ok(match ended {
+        n if n > all / 2 => format!("most are refused or cut off: {n} of {all}"),
+        n => format!("{n} of {all} are refused or cut off"),
+    })
+}
+
+/// A client with so many requests at once; curl makes one transfer of each number behind `#`, which the server does not see.
+fn many(
+    tenant: &Tenant<'_>,
+    path: &str,
+    options: &[&str],
+    output: impl Into<Stdio>,
+) -> std::io::Result<Child> {
+    let parallel = AT_ONCE.to_string();
+    let mut client = tenant.api.from_afar().command("GET", path, "");
+    let transfers = [
+        "--http2",
+        "--parallel",
+        "--parallel-max",
+        &parallel,
+        "--no-progress-meter",
+    ];
+    client
+        .args(transfers)
+        .args(options)
+        .args(["--output", "/dev/null"]);
+    client.stdin(Stdio::null()).stdout(output).spawn()
 }
 
 /// For one more than 256 whose client is not known, the oldest goes.

@@ -1,0 +1,202 @@
+//! Answers that wait to be read: they are in memory until the client takes them. One that asks and does not read is cut off
+//! once its answers come to too much, and others never wait for it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::super::limits::UnreadLimits;
+
+/// What an answer takes beside its content.
+const EACH_BYTES: usize = 4 << 10;
+
+/// All of them. Cheap to clone.
+#[derive(Clone)]
+pub struct Unread {
+    limits: UnreadLimits,
+    books: Arc<Mutex<Books>>,
+}
+
+/// One of them; read or given up when it is dropped.
+pub struct Reading {
+    books: Arc<Mutex<Books>>,
+    user: String,
+    number: u64,
+}
+
+#[derive(Default)]
+struct Books {
+    next: u64,
+    bytes: usize,
+    users: HashMap<String, User>,
+}
+
+#[derive(Default)]
+struct User {
+    bytes: usize,
+    /// Oldest first.
+    answers: BTreeMap<u64, Answer>,
+}
+
+struct Answer {
+    since: Instant,
+    bytes: usize,
+    connection: u64,
+    end: CancellationToken,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        books.remove(&self.user, self.number);
+    }
+}
+
+impl Unread {
+    pub fn new(limits: UnreadLimits) -> Self {
+        Self {
+            limits,
+            books: Arc::default(),
+        }
+    }
+
+    /// An answer of so many bytes to this connection, which `end` closes. `None` if those of its user come to too much and are
+    /// all new, so that it may still be reading.
+    pub fn begin(
+        &self,
+        user: &str,
+        connection: u64,
+        end: &CancellationToken,
+        bytes: usize,
+    ) -> Option<Reading> {
+        let bytes = bytes.saturating_add(EACH_BYTES);
+        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        while books.of(user) > 0 && books.of(user).saturating_add(bytes) > self.limits.per_user_bytes {
+            books.cut(user, self.limits.patience)?;
+        }
+        // Whoever has most of all makes room for the others.
+        while books.bytes > 0 && books.bytes.saturating_add(bytes) > self.limits.total_bytes {
+            let most = books.users.iter().max_by_key(|(_, u)| u.bytes)?.0.clone();
+            books.cut(&most, Duration::ZERO)?;
+        }
+        let number = books.next;
+        books.next += 1;
+        books.bytes += bytes;
+        let of_user = books.users.entry(user.to_owned()).or_default();
+        of_user.bytes += bytes;
+        let (since, end) = (Instant::now(), end.clone());
+        of_user.answers.insert(
+            number,
+            Answer {
+                since,
+                bytes,
+                connection,
+                end,
+            },
+        );
+        Some(Reading {
+            books: self.books.clone(),
+            user: user.to_owned(),
+            number,
+        })
+    }
+}
+
+impl Books {
+    fn of(&self, user: &str) -> usize {
+        self.users.get(user).map_or(0, |u| u.bytes)
+    }
+
+    /// Closes the connection of the user's oldest answer, if that has waited for so long; all that waits there goes with it.
+    fn cut(&mut self, user: &str, patience: Duration) -> Option<()> {
+        let answers = &self.users.get(user)?.answers;
+        let oldest = answers.values().next()?;
+        if oldest.since.elapsed() < patience {
+            return None;
+        }
+        tracing::warn!(
+            user,
+            "a client does not read its answers: its connection is closed"
+        );
+        oldest.end.cancel();
+        let same = answers.iter().filter(|(_, a)| a.connection == oldest.connection);
+        let gone: Vec<u64> = same.map(|(number, _)| *number).collect();
+        for number in gone {
+            self.remove(user, number);
+        }
+        Some(())
+    }
+
+    fn remove(&mut self, user: &str, number: u64) {
+        let Some(of_user) = self.users.get_mut(user) else {
+            return;
+        };
+        let Some(answer) = of_user.answers.remove(&number) else {
+            return;
+        };
+        of_user.bytes -= answer.bytes;
+        self.bytes -= answer.bytes;
+        if of_user.answers.is_empty() {
+            self.users.remove(user);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIB: usize = 1 << 10;
+
+    fn unread(patience: Duration) -> Unread {
+        Unread::new(UnreadLimits {
+            per_user_bytes: 32 * KIB,
+            total_bytes: 48 * KIB,
+            patience,
+        })
+    }
+
+    #[test]
+    fn who_does_not_read_is_cut_off_and_who_reads_goes_on() {
+        let unread = unread(Duration::ZERO);
+        let (first, second) = (CancellationToken::new(), CancellationToken::new());
+        let begin = |connection, end| unread.begin("a", connection, end, 12 * KIB);
+        let held = [begin(1, &first), begin(2, &second)];
+        assert!(held.iter().all(Option::is_some) && !first.is_cancelled());
+        let third = begin(2, &second);
+        assert!(third.is_some() && first.is_cancelled() && !second.is_cancelled());
+        drop((held, third));
+        // What was read does not count, however much it was.
+        for _ in 0..10 {
+            assert!(begin(2, &second).is_some());
+        }
+        assert!(!second.is_cancelled());
+    }
+
+    #[test]
+    fn answers_that_are_new_may_still_be_read() {
+        let unread = unread(Duration::from_secs(3600));
+        let end = CancellationToken::new();
+        let held = unread.begin("a", 1, &end, 20 * KIB);
+        assert!(held.is_some() && unread.begin("a", 2, &end, 20 * KIB).is_none());
+        assert!(!end.is_cancelled());
+        drop(held);
+        assert!(
+            unread.begin("a", 2, &end, 1000 * KIB).is_some(),
+            "one is always let through"
+        );
+    }
+
+    #[test]
+    fn whoever_has_most_makes_room_for_others() {
+        let unread = unread(Duration::from_secs(3600));
+        let ends: Vec<CancellationToken> = (0..3).map(|_| CancellationToken::new()).collect();
+        let _a = unread.begin("a", 1, &ends[0], 24 * KIB).unwrap();
+        let _b = unread.begin("b", 2, &ends[1], 12 * KIB).unwrap();
+        let _c = unread.begin("c", 3, &ends[2], 12 * KIB).unwrap();
+        let cut: Vec<bool> = ends.iter().map(CancellationToken::is_cancelled).collect();
+        assert_eq!(cut, [true, false, false]);
+    }
+}
