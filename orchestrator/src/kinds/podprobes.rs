@@ -19,16 +19,6 @@ pub(super) fn probe(container: &Value, field: &str, here: &str, errors: &mut Err
     }
     let here = format!("{here}.{field}");
     probe_numbers(probe, field, &here, errors);
-    if !at(probe, "/exec").is_null() {
-        return;
-    }
-    let Some(action) = ["httpGet", "tcpSocket"]
-        .into_iter()
-        .find(|a| !at(probe, &format!("/{a}")).is_null())
-    else {
-        let message = "only httpGet, tcpSocket and exec are supported";
-        return errors.push(FieldError::invalid(here, message));
-    };
     if field == "readinessProbe" && !at(probe, "/terminationGracePeriodSeconds").is_null() {
         let message = "must not be set for readinessProbes";
         errors.push(FieldError::invalid(
@@ -36,7 +26,16 @@ pub(super) fn probe(container: &Value, field: &str, here: &str, errors: &mut Err
             message,
         ));
     }
-    asks(probe, action, container, &here, errors);
+    let asked = ["exec", "httpGet", "tcpSocket", "grpc"].into_iter();
+    let asked: Vec<&str> = asked.filter(|a| !at(probe, &format!("/{a}")).is_null()).collect();
+    match asked.as_slice() {
+        ["exec"] => {}
+        [action @ ("httpGet" | "tcpSocket")] => asks(probe, action, container, &here, errors),
+        _ => {
+            let message = "exactly one of httpGet, tcpSocket and exec is needed";
+            errors.push(FieldError::invalid(here, message));
+        }
+    }
 }
 
 /// Source: k8s.io/kubernetes/pkg/apis/core/validation, `validateProbe`.
@@ -187,6 +186,10 @@ mod tests {
         for (bad, field) in [
             (json!({"grpc": {"port": 80}}), ""),
             (json!({}), ""),
+            (
+                json!({"exec": {"command": ["true"]}, "tcpSocket": {"port": 80}}),
+                "",
+            ),
             (json!({"httpGet": {"port": "other"}}), ".httpGet.port"),
             (json!({"tcpSocket": {"port": 0}}), ".tcpSocket.port"),
             (

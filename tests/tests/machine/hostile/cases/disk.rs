@@ -34,6 +34,17 @@ pub(super) const CASES: &[Case] = &[
         harm: GOES_ON,
     },
     Case {
+        name: "a deleted file of 1 GiB that is kept open",
+        kind: "disk",
+        protection: "ephemeral-storage",
+        attack: |tenant| {
+            let write = format!("exec 5>/big; busybox rm /big; {}", write(tenant, "/dev/fd/5"));
+            fill(tenant, &write, Some("20Mi"))
+        },
+        told: "Evicted: Pod ephemeral local storage usage exceeds the total limit of containers 20Mi.",
+        harm: GOES_ON,
+    },
+    Case {
         name: "logs without end",
         kind: "disk",
         protection: "ephemeral-storage",
