@@ -84,11 +84,10 @@ impl Container {
         self.running() && hooked && (config.startup.is_none() || self.probes.startup.decided)
     }
 
-    /// Runs, is up, and passed its readiness probe, as far as it has any.
+    /// Has started, and passed its readiness probe, if it has one.
     pub(super) fn ready(&self, config: &ContainerConfig) -> bool {
-        self.running()
+        self.started(config)
             && self.ending.is_none()
-            && (config.startup.is_none() || self.probes.startup.decided)
             && (config.readiness.is_none() || self.probes.readiness.decided)
     }
 

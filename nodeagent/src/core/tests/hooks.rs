@@ -44,7 +44,8 @@ fn the_next_waits_for_the_hook_after_a_start_and_an_agent_does_it_once() {
         node.perform(0);
     }
     assert_eq!(node.starts, 1);
-    assert!(!node.pod("a").containers[0].started);
+    let first = &node.pod("a").containers[0];
+    assert!(first.running && !first.started && !first.ready);
     node.settle();
     assert_eq!((node.starts, node.hooks.len()), (2, 1));
     assert!(node.pod("a").containers[0].started && node.pod("a").ready);
