@@ -2,6 +2,7 @@
 
 mod agent_support;
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use agent_support::orchestrator::Orchestrator;
@@ -232,6 +233,54 @@ async fn init_containers_and_sidecars_have_their_turn() {
     let well = Some(EndReason::Completed);
     assert_eq!((reasons[0], reasons[2], reasons[3]), (well, well, well));
     assert_eq!(log(&orchestrator, "u-job", false).await, "all there\n");
+}
+
+/// Parameters of the kernel are set in the pod's own namespaces, and nowhere else; one that is not there is no start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sysctls_are_the_pods_own() {
+    let Some(cni) = cni_or_skip() else { return };
+    let keys = tempfile::tempdir().unwrap();
+    let orchestrator = Orchestrator::start(keys.path()).await;
+    let mut agent = Agent::new(cni);
+    let names = [
+        "net/ipv4/ip_forward",
+        "net/ipv4/ip_unprivileged_port_start",
+        "kernel/shm_rmid_forced",
+    ];
+    let of_host = || names.map(|name| std::fs::read_to_string(format!("/proc/sys/{name}")).unwrap());
+    let before = of_host();
+    let other = |value: &String| if value == "1\n" { "0" } else { "1" };
+    let asked = before.each_ref().map(other);
+    let script = format!("cd /proc/sys; exec cat {}", names.join(" "));
+    let pod_with = |last, name, sysctls: BTreeMap<String, String>| {
+        let mut pod = pod(&agent, last, name, RestartPolicy::Never, &script);
+        pod.security.sysctls = sysctls;
+        pod
+    };
+    let asks = names.map(|name| name.replace('/', ".")).into_iter();
+    let asks = asks.zip(asked.map(str::to_owned)).collect();
+    let missing = [("net.ipv4.no_such".to_owned(), "1".to_owned())].into();
+    let pods = [
+        ("u-asks", pod_with(2, "asks", asks)),
+        ("u-plain", pod_with(3, "plain", BTreeMap::new())),
+        ("u-wrong", pod_with(4, "wrong", missing)),
+    ];
+    let wanted = config(&agent, &pods);
+    orchestrator.wants(&wanted);
+    agent.start(&orchestrator);
+    let ended = |s: &NodeStatus| {
+        let phase = |uid: &str| s.pods.get(uid).map(|p| p.phase);
+        let refused = |c: &ContainerStatus| c.pid.is_none() && c.message.contains("cannot start container");
+        ["u-asks", "u-plain"]
+            .iter()
+            .all(|uid| phase(uid) == Some(PodPhase::Succeeded))
+            && s.pods.get("u-wrong").is_some_and(|p| refused(&p.containers[0]))
+    };
+    orchestrator.until("two ends and a refusal", ended).await;
+    let seen = log(&orchestrator, "u-asks", false).await;
+    assert_eq!(seen.lines().collect::<Vec<_>>(), asked);
+    assert_ne!(log(&orchestrator, "u-plain", false).await, seen);
+    assert_eq!(of_host(), before);
 }
 
 /// What leaves too much on the disk is evicted, wherever it leaves it; its neighbour does not notice.
