@@ -1,4 +1,5 @@
 //! An agent process with all that it needs, and its remains removed at the end.
+#![allow(dead_code)] // each test binary uses a part of it
 
 pub mod orchestrator;
 
@@ -47,9 +48,14 @@ pub struct Agent {
 
 impl Agent {
     pub fn new(cni: PathBuf) -> Self {
+        Self::on(&std::env::temp_dir(), cni)
+    }
+
+    /// With its directory in this one.
+    pub fn on(disk: &Path, cni: PathBuf) -> Self {
         let data = tempfile::Builder::new()
             .prefix("gantry-agent-")
-            .tempdir()
+            .tempdir_in(disk)
             .unwrap();
         // Tests of one binary run beside each other in one process.
         static NUMBER: AtomicU8 = AtomicU8::new(0);

@@ -9,11 +9,12 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{prepare, shell};
 
 /// Programs that bring a kernel and run it, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 4] = [
+const PROGRAMS: [(&str, &str); 5] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("depmod", "kmod"),
     ("xz", "xz-utils"),
+    ("mkfs.ext4", "e2fsprogs"),
 ];
 /// The plain flavour, of the first series with all that we use; `apt-cache search` takes a POSIX regular expression.
 const PACKAGE: &str = "^linux-image-6\\.12\\.[0-9]+\\+deb[0-9]+-amd64(-unsigned)?$";
@@ -35,7 +36,6 @@ impl Kernel {
             return Ok(kernel);
         }
         let package = newest_package()?;
-        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         download(&package, dir)?;
         let kernel = Self::find(dir).with_context(|| format!("{package} holds no kernel"))?;
         shell::run("depmod", &["-b", &dir.to_string_lossy(), &kernel.release])?;
@@ -100,6 +100,16 @@ fn numbers(name: &str) -> Vec<u64> {
     name.split(|c: char| !c.is_ascii_digit())
         .filter_map(|n| n.parse().ok())
         .collect()
+}
+
+/// A package of which nothing is installed; what is in it is below `dir`.
+pub fn unpacked(package: &str, dir: &Path) -> Result<PathBuf> {
+    if !dir.exists() {
+        let fresh = dir.with_extension("new");
+        download(package, &fresh)?;
+        fs::rename(&fresh, dir).with_context(|| format!("cannot put {package} at {}", dir.display()))?;
+    }
+    Ok(dir.to_owned())
 }
 
 fn download(package: &str, dir: &Path) -> Result<()> {

@@ -15,7 +15,7 @@ use kernel::Kernel;
 use machine::Machine;
 
 /// Package, test target, and what of it (all, if nothing is said).
-const TESTS: [(&str, &str, &str); 13] = [
+const TESTS: [(&str, &str, &str); 15] = [
     ("gantry-nodeagent", "runtime", ""),
     ("gantry-nodeagent", "runtime_exec", ""),
     ("gantry-nodeagent", "runtime_cgroup", ""),
@@ -24,6 +24,8 @@ const TESTS: [(&str, &str, &str); 13] = [
     ("gantry-nodeagent", "escapes", "nothing_gets_out"),
     ("gantry-nodeagent", "agent", ""),
     ("gantry-nodeagent", "agent_ids", ""),
+    ("gantry-nodeagent", "agent_quota", ""),
+    ("gantry-nodeagent", "agent_apparmor", ""),
     ("gantry-cni", "network", ""),
     ("gantry-cni", "flows", ""),
     ("gantry-cni", "outside", ""),
@@ -31,7 +33,7 @@ const TESTS: [(&str, &str, &str); 13] = [
     ("gantry-tests", "machine", "full_cores"),
 ];
 /// Areas that must run there, not skip.
-const REQUIRED: &str = "netns,bpf,cgroup,numa";
+const REQUIRED: &str = "netns,bpf,cgroup,numa,quota,apparmor";
 /// Without KVM everything is a dozen times slower.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
@@ -47,9 +49,11 @@ pub fn run(only: Option<&str>, line: impl FnMut(&str)) -> Result<()> {
     }
     let dir = shell::target().join("vm");
     let kernel = Kernel::ensure(&dir.join("kernel"))?;
+    let apparmor = kernel::unpacked("apparmor", &dir.join("apparmor"))?;
     let tests = build(&chosen)?;
     let mut script = format!(
-        "export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root REQUIRE={REQUIRED} CARGO_TARGET_DIR={}\nfailed=0\n",
+        "export PATH=/usr/sbin:/usr/bin:/sbin:/bin:{}/sbin HOME=/root REQUIRE={REQUIRED} CARGO_TARGET_DIR={}\nfailed=0\n",
+        apparmor.display(),
         shell::target().display()
     );
     for test in &tests {
