@@ -59,8 +59,8 @@ fn volumes_are_where_the_pod_wants_them() {
         ],
         ..ContainerConfig::default()
     };
-    prepare(&pod, &config).unwrap();
-    prepare(&pod, &config).unwrap();
+    prepare(&pod, &config, None).unwrap();
+    prepare(&pod, &config, None).unwrap();
     let network = NetworkFiles {
         hostname: "a-pod".to_owned(),
         address: Some("10.9.8.7".parse().unwrap()),
@@ -105,14 +105,19 @@ fn volumes_are_where_the_pod_wants_them() {
         },
     );
     assert!(
-        prepare(&pod, &config)
+        prepare(&pod, &config, None)
             .unwrap_err()
             .to_string()
             .contains("/not/there")
     );
     let evil = Volume::Files(BTreeMap::from([("../x".to_owned(), "".into())]));
     config.volumes = BTreeMap::from([("files".to_owned(), evil)]);
-    assert!(prepare(&pod, &config).unwrap_err().to_string().contains("../x"));
+    assert!(
+        prepare(&pod, &config, None)
+            .unwrap_err()
+            .to_string()
+            .contains("../x")
+    );
     assert!(container_mounts(&pod, &PodConfig::default(), &container).is_err());
 }
 
@@ -132,7 +137,7 @@ fn a_part_of_a_volume_is_inside_it() {
         mounts: vec![mount("scratch", "/part", Some(sub_path))],
         ..ContainerConfig::default()
     };
-    prepare(&pod, &config).unwrap();
+    prepare(&pod, &config, None).unwrap();
     let scratch = pod.path().join("volumes/scratch");
     fs::create_dir_all(scratch.join("a/b")).unwrap();
     fs::write(scratch.join("a/b/text"), "inside").unwrap();
@@ -293,7 +298,7 @@ fn new_files_reach_a_running_container() {
         ],
         ..ContainerConfig::default()
     };
-    prepare(&pod, &with("old")).unwrap();
+    prepare(&pod, &with("old"), None).unwrap();
     write_network_files(&pod, &NetworkFiles::default()).unwrap();
     let script = "grep -q ' /secret tmpfs ro' /proc/mounts && echo in memory; echo begun; \
                   until grep -q new /map/x/a /dev/null; do sleep 0.05; done; cat /map/x/a /secret/x/a /one; exit 0";
@@ -301,7 +306,7 @@ fn new_files_reach_a_running_container() {
     start.mounts = container_mounts(&pod, &with("old"), &container).unwrap();
     node.shim(&pod).start_container(&start).unwrap();
     until("it has begun", || logged(&start).contains("begun").then_some(()));
-    prepare(&pod, &with("new")).unwrap();
+    prepare(&pod, &with("new"), None).unwrap();
     exit_on_record(&pod, "web");
     let said = logged(&start);
     assert!(said.contains("newnewold") && said.contains("in memory"), "{said}");
@@ -315,7 +320,7 @@ fn a_scratch_volume_always_has_a_limit() {
         volumes: BTreeMap::from([("scratch".to_owned(), Volume::Scratch { size_bytes: 0 })]),
         ..PodConfig::default()
     };
-    prepare(&pod, &config).unwrap();
+    prepare(&pod, &config, None).unwrap();
     let stat = nix::sys::statvfs::statvfs(&pod.path().join("volumes/scratch")).unwrap();
     assert!(stat.blocks() > 0, "0 is no limit");
     unmount(&pod).unwrap();
@@ -336,7 +341,7 @@ fn a_scratch_volume_always_has_a_limit() {
         (16 << 20, 8 << 20, 8 << 20),
         (4 << 20, 8 << 20, 4 << 20),
     ] {
-        prepare(&pod, &limited(size, memory)).unwrap();
+        prepare(&pod, &limited(size, memory), None).unwrap();
         let stat = nix::sys::statvfs::statvfs(&pod.path().join("volumes/scratch")).unwrap();
         assert_eq!(stat.blocks() * stat.fragment_size(), expected);
         unmount(&pod).unwrap();

@@ -20,8 +20,8 @@ use crate::guard;
 use crate::host::cgroup::Cgroups;
 use crate::runtime::{
     ContainerExit, ContainerStart, ContainerState, LOG_MAX_BYTES, PodDir, RuntimeDir, RuntimeError,
-    ShimHandle, UserNamespace, ids::IdRanges, merge_argv, names, oom, resolve_user, root, termination,
-    volumes,
+    ShimHandle, UserNamespace, ids::IdRanges, merge_argv, names, oom, quota::Projects, resolve_user, root,
+    termination, volumes,
 };
 
 /// How long the kernel may take to end processes and let go of groups.
@@ -102,12 +102,16 @@ impl Pods {
             self.cgroups.kill_pod(uid, PATIENCE)?;
         }
         let ids = self.make_own_ids(uid, pod)?;
+        let projects = ids.as_ref().and_then(|ids| Projects::of(&dir, pod, ids.first));
         let mut images = BTreeMap::new();
-        for container in &pod.containers {
+        for (nth, container) in pod.containers.iter().enumerate() {
+            if let Some(projects) = projects {
+                projects.make_root(&rootfs_dir(&dir, &container.name), nth)?;
+            }
             let record = self.mount_image(&dir, container, ids.as_ref())?;
             images.insert(container.name.clone(), record.digest);
         }
-        volumes::prepare(&dir, pod)?;
+        volumes::prepare(&dir, pod, projects)?;
         let files = self.connect(uid, pod, network.as_ref(), &dir)?;
         names::write_network_files(&dir, &files)?;
         ShimHandle::spawn(&dir, &self.settings.executable)?;
@@ -331,6 +335,7 @@ impl Pods {
         }
         self.let_go(uid, &dir)?;
         dir.reduce_to_records(keep_logs)?;
+        self.ids.free(uid)?;
         Ok(PodDone::Released)
     }
 
@@ -338,6 +343,8 @@ impl Pods {
         let dir = self.runtime.pod(uid);
         self.let_go(uid, &dir)?;
         dir.remove()?;
+        // The last: what it wrote had them.
+        self.ids.free(uid)?;
         Ok(PodDone::TornDown)
     }
 
@@ -361,7 +368,6 @@ impl Pods {
             .map_err(Failure::io("remove network namespace", &self.netns.path(uid)))?;
         volumes::unmount(dir)?;
         self.cgroups.remove_pod(uid, PATIENCE)?;
-        self.ids.free(uid)?;
         Ok(())
     }
 }

@@ -88,6 +88,11 @@ impl IdRanges {
     }
 }
 
+/// Whether an id is of some pod's range.
+pub(super) fn is_given(id: u32) -> bool {
+    GIVEN.contains(&id)
+}
+
 fn range(first: u32) -> Range<u32> {
     first..first.saturating_add(IDS)
 }

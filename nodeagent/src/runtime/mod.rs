@@ -28,6 +28,7 @@ pub mod namespaces;
 pub mod oom;
 mod protocol;
 mod purge;
+pub mod quota;
 pub mod root;
 pub mod sealed;
 mod subpath;

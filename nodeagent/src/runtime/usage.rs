@@ -2,7 +2,7 @@
 //!
 //! Only names in open folders are followed, never a link, never a mount. What changes meanwhile is counted as it is met. A file
 //! with several names counts for each with its part, so that nothing has to be remembered. Files that have no name any more are
-//! found with the processes that have them open ([`super::unnamed`]).
+//! found with the processes that have them open ([`super::unnamed`]). What the kernel counts by itself is not walked ([`super::quota`]).
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, openat, statat};
 
 use super::unnamed::{Running, Unnamed};
-use super::{PodDir, RuntimeError, dir};
+use super::{PodDir, RuntimeError, dir, quota};
 
 /// Folders in folders: each is an open descriptor while it is walked. What is nested deeper counts as too many files.
 const MAX_DEPTH: usize = 128;
@@ -29,6 +29,16 @@ pub struct Usage {
     pub volumes: BTreeMap<String, u64>,
     /// Files and directories; more than the bound when it was given up to count.
     pub entries: u64,
+}
+
+impl Usage {
+    /// Of a part that may be new.
+    fn bytes(&mut self, part: &Part) -> &mut u64 {
+        match part {
+            Part::Container(name) => self.containers.entry(name.clone()).or_default(),
+            Part::Volume(name) => self.volumes.entry(name.clone()).or_default(),
+        }
+    }
 }
 
 /// One count of one pod, under way.
@@ -55,26 +65,51 @@ impl Walk {
         let below = |name: &str| pod.path().join(name);
         let failed = |e: rustix::io::Errno| RuntimeError::io("look at", pod.path(), e.into());
         let own = statat(CWD, pod.path(), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
-        let mut roots = Vec::new();
-        for (folder, inner) in [("rootfs", "upper"), ("logs", "")] {
-            for name in dir::names(&below(folder))? {
-                let path = below(folder).join(&name).join(inner);
-                roots.push((Part::Container(name), path));
-            }
-        }
-        for name in dir::names(&below("volumes"))? {
-            let path = below("volumes").join(&name);
-            roots.push((Part::Volume(name), path));
-        }
-        Ok(Self {
-            roots,
+        let mut walk = Self {
+            roots: Vec::new(),
             part: Part::Volume(String::new()),
             stack: Vec::new(),
             device: own.st_dev,
             unnamed: Unnamed::new(pod, own.st_dev, running),
             usage: Usage::default(),
             max_entries,
-        })
+        };
+        let mut walked = false;
+        for name in dir::names(&below("rootfs"))? {
+            let root = below("rootfs").join(&name);
+            let part = Part::Container(name);
+            if !walk.is_counted(&root, &part) {
+                walk.roots.push((part, root.join("upper")));
+                walked = true;
+            }
+        }
+        for name in dir::names(&below("logs"))? {
+            let path = below("logs").join(&name);
+            walk.roots.push((Part::Container(name), path));
+        }
+        for name in dir::names(&below("volumes"))? {
+            let path = below("volumes").join(&name);
+            let part = Part::Volume(name);
+            if !walk.is_counted(&path, &part) {
+                walk.roots.push((part, path));
+            }
+        }
+        // A pod is counted by the kernel in all that it may write to, or in nothing: what it has open is counted then, too.
+        if !walked {
+            walk.unnamed = Unnamed::new(pod, own.st_dev, Vec::new());
+        }
+        Ok(walk)
+    }
+
+    /// Takes the kernel's own count of a directory, if there is one.
+    fn is_counted(&mut self, path: &Path, part: &Part) -> bool {
+        let Some(count) = quota::count(path) else {
+            return false;
+        };
+        let bytes = self.usage.bytes(part);
+        *bytes = bytes.saturating_add(count.bytes);
+        self.usage.entries = self.usage.entries.saturating_add(count.entries);
+        true
     }
 
     /// Looks at `most` more entries; the result once all were seen, or too many.
@@ -126,10 +161,7 @@ impl Walk {
         let Some((part, path)) = self.roots.pop() else {
             return self.next_unnamed();
         };
-        match &part {
-            Part::Container(name) => self.usage.containers.entry(name.clone()).or_default(),
-            Part::Volume(name) => self.usage.volumes.entry(name.clone()).or_default(),
-        };
+        self.usage.bytes(&part);
         self.part = part;
         self.stack.extend(open_root(&path, self.device));
         true

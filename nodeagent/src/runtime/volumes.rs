@@ -1,6 +1,7 @@
 //! The pod's volumes on the host, and which of them a container sees where.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Component, Path, PathBuf};
 
@@ -8,12 +9,13 @@ use gantry_nodeagent_api::{ContainerConfig, PodConfig, Volume, is_sub_path};
 use nix::mount::{MsFlags, mount};
 
 use super::names::network_dir;
+use super::quota::Projects;
 use super::{BindMount, PodDir, RuntimeError, files, hostpath, mounts, subpath};
 use crate::guard;
 
 /// Writes or mounts the volumes of a pod. May be repeated.
-pub fn prepare(dir: &PodDir, pod: &PodConfig) -> Result<(), RuntimeError> {
-    for (name, volume) in &pod.volumes {
+pub fn prepare(dir: &PodDir, pod: &PodConfig, projects: Option<Projects>) -> Result<(), RuntimeError> {
+    for (nth, (name, volume)) in pod.volumes.iter().enumerate() {
         check_name(name)?;
         let path = volume_path(dir, name, volume);
         match volume {
@@ -33,7 +35,10 @@ pub fn prepare(dir: &PodDir, pod: &PodConfig) -> Result<(), RuntimeError> {
                 };
                 mount_tmpfs(&path, &owner, memory_size(pod, *size_bytes))?;
             }
-            Volume::EmptyDir { .. } => empty_dir(&path, pod.security.fs_group)?,
+            Volume::EmptyDir { .. } => {
+                let take = |fresh: &Path| projects.map_or(Ok(()), |p| p.take_volume(fresh, nth));
+                empty_dir(&path, pod.security.fs_group, take)?;
+            }
             Volume::HostPath { path, kind } => hostpath::prepare(name, path, *kind)?,
         }
     }
@@ -119,10 +124,14 @@ fn volume_path(dir: &PodDir, name: &str, volume: &Volume) -> PathBuf {
     }
 }
 
-/// A directory that everybody may write to; with a group of the pod's own, what is made in it belongs to that group (setgid).
+/// A directory that everybody may write to, once `take` has taken it; with a group of the pod's own, what is made in it belongs to that group (setgid).
 /// It comes whole or not at all: what a container makes of it later stays.
 /// Source: k8s.io/kubernetes/pkg/volume/emptydir, `setupDir`.
-fn empty_dir(path: &Path, fs_group: Option<u32>) -> Result<(), RuntimeError> {
+fn empty_dir(
+    path: &Path,
+    fs_group: Option<u32>,
+    take: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<(), RuntimeError> {
     if path.exists() {
         return Ok(());
     }
@@ -130,6 +139,7 @@ fn empty_dir(path: &Path, fs_group: Option<u32>) -> Result<(), RuntimeError> {
     let failed = |e| RuntimeError::io("make directory", path, e);
     fs::create_dir_all(&fresh).map_err(failed)?;
     let mode = if fs_group.is_some() { 0o2777 } else { 0o777 };
+    take(&fresh).map_err(failed)?;
     chown(&fresh, None, fs_group).map_err(failed)?;
     fs::set_permissions(&fresh, fs::Permissions::from_mode(mode)).map_err(failed)?;
     fs::rename(&fresh, path).map_err(failed)
