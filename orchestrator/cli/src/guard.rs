@@ -65,6 +65,9 @@ pub fn limits() -> Limits {
         let unread = &mut limits.connections.unread;
         (unread.per_user_bytes, unread.total_bytes) = (MANY, MANY);
     }
+    if off("windows") {
+        limits.connections.node_window = 64 << 20;
+    }
     if off("sessions") {
         let share = &mut limits.share;
         (share.sessions, share.sessions_total, share.sessions_on_node) = (MANY, MANY, MANY);
@@ -81,12 +84,16 @@ pub fn limits() -> Limits {
         ("values", &mut objects.values),
         ("object-size", &mut objects.bytes),
         ("namespace-bytes", &mut objects.namespace_bytes),
+        ("namespace-bytes", &mut objects.all_bytes),
         ("selector", &mut objects.selector_bytes),
         ("selector", &mut objects.selector_terms),
     ] {
         if off(protection) {
             *limit = MANY;
         }
+    }
+    if off("counts") {
+        objects.counts = &[];
     }
     objects.rules = !off("rules");
     objects.pod_security = !off("pod-security");

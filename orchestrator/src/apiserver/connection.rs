@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use gantry_nodeagent_api::CONNECTION_WINDOW_BYTES;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -190,6 +191,7 @@ pub(super) async fn serve(
         router = Router::new().fallback(auth::refuse);
     }
     let counted = doors.known(&identity)?;
+    let is_node = identity.node().is_some();
     let client = Client::new(identity.user.clone(), stranger.number, doors.unread.clone());
     let end = client.end.clone();
     let mut withdrawn = std::pin::pin!(auth::withdrawn(Some(admission.clone())));
@@ -212,7 +214,13 @@ pub(super) async fn serve(
             }
         }
     });
-    let builder = builder(&stream, &doors.limits);
+    let mut builder = builder(&stream, &doors.limits);
+    if is_node {
+        builder
+            .http2()
+            .initial_stream_window_size(doors.limits.node_window)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    }
     let stream = TokioIo::new(Stall::new(stream, doors.limits.stall, counted));
     let mut served = std::pin::pin!(builder.serve_connection_with_upgrades(stream, service));
     let mut closing = false;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use gantry_nodeagent_api::STREAM_WINDOW_BYTES;
+
 /// All bounds of the API server.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -44,8 +46,13 @@ pub struct ObjectLimits {
     pub values: usize,
     /// Largest object in bytes as JSON: what etcd takes under Kubernetes.
     pub bytes: usize,
-    /// Bytes of all objects of one namespace, and of all that are in none: they are in memory.
+    /// Bytes of all objects of one namespace, of all namespaces that one person has made, and of all objects that are in none:
+    /// they are in memory.
     pub namespace_bytes: usize,
+    /// Objects of kinds that make work for all whenever something changes, of one namespace or person.
+    pub counts: &'static [(&'static str, usize)],
+    /// Bytes of all objects: what they come to in memory is some three times that.
+    pub all_bytes: usize,
     /// Longest selector in bytes, labels and fields each.
     pub selector_bytes: usize,
     /// Requirements and values in one: each is compared with each object.
@@ -63,6 +70,14 @@ impl Default for ObjectLimits {
             values: 150_000,
             bytes: 1536 << 10,
             namespace_bytes: 64 << 20,
+            all_bytes: 128 << 20,
+            counts: &[
+                ("Service", 256),
+                ("Deployment", 500),
+                ("ReplicaSet", 500),
+                ("NetworkFunction", 500),
+                ("NetworkService", 500),
+            ],
             selector_bytes: 8 << 10,
             selector_terms: 256,
             rules: true,
@@ -119,6 +134,8 @@ pub struct ConnectionLimits {
     pub streams: u32,
     /// Answers that wait to be read.
     pub unread: UnreadLimits,
+    /// What one stream of a node may send ahead of its reader.
+    pub node_window: u32,
 }
 
 /// Answers are in memory until they are read.
@@ -172,6 +189,7 @@ impl Default for Limits {
                     total_bytes: 192 << 20,
                     patience: Duration::from_secs(1),
                 },
+                node_window: STREAM_WINDOW_BYTES,
             },
         }
     }

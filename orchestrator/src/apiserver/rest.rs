@@ -10,13 +10,14 @@ use serde_json::{Value, json};
 
 use super::accept::{Form, form};
 use super::error::ApiError;
-use super::objects::{DeleteOptions, Deleted, Target, Written};
+use super::objects::{DeleteOptions, Deleted, Target, Written, set_requester};
 use super::patch::Patch;
 use super::path::Resource;
 use super::query::Query;
 use super::share::{Client, Cost, Seat};
 use super::{ApiServer, body, held, list, measure, protobuf, sub, table, watch};
 use crate::kinds::codec;
+use crate::pki::ADMINISTRATOR;
 use crate::store::Version;
 
 /// Characters of all warnings of an answer together, and of one, as in Kubernetes.
@@ -180,7 +181,10 @@ async fn create(call: &Call<'_>) -> Result<Response, ApiError> {
         return Err(ApiError::method());
     }
     let options = call.query.write_options()?;
-    let input = call.json()?;
+    let mut input = call.json()?;
+    if kind.kind == "Namespace" && call.client.user != ADMINISTRATOR {
+        set_requester(&mut input, Some(&call.client.user));
+    }
     let done = call
         .server
         .objects

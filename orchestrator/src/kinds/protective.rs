@@ -141,12 +141,25 @@ const CONTAINER: &[Row] = &[
     ),
 ];
 
-/// Of a Deployment's or ReplicaSet's spec, besides its template.
-const WORKLOAD: &[Row] = &[Row(
-    "minReadySeconds",
-    &["0"],
-    "a pod is available as soon as it is ready: use a readinessProbe with initialDelaySeconds or successThreshold",
-)];
+/// Of a Deployment's or ReplicaSet's spec, besides what is said of all pods.
+const WORKLOAD: &[Row] = &[
+    Row(
+        "minReadySeconds",
+        &["0"],
+        "a pod is available as soon as it is ready: use a readinessProbe with initialDelaySeconds or successThreshold",
+    ),
+    // Pods that end by their own will would come and go for ever.
+    Row(
+        "template.spec.restartPolicy",
+        &["Always"],
+        "pods that end are replaced: use Always, or a Pod of its own",
+    ),
+    Row(
+        "template.spec.activeDeadlineSeconds",
+        &[],
+        "pods that end are replaced: leave it out, or use a Pod of its own",
+    ),
+];
 
 /// Of a Service's spec.
 const SERVICE: &[Row] = &[

@@ -32,8 +32,8 @@ use crate::cluster::Mark;
 const DIR: &str = "pki";
 /// Files of the administrator's certificate.
 const ADMIN: &str = "admin";
-/// Whom it names.
-const ADMINISTRATOR: &str = "gantry-admin";
+/// Whom it names: whoever has the kubeconfig of the data directory.
+pub(crate) const ADMINISTRATOR: &str = "gantry-admin";
 /// What the files of nodes' certificates begin with.
 const NODE: &str = "node-";
 /// And those of other users.

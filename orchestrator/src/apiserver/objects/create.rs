@@ -67,8 +67,8 @@ impl Objects {
         let name = meta::text(object, "name");
         let key = kind.key(namespace, name);
         let value = codec::encode(object);
-        let most = self.limits.namespace_bytes;
-        self.room.check(kind, namespace, name, value.len(), most)?;
+        self.room.check(kind, object, value.len(), &self.limits)?;
+        self.room.check_count(kind, object, &self.limits)?;
         let mut txn = Txn::default().when(&key, Compare::Absent).put(&key, value);
         let parent = named("Namespace").expect("the table has Namespace");
         let parent_key = parent.key("", namespace);

@@ -39,6 +39,31 @@ pub(super) fn text<'a>(object: &'a Value, field: &str) -> &'a str {
         .unwrap_or_default()
 }
 
+/// Whose a namespace is: what it keeps counts as that user's.
+const REQUESTER: &str = "gantry.dev/requester";
+
+/// Who has made a namespace; `None` for the administrator, who makes them for others.
+pub(super) fn requester(namespace: &Value) -> Option<&str> {
+    at(namespace, "/metadata/annotations")[REQUESTER].as_str()
+}
+
+/// Writes who has made a namespace into it, whatever is said there.
+pub(in crate::apiserver) fn set_requester(namespace: &mut Value, user: Option<&str>) {
+    if user.is_none() && requester(namespace).is_none() {
+        return;
+    }
+    let annotations = metadata(namespace)
+        .entry("annotations")
+        .or_insert_with(|| json!({}));
+    let Some(annotations) = annotations.as_object_mut() else {
+        return;
+    };
+    match user {
+        Some(user) => annotations.insert(REQUESTER.to_owned(), json!(user)),
+        None => annotations.remove(REQUESTER),
+    };
+}
+
 /// Deletion has begun.
 pub(super) fn is_going(object: &Value) -> bool {
     !text(object, "deletionTimestamp").is_empty()

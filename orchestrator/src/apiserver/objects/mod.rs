@@ -22,6 +22,7 @@ use crate::kinds::{Kind, codec};
 use crate::store::{Range, Revision, Store, Version};
 
 pub use delete::{DeleteOptions, Deleted};
+pub(super) use meta::set_requester;
 pub use room::Counter;
 pub use update::Target;
 

@@ -1,70 +1,190 @@
-//! How much each namespace keeps in the store: counted from the store's own changes, bounded where users write. All of it is
-//! in memory, of the store and of the core.
+//! How much everybody keeps in the store: counted from the store's own changes, bounded where users write. All of it is in
+//! memory, of the store and of the core.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::super::error::ApiError;
-use crate::kinds::Kind;
+use super::super::limits::ObjectLimits;
+use super::meta::{self, requester};
+use crate::kinds::{Kind, codec};
 use crate::store::{Event, Range, Store, StoreError, Version};
 
 /// Keys of objects.
 const OBJECTS: &str = "/registry/";
 /// What an object costs besides its text, in bytes.
 const OVERHEAD: usize = 512;
+/// Whose the objects are that no namespace has.
+const NOBODY: &str = "objects without a namespace";
+/// Plural of the kind.
+const NAMESPACES: &str = "namespaces";
 
-/// What the objects of each namespace come to, in bytes; those of no namespace together. Cheap to clone.
+/// What everybody keeps. A namespace that a person has made counts as that person's, with all others that he makes: their
+/// number is no way to more. One that the administrator has made counts for itself. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct Room(Arc<Mutex<HashMap<String, usize>>>);
+pub(super) struct Room(Arc<Mutex<Books>>);
+
+#[derive(Default)]
+struct Books {
+    /// By whose it is.
+    used: HashMap<String, Used>,
+    /// In bytes.
+    all: usize,
+    /// Of namespaces: who has made them.
+    requesters: HashMap<String, String>,
+}
+
+/// What somebody keeps.
+#[derive(Default)]
+struct Used {
+    bytes: usize,
+    /// Objects by kind, by its plural.
+    counts: HashMap<String, usize>,
+}
+
+impl Used {
+    fn count(&mut self, plural: &str) -> &mut usize {
+        self.counts.entry(plural.to_owned()).or_default()
+    }
+}
 
 impl Room {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+    fn lock(&self) -> MutexGuard<'_, Books> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// 403 if the object's namespace would keep more than `most` bytes with `more` of it. What is being written at the same
-    /// time is not counted yet.
+    /// 403 if there is no room for `more` bytes of an object. What is being written at the same time is not counted yet.
     pub(super) fn check(
         &self,
         kind: &Kind,
-        namespace: &str,
-        name: &str,
+        object: &Value,
         more: usize,
-        most: usize,
+        limits: &ObjectLimits,
     ) -> Result<(), ApiError> {
-        let namespace = if kind.namespaced { namespace } else { "" };
-        let used = self.lock().get(namespace).copied().unwrap_or_default();
-        if used.saturating_add(more) <= most {
+        let books = self.lock();
+        let whose = match kind.kind {
+            "Namespace" => whose(requester(object), meta::text(object, "name")),
+            _ if kind.namespaced => books.whose(meta::text(object, "namespace")),
+            _ => NOBODY.to_owned(),
+        };
+        let used = books.used.get(&whose);
+        let own = used.map_or(0, |used| used.bytes);
+        let (own_after, all_after) = (own.saturating_add(more), books.all.saturating_add(more));
+        // When all is full, whoever has less than his share has room still.
+        let share = limits.all_bytes / books.used.len().max(1);
+        let most = match all_after > limits.all_bytes {
+            true => limits.namespace_bytes.min(share),
+            false => limits.namespace_bytes,
+        };
+        if own_after > most {
+            let why = format!("exceeded quota: {whose} come to {own} bytes, limited to {most}: delete some");
+            return Err(ApiError::forbidden_object(kind, meta::text(object, "name"), &why));
+        }
+        Ok(())
+    }
+
+    /// 403 if there are too many of this kind already. Each makes work for all.
+    pub(super) fn check_count(
+        &self,
+        kind: &Kind,
+        object: &Value,
+        limits: &ObjectLimits,
+    ) -> Result<(), ApiError> {
+        let Some((_, most)) = limits.counts.iter().find(|(name, _)| *name == kind.kind) else {
+            return Ok(());
+        };
+        let books = self.lock();
+        let whose = books.whose(meta::text(object, "namespace"));
+        let counts = books.used.get(&whose).map(|used| &used.counts);
+        let count = counts.and_then(|counts| counts.get(kind.plural)).copied();
+        if count.unwrap_or_default() < *most {
             return Ok(());
         }
-        let whose = match namespace {
-            "" => "objects without a namespace".to_owned(),
-            namespace => format!("objects of namespace {namespace}"),
-        };
-        let why = format!("exceeded quota: {whose} come to {used} bytes, limited to {most}: delete some");
-        Err(ApiError::forbidden_object(kind, name, &why))
+        let why = format!(
+            "exceeded quota: {most} {} are among the {whose}, no more are taken: delete some",
+            kind.plural
+        );
+        Err(ApiError::forbidden_object(kind, meta::text(object, "name"), &why))
+    }
+}
+
+impl Books {
+    fn whose(&self, namespace: &str) -> String {
+        whose(self.requesters.get(namespace).map(String::as_str), namespace)
     }
 
-    fn count(&self, events: &[Arc<Event>]) {
-        let mut used = self.lock();
-        for event in events {
-            let sum = used.entry(namespace(&event.key).to_owned()).or_default();
-            *sum = sum.saturating_add(event.after.as_ref().map_or(0, cost));
-            *sum = sum.saturating_sub(event.before.as_ref().map_or(0, cost));
-            if *sum == 0 {
-                used.remove(namespace(&event.key));
+    fn count(&mut self, event: &Event) {
+        let (namespace, plural) = place(&event.key);
+        if plural == NAMESPACES
+            && let Some(version) = &event.after
+        {
+            self.made(namespace, version);
+        }
+        if let Some(version) = &event.after {
+            self.add(version);
+        }
+        if let Some(version) = &event.before {
+            self.take(version);
+        }
+        if plural == NAMESPACES && event.after.is_none() {
+            self.requesters.remove(namespace);
+        }
+    }
+
+    fn add(&mut self, version: &Version) {
+        let (namespace, plural) = place(&version.key);
+        let used = self.used.entry(self.whose(namespace)).or_default();
+        used.bytes += cost(version);
+        *used.count(plural) += 1;
+        self.all += cost(version);
+    }
+
+    fn take(&mut self, version: &Version) {
+        let (namespace, plural) = place(&version.key);
+        let whose = self.whose(namespace);
+        let Some(used) = self.used.get_mut(&whose) else {
+            return;
+        };
+        used.bytes = used.bytes.saturating_sub(cost(version));
+        let count = used.count(plural);
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            used.counts.remove(plural);
+        }
+        if used.counts.is_empty() {
+            self.used.remove(&whose);
+        }
+        self.all = self.all.saturating_sub(cost(version));
+    }
+
+    fn made(&mut self, namespace: &str, version: &Version) {
+        if let Some(requester) = requester(&codec::decode(version)) {
+            self.requesters.insert(namespace.to_owned(), requester.to_owned());
+        }
+    }
+
+    fn recount(all: &[Version]) -> Self {
+        let mut books = Self::default();
+        for version in all {
+            let (namespace, plural) = place(&version.key);
+            if plural == NAMESPACES {
+                books.made(namespace, version);
             }
         }
+        all.iter().for_each(|version| books.add(version));
+        books
     }
+}
 
-    fn recount(&self, all: &[Version]) {
-        let mut used = self.lock();
-        used.clear();
-        for version in all {
-            *used.entry(namespace(&version.key).to_owned()).or_default() += cost(version);
-        }
+/// In words, for the message too.
+fn whose(requester: Option<&str>, namespace: &str) -> String {
+    match (requester, namespace) {
+        (Some(user), _) => format!("objects of the namespaces that {user} has made"),
+        (None, "") => NOBODY.to_owned(),
+        (None, namespace) => format!("objects of namespace {namespace}"),
     }
 }
 
@@ -72,12 +192,14 @@ fn cost(version: &Version) -> usize {
     version.key.len() + version.value.len() + OVERHEAD
 }
 
-/// Of a key `/registry/<group>/<plural>/[<namespace>/]<name>`.
-fn namespace(key: &str) -> &str {
+/// Namespace and plural of a key `/registry/<group>/<plural>/[<namespace>/]<name>`; a namespace is in itself.
+fn place(key: &str) -> (&str, &str) {
     let parts: Vec<&str> = key.split('/').collect();
     match parts[..] {
-        ["", _, _, _, namespace, _] => namespace,
-        _ => "",
+        ["", _, _, plural, namespace, _] => (namespace, plural),
+        ["", _, "core", NAMESPACES, name] => (name, NAMESPACES),
+        ["", _, _, plural, _] => ("", plural),
+        _ => ("", ""),
     }
 }
 
@@ -112,7 +234,7 @@ impl Counter {
             Ok(listing) => listing,
             Err(error) => return error,
         };
-        self.room.recount(&listing.items);
+        *self.room.lock() = Books::recount(&listing.items);
         let mut watch = match self.store.watch(OBJECTS, listing.revision) {
             Ok(watch) => watch,
             Err(error) => return error,
@@ -120,7 +242,10 @@ impl Counter {
         drop(listing);
         loop {
             match watch.next().await {
-                Ok(batch) => self.room.count(&batch.events),
+                Ok(batch) => {
+                    let mut books = self.room.lock();
+                    batch.events.iter().for_each(|event| books.count(event));
+                }
                 Err(error) => return error,
             }
         }
@@ -139,8 +264,9 @@ mod tests {
 
     #[test]
     fn keys_name_their_namespaces() {
-        assert_eq!(namespace("/registry/core/configmaps/a/b"), "a");
-        assert_eq!(namespace("/registry/core/namespaces/a"), "");
+        assert_eq!(place("/registry/core/configmaps/a/b"), ("a", "configmaps"));
+        assert_eq!(place("/registry/core/namespaces/a"), ("a", "namespaces"));
+        assert_eq!(place("/registry/core/nodes/a"), ("", "nodes"));
     }
 
     #[tokio::test]
@@ -185,5 +311,45 @@ mod tests {
         make("full", "c").await.unwrap();
         stop.cancel();
         counting.await.unwrap();
+    }
+
+    /// What was written to the books of these limits: `(namespace, bytes)`, by the users that made the namespaces.
+    fn books(made: &[(&str, &str)], written: &[(&str, usize)]) -> Room {
+        let mut books = Books::default();
+        for (namespace, user) in made {
+            books
+                .requesters
+                .insert((*namespace).to_owned(), (*user).to_owned());
+        }
+        for (namespace, bytes) in written {
+            books.used.entry(books.whose(namespace)).or_default().bytes += bytes;
+            books.all += bytes;
+        }
+        Room(Arc::new(Mutex::new(books)))
+    }
+
+    fn takes(room: &Room, namespace: &str) -> bool {
+        let limits = ObjectLimits {
+            namespace_bytes: 600,
+            all_bytes: 1000,
+            ..ObjectLimits::default()
+        };
+        let object = json!({"metadata": {"name": "m", "namespace": namespace}});
+        room.check(named("ConfigMap").unwrap(), &object, 200, &limits)
+            .is_ok()
+    }
+
+    #[test]
+    fn many_namespaces_of_one_person_have_room_once() {
+        let made = [("a", "eve"), ("b", "eve"), ("c", "bob")];
+        let room = books(&made, &[("a", 300), ("b", 200), ("d", 100)]);
+        assert!(!takes(&room, "a") && !takes(&room, "b"));
+        assert!(takes(&room, "c") && takes(&room, "d"));
+    }
+
+    #[test]
+    fn when_all_is_full_who_has_less_than_his_share_has_room() {
+        let room = books(&[], &[("a", 500), ("b", 400), ("c", 100)]);
+        assert!(!takes(&room, "a") && !takes(&room, "b") && takes(&room, "c"));
     }
 }

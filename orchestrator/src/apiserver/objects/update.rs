@@ -92,8 +92,7 @@ impl Objects {
                 let value = codec::encode(&new);
                 let more = value.len().saturating_sub(found.value.len());
                 if more > 0 && !options.system {
-                    let most = self.limits.namespace_bytes;
-                    self.room.check(kind, namespace, name, more, most)?;
+                    self.room.check(kind, &new, more, &self.limits)?;
                 }
                 txn.put(&key, value)
             };
@@ -174,6 +173,9 @@ fn merge(
     }
     (kind.default)(&mut new);
     meta::on_update(&mut new, old);
+    if kind.kind == "Namespace" {
+        meta::set_requester(&mut new, meta::requester(old));
+    }
     if kind.graceful && !options.system {
         frozen_spec(kind, &new, old)?;
     }

@@ -186,6 +186,14 @@ fn what_constrains_a_service_a_rollout_or_a_node_and_is_not_done_is_refused() {
     }
     for (spec, field) in [
         (json!({"minReadySeconds": 5}), "minReadySeconds"),
+        (
+            json!({"template": {"spec": {"restartPolicy": "Never"}}}),
+            "template.spec.restartPolicy",
+        ),
+        (
+            json!({"template": {"spec": {"restartPolicy": "Always", "activeDeadlineSeconds": 1}}}),
+            "template.spec.activeDeadlineSeconds",
+        ),
         (json!({"strategy": {"type": "Recreate"}}), "strategy.type"),
         (
             json!({"strategy": {"rollingUpdate": {"maxSurge": "0%", "maxUnavailable": 1}}}),

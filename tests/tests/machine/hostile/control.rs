@@ -26,6 +26,11 @@ pub(super) fn run(case: &Case, extent: Extent) -> Result<String> {
         "/api/v1/namespaces",
         &json!({"metadata": {"name": prober::NAMESPACE}}),
     )?;
+    // Who is to be felt by others has to be large; what is let in is seen in small as well.
+    let extent = match case.harm {
+        Harm::Neighbours => extent,
+        Harm::Told(_) | Harm::Memory(..) => Extent::Kinds,
+    };
     let tenant = Tenant::new(&gantry, &api, "tenant".to_owned(), extent)?;
     let memory = |process: Process| Ok::<_, anyhow::Error>((process, Memory::of(process.pid(&gantry)?)?));
     let processes = [memory(Process::Orchestrator)?, memory(Process::Agent)?];

@@ -42,6 +42,14 @@ pub(super) const CASES: &[Case] = &[
         harm: Harm::Told("70 of 70 taken"),
     },
     Case {
+        name: "one full namespace after the other",
+        kind: "storage",
+        protection: "namespace-bytes",
+        attack: namespaces,
+        told: "has made come to",
+        harm: Harm::Told("all are full"),
+    },
+    Case {
         name: "more Events than anybody reads",
         kind: "events",
         protection: "events",
@@ -122,6 +130,24 @@ fn storage(tenant: &Tenant<'_>) -> Result<String> {
         }
     }
     Ok(format!("{wanted} of {wanted} taken"))
+}
+
+/// Three that the tenant makes, and nearly as much in each as one may keep.
+fn namespaces(tenant: &Tenant<'_>) -> Result<String> {
+    for number in 0..3 {
+        let name = format!("{}-{number}", tenant.namespace);
+        tenant.make_outside("/api/v1/namespaces", &json!({"metadata": {"name": name}}))?;
+        for map in 0..60 {
+            let object =
+                json!({"metadata": {"name": format!("large{map}")}, "data": {"a": "x".repeat(1 << 20)}});
+            let maps = format!("/api/v1/namespaces/{name}/configmaps");
+            let answer = tenant.api.post(&maps, &object)?;
+            if answer.code != 201 {
+                return Ok(answer.body);
+            }
+        }
+    }
+    Ok("all are full".to_owned())
 }
 
 /// Old ones are taken away now and then.

@@ -30,6 +30,14 @@ pub(super) const CASES: &[Case] = &[
         harm: Harm::Told("all are in force"),
     },
     Case {
+        name: "hundreds of services before one pod",
+        kind: "services",
+        protection: "counts",
+        attack: many,
+        told: "no more are taken",
+        harm: Harm::Told("all are taken"),
+    },
+    Case {
         name: "two pods on one address, SCTP to another port",
         kind: "services",
         protection: "service-apart",
@@ -72,6 +80,17 @@ fn backends(tenant: &Tenant<'_>) -> Result<String> {
     ready(tenant, 9)?;
     tenant.make("services", &service("wide", 1900))?;
     Ok(told(tenant, "services/wide"))
+}
+
+/// Each is rewritten whenever the pod behind it changes.
+fn many(tenant: &Tenant<'_>) -> Result<String> {
+    for number in 0..300 {
+        let answer = tenant.post("services", &service(&format!("many-{number}"), 1))?;
+        if answer.code != 201 {
+            return Ok(answer.body);
+        }
+    }
+    Ok("all are taken".to_owned())
 }
 
 /// Waits until so many pods are ready.

@@ -2,17 +2,22 @@
 
 use std::fs::{self, File};
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use anyhow::Result;
+use gantry_tests::busybox::IMAGE;
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::pods;
-use super::{Case, Harm, Tenant};
+use super::{Case, Harm, Process, Tenant};
 
 /// More commands than one user may have, and fewer than a node's agent opens.
 const COMMANDS: usize = 120;
 /// What all of them but a few come to.
 const MANY_COMMANDS: usize = 110;
+/// Commands whose output is not read.
+const UNREAD: usize = 8;
 /// Watches of one connection: no more wait for their turn.
 const WATCHES: usize = 60;
 /// Connections that make more watches than one user may have.
@@ -30,6 +35,14 @@ pub(super) const CASES: &[Case] = &[
         harm: Harm::Told("are open"),
     },
     Case {
+        name: "what commands write and nobody reads",
+        kind: "unread answers",
+        protection: "windows",
+        attack: unread,
+        told: "another pod runs",
+        harm: Harm::Memory(Process::Orchestrator, 60),
+    },
+    Case {
         name: "watches by the thousand",
         kind: "share of requests",
         protection: "share",
@@ -37,6 +50,21 @@ pub(super) const CASES: &[Case] = &[
         told: "too many watches and logs are open",
         harm: Harm::Told("are open"),
     },
+];
+
+/// To a WebSocket (RFC 6455, 4.1; the key is the one of its example).
+const UPGRADE: &[&str] = &[
+    "--http1.1",
+    "--header",
+    "Connection: Upgrade",
+    "--header",
+    "Upgrade: websocket",
+    "--header",
+    "Sec-WebSocket-Version: 13",
+    "--header",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    "--header",
+    "Sec-WebSocket-Protocol: v5.channel.k8s.io",
 ];
 
 /// Requests whose answers do not end; they do when it is dropped.
@@ -104,23 +132,9 @@ fn commands(tenant: &Tenant<'_>) -> Result<String> {
     pods::run(tenant, "exec sleep 600")?;
     let path =
         tenant.path("pods/p/exec?command=sh&command=-c&command=echo+has+begun;exec+sleep+600&stdout=true");
-    // RFC 6455, 4.1; the key is the one of its example.
-    let upgrade = [
-        "--http1.1",
-        "--header",
-        "Connection: Upgrade",
-        "--header",
-        "Upgrade: websocket",
-        "--header",
-        "Sec-WebSocket-Version: 13",
-        "--header",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-        "--header",
-        "Sec-WebSocket-Protocol: v5.channel.k8s.io",
-    ];
     let mut held = Held::new()?;
     for _ in 0..COMMANDS {
-        held.ask(tenant, &path, &upgrade)?;
+        held.ask(tenant, &path, UPGRADE)?;
     }
     held.told_or(
         tenant,
@@ -128,6 +142,25 @@ fn commands(tenant: &Tenant<'_>) -> Result<String> {
         "has begun",
         MANY_COMMANDS,
     )
+}
+
+/// All that a node says comes on one connection: whether another pod gets to run meanwhile.
+fn unread(tenant: &Tenant<'_>) -> Result<String> {
+    pods::run(tenant, "exec sleep 600")?;
+    let path = tenant.path("pods/p/exec?command=busybox&command=yes&stdout=true");
+    let mut held = Held::new()?;
+    for _ in 0..UNREAD {
+        held.ask(tenant, &path, &[UPGRADE, &["--limit-rate", "1k"]].concat())?;
+    }
+    // Long enough for everything on the way to be full.
+    std::thread::sleep(Duration::from_secs(5));
+    let container = json!({"name": "c", "image": IMAGE, "args": ["exec sleep 600"]});
+    let pod = json!({"metadata": {"name": "another"}, "spec": {"containers": [container]}});
+    tenant.make("pods", &pod)?;
+    tenant.wait("that another pod runs", || {
+        let phase = tenant.get("pods/another").ok()?["status"]["phase"].take();
+        (phase == "Running").then(|| "another pod runs".to_owned())
+    })
 }
 
 /// Many on each of many connections; curl makes one transfer of each number behind `#`, which the server does not see.
