@@ -72,6 +72,7 @@ impl Default for ObjectLimits {
             namespace_bytes: 64 << 20,
             all_bytes: 128 << 20,
             counts: &[
+                ("Namespace", 64),
                 ("Service", 256),
                 ("Deployment", 500),
                 ("ReplicaSet", 500),

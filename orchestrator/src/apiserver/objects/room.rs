@@ -65,11 +65,7 @@ impl Room {
         limits: &ObjectLimits,
     ) -> Result<(), ApiError> {
         let books = self.lock();
-        let whose = match kind.kind {
-            "Namespace" => whose(requester(object), meta::text(object, "name")),
-            _ if kind.namespaced => books.whose(meta::text(object, "namespace")),
-            _ => NOBODY.to_owned(),
-        };
+        let whose = books.whose_is(kind, object);
         let used = books.used.get(&whose);
         let own = used.map_or(0, |used| used.bytes);
         let (own_after, all_after) = (own.saturating_add(more), books.all.saturating_add(more));
@@ -97,7 +93,7 @@ impl Room {
             return Ok(());
         };
         let books = self.lock();
-        let whose = books.whose(meta::text(object, "namespace"));
+        let whose = books.whose_is(kind, object);
         let counts = books.used.get(&whose).map(|used| &used.counts);
         let count = counts.and_then(|counts| counts.get(kind.plural)).copied();
         if count.unwrap_or_default() < *most {
@@ -112,6 +108,13 @@ impl Room {
 }
 
 impl Books {
+    fn whose_is(&self, kind: &Kind, object: &Value) -> String {
+        match kind.kind {
+            "Namespace" => whose(requester(object), meta::text(object, "name")),
+            _ => self.whose(meta::text(object, "namespace")),
+        }
+    }
+
     fn whose(&self, namespace: &str) -> String {
         whose(self.requesters.get(namespace).map(String::as_str), namespace)
     }
