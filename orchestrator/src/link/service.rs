@@ -15,8 +15,10 @@ use tonic::{Request, Response, Status, Streaming};
 use super::handle::{LinkEvent, LinkHandle};
 use super::session::Session;
 
-/// Frames that may wait in either direction of a session.
-const FRAMES: usize = 64;
+/// Requests for sessions that may wait for a node.
+const REQUESTS: usize = 64;
+/// Frames that may wait in either direction of a session; a client makes them as large as it may, and has many sessions.
+const SESSION_FRAMES: usize = 4;
 
 /// The node that a connection's client certificate names; put into the request's extensions by the listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +84,7 @@ impl NodeService for NodeLink {
             tracing::error!(node, problem, "an agent is refused");
             return Err(Status::failed_precondition(problem));
         }
-        let (sender, sessions) = mpsc::channel(FRAMES);
+        let (sender, sessions) = mpsc::channel(REQUESTS);
         let (epoch, config) = self.handle.attach(&node, sender);
         tokio::spawn(receive(self.handle.clone(), hello, epoch, incoming));
         Ok(Response::new(Box::pin(outgoing(config, sessions))))
@@ -103,8 +105,8 @@ impl NodeService for NodeLink {
             .handle
             .take_waiting(&id, &node)
             .ok_or_else(|| Status::not_found(format!("nobody waits for session {id} of node {node}")))?;
-        let (input, to_agent) = mpsc::channel(FRAMES);
-        let (from_agent, output) = mpsc::channel(FRAMES);
+        let (input, to_agent) = mpsc::channel(SESSION_FRAMES);
+        let (from_agent, output) = mpsc::channel(SESSION_FRAMES);
         if answer.send(Session { input, output }).is_err() {
             return Err(Status::cancelled("the client went away"));
         }

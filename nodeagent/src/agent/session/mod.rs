@@ -18,7 +18,7 @@ use super::pods::Pods;
 /// Sessions at once; and as many more that are told that they are too many.
 const AT_ONCE: usize = 256;
 /// Frames on their way.
-const QUEUE: usize = 16;
+const QUEUE: usize = 4;
 /// The other side has this long to take the last frames.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest piece of data in one frame, in bytes.

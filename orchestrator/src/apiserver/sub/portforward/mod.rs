@@ -31,7 +31,7 @@ const CHANNELS: &str = "v4.channel.k8s.io";
 /// Connections at once by one WebSocket.
 const AT_ONCE: usize = 64;
 /// Frames on their way to the client, and to each connection.
-const QUEUE: usize = 16;
+const QUEUE: usize = 4;
 /// Largest message of a client, in bytes: they send pieces of 32 KiB.
 const MESSAGE_BYTES: usize = 1 << 20;
 
