@@ -3,7 +3,7 @@
 mod common;
 
 use common::agent::{Agent, send};
-use common::{Server, eventually};
+use common::{Server, eventually, has_kubectl};
 use gantry_nodeagent_api::{
     ContainerStatus, NodeConfig, NodeStatus, OrchestratorMessage, PodConfig, PodDesired, PodPhase, PodStatus,
     Readiness,
@@ -59,6 +59,68 @@ async fn obey(mut agent: Agent, told: watch::Sender<NodeConfig>) {
         told.send_replace(config);
         agent.report(status).await;
     }
+}
+
+#[test]
+fn kubectl_waits_for_a_deployment_and_undoes_its_rollout() {
+    if !has_kubectl() {
+        return;
+    }
+    let server = Server::with_controllers();
+    let issuer = pki::Issuer::open(server.dir.path()).unwrap();
+    issuer.issue_node("n1").unwrap();
+    let (tell, _told) = watch::channel(NodeConfig::default());
+    let agent = server.block_on(Agent::attach(&server, "node-n1", "n1")).unwrap();
+    let node = server.spawn(obey(agent, tell));
+    eventually("the namespace", || {
+        objects(&server, "Namespace")
+            .iter()
+            .any(|n| at(n, "/metadata/name") == "default")
+    });
+    server.ok(&["create", "deployment", "web", "--image=web:1", "--replicas=2"]);
+    server.ok(&[
+        "wait",
+        "--for=condition=Available",
+        "deployment/web",
+        "--timeout=60s",
+    ]);
+    server.ok(&[
+        "annotate",
+        "deployment",
+        "web",
+        "kubernetes.io/change-cause=the first",
+    ]);
+    server.ok(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+    server.ok(&["set", "image", "deployment/web", "web=web:2"]);
+    server.ok(&[
+        "annotate",
+        "--overwrite",
+        "deployment",
+        "web",
+        "kubernetes.io/change-cause=the second",
+    ]);
+    server.ok(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+    let history = || {
+        let text = server.ok(&["rollout", "history", "deployment/web"]);
+        let rows = text.lines().filter(|l| l.starts_with(char::is_numeric));
+        rows.map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect::<Vec<_>>()
+    };
+    eventually("two revisions", || history() == ["1 the first", "2 the second"]);
+    server.ok(&["rollout", "undo", "deployment/web"]);
+    server.ok(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+    eventually("the first is the newest", || {
+        history() == ["2 the second", "3 the first"]
+    });
+    let images: Vec<_> = objects(&server, "Pod")
+        .iter()
+        .filter(|p| at(p, "/metadata/deletionTimestamp").is_null())
+        .map(|p| at(p, "/spec/containers/0/image").clone())
+        .collect();
+    assert_eq!(images, ["web:1", "web:1"]);
+    assert_eq!(objects(&server, "ReplicaSet").len(), 2);
+    server.stop();
+    drop(node);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use k8s_openapi::api::apps::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::world::{Key, Work};
-use super::{births, meta, quarantine};
+use super::{births, deployment_condition, meta, quarantine, revision};
 
 /// Label that tells the templates of one Deployment apart.
 const TEMPLATE_HASH: &str = "pod-template-hash";
@@ -24,10 +24,11 @@ pub fn run(work: &mut Work<'_>) {
         // With a set that cannot be read nobody knows how many pods there are.
         let is_known = quarantine::owned(work, "ReplicaSet", &deployment.metadata) == 0;
         let goes = deployment.metadata.deletion_timestamp.is_some();
+        let current = current(work, &deployment);
         if is_known && !goes && deployment.spec.paused != Some(true) {
-            roll(work, &deployment);
+            roll(work, &deployment, &current);
         }
-        status(work, &key, &deployment);
+        status(work, &key, &deployment, &current, is_known);
     }
 }
 
@@ -51,15 +52,30 @@ fn ready(set: &ReplicaSet) -> i32 {
     set.status.as_ref().and_then(|s| s.ready_replicas).unwrap_or(0)
 }
 
-fn roll(work: &mut Work<'_>, deployment: &Deployment) {
-    let current = ensure_set(work, deployment);
+/// Where the ReplicaSet of the current template is, or is to be.
+fn current(work: &Work<'_>, deployment: &Deployment) -> Key {
+    let metadata = &deployment.metadata;
+    let text = serde_json::to_string(&deployment.spec.template).expect("plain data has a JSON form");
+    let name = format!("{}-{}", meta::name(metadata), &meta::hash(&[&text])[..10]);
+    let key = Key::new(meta::namespace(metadata), &name);
+    if work.objects.replica_sets.contains_key(&key) {
+        return key;
+    }
+    let mut sets = owned(work, deployment).into_iter();
+    sets.find(|(_, set)| revision::is_of(set, deployment, TEMPLATE_HASH))
+        .map_or(key, |(key, _)| key)
+}
+
+fn roll(work: &mut Work<'_>, deployment: &Deployment, current: &Key) {
+    ensure_set(work, deployment, current);
     let want = wanted(deployment);
-    let others: Vec<_> = owned(work, deployment)
-        .into_iter()
-        .filter(|(key, _)| *key != current)
-        .collect();
+    let mut others = owned(work, deployment);
+    others.retain(|(key, _)| key != current);
+    revision::number(work, deployment, current, &others);
+    // The oldest go first.
+    others.sort_by_key(|(_, set)| revision::of(&set.metadata));
     let old = others.iter().map(|(_, s)| asked(s)).fold(0, i32::saturating_add);
-    let Some(set) = work.get::<ReplicaSet>(&current) else {
+    let Some(set) = work.get::<ReplicaSet>(current) else {
         return;
     };
     // At most one pod more than wanted; an old one goes for each new one that is ready.
@@ -68,7 +84,7 @@ fn roll(work: &mut Work<'_>, deployment: &Deployment) {
         .saturating_sub(old)
         .clamp(0, want)
         .max(asked(&set).min(want));
-    set_replicas(work, &current, if old == 0 { want } else { target });
+    set_replicas(work, current, if old == 0 { want } else { target });
     let mut surplus = old.saturating_sub(want - ready(&set).min(want));
     for (key, other) in others {
         let drop = surplus.clamp(0, asked(&other));
@@ -94,17 +110,12 @@ fn set_replicas(work: &mut Work<'_>, key: &Key, count: i32) {
     }
 }
 
-fn ensure_set(work: &mut Work<'_>, deployment: &Deployment) -> Key {
-    let spec = &deployment.spec;
-    let text = serde_json::to_string(&spec.template).expect("plain data has a JSON form");
-    let hash = meta::hash(&[&text])[..10].to_owned();
-    let key = Key::new(
-        meta::namespace(&deployment.metadata),
-        &format!("{}-{hash}", meta::name(&deployment.metadata)),
-    );
-    if work.objects.replica_sets.contains_key(&key) {
-        return key;
+fn ensure_set(work: &mut Work<'_>, deployment: &Deployment, key: &Key) {
+    if work.objects.replica_sets.contains_key(key) {
+        return;
     }
+    let spec = &deployment.spec;
+    let hash = key.name.rsplit('-').next().unwrap_or_default().to_owned();
     let mut template = spec.template.clone();
     let with_hash = |labels: &mut Option<BTreeMap<String, String>>| {
         labels
@@ -135,38 +146,45 @@ fn ensure_set(work: &mut Work<'_>, deployment: &Deployment) -> Key {
         metadata,
         spec,
         status: None,
-    })
+    });
 }
 
-fn status(work: &mut Work<'_>, key: &Key, deployment: &Deployment) {
+fn status(work: &mut Work<'_>, key: &Key, deployment: &Deployment, current: &Key, is_known: bool) {
     let sets = owned(work, deployment);
     let sum =
         |pick: &dyn Fn(&ReplicaSet) -> i32| sets.iter().map(|(_, s)| pick(s)).fold(0, i32::saturating_add);
     let replicas = sum(&|s| s.status.as_ref().map_or(0, |s| s.replicas));
     let ready_replicas = sum(&ready);
-    let current = sets
-        .iter()
-        .find(|(_, s)| asked(s) > 0 && is_current(s, deployment));
-    let updated = current
+    let set = sets.iter().find(|(key, _)| key == current);
+    let updated = set
+        .filter(|(_, s)| asked(s) > 0)
         .and_then(|(_, s)| s.status.as_ref())
         .map_or(0, |s| s.replicas);
+    let set = set.map(|(key, _)| key.name.as_str());
     let failure = sets.iter().find_map(|(_, s)| failure(s));
+    let now_ms = work.now_ms;
     if let Some(deployment) = work.edit::<Deployment>(key) {
         let want = wanted(deployment);
-        let before = deployment.status.take().unwrap_or_default();
-        let mut conditions = before.conditions.unwrap_or_default();
-        conditions.retain(|c| c.type_.as_deref() != Some(births::CONDITION));
-        conditions.extend(failure);
-        deployment.status = Some(DeploymentStatus {
-            conditions: (!conditions.is_empty()).then_some(conditions),
+        let mut before = deployment.status.take().unwrap_or_default();
+        let mut conditions = before.conditions.take().unwrap_or_default();
+        let mut after = DeploymentStatus {
             observed_generation: deployment.metadata.generation,
             replicas: Some(replicas),
             ready_replicas: Some(ready_replicas),
             available_replicas: Some(ready_replicas),
             updated_replicas: Some(updated),
             unavailable_replicas: Some((want - ready_replicas).max(0)),
-            ..before
-        });
+            ..before.clone()
+        };
+        if is_known {
+            let numbers = (&before, &after);
+            deployment_condition::update(&mut conditions, deployment, set, numbers, now_ms);
+        }
+        conditions.retain(|c| c.type_.as_deref() != Some(births::CONDITION));
+        // What is in the way is said first.
+        conditions.splice(0..0, failure);
+        after.conditions = (!conditions.is_empty()).then_some(conditions);
+        deployment.status = Some(after);
     }
 }
 
@@ -184,9 +202,4 @@ fn failure(set: &ReplicaSet) -> Option<DeploymentCondition> {
         last_transition_time: found.last_transition_time.clone(),
         last_update_time: found.last_transition_time.clone(),
     })
-}
-
-fn is_current(set: &ReplicaSet, deployment: &Deployment) -> bool {
-    let text = serde_json::to_string(&deployment.spec.template).expect("plain data has a JSON form");
-    meta::label(&set.metadata, TEMPLATE_HASH) == Some(&meta::hash(&[&text])[..10])
 }

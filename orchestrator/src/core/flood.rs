@@ -86,7 +86,13 @@ fn a_flood_is_taken_down_as_it_came() {
     lab.run_for(2_000);
     assert_eq!(lab.world.objects.pods.len(), 3);
     let huge = &lab.world.objects.deployments[&Key::new("default", "huge")];
-    assert!(huge.status.as_ref().unwrap().conditions.is_none());
+    let conditions = huge.status.as_ref().unwrap().conditions.iter().flatten();
+    let types: Vec<_> = conditions.filter_map(|c| c.type_.as_deref()).collect();
+    assert_eq!(
+        types,
+        ["Available", "Progressing"],
+        "nothing is in its way any more"
+    );
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod bootstrap;
 mod containerstatus;
 mod crowd;
 mod deployment;
+mod deployment_condition;
 mod diskpressure;
 mod drain;
 mod endpoints;
@@ -36,6 +37,9 @@ mod quarantine;
 mod replicaset;
 mod resize;
 mod resources;
+mod revision;
+#[cfg(test)]
+mod rollouts;
 mod schedule;
 mod service_condition;
 mod size;
