@@ -30,9 +30,9 @@ pub(super) fn pin(
     let part = match find() {
         Err(Errno::NOENT) if may_make => {
             make_inside(&root, sub_path)?;
-            find()?
+            find().map_err(told)?
         }
-        found => found?,
+        found => found.map_err(told)?,
     };
     let part = File::from(part);
     let target = dir
@@ -78,10 +78,18 @@ fn make_inside(root: &OwnedFd, sub_path: &str) -> io::Result<()> {
                 fchmod(&next, made)?;
                 above = next;
             }
-            Err(e) => return Err(e.into()),
+            Err(e) => return Err(told(e)),
         }
     }
     Ok(())
+}
+
+/// What the kernel calls a device's end is the volume's: the path itself has no `..`.
+fn told(error: Errno) -> io::Error {
+    match error {
+        Errno::XDEV => io::Error::other("a link in it leads out of the volume"),
+        other => other.into(),
+    }
 }
 
 /// An empty mount point of the right type; what an earlier start has left may be of the other.

@@ -27,7 +27,7 @@ pub struct ApiError {
 /// Longest message in bytes: it may repeat what the client sent.
 const MESSAGE_BYTES: usize = 16 << 10;
 /// Wrong fields that an answer names.
-const CAUSES: usize = 100;
+const CAUSES: usize = 10;
 
 fn qualified(kind: &Kind) -> String {
     match kind.group {
@@ -144,7 +144,7 @@ impl ApiError {
     pub fn invalid(kind: &Kind, name: &str, errors: &[FieldError]) -> Self {
         let more = errors.len().saturating_sub(CAUSES);
         let errors = &errors[..errors.len() - more];
-        let causes: Vec<_> = errors
+        let mut causes: Vec<_> = errors
             .iter()
             .map(|e| json!({"reason": e.reason, "field": e.field, "message": e.message}))
             .collect();
@@ -154,6 +154,10 @@ impl ApiError {
             .collect();
         if more > 0 {
             words.push(format!("and {more} more"));
+            // kubectl shows these alone.
+            causes.push(
+                json!({"reason": "FieldValueInvalid", "field": "others", "message": format!("{more} more")}),
+            );
         }
         let words = if words.len() == 1 {
             words.concat()
@@ -226,5 +230,26 @@ impl IntoResponse for ApiError {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::named;
+
+    #[test]
+    fn of_many_wrong_fields_the_first_ten_are_named() {
+        let kind = named("Pod").unwrap();
+        let errors: Vec<_> = (0..60)
+            .map(|n| FieldError::invalid(format!("f{n}"), "no"))
+            .collect();
+        let said = ApiError::invalid(kind, "p", &errors);
+        assert!(said.message.ends_with("f9: no, and 50 more]"), "{}", said.message);
+        let causes = said.details["causes"].as_array().unwrap();
+        assert_eq!((causes.len(), &causes[10]["message"]), (11, &json!("50 more")));
+        let ten = ApiError::invalid(kind, "p", &errors[..10]);
+        assert!(ten.message.ends_with("f9: no]"), "{}", ten.message);
+        assert_eq!(ten.details["causes"].as_array().unwrap().len(), 10);
     }
 }

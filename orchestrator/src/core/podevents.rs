@@ -137,7 +137,14 @@ fn waits(pod: &Pod, container: &ContainerStatus, reason: &str, message: &str) ->
             "BackOff",
             format!("Back-off restarting failed container {name} in pod {}", full()),
         ),
-        "ErrImagePull" => tell(true, "Failed", format!("Failed to pull image {image:?}")),
+        "ErrImagePull" => {
+            let said = pod.status.as_ref().and_then(|s| s.message.as_deref());
+            let why = said.map(|why| format!(": {why}")).unwrap_or_default();
+            let message = format!(
+                "Failed to pull image {image:?}{why}; images are never pulled: bring it with `gantry image import`"
+            );
+            tell(true, "Failed", message)
+        }
         "ImagePullBackOff" => tell(false, "BackOff", format!("Back-off pulling image {image:?}")),
         "CreateContainerConfigError" | "CreateContainerError" => {
             tell(true, "Failed", format!("Error: {message}"))
@@ -207,7 +214,12 @@ mod tests {
             json!({"waiting": {"reason": "ErrImagePull"}}),
             json!({}),
         ));
-        assert_eq!(told(&new, &missing), ["!Failed Failed to pull image \"i:1\""]);
+        let way = "; images are never pulled: bring it with `gantry image import`";
+        let failed = "!Failed Failed to pull image \"i:1\"";
+        assert_eq!(told(&new, &missing), [format!("{failed}{way}")]);
+        let mut why = missing.clone();
+        why.status.as_mut().unwrap().message = Some("no image i:1".to_owned());
+        assert_eq!(told(&new, &why)[0], format!("{failed}: no image i:1{way}"));
         let mut stuck = new.clone();
         stuck.status.as_mut().unwrap().message = Some("cannot make network namespace".to_owned());
         let word = "!FailedCreatePodSandBox Failed to create pod sandbox: cannot make network namespace";

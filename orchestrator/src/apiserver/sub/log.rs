@@ -127,6 +127,7 @@ pub(super) async fn log(call: &Call<'_>, parts: &Parts, name: &str) -> Result<Re
         .map_err(|e| ApiError::bad_request(format!("query: {e}")))?
         .0;
     let place = place(call.server, &call.resource, name, &query.container).await?;
+    let container = place.container.clone();
     let kind = SessionKind::Logs {
         pod: place.uid,
         container: place.container,
@@ -141,7 +142,14 @@ pub(super) async fn log(call: &Call<'_>, parts: &Parts, name: &str) -> Result<Re
     // An error before the first line is an error of the request.
     let first = session.output.recv().await;
     if let Some(SessionFrame::Error(message)) = first {
-        return Err(ApiError::bad_request(message));
+        let resource = &call.resource;
+        let pod = call
+            .server
+            .objects
+            .get(resource.kind, resource.namespace(), name)
+            .await;
+        let none = pod.ok().and_then(|pod| no_log(&pod, &container, query.previous));
+        return Err(ApiError::bad_request(none.unwrap_or(message)));
     }
     let shutdown = call.server.shutdown.clone();
     let lines = futures::stream::unfold((first, session, counted), move |(next, mut session, counted)| {
@@ -161,4 +169,54 @@ pub(super) async fn log(call: &Call<'_>, parts: &Parts, name: &str) -> Result<Re
         }
     });
     Ok(([(CONTENT_TYPE, "text/plain")], Body::from_stream(lines)).into_response())
+}
+
+/// Why a container has no log, in Kubernetes' words, where its status says it.
+fn no_log(pod: &Value, container: &str, previous: bool) -> Option<String> {
+    let all = ["/status/containerStatuses", "/status/initContainerStatuses"];
+    let all = all.iter().filter_map(|list| at(pod, list).as_array()).flatten();
+    let status = all.into_iter().find(|status| status["name"] == container)?;
+    if at(status, "/lastState/terminated").is_object() {
+        return None;
+    }
+    let name = at(pod, "/metadata/name").as_str()?;
+    if previous {
+        return Some(format!(
+            "previous terminated container {container:?} in pod {name:?} not found"
+        ));
+    }
+    let reason = at(status, "/state/waiting/reason").as_str()?;
+    Some(format!(
+        "container {container:?} in pod {name:?} is waiting to start: {reason}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_container_without_a_log_says_why() {
+        let pod = json!({"metadata": {"name": "p"}, "status": {
+            "containerStatuses": [
+                {"name": "waits", "state": {"waiting": {"reason": "CreateContainerError"}}, "lastState": {}},
+                {"name": "runs", "state": {"running": {}}, "lastState": {}},
+                {"name": "ran", "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {}}}],
+            "initContainerStatuses": [{"name": "first", "state": {"waiting": {"reason": "PodInitializing"}}}]}});
+        let said = |container, previous| no_log(&pod, container, previous);
+        let waits = |name: &str, reason: &str| {
+            Some(format!(
+                "container \"{name}\" in pod \"p\" is waiting to start: {reason}"
+            ))
+        };
+        assert_eq!(said("waits", false), waits("waits", "CreateContainerError"));
+        assert_eq!(said("first", false), waits("first", "PodInitializing"));
+        let none = "previous terminated container \"runs\" in pod \"p\" not found";
+        assert_eq!(said("runs", true).as_deref(), Some(none));
+        for (container, previous) in [("runs", false), ("ran", false), ("ran", true), ("other", false)] {
+            assert_eq!(said(container, previous), None, "{container}");
+        }
+    }
 }
