@@ -38,9 +38,6 @@ use clap::{CommandFactory, Parser};
 use args::{Cli, Command};
 use client::Client;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match start(&cli) {

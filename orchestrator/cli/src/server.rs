@@ -16,6 +16,7 @@ pub fn run(args: &ServerArgs, global: &Global) -> Result<()> {
         .with_ansi(false)
         .init();
     open_files()?;
+    give_memory_back();
     let data_dir = global.data_dir();
     data_dir.create()?;
     let config = ServerConfig {
@@ -41,6 +42,18 @@ pub fn run(args: &ServerArgs, global: &Global) -> Result<()> {
             .await
             .context("the control plane stopped")
     })
+}
+
+/// What was large goes back to the kernel when it is free, and threads share what is small: by itself the C library keeps
+/// hundreds of MiB of what lists and large objects once took (mallopt(3)).
+fn give_memory_back() {
+    use nix::libc;
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes numbers only, and no other thread runs yet.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
 }
 
 /// As many open files as may be: connections are some thousands, and what they take must not be missing elsewhere.

@@ -117,7 +117,7 @@ pub(super) const CASES: &[Case] = &[
         kind: "unread answers",
         protection: "unread",
         attack: unread,
-        told: "most are refused or cut off",
+        told: "many are refused or cut off",
         harm: Harm::Memory(Process::Orchestrator, 300),
     },
     Case {
@@ -250,9 +250,10 @@ fn unread(tenant: &Tenant<'_>) -> Result<String> {
         let codes = fs::read_to_string(place.path().join(number.to_string()))?;
         ended += codes.lines().filter(|code| *code != OUT_OF_TIME).count();
     }
+    // A client that reads little may not notice that it was cut off before its time is over.
     let all = READERS * AT_ONCE;
     Ok(match ended {
-        n if n > all / 2 => format!("most are refused or cut off: {n} of {all}"),
+        n if n > all / 10 => format!("many are refused or cut off: {n} of {all}"),
         n => format!("{n} of {all} are refused or cut off"),
     })
 }
