@@ -54,7 +54,9 @@ async fn parts_of_volumes_hooks_and_last_words_are_as_with_the_host_s_ids() {
     let orchestrator = Orchestrator::start(keys.path()).await;
     let mut agent = Agent::new(cni);
     let mut stopped = with_parts(&agent, host.path());
-    stopped.containers[0].pre_stop = hook("echo asked >/shared/stop");
+    // Entering a container takes seconds in an emulated machine; the hook ends the container.
+    stopped.containers[0].pre_stop = hook("echo asked >/shared/stop; echo >/part/over");
+    stopped.termination_grace_s = 60;
     stopped.address = Some([10, 191, agent.third, 3].into());
     let pods = [("u-end", with_parts(&agent, host.path())), ("u-stop", stopped)];
     let pods = pods.map(|(uid, pod)| (uid.to_owned(), pod));
