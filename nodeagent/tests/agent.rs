@@ -51,12 +51,6 @@ fn pod(agent: &Agent, name: &str, last: u8) -> PodConfig {
 }
 
 fn config(agent: &Agent) -> NodeConfig {
-    let network = NodeNetwork {
-        pod_cidr: format!("10.191.{}.0/24", agent.third).parse().unwrap(),
-        service_cidr: format!("10.192.{}.0/24", agent.third).parse().unwrap(),
-        gateway: agent.gateway(),
-        cluster_domain: "cluster.local".to_owned(),
-    };
     let backend = |uid: &str, last: u8| Backend {
         pod: uid.to_owned(),
         address: Ipv4Addr::new(10, 191, agent.third, last),
@@ -76,7 +70,7 @@ fn config(agent: &Agent) -> NodeConfig {
     };
     NodeConfig {
         generation: Generation(1),
-        network: Some(network),
+        network: Some(agent.network()),
         shared_cpus: "0-1".parse().unwrap(),
         pods: [
             ("u-a".to_owned(), pod(agent, "a", 2)),

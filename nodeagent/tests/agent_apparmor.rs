@@ -95,25 +95,6 @@ fn pod(agent: &Agent, last: u8, own_ids: bool, profile: &str) -> PodConfig {
     }
 }
 
-fn config(agent: &Agent, pods: &[(&str, PodConfig)]) -> NodeConfig {
-    let network = NodeNetwork {
-        pod_cidr: format!("10.191.{}.0/24", agent.third).parse().unwrap(),
-        service_cidr: format!("10.192.{}.0/24", agent.third).parse().unwrap(),
-        gateway: agent.gateway(),
-        cluster_domain: "cluster.local".to_owned(),
-    };
-    NodeConfig {
-        generation: Generation(1),
-        network: Some(network),
-        shared_cpus: "0".parse().unwrap(),
-        pods: pods
-            .iter()
-            .map(|(uid, pod)| ((*uid).to_owned(), pod.clone()))
-            .collect(),
-        ..NodeConfig::default()
-    }
-}
-
 async fn stdout(orchestrator: &Orchestrator, kind: SessionKind) -> String {
     let mut text = Vec::new();
     for frame in orchestrator.session(kind, vec![]).await {
@@ -159,7 +140,7 @@ async fn a_profile_of_the_node_is_in_force_or_refused() {
         pods.push(("u-own", pod(&agent, 4, true, name)));
         pods.push(("u-free", pod(&agent, 5, false, "unconfined")));
     }
-    orchestrator.wants(&config(&agent, &pods));
+    orchestrator.wants(&agent.config(pods));
     agent.start(&orchestrator);
     let why = match &profile {
         Some(_) => "AppArmor profile `gantry-no-such` cannot be put in force: it is not loaded on this node",

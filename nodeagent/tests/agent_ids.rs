@@ -119,22 +119,6 @@ fn pod(agent: &Agent, last: u8, host: &Path) -> PodConfig {
     }
 }
 
-fn config(agent: &Agent, pods: BTreeMap<String, PodConfig>) -> NodeConfig {
-    let network = NodeNetwork {
-        pod_cidr: format!("10.191.{}.0/24", agent.third).parse().unwrap(),
-        service_cidr: format!("10.192.{}.0/24", agent.third).parse().unwrap(),
-        gateway: agent.gateway(),
-        cluster_domain: "cluster.local".to_owned(),
-    };
-    NodeConfig {
-        generation: Generation(1),
-        network: Some(network),
-        shared_cpus: "0".parse().unwrap(),
-        pods,
-        ..NodeConfig::default()
-    }
-}
-
 async fn said(orchestrator: &Orchestrator, kind: SessionKind) -> String {
     let mut text = Vec::new();
     for frame in orchestrator.session(kind, vec![]).await {
@@ -199,7 +183,7 @@ async fn root_of_the_pod_is_nobody_on_the_host() {
     let orchestrator = Orchestrator::start(keys.path()).await;
     let mut agent = Agent::new(cni);
     let pods = [("u-a", 2), ("u-b", 3)].map(|(uid, last)| (uid.to_owned(), pod(&agent, last, host.path())));
-    let mut wanted = config(&agent, pods.into());
+    let mut wanted = agent.config(pods);
     orchestrator.wants(&wanted);
     agent.start(&orchestrator);
     let status = orchestrator.until("both pods", |s| all_ready(s, 2)).await;
@@ -360,7 +344,7 @@ async fn what_cannot_be_mapped_does_not_start() {
     stranger.containers.remove(0);
     stranger.containers[0].security.user = Some(IDS);
     let pods = [("u-sys", unmappable), ("u-user", stranger)];
-    let wanted = config(&agent, pods.map(|(uid, pod)| (uid.to_owned(), pod)).into());
+    let wanted = agent.config(pods);
     orchestrator.wants(&wanted);
     agent.start(&orchestrator);
     for (uid, why) in [

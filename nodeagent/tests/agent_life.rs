@@ -33,25 +33,6 @@ fn pod(agent: &Agent, last: u8, name: &str, policy: RestartPolicy, script: &str)
     }
 }
 
-fn config(agent: &Agent, pods: &[(&str, PodConfig)]) -> NodeConfig {
-    let network = NodeNetwork {
-        pod_cidr: format!("10.191.{}.0/24", agent.third).parse().unwrap(),
-        service_cidr: format!("10.192.{}.0/24", agent.third).parse().unwrap(),
-        gateway: agent.gateway(),
-        cluster_domain: "cluster.local".to_owned(),
-    };
-    NodeConfig {
-        generation: Generation(1),
-        network: Some(network),
-        shared_cpus: "0".parse().unwrap(),
-        pods: pods
-            .iter()
-            .map(|(uid, pod)| ((*uid).to_owned(), pod.clone()))
-            .collect(),
-        ..NodeConfig::default()
-    }
-}
-
 async fn log(orchestrator: &Orchestrator, uid: &str, follow: bool) -> String {
     let kind = SessionKind::Logs {
         pod: uid.to_owned(),
@@ -109,7 +90,7 @@ async fn what_ends_says_how_and_holds_nothing() {
         ("u-wrong", wrong),
         ("u-missing", missing),
     ];
-    let mut wanted = config(&agent, &pods);
+    let mut wanted = agent.config(pods);
     orchestrator.wants(&wanted);
     agent.start(&orchestrator);
 
@@ -220,7 +201,7 @@ async fn init_containers_and_sidecars_have_their_turn() {
         };
         job.containers.insert(at, container);
     }
-    orchestrator.wants(&config(&agent, &[("u-job", job)]));
+    orchestrator.wants(&agent.config([("u-job", job)]));
     agent.start(&orchestrator);
     let over = |s: &NodeStatus| {
         s.pods
@@ -265,7 +246,7 @@ async fn sysctls_are_the_pods_own() {
         ("u-plain", pod_with(3, "plain", BTreeMap::new())),
         ("u-wrong", pod_with(4, "wrong", missing)),
     ];
-    let wanted = config(&agent, &pods);
+    let wanted = agent.config(pods);
     orchestrator.wants(&wanted);
     agent.start(&orchestrator);
     let ended = |s: &NodeStatus| {
@@ -330,7 +311,7 @@ async fn who_fills_the_disk_is_evicted() {
         ("u-hidden", bounded(filler(7, "hidden", &open("/v/big")))),
         ("u-calm", bounded(filler(5, "calm", &write("/v/small", 5)))),
     ];
-    let wanted = config(&agent, &pods);
+    let wanted = agent.config(pods);
     orchestrator.wants(&wanted);
     agent.start(&orchestrator);
     let evicted = |uid: &'static str, why: &'static str| {

@@ -3,7 +3,6 @@
 
 mod agent_support;
 
-use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -125,22 +124,6 @@ fn pod(agent: &Agent, last: u8, own_ids: bool, limit_mebi: u64, script: &str) ->
     }
 }
 
-fn config(agent: &Agent, pods: BTreeMap<String, PodConfig>) -> NodeConfig {
-    let network = NodeNetwork {
-        pod_cidr: format!("10.191.{}.0/24", agent.third).parse().unwrap(),
-        service_cidr: format!("10.192.{}.0/24", agent.third).parse().unwrap(),
-        gateway: agent.gateway(),
-        cluster_domain: "cluster.local".to_owned(),
-    };
-    NodeConfig {
-        generation: Generation(1),
-        network: Some(network),
-        shared_cpus: "0".parse().unwrap(),
-        pods,
-        ..NodeConfig::default()
-    }
-}
-
 fn pod_dir(agent: &Agent, uid: &str) -> PathBuf {
     agent.data.path().join("agent/pods").join(uid)
 }
@@ -219,7 +202,7 @@ async fn the_kernel_counts_what_a_pod_with_own_ids_writes() {
         ("u-host", pod(&agent, 3, false, 0, &write("of=/v/data", 5))),
         ("u-over", pod(&agent, 4, true, 10, &hidden)),
     ];
-    let wanted = config(&agent, pods.map(|(uid, pod)| (uid.to_owned(), pod)).into());
+    let wanted = agent.config(pods);
     orchestrator.wants(&wanted);
     agent.start(&orchestrator);
     let ready = |s: &NodeStatus| {

@@ -7,7 +7,7 @@ use gantry_nodeagent_api::*;
 
 use super::agent_support::orchestrator::Orchestrator;
 use super::agent_support::{Agent, cni_or_skip};
-use super::{config, exec, mount, owner, pod};
+use super::{exec, mount, owner, pod};
 
 /// Writes through each part, says goodbye, and waits.
 const SCRIPT: &str = "until test -e /part/hook; do sleep 0.05; done; echo >/part/main; echo >/shared/main; \
@@ -60,7 +60,7 @@ async fn parts_of_volumes_hooks_and_last_words_are_as_with_the_host_s_ids() {
     stopped.address = Some([10, 191, agent.third, 3].into());
     let pods = [("u-end", with_parts(&agent, host.path())), ("u-stop", stopped)];
     let pods = pods.map(|(uid, pod)| (uid.to_owned(), pod));
-    let mut wanted = config(&agent, pods.into());
+    let mut wanted = agent.config(pods);
     orchestrator.wants(&wanted);
     agent.start(&orchestrator);
     let both = |s: &NodeStatus| s.pods.len() == 2 && s.pods.values().all(|pod| pod.ready);

@@ -9,6 +9,7 @@ use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use gantry_images::{Digest, ImageStore};
+use gantry_nodeagent_api::{Generation, NodeConfig, NodeNetwork, PodConfig};
 use serde_json::json;
 
 use orchestrator::Orchestrator;
@@ -130,6 +131,26 @@ impl Agent {
 
     pub fn gateway(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 191, self.third, 1)
+    }
+
+    pub fn network(&self) -> NodeNetwork {
+        NodeNetwork {
+            pod_cidr: format!("10.191.{}.0/24", self.third).parse().unwrap(),
+            service_cidr: format!("10.192.{}.0/24", self.third).parse().unwrap(),
+            gateway: self.gateway(),
+            cluster_domain: "cluster.local".to_owned(),
+        }
+    }
+
+    /// The first configuration of its node, with these pods by their uids.
+    pub fn config<Uid: Into<String>>(&self, pods: impl IntoIterator<Item = (Uid, PodConfig)>) -> NodeConfig {
+        NodeConfig {
+            generation: Generation(1),
+            network: Some(self.network()),
+            shared_cpus: "0".parse().unwrap(),
+            pods: pods.into_iter().map(|(uid, pod)| (uid.into(), pod)).collect(),
+            ..NodeConfig::default()
+        }
     }
 
     pub fn log(&self) -> String {
