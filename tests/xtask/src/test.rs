@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that CI checks, from a clean clone, ending in one line of counts.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -52,6 +53,7 @@ pub fn run(quick: bool) -> Result<()> {
         (_, false) => tally.skip("machine and demo", "not root"),
         (false, true) => tally.machine_and_demo(),
     }
+    tally.tell_failures();
     println!("{}", tally.closing_line(started));
     if tally.failed > 0 {
         bail!("{} failed", tally.failed);
@@ -68,6 +70,36 @@ struct Tally {
     in_successes: bool,
     /// Tests of the program that runs now that said they skip.
     skips: u64,
+    /// Within what tests that failed have printed.
+    in_failures: bool,
+    /// What failed and the last that it said; told once more at the end, where whoever reads only that finds it.
+    failures: Vec<Failure>,
+}
+
+/// What failed.
+#[derive(Debug, PartialEq, Eq)]
+struct Failure {
+    name: String,
+    last: VecDeque<String>,
+}
+
+/// Lines of a failure that are told once more.
+const LAST_LINES: usize = 20;
+
+impl Failure {
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            last: VecDeque::new(),
+        }
+    }
+
+    fn add(&mut self, line: &str) {
+        if self.last.len() == LAST_LINES {
+            self.last.pop_front();
+        }
+        self.last.push_back(line.to_owned());
+    }
 }
 
 impl Tally {
@@ -81,9 +113,24 @@ impl Tally {
                 println!("ok: {name} ({took_s} s)");
             }
             Err(error) => {
-                self.failed += 1;
                 println!("FAILED: {name} ({took_s} s): {error:#}");
+                self.fail(name, &format!("{error:#}"));
             }
+        }
+    }
+
+    /// Counts what is no test of a test program.
+    fn fail(&mut self, name: &str, why: &str) {
+        self.failed += 1;
+        let mut failure = Failure::new(name);
+        failure.add(why);
+        self.failures.push(failure);
+    }
+
+    fn tell_failures(&self) {
+        for failure in &self.failures {
+            println!("FAILED: {}", failure.name);
+            failure.last.iter().for_each(|line| println!("    {line}"));
         }
     }
 
@@ -121,8 +168,7 @@ impl Tally {
         }
         let status = child.wait().context("cargo test does not end")?;
         if !status.success() && self.failed == failed_before {
-            self.failed += 1;
-            println!("FAILED: cargo test: {status}");
+            self.fail("cargo test", &status.to_string());
         }
         Ok(())
     }
@@ -153,16 +199,27 @@ impl Tally {
         }
     }
 
+    /// A line of what a test that failed has printed.
+    fn failure(&mut self, line: &str) {
+        match (heading(line), self.failures.last_mut()) {
+            (Some(name), _) => self.failures.push(Failure::new(name)),
+            (None, Some(failure)) if !line.is_empty() => failure.add(line),
+            (None, _) => {}
+        }
+    }
+
     /// Counts by one line of a test program; true if it is worth showing. Of what tests print that pass only a skip is, and
     /// it is counted as one.
     fn count(&mut self, line: &str) -> bool {
         match line {
             "successes:" => self.in_successes = true,
-            "failures:" => self.in_successes = false,
+            // It comes twice: before what the tests printed, and before a list of their names.
+            "failures:" => (self.in_successes, self.in_failures) = (false, !self.in_failures),
+            _ if self.in_failures => self.failure(line),
             _ => {}
         }
         if let Some(counts) = line.strip_prefix("test result: ") {
-            self.in_successes = false;
+            (self.in_successes, self.in_failures) = (false, false);
             // To the test program a test that skipped has passed.
             let skips = std::mem::take(&mut self.skips);
             self.passed += number(counts, "passed").saturating_sub(skips);
@@ -174,6 +231,11 @@ impl Tally {
         }
         !self.in_successes
     }
+}
+
+/// The name in `---- a::b stdout ----`, before what a test has printed.
+fn heading(line: &str) -> Option<&str> {
+    line.strip_prefix("---- ")?.strip_suffix(" stdout ----")
 }
 
 /// The count in `ok. 3 passed; 0 failed; 1 ignored; ...`.
@@ -188,7 +250,7 @@ fn number(counts: &str, what: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::Tally;
+    use super::{Failure, Tally};
 
     #[test]
     fn counts_are_read_from_the_lines_of_test_programs() {
@@ -203,5 +265,27 @@ mod tests {
         .map(|line| tally.count(line));
         assert_eq!(shown, [true, false, false, true, true]);
         assert_eq!((tally.passed, tally.failed, tally.skipped), (2, 2, 2));
+    }
+
+    #[test]
+    fn what_failed_is_remembered_with_its_last_words() {
+        let mut tally = Tally::default();
+        for line in [
+            "failures:",
+            "",
+            "---- a::b stdout ----",
+            "Error: too slow",
+            "",
+            "failures:",
+            "    a::b",
+            "",
+            "test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s",
+            "test c ... ok",
+        ] {
+            assert!(tally.count(line));
+        }
+        let mut failure = Failure::new("a::b");
+        failure.add("Error: too slow");
+        assert_eq!(tally.failures, [failure]);
     }
 }
