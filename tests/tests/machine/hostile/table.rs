@@ -55,12 +55,20 @@ pub(super) fn begin(gantry: &Gantry, pods: &str, services: &str) -> Result<()> {
     gantry.run(&["image", "import", &layout.to_string_lossy()])
 }
 
-/// Of this machine.
+/// Of this machine: of its NUMA nodes together, which may be less than /proc/meminfo has where memory is taken back by a balloon.
 fn memory_bytes() -> Result<u64> {
-    let table = fs::read_to_string("/proc/meminfo")?;
-    let row = table.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib = row.and_then(|row| row.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    Ok(kib.context("/proc/meminfo has no MemTotal")? << 10)
+    let mut kib = 0;
+    for node in fs::read_dir("/sys/devices/system/node")? {
+        // Not every entry is a node's directory.
+        let Ok(table) = fs::read_to_string(node?.path().join("meminfo")) else {
+            continue;
+        };
+        let total = table.lines().find_map(|line| line.split_once("MemTotal:"));
+        let of_node = total.and_then(|(_, value)| value.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib += of_node.context("a NUMA node has no MemTotal")?;
+    }
+    ensure!(kib > 0, "no NUMA node says how much memory it has");
+    Ok(kib << 10)
 }
 
 /// One case, and what its neighbours and the processes' memory say of it.

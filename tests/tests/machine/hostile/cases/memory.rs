@@ -22,7 +22,7 @@ pub(super) const CASES: &[Case] = &[
         kind: "memory",
         protection: "memory-limit",
         attack: |tenant| {
-            let hog = "set -e; busybox dd if=/dev/zero of=/dev/null bs=300M count=4; exec sleep 600";
+            let hog = "set -e; busybox dd if=/dev/zero of=/dev/null bs=300M count=1000; exec sleep 600";
             memory(tenant, hog, json!({}))
         },
         told: "OOMKilled",
