@@ -80,6 +80,10 @@ impl Store {
 
     fn create_dirs(&self) -> Result<(), CniError> {
         for sub in [self.intents(), self.addresses()] {
+            if std::fs::metadata(&sub).is_ok_and(|found| !found.is_dir()) {
+                // Damage: what is no directory holds no reservation, and nobody could add one.
+                remove(&sub)?;
+            }
             std::fs::create_dir_all(&sub).map_err(file("create", &sub))?;
         }
         Ok(())

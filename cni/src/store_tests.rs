@@ -32,6 +32,14 @@ fn addresses_are_given_once_and_come_back() {
 }
 
 #[test]
+fn what_is_no_directory_is_replaced_by_one() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("addresses"), "damage").unwrap();
+    let store = Store::create(dir.path()).unwrap();
+    assert!(store.reserved(&target("a")).unwrap().is_empty());
+}
+
+#[test]
 fn nothing_of_before_the_boot_counts() {
     let dir = tempfile::tempdir().unwrap();
     let (net, gateway) = ("10.85.0.0/29".parse().unwrap(), Ipv4Addr::new(10, 85, 0, 1));

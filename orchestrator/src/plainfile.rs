@@ -27,16 +27,16 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Sets a directory aside that is where a file is to be put: a rename replaces everything else.
+/// Sets aside what is where a plain file is to be put or opened, and is none: a directory, a pipe.
 pub fn make_way(path: &Path) -> io::Result<()> {
-    if !fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()) {
+    if !fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         return Ok(());
     }
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut aside = path.as_os_str().to_owned();
     aside.push(format!(".corrupt-{}", since_epoch.as_secs()));
     fs::rename(path, &aside)?;
-    tracing::warn!(path = %path.display(), aside = %aside.display(), "there was a directory in the place of a file: set aside");
+    tracing::warn!(path = %path.display(), aside = %aside.display(), "what was in the place of a plain file is set aside");
     Ok(())
 }
 
@@ -68,16 +68,17 @@ mod tests {
     }
 
     #[test]
-    fn only_a_directory_is_set_aside_and_what_is_in_it_stays() {
+    fn only_what_is_no_plain_file_is_set_aside_and_what_is_in_it_stays() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         std::fs::write(at("file"), "text").unwrap();
         std::fs::create_dir(at("folder")).unwrap();
         std::fs::write(at("folder/x"), "text").unwrap();
-        for name in ["file", "folder", "none"] {
+        mknodat(CWD, at("pipe"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+        for name in ["file", "folder", "pipe", "none"] {
             make_way(&at(name)).unwrap();
         }
-        assert!(at("file").is_file() && !at("folder").exists());
+        assert!(at("file").is_file() && !at("folder").exists() && !at("pipe").exists());
         let left = std::fs::read_dir(dir.path()).unwrap().flatten();
         let aside = left.map(|e| e.path()).find(|path| path.is_dir()).unwrap();
         assert!(aside.to_string_lossy().contains("/folder.corrupt-"));

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
 use anyhow::{Context, Result, bail};
+use gantry_orchestrator::plainfile;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -51,13 +52,14 @@ impl Daemon {
     }
 
     fn recorded(&self) -> Option<(i32, String)> {
-        let text = fs::read_to_string(&self.pid_file).ok()?;
+        let text = String::from_utf8(plainfile::read(&self.pid_file).ok()?).ok()?;
         let (pid, start) = text.trim().split_once(' ')?;
         Some((pid.parse().ok()?, start.to_owned()))
     }
 
     /// Overwrites the record in its place, which needs no space on a disk that is full; nothing but blanks: it is stopped.
     fn record(&self, text: &str) -> io::Result<()> {
+        plainfile::make_way(&self.pid_file)?;
         let mut options = fs::OpenOptions::new();
         let file = options
             .create(true)
@@ -72,11 +74,10 @@ impl Daemon {
 
     /// Starts the command in a session of its own, its output appended to the log.
     pub fn start(&self, command: &mut Command) -> Result<i32> {
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(&self.log_file)
+        let mut options = fs::OpenOptions::new();
+        let options = options.create(true).append(true).mode(0o600);
+        let log = plainfile::make_way(&self.log_file)
+            .and_then(|()| options.open(&self.log_file))
             .with_context(|| format!("cannot open {}", self.log_file.display()))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         // SAFETY: setsid is async-signal-safe and touches no memory of the parent.

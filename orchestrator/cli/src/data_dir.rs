@@ -77,8 +77,8 @@ impl DataDir {
         let path = self.0.join("lock");
         let mut options = fs::OpenOptions::new();
         let options = options.create(true).truncate(false).write(true).mode(0o600);
-        let file = options
-            .open(&path)
+        let file = plainfile::make_way(&path)
+            .and_then(|()| options.open(&path))
             .with_context(|| format!("cannot open {}", path.display()))?;
         match file.try_lock() {
             Ok(()) => Ok(file),
