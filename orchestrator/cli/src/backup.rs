@@ -2,12 +2,12 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use gantry_orchestrator::cluster::Mark;
-use gantry_orchestrator::pki;
+use gantry_orchestrator::pki::{self, Since};
 use gantry_orchestrator::secrets::KEY_FILE;
 use gantry_orchestrator::state::{STORE, open_store};
 use serde::{Deserialize, Serialize};
@@ -86,16 +86,14 @@ fn write(data_dir: &DataDir, snapshot: &Path, to: &Path) -> Result<Manifest> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         created_at: data_dir::now_s(),
     };
-    let new = to.with_extension("new");
+    if fs::symlink_metadata(to).is_ok_and(|found| !found.is_file()) {
+        bail!("{} is there and is no plain file: name another one", to.display());
+    }
+    let dir = to.parent().filter(|dir| *dir != Path::new(""));
     let pack = || -> io::Result<()> {
-        let mut options = File::options();
-        let file = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
-        let encoder = zstd::Encoder::new(BufWriter::new(file), LEVEL)?;
+        // Its owner's alone, and removed unless all goes well.
+        let new = tempfile::NamedTempFile::new_in(dir.unwrap_or(Path::new(".")))?;
+        let encoder = zstd::Encoder::new(BufWriter::new(new), LEVEL)?;
         let mut tar = tar::Builder::new(encoder);
         tar.sparse(false);
         let text = serde_json::to_vec_pretty(&manifest)?;
@@ -119,9 +117,10 @@ fn write(data_dir: &DataDir, snapshot: &Path, to: &Path) -> Result<Manifest> {
                 tar.append_path_with_name(path, part)?;
             }
         }
-        let file = tar.into_inner()?.finish()?.into_inner()?;
-        file.sync_all()?;
-        fs::rename(&new, to)
+        let new = tar.into_inner()?.finish()?.into_inner()?;
+        new.as_file().sync_all()?;
+        new.persist(to)?;
+        Ok(())
     };
     pack().with_context(|| format!("cannot write {}", to.display()))?;
     Ok(manifest)
@@ -152,9 +151,10 @@ pub fn restore(args: &RestoreArgs, global: &Global) -> Result<()> {
             return Err(error.context(format!("nothing was restored from {}", args.file.display())));
         }
     };
+    let since = since_the_backup(&data_dir, &stage);
     let aside = replace(&data_dir, &stage)?;
     let kept = match aside {
-        Some(suffix) => format!("what was there is beside it, as *{suffix}\n"),
+        Some(suffix) => format!("{since}what was there is beside it, as *{suffix}\n"),
         None => String::new(),
     };
     output::write_out(&format!(
@@ -163,11 +163,34 @@ pub fn restore(args: &RestoreArgs, global: &Global) -> Result<()> {
     ))
 }
 
+/// A certificate that was revoked after the backup was made stays revoked, one that was issued can be. What is damaged is no
+/// reason not to restore.
+fn since_the_backup(data_dir: &DataDir, stage: &Path) -> String {
+    match pki::carry_over(data_dir.path(), stage) {
+        Ok(Since {
+            revoked: 0,
+            issued: 0,
+        }) => String::new(),
+        Ok(Since { revoked, issued }) => format!(
+            "kept of what was done since the backup: {revoked} revoked and {issued} issued certificates; see `gantry certs list`\n"
+        ),
+        Err(error) => format!(
+            "certificates that were revoked since the backup may be trusted again: {:#}; see `gantry certs list`\n",
+            anyhow::Error::from(error)
+        ),
+    }
+}
+
 /// Unpacks what belongs in a backup, and nothing else.
 fn unpack(from: &Path, stage: &Path) -> Result<Manifest> {
     if stage.exists() {
         fs::remove_dir_all(stage).with_context(|| format!("cannot remove {}", stage.display()))?;
     }
+    ensure!(
+        !fs::metadata(from).is_ok_and(|found| !found.is_file()),
+        "{} is no plain file",
+        from.display()
+    );
     fs::DirBuilder::new().mode(0o700).create(stage)?;
     let file = File::open(from).with_context(|| format!("cannot open {}", from.display()))?;
     let mut archive = tar::Archive::new(zstd::Decoder::new(file)?);

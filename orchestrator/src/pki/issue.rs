@@ -9,7 +9,7 @@ use rcgen::{
 use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::{PkiError, Revoked, files};
+use super::{PkiError, Revoked, files, superseded};
 use crate::cluster::Mark;
 
 /// Life of the authority.
@@ -243,6 +243,9 @@ impl Authority {
                 .distinguished_name
                 .push(DnType::OrganizationName, group.as_str());
         }
+        if leaf.usage == ExtendedKeyUsagePurpose::ClientAuth {
+            superseded::keep(dir, name, self)?;
+        }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![leaf.usage.clone()];
         let certificate = params.signed_by(&key, &self.issuer).map_err(failed(name))?.pem();
@@ -257,32 +260,53 @@ impl Authority {
 
     /// The certificate with this serial number is not trusted any more.
     pub fn revoke(&self, dir: &Path, serial: &[u8]) -> Result<(), PkiError> {
-        Revoked::read(dir, &self.certificate)?.add(dir, serial, &self.issuer)
+        let revoked = Revoked::read(dir, &self.certificate)?;
+        revoked.with(serial).write(dir, &self.issuer)
+    }
+
+    /// Those of another list are not trusted any more.
+    pub fn revoke_all(&self, dir: &Path, others: &Revoked) -> Result<(), PkiError> {
+        let revoked = Revoked::read(dir, &self.certificate)?;
+        revoked.and(others).write(dir, &self.issuer)
+    }
+
+    /// The serial number of a certificate that this authority has signed and that has not ended.
+    pub fn lasting(&self, certificate: &str) -> Option<Vec<u8>> {
+        self.of_ours(certificate, |parsed| {
+            (left_s(parsed) > 0).then(|| parsed.raw_serial().to_vec())
+        })?
     }
 
     /// Of this authority, for these names, not revoked, and with time left.
     fn is_good(&self, dir: &Path, certificate: &str, leaf: &Leaf) -> Result<bool, PkiError> {
         let revoked = Revoked::read(dir, &self.certificate)?;
-        let (Ok(der), Ok(ca)) = (super::parse(certificate), super::parse(&self.certificate)) else {
-            return Ok(false);
+        let is_good = |parsed: &X509Certificate<'_>| {
+            let named = parsed.subject_alternative_name().ok().flatten();
+            let found: Vec<String> = named
+                .iter()
+                .flat_map(|n| &n.value.general_names)
+                .filter_map(text)
+                .collect();
+            left_s(parsed) > LEAF_LIFE.whole_seconds() / 4
+                && !revoked.has(parsed.raw_serial())
+                && leaf.names.iter().all(|name| found.contains(name))
         };
-        let (Ok((_, parsed)), Ok((_, ca))) =
-            (X509Certificate::from_der(&der), X509Certificate::from_der(&ca))
-        else {
-            return Ok(false);
-        };
-        let left = parsed.validity().not_after.timestamp() - OffsetDateTime::now_utc().unix_timestamp();
-        let named = parsed.subject_alternative_name().ok().flatten();
-        let found: Vec<String> = named
-            .iter()
-            .flat_map(|n| &n.value.general_names)
-            .filter_map(text)
-            .collect();
-        Ok(left > LEAF_LIFE.whole_seconds() / 4
-            && parsed.verify_signature(Some(ca.public_key())).is_ok()
-            && !revoked.has(parsed.raw_serial())
-            && leaf.names.iter().all(|name| found.contains(name)))
+        Ok(self.of_ours(certificate, is_good).unwrap_or(false))
     }
+
+    /// Looks at a certificate that this authority has signed; `None` if it is damaged or another's.
+    fn of_ours<T>(&self, pem: &str, look: impl FnOnce(&X509Certificate<'_>) -> T) -> Option<T> {
+        let (der, authority) = (super::parse(pem).ok()?, super::parse(&self.certificate).ok()?);
+        let (_, parsed) = X509Certificate::from_der(&der).ok()?;
+        let (_, authority) = X509Certificate::from_der(&authority).ok()?;
+        parsed.verify_signature(Some(authority.public_key())).ok()?;
+        Some(look(&parsed))
+    }
+}
+
+/// Seconds until its end.
+fn left_s(certificate: &X509Certificate<'_>) -> i64 {
+    certificate.validity().not_after.timestamp() - OffsetDateTime::now_utc().unix_timestamp()
 }
 
 fn text(name: &GeneralName<'_>) -> Option<String> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::issue::{Authority, Leaf};
-use super::{ADMIN, DIR, NODE, PkiError, USER, dial_address, files, kubeconfig, parse};
+use super::{ADMIN, DIR, NODE, PkiError, Revoked, USER, dial_address, files, kubeconfig, parse, superseded};
 use crate::apiserver::{MASTERS, NODE_PREFIX, NODES};
 
 /// Files that an agent needs to dial in.
@@ -81,44 +81,58 @@ impl Issuer {
         Ok(kubeconfig::render(&address, authority, name, &pair))
     }
 
-    /// The clients' certificates that are in use, by name.
+    /// The clients' certificates that open the door, by name; a name has several where a newer one has taken an older one's place.
     pub fn certificates(&self) -> Result<Vec<Certificate>, PkiError> {
-        let mut names = files::names(&self.dir, "")?;
-        names.retain(|name| is_clients(name));
-        names.sort();
-        let found = names.into_iter().map(|name| {
-            let pem = files::read(&files::certificate(&self.dir, &name))?.unwrap_or_default();
-            Ok(certificate(name, &pem))
-        });
-        Ok(found
-            .collect::<Result<Vec<_>, PkiError>>()?
-            .into_iter()
-            .flatten()
-            .collect())
+        let held = self.held()?;
+        Ok(held.into_iter().map(|(_, certificate)| certificate).collect())
     }
 
-    /// Whoever has the key of one of these certificates is nobody, as soon as the server has read it: of all, or of none if one
-    /// is not known. The administrator and nodes are issued another one then.
-    pub fn revoke(&self, names: &[String]) -> Result<Vec<Certificate>, PkiError> {
-        let known = self.certificates()?;
-        let find = |name: &String| {
-            let found = known.iter().find(|c| c.name == *name).cloned();
-            found.ok_or_else(|| PkiError::Unknown(name.clone()))
-        };
-        let found: Vec<Certificate> = names.iter().map(find).collect::<Result<_, _>>()?;
-        for Certificate { name, serial, .. } in &found {
-            let serial = hex::decode(serial).map_err(|_| PkiError::Unknown(name.clone()))?;
-            self.authority.revoke(&self.dir, &serial)?;
-            if name.starts_with(USER) {
-                files::remove(&files::certificate(&self.dir, name))?;
-                files::remove(&files::key(&self.dir, name))?;
-            }
+    /// Each with the name of its file.
+    fn held(&self) -> Result<Vec<(String, Certificate)>, PkiError> {
+        let mut files = files::names(&self.dir, "")?;
+        files.retain(|file| is_clients(superseded::name_of(file)));
+        files.sort();
+        let revoked = Revoked::read(&self.dir, &self.authority.certificate)?;
+        let mut held = Vec::new();
+        for file in files {
+            let pem = files::read(&files::certificate(&self.dir, &file))?.unwrap_or_default();
+            let lasting = self.authority.lasting(&pem).filter(|serial| !revoked.has(serial));
+            let found = lasting.and_then(|_| certificate(superseded::name_of(&file).to_owned(), &pem));
+            held.extend(found.map(|certificate| (file, certificate)));
         }
-        Ok(found)
+        Ok(held)
+    }
+
+    /// Whoever has the key of a certificate of one of these names is nobody, as soon as the server has read it: of all, or of none
+    /// if one is not known. The administrator and nodes are issued another one then.
+    pub fn revoke(&self, names: &[String]) -> Result<Vec<Certificate>, PkiError> {
+        let held = self.held()?;
+        if let Some(name) = names
+            .iter()
+            .find(|name| !held.iter().any(|(_, c)| c.name == **name))
+        {
+            return Err(PkiError::Unknown(name.clone()));
+        }
+        let mut taken_back = Vec::new();
+        for (file, certificate) in held {
+            if !names.contains(&certificate.name) {
+                continue;
+            }
+            let serial = hex::decode(&certificate.serial);
+            let serial = serial.map_err(|_| PkiError::Unknown(certificate.name.clone()))?;
+            self.authority.revoke(&self.dir, &serial)?;
+            if certificate.name.starts_with(USER) || superseded::is_superseded(&file) {
+                files::remove(&files::certificate(&self.dir, &file))?;
+                files::remove(&files::key(&self.dir, &file))?;
+            }
+            taken_back.push(certificate);
+        }
+        Ok(taken_back)
     }
 }
 
-fn is_clients(name: &str) -> bool {
+/// By the name of a certificate.
+pub(super) fn is_clients(name: &str) -> bool {
     name == ADMIN || name.starts_with(NODE) || name.starts_with(USER)
 }
 

@@ -6,6 +6,7 @@ mod issue;
 mod issuer;
 mod kubeconfig;
 mod revoked;
+mod superseded;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ pub use error::PkiError;
 use issue::{Authority, Leaf, Pair};
 pub use issuer::{Certificate, Issuer, NodeCredentials};
 pub use revoked::Revoked;
+pub use superseded::Since;
 
 use crate::apiserver::MASTERS;
 use crate::cluster::Mark;
@@ -54,6 +56,26 @@ pub struct Pki {
 /// Whose authority is in a data directory. Changes nothing.
 pub fn mark(data_dir: &Path) -> Result<Mark, PkiError> {
     Authority::mark(&data_dir.join(DIR))
+}
+
+/// Takes over into an unpacked backup what was revoked and issued since it was made, by the data directory that it replaces and
+/// by what earlier restores moved aside there. A directory of another authority has nothing to say, one whose list is damaged is
+/// an error, after all others were looked at.
+pub fn carry_over(data_dir: &Path, backup: &Path) -> Result<Since, PkiError> {
+    let into = backup.join(DIR);
+    let authority = Authority::open(&into)?;
+    let mut all = Since::default();
+    let mut damaged = None;
+    for from in superseded::directories(data_dir, DIR) {
+        match superseded::carry_over(&from, &into, &authority) {
+            Ok(since) => {
+                all.revoked += since.revoked;
+                all.issued += since.issued;
+            }
+            Err(error) => damaged = Some(error),
+        }
+    }
+    damaged.map_or(Ok(all), Err)
 }
 
 /// Makes what is missing or near its end below `<data dir>/pki`, and writes `<data dir>/kubeconfig`. A new authority is that of
@@ -108,7 +130,7 @@ impl Pki {
         for node in nodes.iter().filter(|name| crate::kinds::is_dns_subdomain(name)) {
             self.issuer.issue_node(node)?;
         }
-        Ok(())
+        superseded::forget_ended(dir, authority)
     }
 
     /// Where the kubeconfig is.

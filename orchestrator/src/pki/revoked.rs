@@ -56,15 +56,28 @@ impl Revoked {
         self.serials.contains_key(serial)
     }
 
-    /// Writes the list with one serial number more.
-    pub(super) fn add(
-        mut self,
-        dir: &Path,
-        serial: &[u8],
-        issuer: &Issuer<'static, KeyPair>,
-    ) -> Result<(), PkiError> {
+    /// How many of them another list lacks.
+    pub(super) fn without(&self, other: &Self) -> usize {
+        self.serials.keys().filter(|serial| !other.has(serial)).count()
+    }
+
+    /// With a serial number more, from now on.
+    pub(super) fn with(mut self, serial: &[u8]) -> Self {
+        self.serials
+            .entry(serial.to_vec())
+            .or_insert_with(OffsetDateTime::now_utc);
+        self
+    }
+
+    /// With all of another list.
+    pub(super) fn and(mut self, other: &Self) -> Self {
+        self.serials.extend(other.serials.clone());
+        self
+    }
+
+    /// Writes the list.
+    pub(super) fn write(&self, dir: &Path, issuer: &Issuer<'static, KeyPair>) -> Result<(), PkiError> {
         let now = OffsetDateTime::now_utc();
-        self.serials.entry(serial.to_vec()).or_insert(now);
         let revoked = self.serials.iter().map(|(serial, since)| RevokedCertParams {
             serial_number: SerialNumber::from_slice(serial),
             revocation_time: *since,

@@ -212,6 +212,113 @@ fn what_is_revoked_is_issued_anew_and_a_damaged_list_is_refused() {
     }
 }
 
+/// A day is less than a quarter of a life: such a certificate is renewed at the next occasion.
+fn nearly_over(pki: &Pki, file: &str, user: &str) {
+    let Issuer { dir, authority } = pki.issuer();
+    let leaf = Leaf::client(user, MASTERS);
+    authority
+        .issue(dir, file, &leaf, time::Duration::days(1))
+        .unwrap();
+}
+
+#[test]
+fn what_a_renewal_replaced_is_listed_and_revoked_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = ensure(dir.path(), listen(), &[], CLUSTER).unwrap();
+    nearly_over(&pki, "user-bob", "bob");
+    pki.issuer().user_kubeconfig("bob", listen()).unwrap();
+    let of_bob = || {
+        let all = pki.issuer().certificates().unwrap();
+        all.into_iter()
+            .filter(|c| c.name == "user-bob")
+            .collect::<Vec<_>>()
+    };
+    let before = of_bob();
+    assert_eq!(before.len(), 2, "{before:?}");
+    assert_eq!(pki.issuer().revoke(&["user-bob".to_owned()]).unwrap().len(), 2);
+    pki.reload().unwrap();
+    let revoked = pki.revoked().borrow().clone();
+    assert!(
+        before
+            .iter()
+            .all(|c| revoked.has(&hex::decode(&c.serial).unwrap()))
+    );
+    assert!(of_bob().is_empty());
+}
+
+#[test]
+fn what_has_ended_is_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = ensure(dir.path(), listen(), &[], CLUSTER).unwrap();
+    nearly_over(&pki, "user-bob", "bob");
+    let Issuer {
+        dir: files,
+        authority,
+    } = pki.issuer();
+    let ended = time::Duration::seconds(-1);
+    authority
+        .issue(files, "user-carol", &Leaf::client("carol", MASTERS), ended)
+        .unwrap();
+    let ended = fs::read(files.join("user-carol.crt")).unwrap();
+    fs::write(files.join("user-carol@00.crt"), ended).unwrap();
+    nearly_over(&pki, "user-bob", "bob");
+    pki.renew().unwrap();
+    let superseded: Vec<String> = files::names(files, "").unwrap();
+    let superseded: Vec<&String> = superseded.iter().filter(|name| name.contains('@')).collect();
+    assert!(
+        superseded.len() == 1 && superseded[0].starts_with("user-bob@"),
+        "{superseded:?}"
+    );
+}
+
+#[test]
+fn what_was_revoked_and_issued_since_a_backup_stays() {
+    let (now, backup) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let pki = ensure(now.path(), listen(), &[], CLUSTER).unwrap();
+    pki.issuer().user_kubeconfig("bob", listen()).unwrap();
+    let copy = |from: &Path, to: &Path| {
+        fs::create_dir_all(to.join(DIR)).unwrap();
+        for entry in fs::read_dir(from.join(DIR)).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), to.join(DIR).join(entry.file_name())).unwrap();
+        }
+    };
+    copy(now.path(), backup.path());
+    let bob = pki.issuer().revoke(&["user-bob".to_owned()]).unwrap();
+    pki.issuer().user_kubeconfig("carol", listen()).unwrap();
+    let since = carry_over(now.path(), backup.path()).unwrap();
+    assert_eq!(
+        since,
+        Since {
+            revoked: 1,
+            issued: 1
+        }
+    );
+    assert_eq!(
+        carry_over(now.path(), backup.path()).unwrap(),
+        Since::default(),
+        "once"
+    );
+    let restored = ensure(backup.path(), listen(), &[], CLUSTER).unwrap();
+    let serial = hex::decode(&bob[0].serial).unwrap();
+    assert!(restored.revoked().borrow().has(&serial));
+    let names = restored.issuer().certificates().unwrap();
+    let names: Vec<&str> = names.iter().map(|c| c.name.as_str()).collect();
+    assert_eq!(names, ["admin", "user-carol"]);
+    restored.issuer().revoke(&["user-carol".to_owned()]).unwrap();
+
+    let other = tempfile::tempdir().unwrap();
+    ensure(other.path(), listen(), &[], CLUSTER).unwrap();
+    assert_eq!(
+        carry_over(other.path(), backup.path()).unwrap(),
+        Since::default(),
+        "what another authority signed says nothing"
+    );
+    fs::write(now.path().join("pki/revoked.crl"), "damage").unwrap();
+    let error = carry_over(now.path(), backup.path()).unwrap_err();
+    assert!(error.to_string().contains("revoked.crl"), "{error}");
+}
+
 #[test]
 fn a_user_has_a_certificate_of_their_own() {
     let dir = tempfile::tempdir().unwrap();

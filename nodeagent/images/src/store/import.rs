@@ -116,10 +116,11 @@ impl Layout<'_> {
     fn extract_tar(&self) -> Result<(), ImportError> {
         let fail = || self.read_error("the archive");
         fs::create_dir_all(self.dir.join("blobs/sha256")).map_err(fail())?;
-        let file = File::open(self.shown).map_err(fail())?;
-        if !file.metadata().map_err(fail())?.is_file() {
+        // A pipe is not opened: it would be waited for.
+        if !fs::metadata(self.shown).map_err(fail())?.is_file() {
             return Err(self.invalid("it is neither a folder nor a file"));
         }
+        let file = File::open(self.shown).map_err(fail())?;
         let mut budget = Budget::new(&self.dir, &self.limits).map_err(fail())?;
         let reader = decompress(file).map_err(fail())?;
         let bounds = HashingReader::new(reader, self.limits.blob_bytes.saturating_mul(4));
