@@ -41,7 +41,7 @@ pub enum PkiError {
     },
     /// The list of what is not trusted any more: without it, everything would be again.
     #[error(
-        "{} is damaged, or not of this authority. Put pki/ back from a backup (`gantry restore FILE`), or remove the file, start, and revoke again (`gantry certs revoke NAME`)",
+        "{} is damaged, or not of this authority. Put pki/ back from a backup (`gantry restore FILE`), or remove it and its copy, start, and revoke again (`gantry certs revoke NAME`)",
         path.display()
     )]
     Revoked {

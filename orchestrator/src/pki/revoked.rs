@@ -15,6 +15,8 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 use super::{PkiError, files};
 
 const FILE: &str = "revoked.crl";
+/// The list once more: without it everything would be trusted again, so that one lost or damaged file is not enough for that.
+const COPY: &str = "revoked.copy.crl";
 /// Nobody fetches the list, so that it has no end of its own: as long as an authority lives.
 const LIFE: Duration = Duration::days(3650);
 
@@ -26,12 +28,20 @@ pub struct Revoked {
 }
 
 impl Revoked {
-    /// The list in the directory of an authority; an empty one if there is none.
+    /// The list in the directory of an authority; an empty one if there is none, an error if there is none that is good.
     pub(super) fn read(dir: &Path, authority: &str) -> Result<Self, PkiError> {
-        let path = path(dir);
-        match files::read(&path)? {
-            None => Ok(Self::default()),
-            Some(text) => Self::parse(&text, authority).ok_or(PkiError::Revoked { path }),
+        let mut good: Option<Self> = None;
+        let mut damaged = None;
+        for path in paths(dir) {
+            let Some(text) = files::read(&path)? else { continue };
+            match Self::parse(&text, authority) {
+                Some(list) => good = Some(good.unwrap_or_default().and(&list)),
+                None => damaged = Some(path),
+            }
+        }
+        match (good, damaged) {
+            (None, Some(path)) => Err(PkiError::Revoked { path }),
+            (good, _) => Ok(good.unwrap_or_default()),
         }
     }
 
@@ -97,10 +107,10 @@ impl Revoked {
             name: FILE.to_owned(),
             source,
         })?;
-        files::write(&path(dir), &text)
+        paths(dir).iter().try_for_each(|path| files::write(path, &text))
     }
 }
 
-fn path(dir: &Path) -> PathBuf {
-    dir.join(FILE)
+fn paths(dir: &Path) -> [PathBuf; 2] {
+    [FILE, COPY].map(|file| dir.join(file))
 }
