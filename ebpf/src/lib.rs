@@ -3,6 +3,8 @@
 //!
 //! Start at [`Datapath::ensure`]. Callers see addresses, ports and services, never maps.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod admit;
 mod bpffs;
 mod datapath;

@@ -1,5 +1,7 @@
 //! `gantry-nodeagent`: the agent of a node, and the small processes that it makes of itself.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -42,7 +44,9 @@ fn main() -> ExitCode {
         fresh::descriptors();
     }
     if let Some(Err(error)) = name.map(sealed::enter) {
-        eprintln!("gantry-nodeagent: cannot run from a sealed copy of itself: {error}");
+        gantry_log::say(format_args!(
+            "gantry-nodeagent: cannot run from a sealed copy of itself: {error}"
+        ));
         return ExitCode::FAILURE;
     }
     match command {
@@ -57,7 +61,7 @@ fn report(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("gantry-nodeagent: {error:#}");
+            gantry_log::say(format_args!("gantry-nodeagent: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -1,5 +1,7 @@
 //! The orchestrator: API server, store, controllers, planner loop, link to the node agents.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod apiserver;
 mod cleaner;
 pub mod cluster;

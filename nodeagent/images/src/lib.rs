@@ -3,6 +3,8 @@
 //!
 //! Blocking and without global state. Several processes may use one store at the same time.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod archive;
 mod beneath;
 pub mod build;

@@ -47,12 +47,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs the agent until SIGTERM or SIGINT. Pods stay.
 pub fn main(args: &Args) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
+    gantry_log::start(args.log_file.as_deref());
     anyhow::ensure!(
         nix::unistd::geteuid().is_root(),
         "the agent makes namespaces, mounts and cgroups: start it as root"

@@ -54,6 +54,9 @@ pub struct Args {
     /// Address by which the node is known [default: the one that leads to the orchestrator]
     #[arg(long)]
     address: Option<IpAddr>,
+    /// The file that standard error and output go to: begun anew when it is long
+    #[arg(long)]
+    pub(super) log_file: Option<PathBuf>,
 }
 
 /// Arguments of `gantry-nodeagent purge`.

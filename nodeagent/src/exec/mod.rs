@@ -82,7 +82,7 @@ pub fn main(args: &Args) -> ExitCode {
     match start(args).and_then(wait) {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
-            eprintln!("{}", chain(&e));
+            gantry_log::say(chain(&e));
             ExitCode::from(NOT_RUN)
         }
     }

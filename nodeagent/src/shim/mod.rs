@@ -44,7 +44,7 @@ pub fn main(args: &Args) -> ExitCode {
     match started {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("{e}");
+            gantry_log::say(e);
             ExitCode::FAILURE
         }
     }

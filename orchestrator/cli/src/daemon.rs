@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use gantry_orchestrator::plainfile;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::fs::statvfs;
 
 /// Length of a pid file: more than a pid and a start time can have, less than a sector, so that it is read as it was written.
 const RECORD_BYTES: usize = 64;
@@ -72,13 +73,14 @@ impl Daemon {
         )
     }
 
-    /// Starts the command in a session of its own, its output appended to the log.
+    /// Starts the command in a session of its own, its output appended to the log, which it is told of and begins anew.
     pub fn start(&self, command: &mut Command) -> Result<i32> {
         let mut options = fs::OpenOptions::new();
         let options = options.create(true).append(true).mode(0o600);
         let log = plainfile::make_way(&self.log_file)
             .and_then(|()| options.open(&self.log_file))
             .with_context(|| format!("cannot open {}", self.log_file.display()))?;
+        command.arg("--log-file").arg(&self.log_file);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         // SAFETY: setsid is async-signal-safe and touches no memory of the parent.
         unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(Into::into)) };
@@ -125,7 +127,11 @@ impl Daemon {
         let text = fs::read(&self.log_file).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().rev().take(5).collect();
-        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+        let mut tail = lines.into_iter().rev().collect::<Vec<_>>().join("\n");
+        if statvfs(&self.log_file).is_ok_and(|disk| disk.f_bavail == 0) {
+            tail += "\n(the disk has no space left: what was said last may be missing)";
+        }
+        tail
     }
 }
 

@@ -15,7 +15,7 @@ use crate::up::{STOP_PATIENCE, Tools, daemons};
 
 /// What Gantry makes in its directory. The settings, which say that the directory is Gantry's, come last: a purge that was
 /// cut off can be repeated.
-const OURS: [&str; 17] = [
+const OURS: [&str; 21] = [
     "pki",
     "images",
     "agent",
@@ -24,7 +24,11 @@ const OURS: [&str; 17] = [
     "audit.log",
     "audit.log.1",
     "orchestrator.log",
+    "orchestrator.log.1",
+    "orchestrator.log.new",
     "nodeagent.log",
+    "nodeagent.log.1",
+    "nodeagent.log.new",
     "orchestrator.pid",
     "nodeagent.pid",
     "lock",

@@ -1,5 +1,7 @@
 //! The `gantry` command: one front door to the control plane, the catalog, the images and this machine.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod args;
 mod backup;
 mod catalog;
@@ -43,7 +45,7 @@ fn main() -> ExitCode {
     match start(&cli) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("gantry: {}", chain(&error));
+            gantry_log::say(format_args!("gantry: {}", chain(&error)));
             ExitCode::from(if error.is::<plan::NoRoom>() { 2 } else { 1 })
         }
     }

@@ -89,7 +89,7 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.set_message(message.to_owned());
         } else if self.is_due(message, Instant::now()) {
-            eprintln!("{message}");
+            gantry_log::say(message);
         }
     }
 

@@ -54,7 +54,7 @@ async fn serve(listener: TcpListener, pods: &Api<Pod>, pod: &str, port: u16) -> 
         let (pods, pod) = (pods.clone(), pod.to_owned());
         tokio::spawn(async move {
             if let Err(error) = connection(stream, &pods, &pod, port).await {
-                eprintln!("gantry: port {port} of pod {pod}: {error:#}");
+                gantry_log::say(format_args!("gantry: port {port} of pod {pod}: {error:#}"));
             }
         });
     }

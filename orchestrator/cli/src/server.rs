@@ -9,12 +9,7 @@ use crate::guard;
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: &ServerArgs, global: &Global) -> Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
+    gantry_log::start(args.log_file.as_deref());
     open_files()?;
     give_memory_back();
     let data_dir = global.data_dir();

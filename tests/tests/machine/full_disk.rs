@@ -19,10 +19,17 @@ use crate::state_files::deploy;
 use crate::{machine, skip};
 
 const PATIENCE: Duration = Duration::from_secs(120);
+/// A log that is longer than they get.
+const LONG_LOG_BYTES: usize = 9 << 20;
 
 #[test]
 fn all_comes_back_on_a_disk_without_a_free_byte() -> Result<()> {
     on_a_disk("full", "size=96m,mode=700", starts_on_a_full_disk)
+}
+
+#[test]
+fn nothing_ends_because_its_log_cannot_be_written() -> Result<()> {
+    on_a_disk("mute", "size=96m,mode=700", goes_on_without_a_log)
 }
 
 /// Runs with a Gantry whose data directory is a file system of its own.
@@ -108,6 +115,84 @@ fn starts_on_a_full_disk(gantry: &Gantry) -> Result<()> {
     gantry.up().context("after down")?;
     ensure!(processes::of_pod(&pod)? == running, "the pod was touched");
     Ok(())
+}
+
+/// Every write is answered, pods go, and what starts stays, although not a byte can be logged; then the logs say so.
+fn goes_on_without_a_log(gantry: &Gantry) -> Result<()> {
+    gantry.first_up(&["--pod-cidr", "10.158.0.0/16", "--service-cidr", "10.159.0.0/16"])?;
+    let files = tempfile::tempdir()?;
+    let pod = deploy(gantry, files.path())?;
+    let running = processes::of_pod(&pod)?;
+    let api = Api::of(gantry)?;
+    for name in ["first", "second"] {
+        start(&api, name)?;
+    }
+    fill(gantry.path())?;
+    let logs = ["orchestrator.log", "nodeagent.log"].map(|name| gantry.path().join(name));
+    let fill_logs = || -> Result<()> {
+        for log in &logs {
+            let mut file = File::options().append(true).open(log)?;
+            while file.write(b"\n").is_ok() {}
+        }
+        Ok(())
+    };
+    fill_logs()?;
+    for round in ["first", "second"] {
+        let pids = || Ok::<_, anyhow::Error>([gantry.pid("orchestrator")?, gantry.pid("nodeagent")?]);
+        let before = pids()?;
+        for number in 0..100 {
+            let map = json!({"metadata": {"name": format!("{round}-{number}")}});
+            api.make("/api/v1/namespaces/default/configmaps", &map)?;
+        }
+        let path = format!("/api/v1/namespaces/default/pods/{round}");
+        api.ask("DELETE", &path, "", "")?;
+        let gone = || (api.get(&path).ok()?.code == 404).then_some(());
+        poll(PATIENCE, gone).with_context(|| format!("pod {round} does not go"))?;
+        ensure!(pids()? == before, "a process has ended");
+        ensure!(processes::of_pod(&pod)? == running, "the pod was touched");
+        gantry.end_processes(Signal::SIGKILL)?;
+        gantry.up()?;
+        fill_logs()?;
+    }
+    fs::remove_file(gantry.path().join("filler"))?;
+    start(&api, "third")?;
+    for log in &logs {
+        let told = || {
+            let text = fs::read_to_string(log).ok()?;
+            text.contains("lines of this log were lost: No space left")
+                .then_some(())
+        };
+        poll(PATIENCE, told).with_context(|| format!("{} does not say what is missing", log.display()))?;
+        File::options()
+            .append(true)
+            .open(log)?
+            .write_all(&vec![b'\n'; LONG_LOG_BYTES])?;
+    }
+    start(&api, "fourth")?;
+    for log in &logs {
+        let anew = || {
+            let (now, before) = (
+                fs::metadata(log).ok()?.len(),
+                fs::metadata(log.with_extension("log.1")).ok()?.len(),
+            );
+            (now > 0 && now < 1 << 20 && before > LONG_LOG_BYTES as u64).then_some(())
+        };
+        poll(PATIENCE, anew).with_context(|| format!("{} is not begun anew", log.display()))?;
+    }
+    Ok(())
+}
+
+/// A pod that sleeps, when it runs.
+fn start(api: &Api, name: &str) -> Result<()> {
+    let pods = "/api/v1/namespaces/default/pods";
+    let container = json!({"name": "c", "image": busybox::IMAGE, "args": ["exec sleep 10000"]});
+    let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [container]});
+    api.make(pods, &json!({"metadata": {"name": name}, "spec": spec}))?;
+    let runs = || {
+        let pod = api.get(&format!("{pods}/{name}")).ok()?.json();
+        (pod["status"]["phase"] == "Running").then_some(())
+    };
+    poll(PATIENCE, runs).with_context(|| format!("pod {name} does not run"))
 }
 
 /// Takes all that is left.

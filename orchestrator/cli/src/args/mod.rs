@@ -371,6 +371,9 @@ pub struct ServerArgs {
     /// The cluster whose state the directory holds, once that is known
     #[arg(long)]
     pub cluster: Option<String>,
+    /// The file that standard error and output go to: begun anew when it is long
+    #[arg(long)]
+    pub log_file: Option<PathBuf>,
 }
 
 #[cfg(test)]
