@@ -16,7 +16,7 @@ use super::pods::Pods;
 use super::probe;
 use super::turns::{Group, Turns};
 use crate::chain::chain;
-use crate::core::{Action, Event, FailureKind, PodFailure, PodOp, State, step};
+use crate::core::{Action, Event, PodOp, State, step};
 
 /// How many pods are prepared or torn down at once.
 const HEAVY_AT_ONCE: usize = 4;
@@ -163,25 +163,22 @@ impl Hands {
                 address,
                 probe,
             } => {
-                let (pods, answers) = (self.pods.clone(), self.answers.clone());
-                let places = self.probe_places.clone();
-                tokio::spawn(async move {
+                let (pods, places) = (self.pods.clone(), self.probe_places.clone());
+                let (of_pod, name) = (uid.clone(), container.clone());
+                let work = async move {
                     // How long it waits for the other commands of its pod is not the container's time.
                     let _place = match probe.action {
-                        ProbeAction::Exec { .. } => places.enter(&uid).await,
+                        ProbeAction::Exec { .. } => places.enter(&of_pod).await,
                         ProbeAction::HttpGet(_) | ProbeAction::TcpSocket { .. } => None,
                     };
-                    let enter = || entering::command(&pods, &uid, &container);
-                    let result = probe::run(&probe, address, enter).await;
-                    // Fails only when the agent ends.
-                    let _ = answers
-                        .send(Event::Probed {
-                            id,
-                            uid,
-                            container,
-                            result,
-                        })
-                        .await;
+                    let enter = || entering::command(&pods, &of_pod, &name);
+                    probe::run(&probe, address, enter).await
+                };
+                self.tell(work, move |result| Event::Probed {
+                    id,
+                    uid,
+                    container,
+                    result,
                 });
             }
             Action::Hook {
@@ -192,11 +189,11 @@ impl Hands {
                 hook,
                 timeout_ms,
             } => {
-                let (pods, answers) = (self.pods.clone(), self.answers.clone());
-                tokio::spawn(async move {
-                    let enter = || entering::command(&pods, &uid, &container);
-                    let work = probe::of_hook(hook, timeout_ms);
-                    let result = match work {
+                let pods = self.pods.clone();
+                let (of_pod, name) = (uid.clone(), container.clone());
+                let work = async move {
+                    let enter = || entering::command(&pods, &of_pod, &name);
+                    let result = match probe::of_hook(hook, timeout_ms) {
                         Ok(probe) => probe::run(&probe, address, enter).await,
                         Err(pause) => {
                             tokio::time::sleep(pause).await;
@@ -204,31 +201,30 @@ impl Hands {
                         }
                     };
                     if let Err(error) = &result {
-                        tracing::warn!(pod = uid, container, error, "a hook failed");
+                        tracing::warn!(pod = of_pod, container = name, error, "a hook failed");
                     }
-                    // Fails only when the agent ends.
-                    let _ = answers
-                        .send(Event::Hooked {
-                            id,
-                            uid,
-                            container,
-                            result,
-                        })
-                        .await;
+                    result
+                };
+                self.tell(work, move |result| Event::Hooked {
+                    id,
+                    uid,
+                    container,
+                    result,
                 });
             }
             Action::ShedLayers { id } => {
                 let pods = self.pods.clone();
-                let shed = move || pods.shed_layers().map_err(|failure| chain(&failure));
-                self.block(shed, move |result| {
-                    match result {
+                let shed = move || {
+                    let result = pods.shed_layers().map_err(|failure| chain(&failure));
+                    match &result {
                         Ok(layers) => {
                             tracing::info!(layers, "the disk is short of space: unused layers are removed")
                         }
                         Err(error) => tracing::warn!(error, "cannot remove unused layers"),
                     }
-                    Event::LayersShed { id }
-                });
+                    result
+                };
+                self.block(shed, move |_| Event::LayersShed { id });
             }
             Action::ReadSessions {
                 id,
@@ -236,68 +232,87 @@ impl Hands {
                 address,
                 probe,
             } => {
-                let answers = self.answers.clone();
-                tokio::spawn(async move {
+                let of_pod = uid.clone();
+                let work = async move {
                     let result = probe::sessions(&probe, address).await;
                     if let Err(error) = &result {
-                        tracing::debug!(pod = uid, error, "cannot read the number of sessions");
+                        tracing::debug!(pod = of_pod, error, "cannot read the number of sessions");
                     }
-                    // Fails only when the agent ends.
-                    let _ = answers.send(Event::Sessions { id, uid, result }).await;
-                });
+                    result
+                };
+                self.tell(work, move |result| Event::Sessions { id, uid, result });
             }
         }
     }
 
     fn pod(&self, id: u64, uid: String, op: PodOp) {
-        let hands = self.clone();
-        tokio::spawn(async move {
+        let (pods, heavy, name) = (self.pods.clone(), self.heavy.clone(), uid.clone());
+        let work = async move {
             let _turn = match group(&op) {
-                Some(group) => Some(hands.heavy.enter(group).await),
+                Some(group) => Some(heavy.enter(group).await),
                 None => None,
             };
-            let (pods, name, what) = (hands.pods.clone(), uid.clone(), describe(&op));
-            let begun = Instant::now();
-            let result = tokio::task::spawn_blocking(move || pods.perform(&name, op))
+            let what = describe(&op);
+            let perform = move || {
+                let begun = Instant::now();
+                let result = pods.perform(&name, op);
+                let took_ms = begun.elapsed().as_millis();
+                match &result {
+                    Ok(_) => tracing::info!(pod = name, operation = what, took_ms, "done"),
+                    Err(failure) => tracing::warn!(
+                        pod = name,
+                        operation = what,
+                        took_ms,
+                        error = failure.message,
+                        "failed"
+                    ),
+                }
+                result
+            };
+            tokio::task::spawn_blocking(perform)
                 .await
-                .unwrap_or_else(|_| {
-                    let message = format!("{what}: the agent has an error in itself; see its log");
-                    Err(PodFailure {
-                        message,
-                        kind: FailureKind::Other,
-                    })
-                });
-            let took_ms = begun.elapsed().as_millis();
-            match &result {
-                Ok(_) => tracing::info!(pod = uid, operation = what, took_ms, "done"),
-                Err(failure) => tracing::warn!(
-                    pod = uid,
-                    operation = what,
-                    took_ms,
-                    error = failure.message,
-                    "failed"
-                ),
-            }
-            // Fails only when the agent ends.
-            let _ = hands.answers.send(Event::PodDone { id, uid, result }).await;
-        });
+                .unwrap_or_else(|_| Err(format!("{what}: {PANICKED}").into()))
+        };
+        self.tell(work, move |result| Event::PodDone { id, uid, result });
     }
 
-    /// Does something that blocks and tells how it went, whatever happens: the core waits for the answer.
+    /// Does something that blocks and tells how it went, as [`Self::tell`] does.
     fn block<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, String> + Send + 'static,
         answer: impl FnOnce(Result<T, String>) -> Event + Send + 'static,
     ) {
-        let answers = self.answers.clone();
-        tokio::spawn(async move {
-            let result = tokio::task::spawn_blocking(work)
-                .await
-                .unwrap_or_else(|_| Err("the agent has an error in itself; see its log".to_owned()));
-            // Fails only when the agent ends.
-            let _ = answers.send(answer(result)).await;
-        });
+        let work = tokio::task::spawn_blocking(work);
+        self.tell(
+            async { work.await.unwrap_or_else(|_| Err(PANICKED.to_owned())) },
+            answer,
+        );
     }
+
+    fn tell<T: Send + 'static, E: From<String> + Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, E>> + Send + 'static,
+        answer: impl FnOnce(Result<T, E>) -> Event + Send + 'static,
+    ) {
+        tokio::spawn(tell(self.answers.clone(), work, answer));
+    }
+}
+
+/// What the core is told of work that panicked: like any other failure, it is tried again.
+const PANICKED: &str = "the agent has an error in itself; see its log";
+
+/// Does something and tells how it went, whatever happens: the core waits for the answer, and does nothing for the object until it
+/// comes.
+async fn tell<T: Send + 'static, E: From<String> + Send + 'static>(
+    answers: mpsc::Sender<Event>,
+    work: impl Future<Output = Result<T, E>> + Send + 'static,
+    answer: impl FnOnce(Result<T, E>) -> Event,
+) {
+    let result = tokio::spawn(work)
+        .await
+        .unwrap_or_else(|_| Err(PANICKED.to_owned().into()));
+    // Fails only when the agent ends.
+    let _ = answers.send(answer(result)).await;
 }
 
 fn log_faults(generation: u64, faults: &BTreeMap<String, ServiceFault>) {
@@ -322,5 +337,27 @@ fn describe(op: &PodOp) -> &'static str {
         PodOp::Signal { kill: true, .. } => "kill",
         PodOp::Release { .. } => "release",
         PodOp::Teardown => "teardown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use super::*;
+    use crate::core::{FailureKind, PodFailure};
+
+    #[tokio::test]
+    async fn work_that_panics_is_answered_as_a_failure() {
+        let (answers, mut events) = mpsc::channel(1);
+        let work =
+            std::future::poll_fn(|_| -> Poll<Result<_, PodFailure>> { panic!("as a full log once did") });
+        let uid = "a".to_owned();
+        tell(answers, work, |result| Event::PodDone { id: 7, uid, result }).await;
+        let failed = |result: &Result<_, PodFailure>| {
+            let failure = result.as_ref().unwrap_err();
+            failure.kind == FailureKind::Other && failure.message == PANICKED
+        };
+        assert!(matches!(events.recv().await, Some(Event::PodDone { id: 7, result, .. }) if failed(&result)));
     }
 }

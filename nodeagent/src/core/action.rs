@@ -201,6 +201,14 @@ pub struct PodFailure {
     pub kind: FailureKind,
 }
 
+impl From<String> for PodFailure {
+    /// One that means nothing else.
+    fn from(message: String) -> Self {
+        let kind = FailureKind::Other;
+        Self { message, kind }
+    }
+}
+
 /// What kind of failure a [`PodFailure`] is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum FailureKind {
