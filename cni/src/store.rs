@@ -257,17 +257,27 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, CniError> {
     }
 }
 
+fn write_new(path: &Path, bytes: &[u8], sync: bool) -> Result<(), CniError> {
+    let mut out = File::create(path).map_err(file("create", path))?;
+    out.write_all(bytes).map_err(file("write", path))?;
+    if sync {
+        out.sync_data().map_err(file("sync", path))?;
+    }
+    Ok(())
+}
+
 /// Writes a file whole or not at all.
 pub fn write(path: &Path, bytes: &[u8], sync: bool) -> Result<(), CniError> {
     let dir = path.parent().unwrap_or(Path::new("/"));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = dir.join(format!(".{name}.{}", std::process::id()));
-    let mut out = File::create(&temporary).map_err(file("create", &temporary))?;
-    out.write_all(bytes).map_err(file("write", &temporary))?;
-    if sync {
-        out.sync_data().map_err(file("sync", &temporary))?;
+    let written = write_new(&temporary, bytes, sync)
+        .and_then(|()| std::fs::rename(&temporary, path).map_err(file("write", path)));
+    if written.is_err() {
+        // Each call would leave another one on a disk that is full.
+        let _ = std::fs::remove_file(&temporary);
     }
-    std::fs::rename(&temporary, path).map_err(file("write", path))?;
+    written?;
     if sync {
         let dir_file = File::open(dir).map_err(file("open", dir))?;
         dir_file.sync_all().map_err(file("sync", dir))?;

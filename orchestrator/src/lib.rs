@@ -17,5 +17,7 @@ pub mod renderer;
 pub mod secrets;
 pub mod server;
 pub mod shell;
+#[cfg(test)]
+mod small_disk;
 pub mod state;
 pub mod store;

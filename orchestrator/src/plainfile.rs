@@ -1,7 +1,8 @@
 //! Small plain files of the data directory: damage may have put something else in their place, and a pipe has no end.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -27,6 +28,27 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Puts a file with mode 0600 in its place, durably: a new one beside it, renamed over it. Where that fails nothing is left of it.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension(format!("new-{}", std::process::id()));
+    let write = || -> io::Result<()> {
+        let mut options = File::options();
+        let options = options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        make_way(path)?;
+        fs::rename(&new, path)?;
+        path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    };
+    let written = write();
+    if written.is_err() {
+        // Without it nothing is left either.
+        let _ = fs::remove_file(&new);
+    }
+    written
+}
+
 /// Sets aside what is where a plain file is to be put or opened, and is none: a directory, a pipe.
 pub fn make_way(path: &Path) -> io::Result<()> {
     if !fs::metadata(path).is_ok_and(|found| !found.is_file()) {
@@ -45,6 +67,7 @@ mod tests {
     use rustix::fs::{CWD, FileType, mknodat};
 
     use super::*;
+    use crate::small_disk::SmallDisk;
 
     #[test]
     fn only_a_plain_file_is_read() {
@@ -65,6 +88,24 @@ mod tests {
             );
         }
         assert_eq!(read(&at("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_file_is_replaced_or_nothing_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let names = || std::fs::read_dir(dir.path()).unwrap().count();
+        replace(&path, b"one").unwrap();
+        replace(&path, b"two").unwrap();
+        assert_eq!((read(&path).unwrap(), names()), (b"two".to_vec(), 1));
+        let Some(disk) = SmallDisk::mount("64k") else {
+            return;
+        };
+        disk.fill();
+        let count = || std::fs::read_dir(disk.path()).unwrap().count();
+        let before = count();
+        let error = replace(&disk.path().join("file"), b"three").unwrap_err();
+        assert_eq!((error.kind(), count()), (io::ErrorKind::StorageFull, before));
     }
 
     #[test]

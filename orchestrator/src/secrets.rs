@@ -2,9 +2,7 @@
 //!
 //! It keeps Secrets out of copies of the store alone. Whoever has all of the data directory, or a backup, has them.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -69,26 +67,16 @@ pub(crate) fn read(dir: &Path) -> Result<Option<Key>, SecretsError> {
 /// Makes a key, durably: what it will encrypt is worth nothing without it.
 pub(crate) fn create(dir: &Path) -> Result<Key, SecretsError> {
     let key: Key = rand::random();
-    let (path, new) = (dir.join(KEY_FILE), dir.join("secrets.key.new"));
-    let write = || -> io::Result<()> {
-        let mut options = File::options();
-        let mut file = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
-        file.write_all(format!("{}\n", hex::encode(key)).as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, &path)?;
-        File::open(dir)?.sync_all()
-    };
-    write().map_err(failed(&path))?;
+    let path = dir.join(KEY_FILE);
+    let text = format!("{}\n", hex::encode(key));
+    plainfile::replace(&path, text.as_bytes()).map_err(failed(&path))?;
     Ok(key)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -200,6 +200,17 @@ impl ApiError {
     }
 }
 
+/// An error with its causes: a disk without space has no room for them in the log.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
@@ -217,7 +228,7 @@ impl From<StoreError> for ApiError {
             ),
             error => {
                 tracing::error!(error = &error as &dyn std::error::Error, "store");
-                Self::internal(format!("{error}: see the orchestrator's log"))
+                Self::internal(format!("{}; see the orchestrator's log", chain(&error)))
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Files that only their owner reads, replaced as a whole.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::PkiError;
@@ -93,21 +93,7 @@ pub(super) fn keep(path: &Path, text: &str) -> Result<(), PkiError> {
     }
 }
 
-/// Writes a file with mode 0600: a new one beside it, then renamed over it.
+/// Writes a file with mode 0600, whole or not at all.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), PkiError> {
-    let new = path.with_extension(format!("new-{}", std::process::id()));
-    let written = || -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        plainfile::make_way(path)?;
-        fs::rename(&new, path)?;
-        path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
-    };
-    written().map_err(failed("write", path))
+    plainfile::replace(path, text.as_bytes()).map_err(failed("write", path))
 }

@@ -159,7 +159,7 @@ impl StoreFile {
     }
 }
 
-/// In the place of whatever is there.
+/// In the place of whatever is there; whole or not at all.
 fn snapshot(
     to: &Path,
     cluster: &str,
@@ -174,8 +174,14 @@ fn snapshot(
         .truncate(true)
         .mode(0o600)
         .open(to);
-    made.map_err(DiskError::file)?;
-    Disk::snapshot(to, cluster, seal, live, at)
+    let written = made
+        .map_err(DiskError::file)
+        .and_then(|_| Disk::snapshot(to, cluster, seal, live, at));
+    if written.is_err() {
+        // What is there of it is of no use, and takes space where there is none.
+        let _ = std::fs::remove_file(to);
+    }
+    written
 }
 
 /// Reads a file that may hold anything at all: the library that reads it may end in a panic.

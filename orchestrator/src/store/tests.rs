@@ -5,6 +5,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::apiserver::ApiError;
+use crate::small_disk::SmallDisk;
 
 fn store() -> LocalStore {
     LocalStore::in_memory(Limits::default()).unwrap()
@@ -111,48 +113,12 @@ fn a_file_says_whose_it_is_and_a_newer_one_is_refused() {
     );
 }
 
-/// A small disk of its own, until it is dropped.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    /// `None`, with a loud word, without the right to mount one.
-    fn mount(size: &str) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let flags = rustix::mount::MountFlags::empty();
-        let options = std::ffi::CString::new(format!("size={size}")).unwrap();
-        match rustix::mount::mount("tmpfs", dir.path(), "tmpfs", flags, options.as_c_str()) {
-            Ok(()) => Some(Self(dir)),
-            Err(error) => {
-                println!("SKIPPED: a tmpfs cannot be mounted: {error}");
-                None
-            }
-        }
-    }
-
-    /// Others take all that is left of it.
-    fn fill(&self) {
-        use std::io::Write;
-        let mut filler = std::fs::File::create(self.0.path().join("filler")).unwrap();
-        while filler.write(&[1; 4096]).is_ok() {}
-        assert!(
-            std::fs::write(self.0.path().join("another"), [1; 4096]).is_err(),
-            "it is full"
-        );
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = rustix::mount::unmount(self.0.path(), rustix::mount::UnmountFlags::DETACH);
-    }
-}
-
 #[tokio::test]
 async fn a_full_disk_stops_others_and_not_the_store() {
     let Some(disk) = SmallDisk::mount("24m") else {
         return;
     };
-    let path = disk.0.path().join("store.redb");
+    let path = disk.path().join("store.redb");
     let s = open(&path).unwrap();
     disk.fill();
     for n in 0..1000 {
@@ -182,7 +148,7 @@ async fn a_store_that_had_no_room_goes_on_when_it_has() {
     let Some(disk) = SmallDisk::mount("20m") else {
         return;
     };
-    let s = open(&disk.0.path().join("store.redb")).unwrap();
+    let s = open(&disk.path().join("store.redb")).unwrap();
     disk.fill();
     let big = |n: u32| (format!("/big/{n}"), Bytes::from(vec![7; 1 << 20]));
     let mut written = 0;
@@ -194,10 +160,10 @@ async fn a_store_that_had_no_room_goes_on_when_it_has() {
             Err(error) => panic!("{error}"),
         }
     }
-    std::fs::remove_file(disk.0.path().join("filler")).unwrap();
+    std::fs::remove_file(disk.path().join("filler")).unwrap();
     let small = s.put("/small", text("x"), Compare::Any).await.unwrap();
     drop(s);
-    let path = disk.0.path().join("store.redb");
+    let path = disk.path().join("store.redb");
     let s = soon(async {
         loop {
             match open(&path) {
@@ -306,6 +272,23 @@ async fn plain_values_of_an_earlier_version_are_encrypted_at_the_start() {
     });
     drop(reopened.await);
     assert!(StoreFile::open(&copy, None).is_err(), "it is encrypted");
+}
+
+#[tokio::test]
+async fn a_snapshot_for_which_there_is_no_space_leaves_nothing_and_says_so() {
+    let Some(disk) = SmallDisk::mount("8m") else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let s = open(&dir.path().join("store.redb")).unwrap();
+    disk.fill();
+    let copy = disk.path().join("snapshot.redb");
+    let error = ApiError::from(s.snapshot(&copy).await.unwrap_err());
+    assert!(
+        error.status().to_string().contains("No space left on device"),
+        "{error:?}"
+    );
+    assert!(!copy.exists());
 }
 
 #[tokio::test]
