@@ -30,6 +30,7 @@
 //! | `service-apart` | a Service that cannot be in force is a fault of the node's whole network |
 //! | `dns-rate` | as many DNS questions as one likes |
 //! | `dns-places` | as many DNS connections and forwarded questions as one likes |
+//! | `dns-share` | whoever has most DNS connections and forwarded questions keeps them when all are taken |
 //! | `ephemeral-storage` | pods leave on the disk what they like |
 //!
 //! `GANTRY_TEST_UNGUARDED` lists names, with commas between. It is read once a process, and only in debug builds.

@@ -141,7 +141,12 @@ impl Hands {
                     let result = network.sync(wanted.network.as_ref(), &wanted.services);
                     // Names need no services.
                     if let Some(node) = wanted.network {
-                        dns.send_replace(Some(Arc::new(Table::new(&node, wanted.dns, wanted.srv))));
+                        dns.send_replace(Some(Arc::new(Table::new(
+                            &node,
+                            wanted.pods,
+                            wanted.dns,
+                            wanted.srv,
+                        ))));
                         pods.knows(node);
                     }
                     let result = result.map_err(|failure| chain(&failure));

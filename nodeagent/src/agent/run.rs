@@ -167,7 +167,10 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> anyhow::Resul
         places: if guard::off("dns-places") {
             Bounds::NONE
         } else {
-            Bounds::default()
+            Bounds {
+                give_way: !guard::off("dns-share"),
+                ..Bounds::default()
+            }
         },
         refused: Arc::default(),
         events: answers.clone(),

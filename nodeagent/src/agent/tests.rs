@@ -291,48 +291,121 @@ async fn the_link_says_hello_then_status_and_comes_back_after_a_restart() {
     second.cancel();
 }
 
+/// A DNS server on the loopback, until it is dropped.
+struct Dns {
+    port: u16,
+    refused: Arc<std::sync::atomic::AtomicU64>,
+    _tables: watch::Sender<Option<Arc<Table>>>,
+    _end: tokio_util::sync::DropGuard,
+}
+
+impl Dns {
+    /// One of sixty addresses; addresses of the loopback are pods of these namespaces.
+    fn start(pods: &[(&str, &str)], places: Bounds, resolv_conf: &Path) -> Self {
+        let network = NodeNetwork {
+            pod_cidr: "127.0.0.0/24".parse().unwrap(),
+            service_cidr: "10.86.0.0/16".parse().unwrap(),
+            gateway: "127.0.0.1".parse().unwrap(),
+            cluster_domain: "cluster.local".to_owned(),
+        };
+        let pods = pods
+            .iter()
+            .map(|(at, namespace)| (at.parse().unwrap(), (*namespace).to_owned()));
+        let addresses: Vec<IpAddr> = (0..60).map(|i| IpAddr::from([10, 86, 0, i])).collect();
+        let table = Table::new(
+            &network,
+            pods.collect(),
+            [("many.core.svc.cluster.local".to_owned(), addresses)].into(),
+            BTreeMap::new(),
+        );
+        let (tables_in, tables) = watch::channel(Some(Arc::new(table)));
+        let port = {
+            let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            probe.local_addr().unwrap().port()
+        };
+        let cancel = CancellationToken::new();
+        let server = Server {
+            tables,
+            port,
+            resolv_conf: resolv_conf.to_owned(),
+            rate: Rate::default(),
+            places,
+            refused: Arc::default(),
+            events: mpsc::channel(1).0,
+        };
+        let refused = server.refused.clone();
+        tokio::spawn(server.run(cancel.clone()));
+        Self {
+            port,
+            refused,
+            _tables: tables_in,
+            _end: cancel.drop_guard(),
+        }
+    }
+
+    fn refused(&self) -> u64 {
+        self.refused.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    async fn udp(&self, from: &str) -> tokio::net::UdpSocket {
+        let udp = tokio::net::UdpSocket::bind((from, 0)).await.unwrap();
+        udp.connect(("127.0.0.1", self.port)).await.unwrap();
+        udp
+    }
+
+    /// As soon as it serves.
+    async fn tcp(&self, from: &str) -> tokio::net::TcpStream {
+        let begun = std::time::Instant::now();
+        loop {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
+            match socket
+                .connect(SocketAddr::from(([127, 0, 0, 1], self.port)))
+                .await
+            {
+                Ok(stream) => return stream,
+                Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+const MANY: &str = "many.core.svc.cluster.local.";
+
+fn question(id: u16, name: &str) -> Vec<u8> {
+    let mut query = Message::new();
+    query
+        .set_id(id)
+        .set_message_type(MessageType::Query)
+        .set_op_code(OpCode::Query);
+    query.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
+    query.to_vec().unwrap()
+}
+
+async fn answer(udp: &tokio::net::UdpSocket) -> Message {
+    let mut buffer = vec![0; 4096];
+    let length = tokio::time::timeout(PATIENCE, udp.recv(&mut buffer)).await;
+    Message::from_vec(&buffer[..length.expect("it is answered").unwrap()]).unwrap()
+}
+
+/// Asks in one piece; what the first read of the answer has.
+async fn ask(tcp: &mut tokio::net::TcpStream, message: &[u8]) -> Vec<u8> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let length = u16::try_from(message.len()).unwrap().to_be_bytes();
+    tcp.write_all(&[&length, message].concat()).await.unwrap();
+    let mut buffer = vec![0; 4096];
+    let length = tokio::time::timeout(PATIENCE, tcp.read(&mut buffer)).await;
+    buffer.truncate(length.expect("it is answered").unwrap());
+    buffer
+}
+
 #[tokio::test]
 async fn dns_answers_over_udp_and_tcp() {
-    let network = NodeNetwork {
-        pod_cidr: "127.0.0.0/24".parse().unwrap(),
-        service_cidr: "10.86.0.0/16".parse().unwrap(),
-        gateway: "127.0.0.1".parse().unwrap(),
-        cluster_domain: "cluster.local".to_owned(),
-    };
-    let addresses: Vec<IpAddr> = (0..60).map(|i| IpAddr::from([10, 86, 0, i])).collect();
-    let table = Table::new(
-        &network,
-        [("many.core.svc.cluster.local".to_owned(), addresses)].into(),
-        BTreeMap::new(),
-    );
-    let (_tables_in, tables) = watch::channel(Some(Arc::new(table)));
-    let port = {
-        let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        probe.local_addr().unwrap().port()
-    };
-    let cancel = CancellationToken::new();
-    let server = Server {
-        tables,
-        port,
-        resolv_conf: "/nonexistent".into(),
-        rate: Rate::default(),
-        places: Bounds::default(),
-        refused: Arc::default(),
-        events: mpsc::channel(1).0,
-    };
-    let refused = server.refused.clone();
-    let running = tokio::spawn(server.run(cancel.clone()));
-    let query = |name: &str| {
-        let mut query = Message::new();
-        query
-            .set_id(9)
-            .set_message_type(MessageType::Query)
-            .set_op_code(OpCode::Query);
-        query.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
-        query.to_vec().unwrap()
-    };
-    let udp = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    udp.connect(("127.0.0.1", port)).await.unwrap();
+    let dns = Dns::start(&[], Bounds::default(), "/nonexistent".as_ref());
+    let port = dns.port;
+    let query = |name: &str| question(9, name);
+    let udp = dns.udp("127.0.0.1").await;
     let mut buffer = vec![0; 4096];
     let answer = loop {
         let _ = udp.send(&query("many.core.svc.cluster.local.")).await;
@@ -386,7 +459,122 @@ async fn dns_answers_over_udp_and_tcp() {
     }
     stop.cancel();
     flood.join().unwrap();
-    assert!(refused.load(std::sync::atomic::Ordering::Relaxed) > 0);
-    cancel.cancel();
-    running.await.unwrap();
+    assert!(dns.refused() > 0);
+}
+
+#[tokio::test]
+async fn dns_over_tcp_answers_in_one_piece_for_as_long_as_it_is_asked() {
+    use tokio::io::AsyncReadExt;
+    let places = Bounds {
+        idle: Duration::from_secs(1),
+        ..Bounds::default()
+    };
+    let dns = Dns::start(&[], places, "/nonexistent".as_ref());
+    let mut tcp = dns.tcp("127.0.0.1").await;
+    let begun = std::time::Instant::now();
+    let mut questions = 0;
+    while begun.elapsed() < Duration::from_millis(2500) {
+        let whole = ask(&mut tcp, &question(questions, MANY)).await;
+        let message = Message::from_vec(&whole[2..]).expect("length and answer come together");
+        assert_eq!((message.id(), message.answers().len()), (questions, 60));
+        questions = questions.wrapping_add(1);
+    }
+    // What is no question is answered so too, and a client that says nothing more is left.
+    let malformed = ask(&mut tcp, &question(7, MANY)[..20]).await;
+    let told = Message::from_vec(&malformed[2..]).unwrap();
+    assert_eq!((told.id(), told.response_code()), (7, ResponseCode::FormErr));
+    let end = tokio::time::timeout(PATIENCE, tcp.read_u8()).await;
+    assert!(end.expect("it is idle").is_err());
+    let udp = dns.udp("127.0.0.1").await;
+    udp.send(&question(8, MANY)[..20]).await.unwrap();
+    assert_eq!(answer(&udp).await.response_code(), ResponseCode::FormErr);
+}
+
+#[tokio::test]
+async fn whoever_has_most_dns_connections_gives_way() {
+    use tokio::io::AsyncReadExt;
+    let places = Bounds {
+        connections: (2, 4),
+        ..Bounds::default()
+    };
+    let pods = [("127.0.0.2", "many"), ("127.0.0.3", "many"), ("127.0.0.4", "few")];
+    let dns = Dns::start(&pods, places, "/nonexistent".as_ref());
+    let mut held = Vec::new();
+    for from in ["127.0.0.2", "127.0.0.3", "127.0.0.2", "127.0.0.3"] {
+        let mut tcp = dns.tcp(from).await;
+        ask(&mut tcp, &question(1, MANY)).await;
+        held.push(tcp);
+    }
+    assert_eq!(dns.refused(), 0);
+    let mut neighbour = dns.tcp("127.0.0.4").await;
+    let answered = ask(&mut neighbour, &question(2, MANY)).await;
+    assert!(answered.len() > 500, "the neighbour is answered");
+    // The oldest of one of the two pods, and nobody else's.
+    let (first, rest) = held.split_at_mut(2);
+    let [one, two] = first else { panic!("four") };
+    // Cancel-safe: a connection that has ended says so again.
+    tokio::select! {
+        ended = one.read_u8() => assert!(ended.is_err()),
+        ended = two.read_u8() => assert!(ended.is_err()),
+        () = tokio::time::sleep(PATIENCE) => panic!("nobody gave way"),
+    }
+    for tcp in rest {
+        assert!(ask(tcp, &question(3, MANY)).await.len() > 500);
+    }
+    assert_eq!(dns.refused(), 1);
+}
+
+#[tokio::test]
+async fn a_question_for_others_without_a_place_is_answered_at_once() {
+    let places = |forwards| Bounds {
+        forwards,
+        ..Bounds::default()
+    };
+    let none = Dns::start(&[], places((0, 8)), "/nonexistent".as_ref());
+    none.tcp("127.0.0.1").await;
+    let udp = none.udp("127.0.0.1").await;
+    udp.send(&question(1, "example.org.")).await.unwrap();
+    assert_eq!(answer(&udp).await.response_code(), ResponseCode::ServFail);
+    assert_eq!(none.refused(), 1);
+
+    // A server that takes its time.
+    let Ok(slow) = tokio::net::UdpSocket::bind("127.0.0.77:53").await else {
+        println!("SKIPPED: port 53 cannot be had");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let resolv_conf = dir.path().join("resolv.conf");
+    std::fs::write(&resolv_conf, "nameserver 127.0.0.77\n").unwrap();
+    let pods = [("127.0.0.2", "many"), ("127.0.0.3", "few")];
+    let dns = Dns::start(&pods, places((8, 2)), &resolv_conf);
+    dns.tcp("127.0.0.1").await;
+    let (many, few) = (dns.udp("127.0.0.2").await, dns.udp("127.0.0.3").await);
+    let mut asked = Vec::new();
+    for (id, from) in [(1, &many), (2, &many), (3, &few)] {
+        from.send(&question(id, "example.org.")).await.unwrap();
+        let mut buffer = vec![0; 512];
+        let (length, to) = tokio::time::timeout(PATIENCE, slow.recv_from(&mut buffer))
+            .await
+            .expect("it is passed on")
+            .unwrap();
+        buffer.truncate(length);
+        asked.push((buffer, to));
+    }
+    let gave_way = answer(&many).await;
+    assert_eq!(
+        (gave_way.id(), gave_way.response_code()),
+        (1, ResponseCode::ServFail)
+    );
+    for (mut message, to) in asked.into_iter().skip(1) {
+        // An answer, and no error.
+        message[2] |= 0x80;
+        slow.send_to(&message, to).await.unwrap();
+    }
+    for (id, from) in [(2, &many), (3, &few)] {
+        let answered = answer(from).await;
+        assert_eq!(
+            (answered.id(), answered.response_code()),
+            (id, ResponseCode::NoError)
+        );
+    }
 }

@@ -1,7 +1,7 @@
 //! What the core asks the shell to do.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use gantry_nodeagent_api::{
     ContainerResources, Generation, Hook, NodeNetwork, NodeStatus, PodConfig, PodUid, Probe, Refused,
@@ -99,6 +99,8 @@ pub struct NetworkWanted {
     pub network: Option<NodeNetwork>,
     /// Services by `namespace/name`.
     pub services: BTreeMap<String, ServiceConfig>,
+    /// Whose pods are where: addresses to namespaces.
+    pub pods: BTreeMap<Ipv4Addr, String>,
     /// Names to addresses.
     pub dns: BTreeMap<String, Vec<IpAddr>>,
     /// Names of services' ports to who serves them.

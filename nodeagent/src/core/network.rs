@@ -1,6 +1,7 @@
 //! Services and names follow every accepted configuration.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use gantry_nodeagent_api::ServiceFault;
 
@@ -19,6 +20,7 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
         generation: wanted,
         network: config.network.clone(),
         services: config.services.clone(),
+        pods: addresses(state),
         dns: config.dns.clone(),
         srv: config.srv.clone(),
     };
@@ -28,6 +30,16 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
         id,
         wanted: Box::new(wanted),
     });
+}
+
+/// Whose pods are where. Those that are being stopped go on, and are known to nobody else any more.
+fn addresses(state: &State) -> BTreeMap<Ipv4Addr, String> {
+    let stopping = state.pods.values().filter_map(|pod| pod.config.as_deref());
+    stopping
+        .chain(state.ledger.config.pods.values())
+        .filter(|pod| !pod.host_network)
+        .filter_map(|pod| Some((pod.address?, pod.namespace.clone())))
+        .collect()
 }
 
 /// The network is as it was wanted, but for these services; or it is not.

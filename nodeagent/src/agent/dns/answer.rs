@@ -1,8 +1,9 @@
 //! Answers: with records, without any, and cut to what the client can take. No I/O.
 
-use hickory_proto::op::{Edns, Header, Message, ResponseCode};
+use hickory_proto::op::{Edns, Header, Message, MessageType, ResponseCode};
 use hickory_proto::rr::rdata::SOA;
 use hickory_proto::rr::{Name, RData, Record};
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
 /// Seconds for which an answer may be kept, one that says no too: short, because pods come and go.
 pub(super) const TTL_S: u32 = 5;
@@ -70,6 +71,21 @@ fn below(label: &str, domain: &Name) -> Name {
         .unwrap_or_else(|_| domain.clone())
 }
 
+/// Of what is no question by its form, as far as its header can be read: that one, and that it is none.
+pub(super) fn malformed(bytes: &[u8]) -> Option<(Message, Message)> {
+    let header = Header::read(&mut BinDecoder::new(bytes)).ok()?;
+    let mut query = Message::new();
+    query.set_header(header);
+    let answer = empty(&query, ResponseCode::FormErr);
+    (header.message_type() == MessageType::Query).then_some((query, answer))
+}
+
+/// As it goes over TCP: its length and it in one piece (RFC 7766, section 8).
+pub(super) fn framed(message: &[u8]) -> Option<Vec<u8>> {
+    let length = u16::try_from(message.len()).ok()?;
+    Some([&length.to_be_bytes(), message].concat())
+}
+
 /// As bytes; cut down, and marked so, if the client cannot take all of it.
 pub(super) fn encode(query: &Message, message: &Message, udp: bool) -> Option<Vec<u8>> {
     let bytes = message.to_vec().ok()?;
@@ -114,6 +130,22 @@ mod tests {
         let bytes = encode(&query, &message, udp).unwrap();
         assert!(!udp || bytes.len() <= usize::from(payload.unwrap_or(512).min(1232)));
         Message::from_vec(&bytes).unwrap()
+    }
+
+    #[test]
+    fn what_is_malformed_is_answered_so_if_its_header_says_that_it_asks() {
+        let answered = |bytes: &[u8]| {
+            let (_, answer) = malformed(bytes)?;
+            let answer = Message::from_vec(&answer.to_vec().unwrap()).unwrap();
+            Some((answer.id(), answer.message_type(), answer.response_code()))
+        };
+        // One question that is missing.
+        let mut bytes = [0, 9, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        let told = (9, MessageType::Response, ResponseCode::FormErr);
+        assert!(Message::from_vec(&bytes).is_err());
+        assert_eq!((answered(&bytes), answered(&bytes[..11])), (Some(told), None));
+        bytes[2] |= 0x80;
+        assert_eq!(answered(&bytes), None, "an answer");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod allow;
 mod answer;
+mod places;
 mod server;
 mod socket;
 mod table;

@@ -16,18 +16,22 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::allow::{Allow, Rate};
+use super::places::{Group, Place, Places, Source};
 use super::table::Verdict;
-use super::upstream::{self, Place, Places};
-use super::{Table, answer, socket};
+use super::{Table, answer, socket, upstream};
 use crate::core::{Event, PodRef};
 
-/// How much may be under way, for one pod and for all; what is beyond is dropped, and asked again by the client.
+/// How much may be under way, for one pod and for all; what is beyond is refused at once.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::agent) struct Bounds {
     /// Questions to the host's servers.
     pub(in crate::agent) forwards: (usize, usize),
     /// TCP connections; they never take UDP's place.
     pub(in crate::agent) connections: (usize, usize),
+    /// Where all is taken, whoever has most gives way.
+    pub(in crate::agent) give_way: bool,
+    /// How long a connection may say nothing, and how long an answer may wait to be read.
+    pub(in crate::agent) idle: Duration,
 }
 
 impl Bounds {
@@ -35,6 +39,8 @@ impl Bounds {
     pub(in crate::agent) const NONE: Self = Self {
         forwards: (usize::MAX, usize::MAX),
         connections: (usize::MAX, usize::MAX),
+        give_way: true,
+        idle: TCP_IDLE,
     };
 }
 
@@ -43,6 +49,8 @@ impl Default for Bounds {
         Self {
             forwards: (64, 512),
             connections: (16, 256),
+            give_way: true,
+            idle: TCP_IDLE,
         }
     }
 }
@@ -79,6 +87,7 @@ struct Shared {
     refused: Arc<AtomicU64>,
     forwards: Arc<Places>,
     connections: Arc<Places>,
+    idle: Duration,
     upstream: Vec<SocketAddr>,
 }
 
@@ -111,14 +120,16 @@ impl Server {
     async fn serve(&self, gateway: IpAddr) -> io::Result<()> {
         let address = SocketAddr::new(gateway, self.port);
         let (udp, tcp) = (socket::udp(address)?, socket::tcp(address)?);
+        let places = |(each, all)| Places::new(each, all, self.places.give_way);
         let shared = Arc::new(Shared {
             tables: self.tables.clone(),
             rate: self.rate,
             allow: Mutex::new(Allow::new(self.rate)),
             started: Instant::now(),
             refused: self.refused.clone(),
-            forwards: Places::new(self.places.forwards.0, self.places.forwards.1),
-            connections: Places::new(self.places.connections.0, self.places.connections.1),
+            forwards: places(self.places.forwards),
+            connections: places(self.places.connections),
+            idle: self.places.idle,
             upstream: upstream::servers(&self.resolv_conf, gateway),
         });
         tracing::info!(%address, upstream = ?shared.upstream, "serving DNS");
@@ -157,24 +168,29 @@ impl Shared {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn passes(&self, from: IpAddr) -> bool {
+    fn source(&self, from: IpAddr) -> Source {
+        let table = self.tables.borrow();
+        table.as_ref().map_or(Source::UNKNOWN, |table| table.source(from))
+    }
+
+    fn passes(&self, from: &Source) -> bool {
         let now_ms = self.now_ms();
         let passes = self
             .allow
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .pass(from, now_ms);
+            .pass(from.address, now_ms);
         if !passes {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
         passes
     }
 
-    /// A question or connection that has no place.
-    fn refuse(&self, from: IpAddr) {
+    /// A question or connection that has no place, or no more.
+    fn refuse(&self, from: &Source) {
         self.refused.fetch_add(1, Ordering::Relaxed);
         let mut allow = self.allow.lock().unwrap_or_else(PoisonError::into_inner);
-        allow.refuse(from, self.now_ms());
+        allow.refuse(from.address, self.now_ms());
     }
 
     /// Once in a while.
@@ -185,10 +201,11 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
             .refused();
         for (from, count) in refused {
-            if let Some(IpAddr::V4(address)) = from {
+            let pod = from.filter(|from| matches!(self.source(*from).group, Group::Namespace(_)));
+            if let Some(IpAddr::V4(address)) = pod {
                 let rate = self.rate.per_second;
                 let message = format!(
-                    "it asks for more than {rate} names a second, or too many at once: the rest is not answered"
+                    "it asks for more than {rate} names a second, or too many at once: the rest is refused"
                 );
                 // The core is busy: it is told again while it goes on.
                 let _ = events.try_send(Event::Trouble {
@@ -197,8 +214,12 @@ impl Shared {
                     message,
                 });
             }
-            let from = from.map_or_else(|| "sources without number".to_owned(), |from| from.to_string());
-            tracing::warn!(from, count, "asks DNS too often: questions were not answered");
+            let from = match from {
+                None => "sources without number".to_owned(),
+                Some(from) if from == Source::UNKNOWN.address => "sources that are no pods".to_owned(),
+                Some(from) => from.to_string(),
+            };
+            tracing::warn!(from, count, "asks DNS too often: questions were refused");
         }
     }
 
@@ -216,8 +237,12 @@ impl Shared {
     fn questions(self: &Arc<Self>, udp: &Arc<UdpSocket>, buffer: &mut [u8]) {
         for _ in 0..BATCH {
             match udp.try_recv_from(buffer) {
-                Ok((length, from)) if self.passes(from.ip()) => self.question(udp, &buffer[..length], from),
-                Ok(_) => {}
+                Ok((length, from)) => {
+                    let source = self.source(from.ip());
+                    if self.passes(&source) {
+                        self.question(udp, &buffer[..length], from, source);
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // Something about an earlier answer: nothing of this socket's.
                 Err(error) => tracing::debug!(%error, "receive a DNS question"),
@@ -225,24 +250,26 @@ impl Shared {
         }
     }
 
-    fn question(self: &Arc<Self>, udp: &Arc<UdpSocket>, bytes: &[u8], from: SocketAddr) {
+    fn question(self: &Arc<Self>, udp: &Arc<UdpSocket>, bytes: &[u8], from: SocketAddr, source: Source) {
         let Some((query, verdict)) = self.judge(bytes) else {
             return;
         };
+        // Lost answers are asked for again.
+        let send = |message: &Message| {
+            let answer = answer::encode(&query, message, true);
+            let _ = answer.map(|answer| udp.try_send_to(&answer, from));
+        };
         match verdict {
             Verdict::Ignore => {}
-            // Lost answers are asked for again.
-            Verdict::Answer(message) => {
-                let answer = answer::encode(&query, &message, true);
-                let _ = answer.map(|answer| udp.try_send_to(&answer, from));
-            }
+            Verdict::Answer(message) => send(&message),
             Verdict::Forward => {
-                let Some(place) = self.forwards.take(from.ip()) else {
-                    return self.refuse(from.ip());
+                let Some(place) = self.forwards.take(&source) else {
+                    self.refuse(&source);
+                    return send(&answer::empty(&query, ResponseCode::ServFail));
                 };
                 let (shared, udp, bytes) = (self.clone(), udp.clone(), bytes.to_vec());
                 tokio::spawn(async move {
-                    if let Some(answer) = shared.forward(&query, &bytes, true, place).await {
+                    if let Some(answer) = shared.forward(&query, &bytes, true, &source, &place).await {
                         let _ = udp.send_to(&answer, from).await;
                     }
                 });
@@ -251,36 +278,54 @@ impl Shared {
     }
 
     fn judge(&self, bytes: &[u8]) -> Option<(Message, Verdict)> {
-        let query = Message::from_vec(bytes).ok()?;
+        let Ok(query) = Message::from_vec(bytes) else {
+            return answer::malformed(bytes)
+                .map(|(query, answer)| (query, Verdict::Answer(Box::new(answer))));
+        };
         let verdict = self.tables.borrow().as_ref()?.judge(&query);
         Some((query, verdict))
     }
 
-    async fn forward(&self, query: &Message, bytes: &[u8], udp: bool, _place: Place) -> Option<Vec<u8>> {
-        match upstream::forward(&self.upstream, bytes, !udp).await {
-            Some(answer) => Some(answer),
-            None => answer::encode(query, &answer::empty(query, ResponseCode::ServFail), udp),
-        }
+    /// What others answer; else, or if somebody else gets its place, that it failed.
+    async fn forward(
+        &self,
+        query: &Message,
+        bytes: &[u8],
+        udp: bool,
+        source: &Source,
+        place: &Place,
+    ) -> Option<Vec<u8>> {
+        // Cancel-safe: who has no place any more needs no answer from others.
+        let answer = tokio::select! {
+            answer = upstream::forward(&self.upstream, bytes, !udp) => answer,
+            () = place.lost.cancelled() => {
+                self.refuse(source);
+                None
+            }
+        };
+        answer.or_else(|| answer::encode(query, &answer::empty(query, ResponseCode::ServFail), udp))
     }
 
     fn connection(self: &Arc<Self>, stream: TcpStream, from: IpAddr) {
-        let Some(place) = self.connections.take(from) else {
-            return self.refuse(from);
+        let source = self.source(from);
+        let Some(place) = self.connections.take(&source) else {
+            return self.refuse(&source);
         };
         let shared = self.clone();
         tokio::spawn(async move {
-            // A client that goes away, or is idle, is no error of ours.
-            let _ = tokio::time::timeout(TCP_IDLE, shared.converse(stream, from)).await;
-            drop(place);
+            // A client that goes away, or is idle, is no error of ours. Cancel-safe: the connection ends either way.
+            tokio::select! {
+                _ = shared.converse(stream, &source) => {}
+                () = place.lost.cancelled() => shared.refuse(&source),
+            }
         });
     }
 
-    async fn converse(&self, mut stream: TcpStream, from: IpAddr) -> io::Result<()> {
+    /// One question after the other, for as long as they come.
+    async fn converse(&self, mut stream: TcpStream, source: &Source) -> io::Result<()> {
         loop {
-            let length = stream.read_u16().await?;
-            let mut bytes = vec![0; length.into()];
-            stream.read_exact(&mut bytes).await?;
-            if !self.passes(from) {
+            let bytes = tokio::time::timeout(self.idle, read_question(&mut stream)).await??;
+            if !self.passes(source) {
                 return Ok(());
             }
             let Some((query, verdict)) = self.judge(&bytes) else {
@@ -289,17 +334,25 @@ impl Shared {
             let answer = match verdict {
                 Verdict::Ignore => None,
                 Verdict::Answer(message) => answer::encode(&query, &message, false),
-                Verdict::Forward => match self.forwards.take(from) {
-                    Some(place) => self.forward(&query, &bytes, false, place).await,
-                    None => None,
+                Verdict::Forward => match self.forwards.take(source) {
+                    Some(place) => self.forward(&query, &bytes, false, source, &place).await,
+                    None => {
+                        self.refuse(source);
+                        answer::encode(&query, &answer::empty(&query, ResponseCode::ServFail), false)
+                    }
                 },
             };
-            let Some(answer) = answer else { return Ok(()) };
-            let Ok(length) = u16::try_from(answer.len()) else {
+            let Some(message) = answer.and_then(|answer| answer::framed(&answer)) else {
                 return Ok(());
             };
-            stream.write_u16(length).await?;
-            stream.write_all(&answer).await?;
+            tokio::time::timeout(self.idle, stream.write_all(&message)).await??;
         }
     }
+}
+
+async fn read_question(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let length = stream.read_u16().await?;
+    let mut bytes = vec![0; length.into()];
+    stream.read_exact(&mut bytes).await?;
+    Ok(bytes)
 }

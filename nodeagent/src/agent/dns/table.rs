@@ -1,8 +1,9 @@
 //! The names of the cluster, and what to answer. No I/O.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use gantry_nodeagent_api::{NodeNetwork, SrvTarget};
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
@@ -11,6 +12,7 @@ use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
 use ipnet::Ipv4Net;
 
 use super::answer::{self, TTL_S};
+use super::places::{Group, Source};
 
 /// All names of one configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +23,8 @@ pub(in crate::agent) struct Table {
     /// Names that have nothing themselves and others below them (RFC 8020).
     above: HashSet<Name>,
     reverse: BTreeMap<Name, Name>,
+    /// Whose pods are where.
+    pods: HashMap<IpAddr, Arc<str>>,
     /// Whose reverse names are ours.
     networks: [Ipv4Net; 2],
 }
@@ -47,6 +51,7 @@ impl Table {
     /// Names that are none are left out, and logged.
     pub(in crate::agent) fn new(
         network: &NodeNetwork,
+        pods: BTreeMap<Ipv4Addr, String>,
         addresses: BTreeMap<String, Vec<IpAddr>>,
         srv: BTreeMap<String, Vec<SrvTarget>>,
     ) -> Self {
@@ -57,6 +62,10 @@ impl Table {
             names: BTreeMap::new(),
             above: HashSet::new(),
             reverse: BTreeMap::new(),
+            pods: pods
+                .into_iter()
+                .map(|(address, namespace)| (address.into(), namespace.into()))
+                .collect(),
             networks: [network.pod_cidr, network.service_cidr],
         };
         for (text, addresses) in addresses {
@@ -75,6 +84,16 @@ impl Table {
             table.entry(name).srv = targets.collect();
         }
         table
+    }
+
+    /// Who asks from there.
+    pub(super) fn source(&self, address: IpAddr) -> Source {
+        let group = match self.pods.get(&address) {
+            Some(namespace) => Group::Namespace(namespace.clone()),
+            None if address == self.gateway || address.is_loopback() => Group::Host,
+            None => return Source::UNKNOWN,
+        };
+        Source { group, address }
     }
 
     /// What a name has; the names above it are remembered.
@@ -255,7 +274,8 @@ mod tests {
                 3868,
             ),
         ];
-        Table::new(&network, names.into(), srv.into())
+        let pods = [("10.85.0.7".parse().unwrap(), "core".to_owned())];
+        Table::new(&network, pods.into(), names.into(), srv.into())
     }
 
     fn ask(name: &str, kind: RecordType) -> Verdict {
@@ -345,6 +365,20 @@ mod tests {
         for name in ["example.org.", "notcluster.local.", "1.0.0.9.in-addr.arpa."] {
             assert!(matches!(ask(name, RecordType::A), Verdict::Forward), "{name}");
         }
+    }
+
+    #[test]
+    fn whoever_asks_is_a_pod_the_host_or_one_of_all_that_are_unknown() {
+        let of = |address: &str| table().source(address.parse().unwrap());
+        assert_eq!(of("10.85.0.7").group, Group::Namespace("core".into()));
+        assert_eq!(
+            (of("10.85.0.1").group, of("127.0.0.1").group),
+            (Group::Host, Group::Host)
+        );
+        assert_eq!(
+            (of("10.85.0.8"), of("192.0.2.1")),
+            (Source::UNKNOWN, Source::UNKNOWN)
+        );
     }
 
     #[test]
