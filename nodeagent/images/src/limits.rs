@@ -21,9 +21,12 @@ pub struct Limits {
     pub image_bytes: u64,
     /// Most files, folders and links of an image's layers together.
     pub image_entries: u64,
-    /// Share of the file system that images leave free for all else, in percent; of its inodes too.
+    /// Share of the file system that images leave free for all else, in percent. With less a node is short of space (Kubernetes'
+    /// `nodefs.available<10%`), and takes no pods: an image that is taken must not be why.
     pub kept_free_percent: u64,
-    /// More than this need not be left free, in bytes.
+    /// Of its inodes, in percent (Kubernetes' `nodefs.inodesFree<5%`).
+    pub kept_files_percent: u64,
+    /// More than this need not be left free, in bytes: the disk of a lab is shared, and a tenth of it may be more than there ever is.
     pub kept_free_bytes: u64,
     /// Paths of a layer's folders together, in bytes: they are remembered until all else is written.
     pub folder_path_bytes: usize,
@@ -41,9 +44,22 @@ impl Default for Limits {
             extension_bytes: 1 << 20,
             image_bytes: 32 << 30,
             image_entries: 2_000_000,
-            kept_free_percent: 5,
+            kept_free_percent: 10,
+            kept_files_percent: 5,
             kept_free_bytes: 2 << 30,
             folder_path_bytes: 64 << 20,
         }
+    }
+}
+
+impl Limits {
+    /// What is left free of a file system of so many bytes.
+    pub fn kept_bytes(&self, total_bytes: u64) -> u64 {
+        (total_bytes / 100 * self.kept_free_percent).min(self.kept_free_bytes)
+    }
+
+    /// And of one of so many inodes.
+    pub fn kept_files(&self, total: u64) -> u64 {
+        total / 100 * self.kept_files_percent
     }
 }

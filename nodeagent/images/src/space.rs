@@ -9,8 +9,8 @@ use crate::limits::Limits;
 
 /// A name and what is known of a file, at least; files take whole blocks (ext4, XFS).
 const BLOCK_BYTES: u64 = 4096;
-/// The file system is asked again after so much, in bytes: others write too.
-const ASK_EVERY_BYTES: u64 = 32 << 20;
+/// The file system is asked for so much, in bytes, before it is written: others write too. No chunk is longer.
+const ASK_BYTES: u64 = 1 << 20;
 /// Of a file that is copied, held in memory at once.
 const CHUNK_BYTES: usize = 128 << 10;
 
@@ -20,7 +20,7 @@ pub(crate) struct Budget {
     limits: Limits,
     bytes_left: u64,
     entries_left: u64,
-    unasked_bytes: u64,
+    asked_bytes: u64,
     chunk: Vec<u8>,
 }
 
@@ -32,7 +32,7 @@ impl Budget {
             limits: *limits,
             bytes_left: limits.image_bytes,
             entries_left: limits.image_entries,
-            unasked_bytes: 0,
+            asked_bytes: 0,
             chunk: vec![0; CHUNK_BYTES],
         };
         budget.ask(0)?;
@@ -44,7 +44,7 @@ impl Budget {
         let now = rustix::fs::fstatvfs(&self.dir)?;
         let total_bytes = now.f_blocks.saturating_mul(now.f_frsize);
         let free_bytes = now.f_bavail.saturating_mul(now.f_frsize);
-        let kept_bytes = (total_bytes / 100 * self.limits.kept_free_percent).min(self.limits.kept_free_bytes);
+        let kept_bytes = self.limits.kept_bytes(total_bytes);
         if free_bytes < kept_bytes.saturating_add(bytes) {
             return Err(full(format!(
                 "{} MiB are free where the images are, {} MiB of which are kept for everything else; {} MiB more are needed",
@@ -54,7 +54,7 @@ impl Budget {
             )));
         }
         // Some file systems (btrfs, tmpfs without a limit) count no inodes.
-        let kept_files = now.f_files / 100 * self.limits.kept_free_percent;
+        let kept_files = self.limits.kept_files(now.f_files);
         if now.f_files > 0 && now.f_favail < kept_files {
             return Err(full(format!(
                 "{} inodes are free where the images are, {kept_files} are kept for everything else",
@@ -80,11 +80,11 @@ impl Budget {
                 "the image unpacks to more than the {allowed} bytes allowed"
             ))
         })?;
-        self.unasked_bytes += bytes;
-        if self.unasked_bytes >= ASK_EVERY_BYTES {
-            self.unasked_bytes = 0;
-            self.ask(0)?;
+        if self.asked_bytes < bytes {
+            self.ask(ASK_BYTES)?;
+            self.asked_bytes = ASK_BYTES;
         }
+        self.asked_bytes -= bytes;
         Ok(())
     }
 
@@ -149,5 +149,25 @@ mod tests {
                 .ask(1 << 60)
                 .is_err()
         );
+    }
+
+    #[test]
+    fn what_is_kept_is_there_when_the_rest_is_written() {
+        let tmp = tempfile::tempdir().unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        if let Err(error) = rustix::mount::mount("tmpfs", tmp.path(), "tmpfs", flags, c"size=16m") {
+            eprintln!("SKIPPED: a tmpfs cannot be mounted: {error}");
+            return;
+        }
+        let limits = Limits::default();
+        let mut budget = Budget::new(tmp.path(), &limits).unwrap();
+        let mut file = File::create(tmp.path().join("layer")).unwrap();
+        let copied = budget.copy(&mut std::io::repeat(1).take(16 << 20), &mut file);
+        let now = rustix::fs::statvfs(tmp.path());
+        rustix::mount::unmount(tmp.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+        assert_eq!(copied.unwrap_err().kind(), ErrorKind::StorageFull);
+        let now = now.unwrap();
+        let kept_bytes = limits.kept_bytes(now.f_blocks * now.f_frsize);
+        assert!(kept_bytes > 1 << 20 && now.f_bavail * now.f_frsize >= kept_bytes);
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use gantry_images::Limits;
 use gantry_nodeagent_api::NodeStorage;
 use rustix::fs::statvfs;
 use tokio::sync::mpsc;
@@ -24,12 +25,6 @@ const ENTRIES_AT_ONCE: usize = 500;
 const PAUSE: Duration = Duration::from_millis(20);
 /// The pause when nothing is being counted.
 const IDLE: Duration = Duration::from_millis(500);
-/// Kept free of a disk: one part in so many (Kubernetes' `nodefs.available<10%`), ...
-const KEPT_ONE_IN: u64 = 10;
-/// ... and no more than that: the disk of a lab is shared, and a tenth of it may be more than there ever is.
-const KEPT_AT_MOST_BYTES: u64 = 2 << 30;
-/// Inodes are kept as well: one in so many (Kubernetes' `nodefs.inodesFree<5%`).
-const KEPT_INODES_ONE_IN: u64 = 20;
 
 /// The task.
 pub(super) struct Meter {
@@ -37,11 +32,11 @@ pub(super) struct Meter {
     pub(super) answers: mpsc::Sender<Event>,
 }
 
-/// The file system of a directory; `kept_bytes` of it are not for pods.
+/// The file system of a directory; `kept_bytes` of it are not for pods, or as much as images leave free.
 pub(super) fn of(dir: &Path, kept_bytes: Option<u64>) -> std::io::Result<NodeStorage> {
     let now = statvfs(dir)?;
     let bytes = now.f_blocks.saturating_mul(now.f_frsize);
-    let reserved_bytes = kept_bytes.unwrap_or((bytes / KEPT_ONE_IN).min(KEPT_AT_MOST_BYTES));
+    let reserved_bytes = kept_bytes.unwrap_or(Limits::default().kept_bytes(bytes));
     Ok(NodeStorage {
         bytes,
         reserved_bytes,
@@ -54,7 +49,7 @@ fn measure(dir: &Path, kept_bytes: Option<u64>) -> std::io::Result<DiskSpace> {
         free_bytes: now.f_bavail.saturating_mul(now.f_frsize),
         kept_bytes: of(dir, kept_bytes)?.reserved_bytes,
         free_entries: now.f_favail,
-        kept_entries: now.f_files / KEPT_INODES_ONE_IN,
+        kept_entries: Limits::default().kept_files(now.f_files),
     })
 }
 

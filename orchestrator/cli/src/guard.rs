@@ -128,7 +128,7 @@ pub fn core_limits() -> CoreLimits {
 pub fn image_limits() -> ImageLimits {
     let mut limits = ImageLimits::default();
     if off("image-space") {
-        (limits.kept_free_percent, limits.kept_free_bytes) = (0, 0);
+        (limits.kept_free_percent, limits.kept_files_percent) = (0, 0);
     }
     limits
 }
