@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use gantry_ebpf::{Datapath, PodEntry};
+use gantry_ebpf::{Datapath, PodEntry, Sending};
 use serde_json::Value;
 
 use crate::config::Config;
@@ -67,7 +67,11 @@ fn make(
         gateway: config.gateway,
         mtu: config.mtu,
     };
-    wire(&pod, netlink, &datapath)?;
+    let sending = Sending {
+        group: config.share_group.as_deref(),
+        forwards: config.forwards,
+    };
+    wire(&pod, &sending, netlink, &datapath)?;
     let value = result::success(config, &pod, &intent.netns.display().to_string());
     intent.address = Some(address);
     store.write_intent(&intent, false)?;
@@ -75,7 +79,12 @@ fn make(
     Ok(value)
 }
 
-fn wire(pod: &PodLink, netlink: &mut Netlink, datapath: &Datapath) -> Result<(), CniError> {
+fn wire(
+    pod: &PodLink,
+    sending: &Sending<'_>,
+    netlink: &mut Netlink,
+    datapath: &Datapath,
+) -> Result<(), CniError> {
     pod.create(netlink)?;
     crash::point(7);
     crate::sysctl::prepare_link(pod.link)?;
@@ -91,6 +100,7 @@ fn wire(pod: &PodLink, netlink: &mut Netlink, datapath: &Datapath) -> Result<(),
         is_host: false,
     };
     datapath.add_pod(&entry)?;
+    datapath.set_sender(host_end.index, sending)?;
     netlink.set_up(host_end.index, false)?;
     crash::point(9);
     // Last, so that the pod's first packet has a known source. And a veth that comes up after its peer can send at once; one

@@ -54,9 +54,14 @@ pub struct RawConfig {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct RuntimeConfig {
     #[serde(default)]
     ips: Vec<String>,
+    #[serde(default)]
+    share_group: Option<String>,
+    #[serde(default)]
+    forwards: bool,
 }
 
 /// One attachment that GC must keep.
@@ -97,6 +102,10 @@ pub struct Config {
     pub mtu: u32,
     /// The address that the runtime asks for.
     pub address: Option<Ipv4Addr>,
+    /// Pods of one group have their share of what all use together: the flow tables, connections to the outside.
+    pub share_group: Option<String>,
+    /// The pod forwards what others send, from other addresses than its own.
+    pub forwards: bool,
     /// What ADD returned, in a CHECK.
     pub prev_result: Option<Value>,
     /// Attachments that GC must keep; `None` in other commands.
@@ -156,6 +165,8 @@ impl RawConfig {
             gateway: self.gateway,
             mtu: self.mtu,
             address,
+            share_group: self.runtime_config.share_group,
+            forwards: self.runtime_config.forwards,
             prev_result: self.prev_result,
             valid_attachments: self.valid_attachments.or(self.attachments),
         })

@@ -16,6 +16,7 @@ use crate::names;
 use crate::netlink::{Link, Netlink, Route, VethEnd};
 use crate::store::{self, Store};
 use crate::sysctl;
+use crate::tracking;
 
 /// What the host device depends on: another configuration means setting it up again.
 #[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
@@ -153,19 +154,10 @@ fn set_up(
     store::write(&store.host_path(), &bytes, false)
 }
 
-/// Pods reach the outside under the host's address.
+/// Pods reach the outside under the host's address, for which the kernel tracks connections: bounded, since its table is the node's.
 fn masquerade(config: &Config) -> Result<(), CniError> {
     let table = names::nft_table(&config.instance);
-    let device = names::host_device(&config.instance);
-    let (pods, services) = (config.pod_cidr, config.service_cidr);
-    nft(
-        &table,
-        &format!(
-            "table ip {table} {{}}\ndelete table ip {table}\ntable ip {table} {{\n\
-             chain postrouting {{\ntype nat hook postrouting priority srcnat; policy accept;\n\
-             ip saddr {pods} ip daddr != {{ {pods}, {services} }} oifname != \"{device}\" masquerade\n}}\n}}\n"
-        ),
-    )
+    nft(&table, &tracking::rules(config, tracking::most()))
 }
 
 /// Removes the host's side. Fine if nothing is there.

@@ -17,6 +17,7 @@ mod purge;
 mod result;
 mod store;
 mod sysctl;
+mod tracking;
 
 use std::io::Read;
 use std::process::ExitCode;

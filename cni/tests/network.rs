@@ -9,7 +9,7 @@ use serde_json::json;
 use support::netns::run_ip;
 use support::peers::{ask, connect, serve, talk, udp_client};
 use support::services::{VIP, backend, both};
-use support::{ANY, Node, can_run, success, wait_until};
+use support::{ANY, Node, Pod, can_run, success, wait_until};
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 85, 0, 1);
 
@@ -193,27 +193,48 @@ fn an_address_that_comes_back_has_no_past() {
 }
 
 #[test]
-fn a_pod_sends_as_itself_or_from_beyond_the_node() {
+fn a_pod_sends_as_itself_and_one_that_forwards_from_beyond_the_node() {
     if !can_run("netns") {
         return;
     }
     let node = Node::new("netk");
     let (a, b, c) = (node.pod("a"), node.pod("b"), node.pod("c"));
-    let receiver = udp_client(&c.ns, SocketAddrV4::new(ANY, 7000));
-    let send_as = |source: Ipv4Addr| {
-        a.ns.run(|| run_ip(&["addr", "add", &format!("{source}/32"), "dev", "lo"]));
-        let socket = udp_client(&a.ns, SocketAddrV4::new(source, 4000));
-        socket.send_to(b"x", (c.ip, 7000)).unwrap();
-    };
-    for source in [b.ip, GATEWAY, VIP] {
-        send_as(source);
-    }
-    wait_until("the drops are counted", || {
-        node.datapath().counters().unwrap().drops[&DropReason::ForeignSource] == 3
+    let router = node.pod_with("router", json!({"forwards": true}));
+    let (carried, of_the_node) = (Ipv4Addr::new(203, 0, 113, 5), Ipv4Addr::new(198, 51, 100, 1));
+    node.ns.run(|| {
+        run_ip(&["addr", "add", &format!("{of_the_node}/32"), "dev", "lo"]);
+        // The way back to those whose packets the router carries.
+        run_ip(&["route", "add", "203.0.113.0/24", "dev", "ghnetk"]);
     });
-    // A user plane function sends what it carries.
-    let carried = Ipv4Addr::new(203, 0, 113, 5);
-    send_as(carried);
-    let (_, from) = receiver.recv_from(&mut [0; 16]).unwrap();
-    assert_eq!(from.ip(), carried);
+    let receiver = udp_client(&c.ns, SocketAddrV4::new(ANY, 7000));
+    let on_the_host = udp_client(&node.ns, SocketAddrV4::new(ANY, 7000));
+    let send_as = |from: &Pod, source: Ipv4Addr| {
+        let address = format!("{source}/32");
+        from.ns.run(|| run_ip(&["addr", "add", &address, "dev", "lo"]));
+        let socket = udp_client(&from.ns, SocketAddrV4::new(source, 4000));
+        for to in [c.ip, GATEWAY] {
+            socket.send_to(b"x", (to, 7000)).unwrap();
+        }
+    };
+    let dropped = |count| {
+        wait_until("the drops are counted", || {
+            node.datapath().counters().unwrap().drops[&DropReason::ForeignSource] == count
+        });
+    };
+    // The gateway's last: then the pod takes it for itself.
+    for source in [b.ip, VIP, carried, of_the_node, GATEWAY] {
+        send_as(&a, source);
+    }
+    dropped(9);
+    for source in [b.ip, VIP] {
+        send_as(&router, source);
+    }
+    dropped(13);
+    // A user plane function sends what it carries; from the node's own addresses the kernel takes nothing.
+    send_as(&router, of_the_node);
+    send_as(&router, carried);
+    for socket in [receiver, on_the_host] {
+        let (_, from) = socket.recv_from(&mut [0; 16]).unwrap();
+        assert_eq!(from.ip(), carried);
+    }
 }

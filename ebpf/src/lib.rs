@@ -16,6 +16,7 @@ mod maps;
 mod object;
 mod pins;
 mod plan;
+mod senders;
 mod services;
 mod stats;
 mod tell;
@@ -23,8 +24,10 @@ mod upgrade;
 
 pub use admit::{LeftOut, Why};
 pub use datapath::{Datapath, NodeNet, PodEntry};
+
 pub use error::DatapathError;
 pub use gantry_ebpf_common::reason::{DropReason, Path as PacketPath};
 pub use gantry_ebpf_common::{MAX_BACKENDS, MAX_SERVICES};
+pub use senders::Sending;
 pub use services::{Backend, BackendState, Protocol, Service, SyncReport};
 pub use stats::{BackendKey, BackendStat, Counters};

@@ -11,6 +11,7 @@ use crate::error::DatapathError;
 /// Names of the maps as in `prog/src/maps.rs`.
 pub const CONFIG: &str = "CONFIG";
 pub const PODS: &str = "PODS";
+pub const SENDERS: &str = "SENDERS";
 pub const SERVICES: &str = "SERVICES";
 pub const TABLES: &str = "TABLES";
 pub const BACKENDS: &str = "BACKENDS";
@@ -26,9 +27,10 @@ pub const DROPS: &str = "DROPS";
 pub const PATHS: &str = "PATHS";
 
 /// All of them.
-pub const ALL: [&str; 15] = [
+pub const ALL: [&str; 16] = [
     CONFIG,
     PODS,
+    SENDERS,
     SERVICES,
     TABLES,
     BACKENDS,

@@ -5,7 +5,7 @@ mod support;
 
 use std::net::Ipv4Addr;
 
-use gantry_ebpf::{Counters, DropReason, PacketPath, Protocol};
+use gantry_ebpf::{Counters, DropReason, PacketPath, Protocol, Sending};
 use gantry_ebpf_common::layout::{SCTP, TCP, UDP};
 use gantry_ebpf_common::refuse;
 use proptest::prelude::*;
@@ -253,7 +253,7 @@ fn a_backend_whose_pod_is_gone_gets_nothing_more() {
 }
 
 #[test]
-fn pods_send_from_their_own_address_the_host_and_routers_from_any() {
+fn pods_send_from_their_own_address_routers_from_beyond_the_host_from_any() {
     if !can_run() {
         return;
     }
@@ -278,13 +278,30 @@ fn pods_send_from_their_own_address_the_host_and_routers_from_any() {
             &[PacketPath::Pod],
         );
     };
-    for source in [elsewhere, nobody, VIP] {
-        check_drop(&loaded, &from(source).bytes(), DropReason::ForeignSource);
-    }
-    // What a pod routes, a UPF for one, comes from outside of the node's networks.
-    delivered(Ipv4Addr::new(203, 0, 113, 5));
+    let beyond = Ipv4Addr::new(203, 0, 113, 5);
+    let dropped = |sources: &[Ipv4Addr]| {
+        for source in sources {
+            check_drop(&loaded, &from(*source).bytes(), DropReason::ForeignSource);
+        }
+    };
+    dropped(&[elsewhere, nobody, VIP, beyond]);
+    let sends = |forwards| {
+        let sending = Sending {
+            group: None,
+            forwards,
+        };
+        loaded.datapath.set_sender(1, &sending).unwrap();
+    };
+    sends(false);
+    dropped(&[elsewhere, nobody, VIP, beyond]);
+    // What a pod routes, a UPF for one, comes from outside of the node's networks. The IP stack looks at it.
+    sends(true);
+    let group = Ipv4Addr::new(224, 0, 0, 1);
+    dropped(&[elsewhere, nobody, VIP, Ipv4Addr::LOCALHOST, group]);
+    let carried = from(beyond).bytes();
+    check(&loaded, "carried", &carried, PASS, &carried, &[PacketPath::Stack]);
     loaded.datapath.configure(&networks(1)).unwrap();
-    for source in [elsewhere, nobody, VIP] {
+    for source in [elsewhere, nobody, VIP, beyond] {
         delivered(source);
     }
 }

@@ -2,10 +2,15 @@
 
 mod support;
 
-use gantry_ebpf::Protocol;
+use std::net::Ipv4Addr;
+
+use gantry_ebpf::{Protocol, Sending};
 use gantry_ebpf_common::layout::TCP;
 use gantry_ebpf_common::{MAX_FLOWS, MAX_FLOWS_BEYOND, share};
-use support::{CLIENT, Loaded, Packet, REDIRECT, SERVER, VIP, can_run, packet, run, service};
+use support::{
+    CLIENT, Loaded, Packet, REDIRECT, SERVER, VIP, can_run, in_namespace, ip, packet, pod, run, run_at,
+    service,
+};
 
 /// Ports of the service: more flows than one pair of addresses and one port has.
 const PORTS: u16 = 4;
@@ -80,4 +85,61 @@ fn without_shares_a_flood_pushes_out_a_flow_that_rests() {
     }
     assert!(!is_answered(&loaded, &resting));
     assert!(loaded.datapath.beyond_shares().unwrap().is_empty());
+}
+
+/// As many pods as open more flows together than the tables hold, each within what one may.
+const PODS: u32 = MAX_FLOWS / share::FLOWS + 4;
+
+/// Whether a flow that rests outlives the flows of all these pods; and how many of those were beyond a share.
+fn outlives_pods(group: Option<&str>) -> (bool, u32) {
+    let loaded = with_services();
+    let resting = open(&loaded, 0);
+    for ifindex in 2..2 + PODS {
+        let name = format!("v{ifindex}");
+        let (index, of_peer) = (ifindex.to_string(), (ifindex + PODS).to_string());
+        let peer = ["peer", "name", &format!("w{ifindex}"), "index", &of_peer];
+        ip(&[
+            &["link", "add", &name, "index", &index, "type", "veth"],
+            &peer[..],
+        ]
+        .concat());
+        let address = Ipv4Addr::from(u32::from(CLIENT) + 100 + ifindex);
+        loaded
+            .datapath
+            .add_pod(&pod(address, [2; 6], ifindex, false))
+            .unwrap();
+        let sending = Sending {
+            group,
+            forwards: false,
+        };
+        loaded.datapath.set_sender(ifindex, &sending).unwrap();
+        for sport in 1024..1024 + (share::FLOWS as u16 - 2) {
+            let mut syn = packet(TCP, (address, sport), (VIP, 5060));
+            syn.opening = 2;
+            assert_eq!(run_at(&loaded, ifindex, &syn.bytes()).0, REDIRECT);
+        }
+    }
+    let beyond = loaded.datapath.beyond_shares().unwrap();
+    (is_answered(&loaded, &resting), beyond.values().sum())
+}
+
+#[test]
+fn pods_of_one_group_have_one_share() {
+    if !can_run() {
+        return;
+    }
+    in_namespace(|| {
+        let (answered, beyond) = outlives_pods(Some("tenant"));
+        assert!(answered);
+        assert!(beyond > PODS / 2 * share::FLOWS, "{beyond}");
+    });
+}
+
+/// The control: with a share each they push it out.
+#[test]
+fn pods_with_a_share_each_push_out_a_flow_that_rests() {
+    if !can_run() {
+        return;
+    }
+    in_namespace(|| assert_eq!(outlives_pods(None), (false, 0)));
 }

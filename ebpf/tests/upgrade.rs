@@ -3,7 +3,6 @@
 mod support;
 
 use std::path::Path;
-use std::process::Command;
 
 use aya::EbpfLoader;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuHashMap, PerCpuValues};
@@ -14,28 +13,9 @@ use gantry_ebpf_common::layout::{
     ACTIVE, Backend as KernelBackend, BackendStats, Config, Service, ServiceKey, UDP,
 };
 use support::{
-    CLIENT, Loaded, REDIRECT, SERVER, SERVER_MAC, VIP, can_run, networks, packet, pod, run, service,
+    CLIENT, Loaded, REDIRECT, SERVER, SERVER_MAC, VIP, can_run, in_namespace, ip, networks, packet, pod, run,
+    service,
 };
-
-fn ip(args: &[&str]) {
-    let output = Command::new("ip").args(args).output().unwrap();
-    assert!(
-        output.status.success(),
-        "ip {args:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-/// On a thread with a network namespace of its own, which goes when the thread ends.
-fn in_namespace(work: impl FnOnce() + Send + 'static) {
-    let enter = || {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        work();
-    };
-    if let Err(panic) = std::thread::spawn(enter).join() {
-        std::panic::resume_unwind(panic);
-    }
-}
 
 fn program_on(interface: &str) -> Vec<u32> {
     let (_, programs) = SchedClassifier::query_tcx(interface, TcAttachType::Ingress).unwrap();

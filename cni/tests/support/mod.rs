@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod netns;
+pub mod outside;
 pub mod peers;
 pub mod services;
 
@@ -146,8 +147,13 @@ impl Node {
 
     /// A pod with its interface.
     pub fn pod(&self, id: &str) -> Pod {
+        self.pod_with(id, json!({}))
+    }
+
+    /// One for which the runtime asks for something.
+    pub fn pod_with(&self, id: &str, runtime_config: Value) -> Pod {
         let mut pod = self.bare_pod(id);
-        let result = success(self.command("ADD", &pod, json!({})));
+        let result = success(self.command("ADD", &pod, json!({ "runtimeConfig": runtime_config })));
         let address = result["ips"][0]["address"].as_str().unwrap().to_owned();
         pod.ip = address.strip_suffix("/32").unwrap().parse().unwrap();
         pod

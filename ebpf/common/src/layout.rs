@@ -60,6 +60,21 @@ pub struct Pod {
     pub flags: u16,
 }
 
+/// [`Sender::flags`]: it forwards what others send, and may send from their addresses.
+pub const FORWARDS: u32 = 1;
+
+/// Map SENDERS, by interface index of the host's end of a pod's veth: who sends there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sender {
+    /// Pods of one group have one share (see [`crate::share`]). The interface of one that was the first of them.
+    pub group: u32,
+    /// [`FORWARDS`] or 0.
+    pub flags: u32,
+    /// Tells the group from others. Userspace only.
+    pub name: [u8; 16],
+}
+
 /// Key of map SERVICES.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -216,6 +231,7 @@ mod user {
     plain!(
         Config,
         Pod,
+        Sender,
         ServiceKey,
         Service,
         Backend,
@@ -236,6 +252,7 @@ mod tests {
     fn sizes() {
         assert_eq!(size_of::<Config>(), 32 + 32);
         assert_eq!(size_of::<Pod>(), 12);
+        assert_eq!(size_of::<Sender>(), 24);
         assert_eq!(size_of::<ServiceKey>(), 8);
         assert_eq!(size_of::<Service>(), 4);
         assert_eq!(size_of::<Backend>(), 16);

@@ -37,7 +37,7 @@ counted! {
         RewriteFailed = 5 => "rewrite_failed",
         /// SCTP to a backend on another port: its checksum cannot be kept right in place.
         SctpPortChange = 6 => "sctp_port_change",
-        /// From a pod, with a source address of the pod or service network that is not that pod's.
+        /// From a pod, with a source address that is not that pod's; from one that forwards, with one of a pod or a service.
         ForeignSource = 7 => "foreign_source",
         /// The node's networks are not known yet.
         NotConfigured = 8 => "not_configured",

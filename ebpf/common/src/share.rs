@@ -1,15 +1,16 @@
 //! What one sender may take of the tables of flows, in which the least recently used entry makes room for a new one: without a
-//! share, whoever opens flows without end pushes out everybody else's that rest.
+//! share, whoever opens flows without end pushes out everybody else's that rest. Pods of one group (see
+//! [`Sender`](crate::layout::Sender)) have one share of flows: whoever has many pods has no more than who has one.
 
-/// New flows of one sender at once, after a silence.
+/// New flows of one group at once, after a silence: a sixteenth of [`crate::MAX_FLOWS`].
 pub const FLOWS: u32 = 8192;
-/// New flows of one sender in a second, for as long as it likes. With one sender at its rate, a flow of another that says nothing
+/// New flows of one group in a second, for as long as it likes. With one group at its rate, a flow of another that says nothing
 /// stays for 20 minutes ([`crate::MAX_FLOWS`]), with four for 5, which is when a silent UDP flow ends anyway.
 pub const FLOWS_PER_SECOND: u32 = 100;
 /// Fragmented datagrams of one sender in a second, and at once. The fragments of one come within milliseconds.
 pub const FRAGMENTS_PER_SECOND: u32 = 1024;
 
-/// Value of map SHARES, by the interface through which the sender's packets come.
+/// Value of map SHARES: by the number of a group for flows, by the interface through which a sender's packets come for the rest.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
@@ -19,7 +20,7 @@ pub struct Share {
     pub fragments: u32,
     /// Monotonic clock at which they were counted up last, in seconds.
     pub at_s: u32,
-    /// Flows and datagrams beyond its share so far.
+    /// Flows and datagrams of the sender beyond a share so far.
     pub beyond: u32,
 }
 
@@ -42,10 +43,15 @@ impl Share {
         let within = self.flows > 0;
         if within {
             self.flows -= 1;
-        } else {
-            self.beyond = self.beyond.wrapping_add(1);
         }
         within
+    }
+
+    /// Counts one that was beyond a share.
+    #[inline(always)]
+    pub fn count_beyond(&mut self, _now_s: u32) -> bool {
+        self.beyond = self.beyond.wrapping_add(1);
+        false
     }
 
     /// One more fragmented datagram; false if it is beyond the share.
@@ -55,8 +61,6 @@ impl Share {
         let within = self.fragments > 0;
         if within {
             self.fragments -= 1;
-        } else {
-            self.beyond = self.beyond.wrapping_add(1);
         }
         within
     }
@@ -81,11 +85,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_then_the_rate_and_what_is_beyond_is_counted() {
+    fn a_burst_then_the_rate() {
         let mut share = Share::full(1000);
         let taken = |share: &mut Share, now_s| (0..20_000).filter(|_| share.take_flow(now_s)).count() as u32;
         assert_eq!(taken(&mut share, 1000), FLOWS);
-        assert_eq!(share.beyond, 20_000 - FLOWS);
         assert_eq!(taken(&mut share, 1001), FLOWS_PER_SECOND);
         assert_eq!(taken(&mut share, 1011), 10 * FLOWS_PER_SECOND);
         assert_eq!(taken(&mut share, 1_000_000), FLOWS);

@@ -1,15 +1,27 @@
 //! The decisions: does a packet stay on its flow, which Maglev slot, what do the headers become.
 
 use crate::MAGLEV_SLOTS;
-use crate::layout::{ACTIVE, Backend, Config, DRAINING, Flow, FlowKey, Pod, Reverse, UDP};
+use crate::layout::{ACTIVE, Backend, Config, DRAINING, FORWARDS, Flow, FlowKey, Pod, Reverse, Sender, UDP};
 use crate::packet::{Ipv4, Ports};
 
-/// May a packet that entered at interface `ifindex` have the source `src`? `owner`: the pod whose
-/// address it is. Pods may route for addresses beyond the node's networks (a UPF does), the host for all.
+/// Is the source of a packet that entered at interface `ifindex` the sender's own? `owner`: the pod whose address it is. The host may
+/// send from all.
 #[inline(always)]
-pub fn may_send_from(config: &Config, src: u32, ifindex: u32, owner: Option<&Pod>) -> bool {
-    let local = config.is_pod_net(src) || config.is_service_net(src);
-    !local || owner.is_some_and(|pod| pod.ifindex == ifindex) || ifindex == config.host_peer
+pub fn is_own(config: &Config, ifindex: u32, owner: Option<&Pod>) -> bool {
+    owner.is_some_and(|pod| pod.ifindex == ifindex) || ifindex == config.host_peer
+}
+
+/// May a sender have forwarded a packet with the source `src`, which is not its own? Only one that forwards may (a UPF does), and
+/// never from addresses of pods, services, groups (RFC 1112) or a machine itself. Which are the node's the IP stack knows.
+#[inline(always)]
+pub fn may_forward(config: &Config, src: u32, sender: Option<&Sender>) -> bool {
+    let net = src >> 24;
+    sender.is_some_and(|sender| sender.flags & FORWARDS != 0)
+        && !config.is_pod_net(src)
+        && !config.is_service_net(src)
+        && net != 0
+        && net != 127
+        && net < 224
 }
 
 /// What to do with a packet to a service.
@@ -208,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn local_addresses_are_sent_from_by_their_owner_and_the_host_only() {
+    fn addresses_are_sent_from_by_their_owner_and_the_host_and_others_by_who_forwards() {
         let config = Config {
             pod_net: 0x0a55_0000,
             pod_mask: 0xffff_ff00,
@@ -223,11 +235,22 @@ mod tests {
         };
         let (own, host, outside) = (7, 3, 0xc000_0201);
         let (owner, other) = (pod(own), pod(8));
-        assert!(may_send_from(&config, POD, own, Some(&owner)));
-        assert!(may_send_from(&config, outside, own, None));
-        for (src, owner) in [(POD, Some(&other)), (POD, None), (VIP, None)] {
-            assert!(!may_send_from(&config, src, own, owner));
-            assert!(may_send_from(&config, src, host, owner));
+        let (plain, router) = (
+            Sender::default(),
+            Sender {
+                flags: FORWARDS,
+                ..Sender::default()
+            },
+        );
+        assert!(is_own(&config, own, Some(&owner)));
+        for owner in [Some(&other), None] {
+            assert!(!is_own(&config, own, owner));
+            assert!(is_own(&config, host, owner));
+        }
+        assert!(may_forward(&config, outside, Some(&router)));
+        assert!(!may_forward(&config, outside, Some(&plain)) && !may_forward(&config, outside, None));
+        for never in [POD, VIP, 0, 0x7f00_0001, 0xe000_0001, 0xffff_ffff] {
+            assert!(!may_forward(&config, never, Some(&router)), "{never:x}");
         }
     }
 

@@ -17,9 +17,9 @@ use aya_ebpf::programs::TcContext;
 use gantry_ebpf_common::layout::{Config, POD_IS_HOST};
 use gantry_ebpf_common::packet::Ipv4;
 use gantry_ebpf_common::reason::{DropReason, Path};
-use gantry_ebpf_common::verdict::may_send_from;
+use gantry_ebpf_common::verdict::{is_own, may_forward};
 
-use crate::maps::{CONFIG, PODS, count_drop, count_path};
+use crate::maps::{CONFIG, PODS, SENDERS, count_drop, count_path, group};
 
 /// EtherType of IPv4 as `__sk_buff.protocol` shows it.
 const ETH_P_IP_BE: u32 = 0x0800u16.to_be() as u32;
@@ -56,8 +56,14 @@ fn handle(ctx: &TcContext) -> Result<i32, DropReason> {
     let owner = unsafe { PODS.get(&ip.src) };
     // SAFETY: the kernel hands the program a valid context, and checks each access to it.
     let entered = unsafe { (*ctx.skb.skb).ifindex };
-    if !may_send_from(config, ip.src, entered, owner) {
-        return Err(DropReason::ForeignSource);
+    if !is_own(config, entered, owner) {
+        // SAFETY: see above.
+        if !may_forward(config, ip.src, unsafe { SENDERS.get(&entered) }) {
+            return Err(DropReason::ForeignSource);
+        }
+        // The IP stack takes none from the node's own addresses, nor from where it knows no way back to; what is for pods and
+        // services it sends on through the host device.
+        return Ok(to_stack(ctx, config, entered));
     }
     let addresses = match service::translate(ctx, config, &ip, entered) {
         Err(reason) if config.is_service_net(ip.dst) => {
@@ -67,18 +73,29 @@ fn handle(ctx: &TcContext) -> Result<i32, DropReason> {
         other => other?,
     };
     rewrite::rewrite(ctx, &ip, &addresses)?;
-    deliver(ctx, config, addresses.dst)
+    deliver(ctx, config, addresses.dst, entered)
+}
+
+/// On to the host's IP stack. The CNI plugin's rules for new connections read the priority; when the stack forwards a packet it
+/// writes one of its own.
+#[inline(always)]
+fn to_stack(ctx: &TcContext, config: &Config, entered: u32) -> i32 {
+    if entered != config.host_peer {
+        // SAFETY: the kernel hands the program a valid context, and checks each access to it.
+        unsafe { (*ctx.skb.skb).priority = group(entered) };
+    }
+    count_path(Path::Stack);
+    TC_ACT_OK
 }
 
 #[inline(always)]
-fn deliver(ctx: &TcContext, config: &Config, dst: u32) -> Result<i32, DropReason> {
+fn deliver(ctx: &TcContext, config: &Config, dst: u32, entered: u32) -> Result<i32, DropReason> {
     // SAFETY: userspace replaces entries whole.
     let Some(pod) = (unsafe { PODS.get(&dst) }) else {
         if config.is_pod_net(dst) {
             return Err(DropReason::NoPod);
         }
-        count_path(Path::Stack);
-        return Ok(TC_ACT_OK);
+        return Ok(to_stack(ctx, config, entered));
     };
     ctx.store(ETH_DESTINATION, &pod.mac, 0)
         .map_err(|_| DropReason::RewriteFailed)?;

@@ -4,8 +4,8 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap};
 use gantry_ebpf_common::layout::{
-    Backend, BackendStats, Config, Flow, FlowKey, Fragment, FragmentKey, Pod, Reverse, Service, ServiceKey,
-    Table,
+    Backend, BackendStats, Config, Flow, FlowKey, Fragment, FragmentKey, Pod, Reverse, Sender, Service,
+    ServiceKey, Table,
 };
 use gantry_ebpf_common::reason::{DropReason, Path};
 use gantry_ebpf_common::share::Share;
@@ -15,6 +15,8 @@ use gantry_ebpf_common::{MAX_BACKENDS, MAX_FLOWS, MAX_FLOWS_BEYOND, MAX_FRAGMENT
 pub static CONFIG: Array<Config> = Array::pinned(1, 0);
 #[map]
 pub static PODS: HashMap<u32, Pod> = HashMap::pinned(MAX_PODS, 0);
+#[map]
+pub static SENDERS: HashMap<u32, Sender> = HashMap::pinned(MAX_PODS, 0);
 #[map]
 pub static SERVICES: HashMap<ServiceKey, Service> = HashMap::pinned(2 * MAX_SERVICES, BPF_F_NO_PREALLOC);
 #[map]
@@ -28,7 +30,7 @@ pub static BACKEND_STATS: PerCpuHashMap<u32, BackendStats> =
 pub static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::pinned(MAX_FLOWS, 0);
 #[map]
 pub static REVERSE: LruHashMap<FlowKey, Reverse> = LruHashMap::pinned(MAX_FLOWS, 0);
-/// Of flows beyond their senders' shares: see `gantry_ebpf_common::share`.
+/// Of flows beyond their groups' shares: see `gantry_ebpf_common::share`.
 #[map]
 pub static FLOWS_BEYOND: LruHashMap<FlowKey, Flow> = LruHashMap::pinned(MAX_FLOWS_BEYOND, 0);
 #[map]
@@ -54,6 +56,13 @@ pub const UNBOUND: u32 = 1;
 #[inline(always)]
 pub fn flag(which: u32) -> bool {
     FLAGS.get(which).is_some_and(|set| *set != 0)
+}
+
+/// The group that has its share together: everybody who is in none is one.
+#[inline(always)]
+pub fn group(entered: u32) -> u32 {
+    // SAFETY: userspace replaces entries whole.
+    unsafe { SENDERS.get(&entered) }.map_or(entered, |sender| sender.group)
 }
 
 /// Adds one to an entry of a counter map.

@@ -5,7 +5,6 @@ use aya_ebpf::programs::TcContext;
 use gantry_ebpf_common::layout::{Backend, BackendStats, Config, Flow, FlowKey, Fragment, SCTP, ServiceKey};
 use gantry_ebpf_common::packet::{Ipv4, Ports, opening_offset, opens};
 use gantry_ebpf_common::reason::{DropReason, Path};
-use gantry_ebpf_common::share::Share;
 use gantry_ebpf_common::verdict::{
     Addresses, FlowVerdict, flow_hash, flow_of, flow_verdict, maglev_slot, reverse_of, takes_new,
 };
@@ -42,7 +41,7 @@ pub fn translate(ctx: &TcContext, config: &Config, ip: &Ipv4, entered: u32) -> R
         };
         // Also where nothing changed: an earlier datagram may have had the same identification. A full table, or no share of it,
         // only costs the later fragments to services, which are then counted as drops.
-        if share::take(config, entered, now_s(), Share::take_fragment) {
+        if share::take_fragment(config, entered, now_s()) {
             let _ = FRAGMENTS.insert(&ip.fragment_key(), &fragment, 0);
         } else {
             let _ = FRAGMENTS.remove(&ip.fragment_key());
@@ -238,7 +237,7 @@ fn new_flow(
             last_seen_s: now_s,
             established: 0,
         };
-        let beyond = !share::take(config, entered, now_s, Share::take_flow);
+        let beyond = !share::take_flow(config, entered, now_s);
         share::remember(key, &flow, beyond);
         if let Some(stats) = BACKEND_STATS.get_ptr_mut(&id) {
             // SAFETY: the entry is this CPU's.

@@ -1,24 +1,42 @@
-//! Flows within and beyond their senders' shares.
+//! Flows within and beyond shares.
 
 use gantry_ebpf_common::layout::{Config, Flow, FlowKey, Reverse};
 use gantry_ebpf_common::share::Share;
 
-use crate::maps::{BEYOND, FLAGS, FLOWS, FLOWS_BEYOND, REVERSE, REVERSE_BEYOND, SHARES, UNBOUND, flag};
+use crate::maps::{
+    BEYOND, FLAGS, FLOWS, FLOWS_BEYOND, REVERSE, REVERSE_BEYOND, SHARES, UNBOUND, flag, group,
+};
 
-/// One more flow, or fragmented datagram, through this interface; false if it is beyond its share. The host has no share: its
-/// clients are everybody's.
+/// One more flow through this interface; false if it is beyond its group's share.
 #[inline(always)]
-pub fn take(config: &Config, entered: u32, now_s: u32, what: fn(&mut Share, u32) -> bool) -> bool {
+pub fn take_flow(config: &Config, entered: u32, now_s: u32) -> bool {
+    take(config, entered, group(entered), now_s, Share::take_flow)
+}
+
+/// One more fragmented datagram through this interface; false if it is beyond its share.
+#[inline(always)]
+pub fn take_fragment(config: &Config, entered: u32, now_s: u32) -> bool {
+    take(config, entered, entered, now_s, Share::take_fragment)
+}
+
+/// The host has no share: its clients are everybody's.
+#[inline(always)]
+fn take(config: &Config, entered: u32, whose: u32, now_s: u32, what: fn(&mut Share, u32) -> bool) -> bool {
     if entered == config.host_peer || flag(UNBOUND) {
         return true;
     }
-    if let Some(share) = SHARES.get_ptr_mut(&entered) {
+    with(whose, now_s, what) || with(entered, now_s, Share::count_beyond)
+}
+
+#[inline(always)]
+fn with(key: u32, now_s: u32, what: fn(&mut Share, u32) -> bool) -> bool {
+    if let Some(share) = SHARES.get_ptr_mut(&key) {
         // SAFETY: a live entry of words; a lost update of another CPU counts one too few.
         return what(unsafe { &mut *share }, now_s);
     }
     let mut share = Share::full(now_s);
     let within = what(&mut share, now_s);
-    let _ = SHARES.insert(&entered, &share, 0);
+    let _ = SHARES.insert(&key, &share, 0);
     within
 }
 

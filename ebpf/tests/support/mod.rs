@@ -51,12 +51,21 @@ pub fn pod(ip: Ipv4Addr, mac: [u8; 6], ifindex: u32, is_host: bool) -> PodEntry 
 
 /// Verdict on a packet and what became of it.
 pub fn run(loaded: &Loaded, frame: &[u8]) -> (u32, Vec<u8>) {
+    run_at(loaded, 1, frame)
+}
+
+/// On a packet that enters at this interface of the caller's network namespace.
+pub fn run_at(loaded: &Loaded, ifindex: u32, frame: &[u8]) -> (u32, Vec<u8>) {
+    // `struct __sk_buff` of `linux/bpf.h` up to the interface.
+    let mut context = [0; 44];
+    context[40..].copy_from_slice(&ifindex.to_ne_bytes());
     let program = SchedClassifier::from_pin(loaded.dir().join("from_pod")).unwrap();
     let mut out = vec![0; frame.len() + 64];
     let result = program
         .test_run(TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
+            ctx_in: Some(&context),
             ..TestRunOptions::new()
         })
         .unwrap();
@@ -78,6 +87,26 @@ pub fn service(protocol: Protocol, port: u16, backends: &[(Ipv4Addr, u16)]) -> S
         port,
         protocol,
         backends: backends.iter().map(backend).collect(),
+    }
+}
+
+pub fn ip(args: &[&str]) {
+    let output = std::process::Command::new("ip").args(args).output().unwrap();
+    assert!(
+        output.status.success(),
+        "ip {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// On a thread with a network namespace of its own, which goes when the thread ends.
+pub fn in_namespace(work: impl FnOnce() + Send + 'static) {
+    let enter = || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        work();
+    };
+    if let Err(panic) = std::thread::spawn(enter).join() {
+        std::panic::resume_unwind(panic);
     }
 }
 

@@ -266,6 +266,7 @@ fn pod() -> impl Strategy<Value = PodConfig> {
         (
             text(),
             text(),
+            text(),
             btree_map(text(), text(), 0..3),
             desired,
             option::of(v4()),
@@ -282,13 +283,14 @@ fn pod() -> impl Strategy<Value = PodConfig> {
     )
         .prop_map(
             |(
-                (namespace, name, labels, desired, address, host_network, restart_policy),
+                (namespace, name, requester, labels, desired, address, host_network, restart_policy),
                 (termination_grace_s, numa_nodes, containers),
                 (volumes, sessions, (deadline_ms, security), (names, qos)),
             )| PodConfig {
                 names,
                 namespace,
                 name,
+                requester,
                 labels,
                 desired,
                 address,

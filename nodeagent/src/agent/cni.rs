@@ -31,6 +31,17 @@ pub struct Cni {
     pub timeout: Duration,
 }
 
+/// What a pod is to get.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Pods of one group have one share of what all use together.
+    pub group: &'a str,
+    /// It forwards what others send.
+    pub forwards: bool,
+}
+
 /// A call that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CniError {
@@ -122,10 +133,12 @@ impl Cni {
         network: &NodeNetwork,
         uid: &str,
         netns: &Path,
-        address: Ipv4Addr,
+        asked: &Asked<'_>,
     ) -> Result<AddResult, CniError> {
         let mut config = self.config(network);
-        config["runtimeConfig"] = json!({ "ips": [format!("{address}/32")] });
+        config["runtimeConfig"] = json!({
+            "ips": [format!("{}/32", asked.address)], "shareGroup": asked.group, "forwards": asked.forwards,
+        });
         let answer = self.call("ADD", uid, Some(netns), &config)?;
         let bad = |source| CniError::Answer {
             command: "ADD".to_owned(),
@@ -180,7 +193,7 @@ impl Cni {
             "serviceCidr": network.service_cidr,
             "gateway": network.gateway,
             "mtu": MTU,
-            "capabilities": { "ips": true },
+            "capabilities": { "ips": true, "shareGroup": true, "forwards": true },
         })
     }
 
@@ -333,12 +346,17 @@ mod tests {
                 &network(),
                 "u1",
                 Path::new("/run/x"),
-                "10.85.0.7".parse().unwrap(),
+                &Asked {
+                    address: "10.85.0.7".parse().unwrap(),
+                    group: "tenant",
+                    forwards: true,
+                },
             )
             .unwrap();
         assert_eq!(result.address(), Some("10.85.0.7".parse().unwrap()));
         let sent: Value = serde_json::from_slice(&std::fs::read(dir.path().join("in")).unwrap()).unwrap();
-        assert_eq!(sent["runtimeConfig"]["ips"], json!(["10.85.0.7/32"]));
+        let wanted = json!({"ips": ["10.85.0.7/32"], "shareGroup": "tenant", "forwards": true});
+        assert_eq!(sent["runtimeConfig"], wanted);
         assert_eq!(
             (&sent["type"], &sent["bpfDir"]),
             (&json!("gantry-cni"), &json!("/data/agent/bpf"))

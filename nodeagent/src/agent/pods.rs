@@ -9,7 +9,7 @@ use gantry_images::{ImageStore, Rootfs};
 use gantry_nodeagent_api::{ContainerConfig, NodeNetwork, PodConfig, RunEnd};
 use serde::{Deserialize, Serialize};
 
-use super::cni::{Cni, CniError};
+use super::cni::{Asked, Cni, CniError};
 use super::netns::NetnsDir;
 use super::own_ids::with_ids;
 use super::watch::Watches;
@@ -191,7 +191,12 @@ impl Pods {
             .netns
             .create(uid)
             .map_err(Failure::io("make network namespace", &self.netns.path(uid)))?;
-        let result = self.cni.add(network, uid, &netns, address)?;
+        let asked = Asked {
+            address,
+            group: &pod.share_group(),
+            forwards: wall::may_forward(pod),
+        };
+        let result = self.cni.add(network, uid, &netns, &asked)?;
         if result.address() != Some(address) {
             self.cni.del(network, uid, &netns)?;
             return Err(Failure::Config(format!(

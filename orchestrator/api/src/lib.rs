@@ -31,4 +31,6 @@ pub mod labels {
     /// Annotation on a pod of a NetworkFunction, any value: somebody wants it off its node. It is replaced, and leaves when its
     /// sessions have ended.
     pub const EVICT: &str = "gantry.dev/evict";
+    /// Annotation on a Namespace, written by the API server: who has made it. What is in it counts as that user's.
+    pub const REQUESTER: &str = "gantry.dev/requester";
 }

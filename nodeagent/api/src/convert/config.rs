@@ -103,6 +103,7 @@ impl From<&PodConfig> for proto::PodConfig {
         Self {
             namespace: m.namespace.clone(),
             name: m.name.clone(),
+            requester: m.requester.clone(),
             labels: m.labels.clone(),
             desired: match m.desired {
                 PodDesired::Run => proto::PodDesired::Run,
@@ -170,6 +171,7 @@ impl TryFrom<proto::PodConfig> for PodConfig {
         Ok(Self {
             namespace: w.namespace,
             name: w.name,
+            requester: w.requester,
             labels: w.labels,
             desired,
             address: parse_opt("address", w.address.as_deref())?,

@@ -29,6 +29,9 @@ pub struct PodConfig {
     pub namespace: String,
     /// Name; the pod's host name.
     pub name: String,
+    /// Who has made the namespace; empty: the administrator.
+    #[serde(default)]
+    pub requester: String,
     /// Labels, for logs and metrics.
     pub labels: BTreeMap<String, String>,
     /// Run or stop.
@@ -64,6 +67,15 @@ pub struct PodConfig {
 }
 
 impl PodConfig {
+    /// Those whose pods have one share of what all use together: one person's namespaces, or one namespace.
+    pub fn share_group(&self) -> String {
+        if self.requester.is_empty() {
+            format!("namespace {}", self.namespace)
+        } else {
+            format!("user {}", self.requester)
+        }
+    }
+
     /// What its containers may have of memory at once, in bytes; 0 if one of them has no limit.
     pub fn memory_limit_bytes(&self) -> u64 {
         let limits = self.containers.iter().map(|c| (c.role, c.resources.memory_bytes));

@@ -1,5 +1,6 @@
 //! The metadata that the server owns.
 
+use gantry_api::labels::REQUESTER;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -38,9 +39,6 @@ pub(super) fn text<'a>(object: &'a Value, field: &str) -> &'a str {
         .and_then(Value::as_str)
         .unwrap_or_default()
 }
-
-/// Whose a namespace is: what it keeps counts as that user's.
-const REQUESTER: &str = "gantry.dev/requester";
 
 /// Who has made a namespace; `None` for the administrator, who makes them for others.
 pub(super) fn requester(namespace: &Value) -> Option<&str> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use gantry_api::PodExtras;
+use gantry_api::labels::REQUESTER;
 use gantry_nodeagent_api::{
     ContainerConfig, ContainerResources, ContainerRole, PodConfig, PodDesired, QosClass, RestartPolicy,
     SessionProbe, TerminationMessage,
@@ -41,6 +42,7 @@ pub(super) fn config(work: &Work<'_>, pod: &Pod, warnings: &mut Vec<Warning>) ->
     Ok(PodConfig {
         namespace: meta::namespace(&pod.metadata).to_owned(),
         name: meta::name(&pod.metadata).to_owned(),
+        requester: requester(work, meta::namespace(&pod.metadata)),
         labels: pod.metadata.labels.clone().unwrap_or_default(),
         desired: desired(pod),
         address: pods::address(pod),
@@ -64,6 +66,14 @@ pub(super) fn config(work: &Work<'_>, pod: &Pod, warnings: &mut Vec<Warning>) ->
         deadline_ms: deadline_ms(pod),
         qos: qos(pod),
     })
+}
+
+/// Who has made the namespace, as the API server has written it there.
+fn requester(work: &Work<'_>, namespace: &str) -> String {
+    let namespace = work.objects.namespaces.get(&Key::new("", namespace));
+    let annotations = namespace.and_then(|namespace| namespace.metadata.annotations.as_ref());
+    let requester = annotations.and_then(|annotations| annotations.get(REQUESTER));
+    requester.cloned().unwrap_or_default()
 }
 
 /// Secrets for registries that are named and not there, in the words of Kubernetes.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use gantry_api::labels;
 use gantry_nodeagent_api::{NodeStatus, ServiceFault, ServiceFaultReason};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use serde_json::{Value, json};
@@ -63,6 +64,19 @@ fn a_pull_secret_that_is_not_there_is_told_once_and_stops_nothing() {
     let word = "a FailedToRetrieveImagePullSecret";
     assert_eq!(told.iter().filter(|t| *t == word).count(), 1, "{told:?}");
     assert_eq!(lab.world.configs["n"].pods.len(), 1);
+}
+
+#[test]
+fn a_node_is_told_who_has_made_a_pods_namespace() {
+    let mut lab = Lab::new(&["n"]);
+    lab.settle();
+    let value = json!({"metadata": {"name": "default", "annotations": {labels::REQUESTER: "ann"}}});
+    let namespace: k8s_openapi::api::core::v1::Namespace = serde_json::from_value(value).unwrap();
+    lab.world.objects.put(Object::Namespace(Arc::new(namespace)));
+    lab.world.objects.put(pod("a", "/tmp"));
+    lab.settle();
+    let config = lab.world.configs["n"].pods.values().next().unwrap();
+    assert_eq!(config.share_group(), "user ann");
 }
 
 /// A pod that mounts this ConfigMap so many times.
