@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Server, eventually, has_kubectl};
+use serde_json::json;
 
 fn config_map(name: &str) -> String {
     format!("---\n{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {name}}}, data: {{a: b}}}}")
@@ -127,4 +128,26 @@ fn generators_that_send_protobuf() {
         "{drained:?}"
     );
     assert!(s.ok(&["-n", "lab", "get", "pod", "one"]).contains("Terminating"));
+}
+
+#[test]
+fn a_list_is_created_and_what_was_read_is_applied() {
+    if !has_kubectl() {
+        return;
+    }
+    let s = Server::start();
+    let map = |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "b"}});
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [map("one"), map("two")]}).to_string();
+    let created = s.ok_in(&["create", "-f", "-"], &list);
+    assert_eq!(created, "configmap/one created\nconfigmap/two created\n");
+    s.ok(&["create", "service", "clusterip", "s", "--tcp=80"]);
+    s.ok(&["create", "deployment", "d", "--image=i"]);
+    let read = s.ok(&["get", "deploy,svc,cm", "-o", "yaml"]);
+    assert!(read.contains("kind: List"), "{read}");
+    let applied = s.ok_in(&["apply", "-f", "-"], &read);
+    assert_eq!(applied.lines().count(), 4, "{applied}");
+    // Fields are still validated, by the server.
+    let wrong = list.replace("\"data\"", "\"date\"");
+    let refused = s.fails(&["apply", "-f", "-"], &wrong);
+    assert!(refused.contains("unknown field"), "{refused}");
 }

@@ -15,6 +15,7 @@ mod listener;
 mod measure;
 mod objects;
 mod openapi;
+mod openapi_v2;
 mod panics;
 mod patch;
 mod path;
@@ -108,6 +109,7 @@ impl ApiServer {
             .route("/apis", get(discovery::apis))
             .route("/apis/{group}", get(discovery::api_group))
             .route("/apis/{group}/{version}", get(discovery::resource_list))
+            .route("/openapi/v2", get(openapi_v2::document))
             .route("/openapi/v3", get(openapi::index))
             .route("/openapi/v3/api/{version}", get(openapi::document))
             .route("/openapi/v3/apis/{group}/{version}", get(openapi::document))

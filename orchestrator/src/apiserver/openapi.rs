@@ -8,6 +8,9 @@ use super::discovery::group_versions;
 use super::error::ApiError;
 use crate::kinds::{KINDS, Kind};
 
+/// Query parameters of a write.
+pub(super) const PARAMETERS: [&str; 3] = ["dryRun", "fieldManager", "fieldValidation"];
+
 fn base(group: &str, version: &str) -> String {
     if group.is_empty() {
         format!("api/{version}")
@@ -29,14 +32,20 @@ pub(super) async fn index() -> Json<Value> {
     Json(json!({"paths": paths}))
 }
 
+/// Where objects of a kind are.
+pub(super) fn collection(kind: &Kind) -> String {
+    let middle = if kind.namespaced {
+        "/namespaces/{namespace}"
+    } else {
+        ""
+    };
+    format!("/{}{middle}/{}", base(kind.group, kind.version), kind.plural)
+}
+
 fn parameters() -> Value {
     let parameter =
-        |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
-    json!([
-        parameter("dryRun"),
-        parameter("fieldManager"),
-        parameter("fieldValidation")
-    ])
+        |name: &&str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
+    PARAMETERS.iter().map(parameter).collect()
 }
 
 fn schema_name(kind: &Kind) -> String {
@@ -89,12 +98,7 @@ pub(super) async fn document(parameters: RawPathParams) -> Result<Json<Value>, A
     let mut paths = Map::new();
     let mut schemas = Map::new();
     for kind in KINDS.iter().filter(|k| k.group == group && k.version == version) {
-        let middle = if kind.namespaced {
-            "/namespaces/{namespace}"
-        } else {
-            ""
-        };
-        let collection = format!("/{}{middle}/{}", base(group, version), kind.plural);
+        let collection = collection(kind);
         // No strategic merge patch here: its schemas would have to carry the merge keys, which clients know by themselves.
         let patches = ["application/json-patch+json", "application/merge-patch+json"];
         let json = ["application/json"];
