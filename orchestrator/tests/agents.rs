@@ -210,7 +210,14 @@ fn a_session_with_a_container_ends_when_its_certificate_is_revoked() {
             let reload = "/gantry/v1/certificates/reload";
             let answer = send(&server, "POST", reload, "application/json", String::new());
             assert_eq!(soon(answer).await.status(), 200);
-            let _ = soon(stream.read_to_end(&mut Vec::new())).await;
+            let mut last = Vec::new();
+            let _ = soon(stream.read_to_end(&mut last)).await;
+            let last = String::from_utf8_lossy(&last);
+            let is_told = last.contains(r#""status":"Failure""#) && last.contains("revoked");
+            assert!(
+                is_told || path.starts_with('p'),
+                "nobody takes it for success: {last}"
+            );
             while soon(down.next()).await.is_some() {}
             issuer.user_kubeconfig("alice", server.address).unwrap();
         }
@@ -352,8 +359,13 @@ fn kubectl_attaches_to_what_a_container_says() {
     }
     let server = server_with_node("n1");
     pod_on_node(&server);
-    let running = r#"{"status":{"phase":"Running"}}"#;
-    server.ok(&["patch", "pod", "p", "--subresource", "status", "-p", running]);
+    let phase = |phase: &str| format!(r#"{{"status":{{"phase":"{phase}"}}}}"#);
+    let patch = ["patch", "pod", "p", "--subresource", "status", "-p"];
+    server.ok(&[&patch[..], &[&phase("Running")]].concat());
+    for ended in ["Failed", "Succeeded"] {
+        let refused = server.fails(&[&patch[..], &[&phase(ended)]].concat(), "");
+        assert!(refused.contains("only the pod's node"), "{refused}");
+    }
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut agent = runtime
         .block_on(soon(Agent::attach(&server, "node-n1", "n1")))

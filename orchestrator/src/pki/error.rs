@@ -57,6 +57,11 @@ pub enum PkiError {
     /// Not a user name.
     #[error("user name {0:?} is not a DNS label (RFC 1123): use a-z, 0-9 and -")]
     UserName(String),
+    /// A name that Gantry uses itself.
+    #[error(
+        "user name {0:?} is Gantry's own, as are \"gantry\" and all that begin with \"gantry-\": choose another"
+    )]
+    ReservedName(String),
     /// Not a node name.
     #[error("node name {0:?} is not a DNS name (RFC 1123): use a-z, 0-9, - and .")]
     NodeName(String),

@@ -9,6 +9,9 @@ use super::issue::{Authority, Leaf};
 use super::{ADMIN, DIR, NODE, PkiError, Revoked, USER, dial_address, files, kubeconfig, parse, superseded};
 use crate::apiserver::{MASTERS, NODE_PREFIX, NODES};
 
+/// Gantry itself, and what begins so: a person of this name would be taken for a part of it.
+const OWN: &str = "gantry";
+
 /// Files that an agent needs to dial in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeCredentials {
@@ -74,6 +77,9 @@ impl Issuer {
     pub fn user_kubeconfig(&self, name: &str, listen: SocketAddr) -> Result<String, PkiError> {
         if !crate::kinds::is_dns_label(name) {
             return Err(PkiError::UserName(name.to_owned()));
+        }
+        if name == OWN || name.strip_prefix(OWN).is_some_and(|rest| rest.starts_with('-')) {
+            return Err(PkiError::ReservedName(name.to_owned()));
         }
         let leaf = Leaf::client(name, MASTERS);
         let pair = self.authority.leaf(&self.dir, &format!("{USER}{name}"), &leaf)?;

@@ -343,4 +343,8 @@ fn a_user_has_a_certificate_of_their_own() {
             Err(PkiError::UserName(_))
         ));
     }
+    for taken in ["gantry-admin", "gantry", "gantry-x"] {
+        let error = pki.issuer().user_kubeconfig(taken, listen()).err().unwrap();
+        assert!(matches!(error, PkiError::ReservedName(_)), "{error}");
+    }
 }

@@ -153,6 +153,9 @@ fn merge(
         Target::Status => {
             let mut merged = old.clone();
             merged["status"] = new["status"].take();
+            if kind.kind == "Pod" && !options.system {
+                ends_by_itself(kind, &merged, old)?;
+            }
             return Ok(merged);
         }
         Target::Resize => {
@@ -180,6 +183,25 @@ fn merge(
         frozen_spec(kind, &new, old)?;
     }
     Ok(new)
+}
+
+/// Whether a pod has ended is for its node to say: what is believed to have ended is not run any more, and never again.
+fn ends_by_itself(kind: &Kind, new: &Value, old: &Value) -> Result<(), ApiError> {
+    let phase = |pod| at(pod, "/status/phase").as_str().unwrap_or_default();
+    let has_ended = |pod| matches!(phase(pod), "Succeeded" | "Failed");
+    if phase(new) == phase(old) || !has_ended(new) && !has_ended(old) {
+        return Ok(());
+    }
+    let message = "only the pod's node says that it has ended: delete the pod to stop it";
+    reject(
+        kind,
+        new,
+        &[FieldError {
+            field: "status.phase".to_owned(),
+            message: message.to_owned(),
+            reason: "FieldValueForbidden",
+        }],
+    )
 }
 
 /// An update that leaves the address out keeps it.

@@ -152,14 +152,20 @@ async fn relay(socket: WebSocket, session: Session, server: ApiServer, admission
     let idle = server.limits.share.session_idle;
     let mut fed = std::pin::pin!(feed(stream, input, &activity));
     // Both directions go on at once: a command that waits for its output to be taken takes no input meanwhile.
-    // Cancel-safe: what is shown is not wanted any more when another one ends, and `fed` goes on.
-    let over = tokio::select! {
-        over = show(output, &mut sink, &activity) => over,
-        () = &mut fed => false,
-        () = silence(&activity, idle) => true,
-        () = server.shutdown.cancelled() => true,
-        () = withdrawn(admission) => true,
+    // Cancel-safe: what is shown is not wanted any more when another one ends, and `fed` goes on. A message that was half given
+    // to the socket is sent first.
+    let (over, cut_off) = tokio::select! {
+        over = show(output, &mut sink, &activity) => (over, None),
+        () = &mut fed => (false, None),
+        () = silence(&activity, idle) => (true, Some(ApiError::too_slow(format!("nothing was said for {idle:?}")))),
+        () = server.shutdown.cancelled() => (true, Some(ApiError::unavailable("the control plane is stopped or replaced"))),
+        () = withdrawn(admission) => (true, Some(ApiError::revoked())),
     };
+    if let Some(why) = cut_off {
+        // A client that is not told of a failure takes the end for the command's success.
+        let told = sink.send(frame(ERROR, why.status().to_string().as_bytes()));
+        let _ = tokio::time::timeout(LAST_WORDS, told).await;
+    }
     if over {
         let close = CloseFrame {
             code: close_code::NORMAL,

@@ -16,6 +16,9 @@ use super::super::share::{Client, Counted};
 use crate::kinds::at;
 use crate::link::Session;
 
+/// Reason of a pod that took too much of its node's disk, as Kubernetes calls it.
+const EVICTED: &str = "Evicted";
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct LogQuery {
@@ -173,6 +176,15 @@ pub(super) async fn log(call: &Call<'_>, parts: &Parts, name: &str) -> Result<Re
 
 /// Why a container has no log, in Kubernetes' words, where its status says it.
 fn no_log(pod: &Value, container: &str, previous: bool) -> Option<String> {
+    if at(pod, "/status/reason") == EVICTED {
+        let (name, why) = (
+            at(pod, "/metadata/name").as_str()?,
+            at(pod, "/status/message").as_str()?,
+        );
+        return Some(format!(
+            "container {container:?} in pod {name:?} has no log any more: the pod was evicted, and its logs went with all that it had on the node ({why})"
+        ));
+    }
     let all = ["/status/containerStatuses", "/status/initContainerStatuses"];
     let all = all.iter().filter_map(|list| at(pod, list).as_array()).flatten();
     let status = all.into_iter().find(|status| status["name"] == container)?;
@@ -218,5 +230,11 @@ mod tests {
         for (container, previous) in [("runs", false), ("ran", false), ("ran", true), ("other", false)] {
             assert_eq!(said(container, previous), None, "{container}");
         }
+        let evicted = json!({"metadata": {"name": "p"}, "status": {"reason": "Evicted", "message": "too much on the disk"}});
+        let said = no_log(&evicted, "c", false).unwrap();
+        assert!(
+            said.contains("evicted") && said.ends_with("(too much on the disk)"),
+            "{said}"
+        );
     }
 }
