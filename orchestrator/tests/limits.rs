@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use common::Server;
 use common::agent::{channel, send, tls};
-use gantry_orchestrator::apiserver::{ConnectionLimits, Limits, ShareLimits, WriteOptions};
+use futures::StreamExt;
+use gantry_orchestrator::apiserver::{ArrivingLimits, ConnectionLimits, Limits, ShareLimits, WriteOptions};
 use gantry_orchestrator::kinds::named;
-use http_body_util::BodyExt;
+use gantry_orchestrator::pki;
+use http_body_util::{BodyExt, StreamBody};
 use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -155,6 +157,56 @@ fn strangers_that_say_nothing_do_not_keep_others_out() {
         let reply = send(&server, "GET", MAPS, "", String::new()).await;
         assert_eq!(reply.status(), 200);
         rest(&mut strangers[0]).await;
+    });
+}
+
+#[test]
+fn what_one_user_sends_by_halves_is_bounded_and_others_find_room() {
+    let default = Limits::default();
+    let arriving = ArrivingLimits {
+        per_user_bytes: 1 << 20,
+        total_bytes: 5 << 18,
+    };
+    let server = Server::limited(Limits {
+        body_pause: default.body_time,
+        connections: ConnectionLimits {
+            arriving,
+            ..default.connections
+        },
+        ..default
+    });
+    let issuer = pki::Issuer::open(server.dir.path()).unwrap();
+    issuer.user_kubeconfig("mallory", server.address).unwrap();
+    runtime().block_on(async {
+        let mallory = channel(&server, "user-mallory").await;
+        let (answered, mut answers) = tokio::sync::mpsc::unbounded_channel();
+        let ask = || {
+            let piece =
+                Ok::<_, std::io::Error>(hyper::body::Frame::data(bytes::Bytes::from(vec![b' '; 60_000])));
+            let body = futures::stream::iter([piece]).chain(futures::stream::pending());
+            let request = http::Request::post(format!("http://localhost{MAPS}"))
+                .body(tonic::body::Body::new(StreamBody::new(body)))
+                .unwrap();
+            let (mallory, answered) = (mallory.clone(), answered.clone());
+            tokio::spawn(async move {
+                let status = mallory
+                    .oneshot(request)
+                    .await
+                    .map(|reply| reply.status().as_u16());
+                let _ = answered.send(status.ok());
+            })
+        };
+        let asked: Vec<_> = (0..60).map(|_| ask()).collect();
+        // Each takes some 72 KiB: no more than 14 find room.
+        for _ in 0..46 {
+            let answer = tokio::time::timeout(Duration::from_secs(20), answers.recv()).await;
+            assert_eq!(answer.unwrap(), Some(Some(429)));
+        }
+        // Whoever has most makes room for another.
+        let map = json!({"metadata": {"name": "c"}, "data": {"a": "x".repeat(200_000)}}).to_string();
+        let made = send(&server, "POST", MAPS, "application/json", map).await;
+        assert_eq!(made.status(), 201);
+        asked.iter().for_each(tokio::task::JoinHandle::abort);
     });
 }
 

@@ -6,6 +6,8 @@
 //! | `json-patch` | operations, copies and nesting of a JSON patch are not bounded |
 //! | `merge-patch` | nor is how long the lists of a strategic merge are |
 //! | `body` | nor are request bodies, in size and time |
+//! | `arriving` | nor what all bodies of one user come to, however many are half sent |
+//! | `handshakes` | of too many handshakes the oldest is given up, whoever's it is |
 //! | `share` | every request works at once, however many there are |
 //! | `connections` | connections and what is half sent stay as long as the client likes |
 //! | `sessions` | exec, attach and port-forward are not counted, and end only when somebody ends them |
@@ -55,7 +57,14 @@ pub fn limits() -> Limits {
         limits.patch.comparisons = MANY;
     }
     if off("body") {
-        (limits.body_bytes, limits.bodies_bytes, limits.body_time) = (MANY, MANY, LONG);
+        (limits.body_bytes, limits.body_time, limits.body_pause) = (MANY, LONG, LONG);
+    }
+    if off("body") || off("arriving") {
+        let arriving = &mut limits.connections.arriving;
+        (arriving.per_user_bytes, arriving.total_bytes) = (MANY, MANY);
+    }
+    if off("handshakes") {
+        limits.connections.fair_handshakes = false;
     }
     if off("share") {
         let share = &mut limits.share;

@@ -1,11 +1,14 @@
 //! One connection: handshake, whose it is, requests, its end.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use axum::response::IntoResponse;
 use gantry_nodeagent_api::CONNECTION_WINDOW_BYTES;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -23,8 +26,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::auth::{self, Admission, Identity};
 use super::held;
 use super::limits::ConnectionLimits;
-use super::share::{self, Client, Counted, Unread};
+use super::share::{self, Arrivals, Client, Counted, Unread};
 use super::stall::Stall;
+use super::strangers::{Stranger, Strangers};
 use crate::pki::Revoked;
 
 /// A peer is asked for a sign of life so often, and has as long to answer.
@@ -48,18 +52,10 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub(super) struct Doors {
     limits: ConnectionLimits,
     revoked: watch::Receiver<Revoked>,
-    next: Arc<AtomicU64>,
-    /// Handshakes under way, oldest first.
-    strangers: Arc<Mutex<BTreeMap<u64, CancellationToken>>>,
+    strangers: Strangers,
     users: Arc<Mutex<HashMap<String, usize>>>,
     unread: Unread,
-}
-
-/// A connection whose client is not known yet.
-pub(super) struct Stranger {
-    number: u64,
-    /// Ends it.
-    pushed_out: CancellationToken,
+    arrivals: Arrivals,
 }
 
 /// The place of all users in the map of users: no certificate has an empty name.
@@ -69,26 +65,17 @@ impl Doors {
     pub fn new(limits: ConnectionLimits, revoked: watch::Receiver<Revoked>) -> Self {
         Self {
             unread: Unread::new(limits.unread),
+            arrivals: Arrivals::new(limits.arriving),
+            strangers: Strangers::new(limits.handshakes, limits.fair_handshakes),
             limits,
             revoked,
-            next: Arc::default(),
-            strangers: Arc::default(),
             users: Arc::default(),
         }
     }
 
-    /// A new connection, in the order in which they are accepted; the oldest stranger goes if there are too many.
-    pub fn stranger(&self) -> Stranger {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let pushed_out = CancellationToken::new();
-        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        strangers.insert(number, pushed_out.clone());
-        while strangers.len() > self.limits.handshakes {
-            if let Some((_, oldest)) = strangers.pop_first() {
-                oldest.cancel();
-            }
-        }
-        Stranger { number, pushed_out }
+    /// A new connection; another goes if too many are not known yet.
+    pub fn stranger(&self, stream: &TcpStream, from: IpAddr) -> Stranger {
+        self.strangers.come(stream, from)
     }
 
     async fn handshake(
@@ -97,18 +84,14 @@ impl Doors {
         stream: TcpStream,
         tls: TlsAcceptor,
     ) -> Result<TlsStream<TcpStream>, Failure> {
-        let shaken = tokio::time::timeout(self.limits.handshake, async {
-            stream.set_nodelay(true)?;
-            tls.accept(stream).await
-        });
+        stream.set_nodelay(true)?;
+        let shaken = tokio::time::timeout(self.limits.handshake, stranger.shakes(tls.accept(stream)));
         // Cancel-safe: an unfinished handshake is of no use.
-        let shaken = tokio::select! {
-            shaken = shaken => shaken.map_err(Failure::from),
+        tokio::select! {
+            biased;
             () = stranger.pushed_out.cancelled() => Err("too many others knock".into()),
-        };
-        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        strangers.remove(&stranger.number);
-        Ok(shaken??)
+            shaken = shaken => Ok(shaken??),
+        }
     }
 
     /// Counts a connection of somebody who is known now. Nodes are no users: they always find room.
@@ -182,6 +165,8 @@ pub(super) async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
     let stream = doors.handshake(&stranger, stream, tls).await?;
+    let number = stranger.number;
+    drop(stranger);
     let (identity, serial) = identity(&stream).ok_or("the client certificate has no common name")?;
     // Here, not in the handshake: a session that is resumed shows no certificate again.
     let admission = Admission::new(serial, doors.revoked.clone());
@@ -192,25 +177,40 @@ pub(super) async fn serve(
     }
     let counted = doors.known(&identity)?;
     let is_node = identity.node().is_some();
-    let client = Client::new(identity.user.clone(), stranger.number, doors.unread.clone());
+    let client = Client::new(identity.user.clone(), number, doors.unread.clone());
     let end = client.end.clone();
     let mut withdrawn = std::pin::pin!(auth::withdrawn(Some(admission.clone())));
     let activity = Arc::new(Activity {
         under_way: AtomicUsize::new(0),
         last: Mutex::new(Instant::now()),
     });
+    let arrivals = doors.arrivals.clone();
     let service = service_fn({
         let activity = activity.clone();
         move |mut request: hyper::Request<Incoming>| {
-            request.extensions_mut().insert(identity.clone());
-            request.extensions_mut().insert(client.clone());
-            request.extensions_mut().insert(admission.clone());
             let under_way = activity.begin();
-            let answer = router.clone().oneshot(request.map(axum::body::Body::new));
+            // Nodes are no users: they always find room.
+            let arriving = (!is_node).then(|| arrivals.begin(&client.user, request.headers()));
+            let answer = match arriving.transpose() {
+                Ok(arriving) => {
+                    let extensions = request.extensions_mut();
+                    if let Some(arriving) = arriving {
+                        extensions.insert(Arc::new(arriving));
+                    }
+                    extensions.insert(identity.clone());
+                    extensions.insert(client.clone());
+                    extensions.insert(admission.clone());
+                    Ok(router.clone().oneshot(request.map(axum::body::Body::new)))
+                }
+                Err(error) => Err(error),
+            };
             let client = client.clone();
             async move {
-                let answer = answer.await;
-                answer.map(|response| held::keep(client.reads(response), under_way))
+                let answer = match answer {
+                    Ok(answer) => answer.await?,
+                    Err(error) => error.into_response(),
+                };
+                Ok::<_, Infallible>(held::keep(client.reads(answer), under_way))
             }
         }
     });
@@ -254,6 +254,8 @@ fn builder(stream: &TlsStream<TcpStream>, limits: &ConnectionLimits) -> Builder<
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .max_concurrent_streams(limits.streams)
+        .initial_stream_window_size(limits.windows.0)
+        .initial_connection_window_size(limits.windows.1)
         .max_pending_accept_reset_streams(RESETS)
         .max_local_error_reset_streams(OWN_RESETS)
         .max_send_buf_size(SEND_BYTES);

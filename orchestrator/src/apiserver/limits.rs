@@ -11,8 +11,8 @@ pub struct Limits {
     pub body_bytes: usize,
     /// A body must be here after so long: 3 MiB at 100 KiB/s.
     pub body_time: Duration,
-    /// Bytes of large bodies that are held at once, over all clients: what they become in memory is some times that.
-    pub bodies_bytes: usize,
+    /// Something of it must come after so long.
+    pub body_pause: Duration,
     /// Patches.
     pub patch: PatchLimits,
     /// Objects.
@@ -117,12 +117,14 @@ pub struct ShareLimits {
 /// Connections and what may be open on one.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
-    /// Connections of one user; a node has few.
+    /// Connections of one user, some 40 KiB each when idle; a node has few.
     pub per_user: usize,
     /// Connections of all users together; those of nodes do not count.
     pub total: usize,
-    /// Connections whose client is not known yet; for one more, the oldest of them goes.
+    /// Connections whose client is not known yet; for one more, one of them goes.
     pub handshakes: usize,
+    /// Whether that is one of the address that has most.
+    pub fair_handshakes: bool,
     /// A handshake may take so long.
     pub handshake: Duration,
     /// A request's head must be here after so long; HTTP/1.1 connections without a request are closed after it too.
@@ -133,10 +135,23 @@ pub struct ConnectionLimits {
     pub stall: Duration,
     /// HTTP/2: requests at once on one connection.
     pub streams: u32,
+    /// HTTP/2: what may come of one request, and of all on one connection, ahead of whoever reads it.
+    pub windows: (u32, u32),
+    /// Requests that arrive.
+    pub arriving: ArrivingLimits,
     /// Answers that wait to be read.
     pub unread: UnreadLimits,
     /// What one stream of a node may send ahead of its reader.
     pub node_window: u32,
+}
+
+/// Requests are in memory until they are answered: what their bodies become there is some times their size.
+#[derive(Clone, Copy, Debug)]
+pub struct ArrivingLimits {
+    /// Bytes of one user, heads and bodies.
+    pub per_user_bytes: usize,
+    /// Bytes of all users together.
+    pub total_bytes: usize,
 }
 
 /// Answers are in memory until they are read.
@@ -155,7 +170,7 @@ impl Default for Limits {
         Self {
             body_bytes: 3 << 20,
             body_time: Duration::from_secs(30),
-            bodies_bytes: 64 << 20,
+            body_pause: Duration::from_secs(5),
             patch: PatchLimits {
                 operations: 10_000,
                 copied_bytes: 3 << 20,
@@ -177,14 +192,20 @@ impl Default for Limits {
                 session_idle: Duration::from_secs(4 * 3600),
             },
             connections: ConnectionLimits {
-                per_user: 1024,
+                per_user: 512,
                 total: 2048,
                 handshakes: 256,
+                fair_handshakes: true,
                 handshake: Duration::from_secs(10),
                 head: Duration::from_secs(15),
                 idle: Duration::from_secs(90),
                 stall: Duration::from_secs(120),
                 streams: 250,
+                windows: (64 << 10, 256 << 10),
+                arriving: ArrivingLimits {
+                    per_user_bytes: 32 << 20,
+                    total_bytes: 64 << 20,
+                },
                 unread: UnreadLimits {
                     per_user_bytes: 64 << 20,
                     total_bytes: 192 << 20,

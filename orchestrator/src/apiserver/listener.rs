@@ -81,8 +81,8 @@ impl Listener {
                     Ok((stream, peer)) => {
                         let (tls, router) = (self.tls.clone(), router.clone());
                         let (doors, shutdown) = (doors.clone(), shutdown.clone());
-                        // Here, not in the task: whoever came last must not be taken for the oldest.
-                        let stranger = doors.stranger();
+                        // Here, not in the task: they are too many before any task of theirs runs.
+                        let stranger = doors.stranger(&stream, peer.ip());
                         connections.spawn(async move {
                             let served = connection::serve(stream, stranger, tls, router, doors, shutdown);
                             if let Err(error) = served.await {

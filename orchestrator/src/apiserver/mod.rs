@@ -27,6 +27,7 @@ mod selector;
 mod share;
 mod snapshot;
 mod stall;
+mod strangers;
 mod sub;
 mod table;
 mod watch;
@@ -40,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use auth::{Identity, MASTERS, NODE_PREFIX, NODES};
 pub use error::ApiError;
-pub use limits::{ConnectionLimits, Limits, ObjectLimits, PatchLimits, ShareLimits};
+pub use limits::{ArrivingLimits, ConnectionLimits, Limits, ObjectLimits, PatchLimits, ShareLimits};
 pub use listener::{ListenError, Listener};
 pub use objects::{DeleteOptions, Deleted, FieldValidation, Objects, Target, WriteOptions, Written};
 pub use planning::Planning;
@@ -68,7 +69,6 @@ pub struct ApiServer {
     pub shutdown: CancellationToken,
     limits: Arc<Limits>,
     share: Share,
-    room: body::Room,
 }
 
 impl ApiServer {
@@ -90,7 +90,6 @@ impl ApiServer {
             pki,
             shutdown,
             share: Share::new(limits.share),
-            room: body::Room::new(&limits),
             limits: Arc::new(limits),
         }
     }

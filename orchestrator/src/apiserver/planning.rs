@@ -23,12 +23,10 @@ pub trait Planning: Send + Sync {
 /// `POST /gantry/v1/plan`: a list of manifests in, the plan out.
 pub(super) async fn plan(State(server): State<ApiServer>, request: Request) -> Result<Json<Value>, ApiError> {
     let (parts, body) = request.into_parts();
-    let body = body::read(&parts.headers, body, &server.limits, &server.room).await?;
+    let client = Client::of(&parts.extensions);
+    let body = body::read(&parts, body, &server.limits).await?;
+    let _seat = body.seated(server.share.enter(Cost::Heavy, &client)).await?;
     measure::scan(&body.bytes, &server.limits.objects).map_err(|e| ApiError::too_large(e.to_string()))?;
-    let _seat = server
-        .share
-        .enter(Cost::Heavy, &Client::of(&parts.extensions))
-        .await?;
     let objects: Vec<Value> = serde_json::from_slice(&body.bytes)
         .map_err(|e| ApiError::bad_request(format!("the body must be a list of objects: {e}")))?;
     server.planning.dry_run(objects).await.map(Json)

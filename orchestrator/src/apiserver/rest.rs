@@ -1,6 +1,6 @@
 //! One handler for every resource of the table.
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
@@ -47,6 +47,11 @@ pub(super) async fn resource(State(server): State<ApiServer>, request: Request) 
 
 async fn handle(server: ApiServer, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
+    // Nobody asks by a body; what is not read does not wait here either, however long the answer takes.
+    let body = match parts.method {
+        Method::GET => Body::empty(),
+        _ => body,
+    };
     let path = percent_decode(parts.uri.path())?;
     let resource = Resource::parse(&path)?;
     if resource.kind.kind == "Pod" {
@@ -58,9 +63,9 @@ async fn handle(server: ApiServer, request: Request) -> Result<Response, ApiErro
         }
     }
     let client = Client::of(&parts.extensions);
-    let body = body::read(&parts.headers, body, &server.limits, &server.room).await?;
+    let body = body::read(&parts, body, &server.limits).await?;
     let query = Query::parse(parts.uri.query())?;
-    let seat = server.share.enter(Cost::Light, &client).await?;
+    let seat = body.seated(server.share.enter(Cost::Light, &client)).await?;
     let call = Call {
         server: &server,
         resource,

@@ -1,6 +1,7 @@
 //! One client's share of the server: requests take a seat before they work, and seats go round ([`turns`]). So a loop of big
 //! lists has a share and no more. Nodes' streams and the orchestrator's own work never come here.
 
+mod arriving;
 mod turns;
 mod unread;
 
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::ApiError;
 use super::held;
 use super::limits::{Limits, ShareLimits};
+pub(super) use arriving::{Arrivals, Arriving};
 use turns::{Asked, Turns};
 use unread::Reading;
 pub(super) use unread::Unread;
@@ -42,13 +44,8 @@ pub struct Client {
 impl Client {
     /// Of a request. Without a listener (never in a server) all are one.
     pub(super) fn of(extensions: &Extensions) -> Self {
-        let nobody = || {
-            Self::new(
-                String::new(),
-                0,
-                Unread::new(Limits::default().connections.unread),
-            )
-        };
+        let unread = || Unread::new(Limits::default().connections.unread);
+        let nobody = || Self::new(String::new(), 0, unread());
         extensions.get().cloned().unwrap_or_else(nobody)
     }
 

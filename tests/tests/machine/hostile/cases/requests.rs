@@ -2,11 +2,14 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddrV4, TcpStream};
+use std::os::fd::AsRawFd;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::Result;
+use gantry_tests::api::Api;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
 use serde_json::{Value, json};
 
 use super::{Case, Harm, Process, Tenant};
@@ -17,6 +20,11 @@ const TERMS: usize = 250;
 const AT_ONCE: usize = 60;
 /// Clients that read little.
 const READERS: usize = 10;
+/// Bodies that are half sent, and the size of each.
+const HALVES: usize = 40;
+const HALF_BYTES: usize = 2900 << 10;
+/// Of them, those for which one user has no room.
+const REFUSED: usize = 30;
 /// What curl ends with when its time is over.
 const OUT_OF_TIME: &str = "28";
 
@@ -135,6 +143,22 @@ pub(super) const CASES: &[Case] = &[
         attack: half_handshakes,
         told: "50 of 50 closed",
         harm: Harm::Told("0 of 50 closed"),
+    },
+    Case {
+        name: "300 knocks beside one from elsewhere",
+        kind: "connections",
+        protection: "handshakes",
+        attack: knocks,
+        told: "the one from elsewhere stays",
+        harm: Harm::Told("the one from elsewhere is closed"),
+    },
+    Case {
+        name: "large bodies that are half sent",
+        kind: "half-sent bodies",
+        protection: "arriving",
+        attack: half_sent,
+        told: "the others are refused, and another user's is taken",
+        harm: Harm::Memory(Process::Orchestrator, 120),
     },
 ];
 
@@ -291,6 +315,59 @@ fn strangers(tenant: &Tenant<'_>) -> Result<String> {
         0 => "all stay open".to_owned(),
         1..44 => format!("only {closed} are closed"),
         44.. => format!("the oldest are closed: {closed}"),
+    })
+}
+
+/// The oldest comes from elsewhere: another address of this machine.
+fn knocks(tenant: &Tenant<'_>) -> Result<String> {
+    let server: SocketAddrV4 = tenant.api.address().parse()?;
+    let elsewhere = socket(
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    bind(elsewhere.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 2, 0))?;
+    connect(elsewhere.as_raw_fd(), &SockaddrIn::from(server))?;
+    let elsewhere = TcpStream::from(elsewhere);
+    let open = |_| TcpStream::connect(tenant.api.address());
+    let connections: Vec<TcpStream> = (0..300).map(open).collect::<Result<_, _>>()?;
+    let closed = || connections.iter().filter(|c| is_closed(c)).count();
+    tenant.wait("some are closed", || (closed() >= 44).then_some(()))?;
+    Ok(match is_closed(&elsewhere) {
+        true => "the one from elsewhere is closed".to_owned(),
+        false => "the one from elsewhere stays".to_owned(),
+    })
+}
+
+/// Each without its last bytes; and then an object of the administrator's.
+fn half_sent(tenant: &Tenant<'_>) -> Result<String> {
+    let path = tenant.path("configmaps");
+    let half = format!("{{\"data\":{{\"a\":\"{}", "x".repeat(HALF_BYTES));
+    let mut clients = Vec::new();
+    for _ in 0..HALVES {
+        let mut client = tenant.api.from_afar().command("POST", &path, "");
+        client.args(["--header", "Content-Type: application/json", "--upload-file", "-"]);
+        let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let input = client.stdin.take();
+        clients.push((client, input));
+    }
+    for (_, input) in &mut clients {
+        // One that is refused takes no more.
+        let _ = input.as_mut().map(|input| input.write_all(half.as_bytes()));
+    }
+    let large = json!({"metadata": {"name": "large"}, "data": {"a": "x".repeat(200_000)}});
+    let taken = Api::of(tenant.gantry)?.post(&path, &large)?;
+    let mut refused = 0;
+    for (client, input) in clients {
+        // Still open: nothing more comes.
+        let answer = client.wait_with_output()?;
+        drop(input);
+        refused += usize::from(answer.stdout.ends_with(b"429"));
+    }
+    Ok(match (refused, taken.code) {
+        (REFUSED.., 201) => "the others are refused, and another user's is taken".to_owned(),
+        (refused, code) => format!("{refused} of {HALVES} are refused, another user is told {code}"),
     })
 }
 
