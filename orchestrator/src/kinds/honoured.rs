@@ -246,7 +246,7 @@ fn container(from: &Value, on_host: bool, path: &str, found: &mut Vec<String>) {
 }
 
 fn volume(from: &Value, path: &str, found: &mut Vec<String>) {
-    // Other sources keep the pod from starting, with a message.
+    // Others are refused.
     for source in [
         "configMap",
         "secret",

@@ -12,6 +12,16 @@ use crate::quantity;
 
 type Errors = Vec<FieldError>;
 
+/// Sources of a volume that exist.
+const SOURCES: &[&str] = &[
+    "configMap",
+    "secret",
+    "downwardAPI",
+    "projected",
+    "emptyDir",
+    "hostPath",
+];
+
 /// Sources of a projected volume that exist.
 const PROJECTED: &[&str] = &["configMap", "secret", "downwardAPI"];
 
@@ -38,6 +48,7 @@ pub(super) fn check(spec: &Value, path: &str, errors: &mut Errors) {
                 format!("{name:?} is there twice"),
             ));
         }
+        source(volume, &here, errors);
         for source in ["configMap", "secret"] {
             let from = at(volume, &format!("/{source}"));
             let here = format!("{here}.{source}");
@@ -53,6 +64,37 @@ pub(super) fn check(spec: &Value, path: &str, errors: &mut Errors) {
 
 fn invalid(field: String, message: impl Into<String>) -> FieldError {
     FieldError::invalid(field, message)
+}
+
+/// Exactly one, and one that exists: of several, one would be taken and nobody had said which.
+fn source(volume: &Value, here: &str, errors: &mut Errors) {
+    let given = volume.as_object().into_iter().flatten();
+    let given = given.filter(|(key, value)| *key != "name" && !value.is_null());
+    let given: Vec<&String> = given.map(|(key, _)| key).collect();
+    if given.is_empty() {
+        errors.push(FieldError {
+            field: here.to_owned(),
+            message: format!("a source is needed: use one of {}", SOURCES.join(", ")),
+            reason: "FieldValueRequired",
+        });
+    }
+    for (i, source) in given.iter().enumerate() {
+        let message = if i > 0 {
+            format!(
+                "may not specify more than 1 volume type: it has {} already",
+                given[0]
+            )
+        } else if SOURCES.contains(&source.as_str()) {
+            continue;
+        } else {
+            format!("is not supported: use one of {}", SOURCES.join(", "))
+        };
+        errors.push(FieldError {
+            field: format!("{here}.{source}"),
+            message,
+            reason: "FieldValueForbidden",
+        });
+    }
 }
 
 fn empty_dir(from: &Value, here: &str, errors: &mut Errors) {
@@ -277,6 +319,38 @@ mod tests {
         ] {
             assert_eq!(refused(bad.clone()), [field], "{bad}");
         }
+    }
+
+    #[test]
+    fn a_volume_has_one_source_and_one_that_exists() {
+        let host = json!({"path": "/tmp/x"});
+        for other in [
+            "csi",
+            "ephemeral",
+            "image",
+            "persistentVolumeClaim",
+            "nfs",
+            "configMap",
+            "secret",
+            "downwardAPI",
+            "projected",
+            "emptyDir",
+        ] {
+            let both = json!({"name": "v", other: {}, "hostPath": host});
+            let found = refused(both);
+            let second = if other > "hostPath" { other } else { "hostPath" };
+            assert!(found.iter().any(|field| field == second), "{other} {found:?}");
+            let exists = SOURCES.contains(&other);
+            assert_eq!(
+                refused(json!({"name": "v", other: {}})).is_empty(),
+                exists,
+                "{other}"
+            );
+        }
+        let mut errors = Errors::new();
+        check(&json!({"volumes": [{"name": "v"}]}), "s", &mut errors);
+        let said: Vec<_> = errors.iter().map(|e| (e.field.as_str(), e.reason)).collect();
+        assert_eq!(said, [("s.volumes[0]", "FieldValueRequired")]);
     }
 
     #[test]

@@ -139,6 +139,41 @@ fn services_that_no_node_could_serve_are_refused() {
 }
 
 #[test]
+fn pods_and_templates_have_volumes_of_one_kind() {
+    for (kind, path) in [
+        ("Pod", "spec"),
+        ("ReplicaSet", "spec.template.spec"),
+        ("Deployment", "spec.template.spec"),
+    ] {
+        let kind = named(kind).unwrap();
+        let refused = |volume: Value| {
+            let mut object = sample(kind);
+            let pointer = format!("/{}", path.replace('.', "/"));
+            object.pointer_mut(&pointer).unwrap()["volumes"] = json!([volume]);
+            let mut errors = Vec::new();
+            (kind.validate)(&object, None, &Context::default(), &mut errors);
+            errors.into_iter().map(|e| e.field).collect::<Vec<_>>()
+        };
+        assert!(refused(json!({"name": "v", "emptyDir": {}})).is_empty());
+        assert_eq!(refused(json!({"name": "v"})), [format!("{path}.volumes[0]")]);
+        let nfs = json!({"name": "v", "nfs": {"server": "s", "path": "/"}});
+        assert_eq!(refused(nfs), [format!("{path}.volumes[0].nfs")]);
+        let both = json!({"name": "v", "emptyDir": {}, "hostPath": {"path": "/tmp"}});
+        assert_eq!(refused(both), [format!("{path}.volumes[0].hostPath")]);
+    }
+}
+
+#[test]
+fn a_key_of_a_config_map_has_one_value() {
+    let kind = named("ConfigMap").unwrap();
+    let map = json!({"metadata": {"name": "m"}, "data": {"a": "1", "b": "2"}, "binaryData": {"b": "MQ==", "c": "MQ=="}});
+    let mut errors = Vec::new();
+    (kind.validate)(&map, None, &Context::default(), &mut errors);
+    let fields: Vec<_> = errors.into_iter().map(|e| e.field).collect();
+    assert_eq!(fields, ["data[b]"]);
+}
+
+#[test]
 fn a_wrong_type_is_located() {
     let pod = named("Pod").unwrap();
     let mut input = sample(pod);

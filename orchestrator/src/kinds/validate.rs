@@ -162,6 +162,13 @@ pub(super) fn data(new: &Value, old: Option<&Value>, _: &Context, errors: &mut E
             }
         }
     }
+    let texts = at(new, "/data").as_object();
+    for (key, _) in texts.into_iter().flatten() {
+        if at(new, "/binaryData").get(key).is_some() {
+            let message = format!("{key:?}: duplicate of key present in binaryData");
+            errors.push(FieldError::invalid(format!("data[{key}]"), message));
+        }
+    }
     if old.is_some_and(|old| at(old, "/immutable") == true) {
         for pointer in ["/immutable", "/data", "/binaryData"] {
             immutable(new, old, pointer, errors);

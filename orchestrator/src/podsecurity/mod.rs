@@ -38,7 +38,7 @@ struct Control {
     name: &'static str,
     /// Kubernetes 1.x that brought it.
     since: u32,
-    /// At `restricted`, the control of `baseline` whose place it takes.
+    /// At `restricted`, the control of `baseline` that is not told beside it: what it finds is found here too.
     instead_of: &'static str,
     check: fn(&Subject<'_>, u32) -> Option<Violation>,
 }
@@ -46,17 +46,20 @@ struct Control {
 /// What a pod has that the policy does not allow, in Kubernetes' order.
 pub fn evaluate(policy: &Policy, subject: &Subject<'_>) -> Vec<Violation> {
     let minor = policy.version.unwrap_or(labels::NEWEST);
-    let known = |controls: &'static [Control]| controls.iter().filter(move |c| c.since <= minor);
+    let found = |controls: &'static [Control]| {
+        let known = controls.iter().filter(move |c| c.since <= minor);
+        known.filter_map(move |c| Some((c, (c.check)(subject, minor)?)))
+    };
     let restricted: Vec<_> = match policy.level {
         Level::Privileged => return Vec::new(),
         Level::Baseline => Vec::new(),
-        Level::Restricted => known(restricted::CONTROLS).collect(),
+        Level::Restricted => found(restricted::CONTROLS).collect(),
     };
-    let baseline = known(baseline::CONTROLS).filter(|c| restricted.iter().all(|r| r.instead_of != c.name));
-    baseline
-        .chain(restricted.iter().copied())
-        .filter_map(|control| (control.check)(subject, minor))
-        .collect()
+    // One that finds nothing takes nobody's place: `restricted` never lets through what `baseline` does not.
+    let told = |name: &str| restricted.iter().any(|(r, _)| r.instead_of == name);
+    let baseline: Vec<_> = found(baseline::CONTROLS).filter(|(c, _)| !told(c.name)).collect();
+    let all = baseline.into_iter().chain(restricted);
+    all.map(|(_, violation)| violation).collect()
 }
 
 /// `violates PodSecurity "restricted:latest": reason (detail), reason (detail)`; `None` if it does not.

@@ -93,17 +93,23 @@ fn capabilities(subject: &Subject<'_>, minor: u32) -> Option<Violation> {
     })
 }
 
+/// What a volume is made of and may not be; `unknown` where it is made of nothing.
+fn restricted_types(volume: &Value) -> Vec<&str> {
+    let sources = volume.as_object().into_iter().flatten();
+    let sources = sources.filter(|(key, value)| *key != "name" && !value.is_null());
+    let mut sources: Vec<&str> = sources.map(|(key, _)| key.as_str()).collect();
+    if sources.is_empty() {
+        return vec!["unknown"];
+    }
+    sources.retain(|source| !VOLUMES.contains(source));
+    sources
+}
+
 fn volumes(subject: &Subject<'_>, _: u32) -> Option<Violation> {
     let all = at(subject.spec, "/volumes").as_array().into_iter().flatten();
-    let bad: Vec<&Value> = all
-        .filter(|v| VOLUMES.iter().all(|source| v[*source].is_null()))
-        .collect();
+    let bad: Vec<&Value> = all.filter(|v| !restricted_types(v).is_empty()).collect();
     let names: Vec<&str> = bad.iter().filter_map(|v| v["name"].as_str()).collect();
-    let types = unique(bad.iter().map(|volume| {
-        let sources = volume.as_object().into_iter().flatten();
-        let source = sources.filter(|(key, value)| *key != "name" && !value.is_null());
-        source.map(|(key, _)| key.as_str()).next().unwrap_or("unknown")
-    }));
+    let types = unique(bad.iter().flat_map(|v| restricted_types(v)));
     (!bad.is_empty()).then(|| Violation {
         reason: "restricted volume types",
         detail: format!(

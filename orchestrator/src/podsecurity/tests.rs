@@ -34,14 +34,14 @@ fn a_pod_that_says_nothing_is_told_all_that_restricted_wants() {
     assert_eq!(found(Level::Baseline, pod["spec"].clone()), "");
 }
 
-#[test]
-fn each_control_speaks() {
+/// What `baseline` refuses: a spec for each control, and the words.
+fn refused_at_baseline() -> Vec<(Value, String)> {
     let of_containers = |security: Value| {
         json!({"initContainers": [{"name": "a", "securityContext": security}],
             "containers": [{"name": "b", "securityContext": security}]})
     };
     let both = "containers \"a\", \"b\" must not";
-    for (spec, words) in [
+    vec![
         (
             json!({"hostNetwork": true, "hostPID": true, "hostIPC": true}),
             "host namespaces (hostNetwork=true, hostPID=true, hostIPC=true)".to_owned(),
@@ -90,7 +90,12 @@ fn each_control_speaks() {
             json!({"securityContext": {"windowsOptions": {"hostProcess": true}}}),
             "hostProcess (pod must not set securityContext.windowsOptions.hostProcess=true)".to_owned(),
         ),
-    ] {
+    ]
+}
+
+#[test]
+fn each_control_speaks() {
+    for (spec, words) in refused_at_baseline() {
         assert_eq!(found(Level::Baseline, spec), words);
     }
     for (security, words) in [
@@ -119,6 +124,95 @@ fn each_control_speaks() {
         found(Level::Restricted, volumes),
         "restricted volume types (volumes \"v\", \"n\" use restricted volume types \"hostPath\", \"nfs\")"
     );
+}
+
+/// `over` laid over `base`, field by field; each member of a list over the first one of the other.
+fn overlaid(base: &Value, over: Value) -> Value {
+    match (base, over) {
+        (Value::Object(base), Value::Object(over)) => {
+            let mut all = base.clone();
+            for (key, value) in over {
+                let below = all.get(&key).cloned().unwrap_or_default();
+                all.insert(key, overlaid(&below, value));
+            }
+            Value::Object(all)
+        }
+        (Value::Array(base), Value::Array(over)) => {
+            let below = base.first().cloned().unwrap_or_default();
+            over.into_iter().map(|value| overlaid(&below, value)).collect()
+        }
+        (_, over) => over,
+    }
+}
+
+/// All that `restricted` asks for beyond `baseline` is there, so that it refuses for the same reason or not at all.
+#[test]
+fn what_baseline_refuses_restricted_refuses() {
+    let host = json!({"path": "/"});
+    let sources = [
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "image",
+        "nfs",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    ];
+    let volumes = sources.map(|source| json!({"volumes": [{"name": "v", source: {}, "hostPath": host}]}));
+    let specs = refused_at_baseline()
+        .into_iter()
+        .map(|(spec, _)| spec)
+        .chain(volumes);
+    let kinds = [
+        json!({}),
+        json!({"os": {"name": "windows"}}),
+        json!({"hostUsers": false}),
+    ];
+    let mut refused = 0;
+    for spec in specs {
+        for kind in &kinds {
+            let mut pod = good(json!({}));
+            pod["initContainers"] = pod["containers"].clone();
+            let spec = overlaid(&overlaid(&pod, spec.clone()), kind.clone());
+            let pod = json!({"spec": spec});
+            for minor in 0..=labels::NEWEST {
+                let found = |level| evaluate(&policy(level, Some(minor)), &Subject::at(&pod, ""));
+                let baseline = found(Level::Baseline);
+                refused += baseline.len();
+                let restricted = found(Level::Restricted);
+                assert!(baseline.is_empty() || !restricted.is_empty(), "1.{minor} {spec}");
+            }
+        }
+    }
+    assert!(refused > 1000, "{refused}");
+}
+
+#[test]
+fn a_volume_is_judged_by_all_that_it_is_made_of() {
+    let of = |volume: Value| {
+        let mut pod = good(json!({}));
+        pod["volumes"] = json!([volume]);
+        found(Level::Restricted, pod)
+    };
+    for allowed in [
+        "image",
+        "csi",
+        "persistentVolumeClaim",
+        "ephemeral",
+        "configMap",
+        "projected",
+    ] {
+        assert_eq!(of(json!({"name": "v", allowed: {}})), "");
+        let both = of(json!({"name": "v", allowed: {}, "hostPath": {"path": "/"}}));
+        assert_eq!(
+            both,
+            "restricted volume types (volume \"v\" uses restricted volume type \"hostPath\")"
+        );
+    }
+    assert!(of(json!({"name": "v"})).contains("\"unknown\""));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::super::world::Work;
 use super::data::Source;
 use super::expand::{Vars, expand};
 use super::field;
+use super::one::exactly_one;
 use super::room::Allowance;
 use crate::kinds::is_env_name;
 
@@ -30,13 +31,15 @@ pub(super) fn resolve(
 ) -> Result<Environment, String> {
     let mut env = Environment::default();
     for source in container.env_from.iter().flatten() {
-        take_all(work, pod, source, &mut env, room)?;
+        take_all(work, pod, source, &mut env, room)
+            .map_err(|e| format!("envFrom of container {}: {e}", container.name))?;
     }
     for var in container.env.iter().flatten() {
         let text = var.value.as_deref().unwrap_or_default();
         let value = match &var.value_from {
             Some(source) if text.is_empty() => value_from(work, pod, container, source),
-            _ => expand(text, &env.vars).map(Some),
+            Some(_) => Err("it has value and valueFrom: only one is allowed".to_owned()),
+            None => expand(text, &env.vars).map(Some),
         };
         let value =
             value.map_err(|e| format!("variable {} of container {}: {e}", var.name, container.name))?;
@@ -63,9 +66,9 @@ fn take_all(
     room: &mut Allowance,
 ) -> Result<(), String> {
     let (source, name, optional) = match (&from.config_map_ref, &from.secret_ref) {
-        (Some(r), _) => (Source::ConfigMap, &r.name, r.optional),
+        (Some(r), None) => (Source::ConfigMap, &r.name, r.optional),
         (None, Some(r)) => (Source::Secret, &r.name, r.optional),
-        (None, None) => return Ok(()),
+        _ => return Err("exactly one of configMapRef and secretRef is needed".to_owned()),
     };
     let Some(data) = source.texts(work, pod, name) else {
         return if optional == Some(true) {
@@ -106,6 +109,7 @@ fn value_from(
     container: &Container,
     from: &EnvVarSource,
 ) -> Result<Option<String>, String> {
+    exactly_one(from, &[])?;
     if let Some(r) = &from.field_ref {
         return field::value(work, pod, &r.field_path).map(Some);
     }
@@ -254,6 +258,29 @@ mod tests {
             .unwrap()
             .vars;
         assert_eq!(vars["A"], "ok");
+    }
+
+    #[test]
+    fn of_two_sources_none_is_taken() {
+        let field = json!({"fieldPath": "metadata.name"});
+        let key = json!({"name": "s", "key": "good"});
+        for from in [
+            json!({"valueFrom": {"fieldRef": field, "secretKeyRef": key}}),
+            json!({"valueFrom": {"fieldRef": field}, "value": "x"}),
+            json!({"valueFrom": {}}),
+        ] {
+            let mut var = from.clone();
+            var["name"] = json!("A");
+            let error = env(json!([]), json!([var])).unwrap_err();
+            assert!(error.contains("variable A of container c"), "{error}");
+        }
+        for from in [
+            json!({}),
+            json!({"configMapRef": {"name": "common"}, "secretRef": {"name": "s"}}),
+        ] {
+            let error = env(json!([from]), json!([])).unwrap_err();
+            assert!(error.contains("exactly one of configMapRef"), "{error}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, Projecte
 use super::super::world::Work;
 use super::data::Source;
 use super::field;
+use super::one::exactly_one;
 use super::room::Allowance;
 
 /// Files by path within the volume.
@@ -78,6 +79,7 @@ pub(super) fn downward(
 ) -> Result<Files, String> {
     let mut files = Files::new();
     for item in items {
+        exactly_one(item, &["path", "mode"]).map_err(|e| format!("file {:?}: {e}", item.path))?;
         let text = if let Some(r) = &item.field_ref {
             field::value(work, pod, &r.field_path)?
         } else if let Some(r) = &item.resource_field_ref {
@@ -105,7 +107,8 @@ pub(super) fn projected(
     let mode = mode(from.default_mode);
     let mut files = Files::new();
     let mut secret = false;
-    for source in from.sources.iter().flatten() {
+    for (i, source) in from.sources.iter().flatten().enumerate() {
+        exactly_one(source, &[]).map_err(|e| format!("source {i}: {e}"))?;
         if let Some(r) = &source.config_map {
             let keys = Keys {
                 source: Source::ConfigMap,
@@ -216,6 +219,34 @@ mod tests {
         );
         for name in ["x", "y"] {
             assert!(with(name, true).unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_volume_of_two_kinds_is_none_of_them() {
+        let map = json!({"name": "x"});
+        let host = json!({"path": "/tmp"});
+        let field = json!({"fieldPath": "metadata.name"});
+        let cpu = json!({"containerName": "c", "resource": "limits.cpu"});
+        let item = json!({"path": "p", "fieldRef": field, "resourceFieldRef": cpu});
+        for bad in [
+            json!({}),
+            json!({"configMap": map, "hostPath": host}),
+            json!({"emptyDir": {}, "hostPath": host}),
+            json!({"image": {"reference": "x"}, "hostPath": host}),
+            json!({"csi": {"driver": "x"}, "hostPath": host}),
+            json!({"ephemeral": {}, "persistentVolumeClaim": {"claimName": "x"}, "hostPath": host}),
+            json!({"csi": {"driver": "x"}}),
+            json!({"downwardAPI": {"items": [item]}}),
+            json!({"projected": {"sources": [{"configMap": map, "secret": map}]}}),
+            json!({"projected": {"sources": [{"configMap": map, "serviceAccountToken": {"path": "t"}}]}}),
+            json!({"projected": {"sources": [{}]}}),
+        ] {
+            let error = files(bad.clone()).unwrap_err();
+            assert!(
+                error.contains("volume \"v\"") || error.contains("volume `v`"),
+                "{bad}: {error}"
+            );
         }
     }
 

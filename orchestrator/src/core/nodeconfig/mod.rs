@@ -7,6 +7,7 @@ mod expand;
 mod field;
 mod files;
 mod names;
+mod one;
 mod pod;
 mod podnames;
 mod probe;

@@ -4,8 +4,21 @@ use gantry_nodeagent_api::{Hook, HttpGet, Probe, ProbeAction};
 use k8s_openapi::api::core::v1::{self as k8s, Container};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::one::exactly_one;
+
+/// Fields of a probe that do not say what it does.
+const NUMBERS: &[&str] = &[
+    "initialDelaySeconds",
+    "periodSeconds",
+    "timeoutSeconds",
+    "failureThreshold",
+    "successThreshold",
+    "terminationGracePeriodSeconds",
+];
+
 /// In words why there is no such probe on a node; without it the container would count as ready at once.
 pub(super) fn convert(from: &k8s::Probe, container: &Container) -> Result<Probe, String> {
+    exactly_one(from, NUMBERS).map_err(|e| format!("a probe of container `{}`: {e}", container.name))?;
     let action = if let Some(get) = &from.http_get {
         ProbeAction::HttpGet(http_get(get, container)?)
     } else if let Some(socket) = &from.tcp_socket {
@@ -40,6 +53,7 @@ pub(super) fn convert(from: &k8s::Probe, container: &Container) -> Result<Probe,
 
 /// In words why there is no such hook on a node.
 pub(super) fn hook(from: &k8s::LifecycleHandler, container: &Container) -> Result<Hook, String> {
+    exactly_one(from, &[]).map_err(|e| format!("a hook of container `{}`: {e}", container.name))?;
     if let Some(exec) = &from.exec {
         Ok(Hook::Exec {
             command: exec.command.clone().unwrap_or_default(),
@@ -112,9 +126,20 @@ mod tests {
         assert_eq!(hook(&of_hook, &container), Ok(Hook::HttpGet(wanted)));
         for bad in [
             json!({"grpc": {"port": 1}}),
+            json!({"periodSeconds": 1}),
+            json!({"tcpSocket": {"port": "web"}, "exec": {"command": ["true"]}}),
+            json!({"tcpSocket": {"port": "web"}, "grpc": {"port": 1}}),
             json!({"tcpSocket": {"port": "other"}}),
         ] {
             assert!(convert(bad).unwrap_err().contains("`c`"));
+        }
+        for bad in [
+            json!({}),
+            json!({"exec": {"command": ["true"]}, "sleep": {"seconds": 1}}),
+            json!({"exec": {"command": ["true"]}, "tcpSocket": {"port": 1}}),
+        ] {
+            let bad = serde_json::from_value(bad).unwrap();
+            assert!(hook(&bad, &container).unwrap_err().contains("`c`"));
         }
     }
 }

@@ -48,6 +48,39 @@ fn a_pod_that_the_node_would_refuse_is_kept_from_it() {
     assert_eq!(meta::name(&bad.metadata), "b");
 }
 
+/// As an older version let them in, or a template of one.
+#[test]
+fn a_volume_of_two_kinds_keeps_its_pod_from_the_node_with_a_condition() {
+    let mut lab = Lab::new(&["n"]);
+    lab.settle();
+    lab.world.objects.put(pod("a", "/tmp"));
+    let Object::Pod(bad) = pod("b", "/tmp") else {
+        unreachable!("it is one");
+    };
+    let mut bad = (*bad).clone();
+    let volume = &mut bad.spec.as_mut().unwrap().volumes.as_mut().unwrap()[0];
+    volume.image = Some(serde_json::from_value(json!({"reference": "x"})).unwrap());
+    lab.world.objects.put(Object::Pod(Arc::new(bad)));
+    let told = lab.settle();
+    let names: Vec<&str> = lab.world.configs["n"]
+        .pods
+        .values()
+        .map(|p| p.name.as_str())
+        .collect();
+    assert_eq!(names, ["a"]);
+    assert!(
+        told.iter().any(|t| t == "b CreateContainerConfigError"),
+        "{told:?}"
+    );
+    let bad = &lab.world.objects.pods[&Key::new("default", "b")];
+    let why = pods::find(bad, "PodReadyToStartContainers")
+        .unwrap()
+        .message
+        .clone();
+    let words = "volume \"v\": it is hostPath and image at once: exactly one is allowed";
+    assert_eq!(why.as_deref(), Some(words));
+}
+
 #[test]
 fn a_pull_secret_that_is_not_there_is_told_once_and_stops_nothing() {
     let mut lab = Lab::new(&["n"]);

@@ -10,6 +10,7 @@ use super::super::world::Work;
 use super::data::Source;
 use super::expand::{Vars, expand_all};
 use super::files::{self, Keys};
+use super::one::exactly_one;
 use super::room::Allowance;
 
 /// All volumes by name; in words what is missing.
@@ -25,6 +26,7 @@ pub(super) fn all(
 
 fn volume(work: &Work<'_>, pod: &Pod, from: &k8s::Volume, room: &mut Allowance) -> Result<Volume, String> {
     let unfit = |e: String| format!("volume {:?}: {e}", from.name);
+    exactly_one(from, &["name"]).map_err(unfit)?;
     if let Some(source) = &from.config_map {
         let mode = files::mode(source.default_mode);
         let keys = Keys {
@@ -102,7 +104,14 @@ fn host_path_type(name: &str) -> Option<HostPathType> {
 /// Where a container sees which volume.
 pub(super) fn mounts(container: &Container, vars: &Vars) -> Result<Vec<Mount>, String> {
     let mount = |m: &k8s::VolumeMount| {
+        let part = m.sub_path.as_deref().unwrap_or_default();
         let sub_path = match m.sub_path_expr.as_deref() {
+            Some(text) if !text.is_empty() && !part.is_empty() => {
+                return Err(format!(
+                    "the mount at {:?} of container {} has subPath and subPathExpr: only one is allowed",
+                    m.mount_path, container.name
+                ));
+            }
             Some(text) if !text.is_empty() => {
                 let expanded = expand_all(text, vars)
                     .map_err(|e| format!("subPathExpr {text:?} of container {}: {e}", container.name))?;

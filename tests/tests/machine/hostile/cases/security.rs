@@ -1,6 +1,7 @@
 //! Pods that would be more than their namespace allows.
 
 use anyhow::Result;
+use gantry_tests::busybox;
 use serde_json::json;
 
 use super::floods::{deployment, template};
@@ -23,11 +24,19 @@ pub(super) const CASES: &[Case] = &[
         told: "violates PodSecurity",
         harm: Harm::Told("3 pods are made"),
     },
+    Case {
+        name: "a volume of two kinds, one the host's",
+        kind: "pod security",
+        protection: "pod-security,rules",
+        attack: two_sources,
+        told: "may not specify more than 1 volume type",
+        harm: Harm::Told("\"uid\""),
+    },
 ];
 
-/// The namespace takes no more than baseline.
-fn baseline(tenant: &Tenant<'_>) -> Result<()> {
-    let patch = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "baseline"}}});
+/// The namespace takes no more than a level.
+fn enforce(tenant: &Tenant<'_>, level: &str) -> Result<()> {
+    let patch = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": level}}});
     let (path, media) = (tenant.path(""), "application/merge-patch+json");
     let answer = tenant
         .api
@@ -37,14 +46,26 @@ fn baseline(tenant: &Tenant<'_>) -> Result<()> {
 }
 
 fn host_network(tenant: &Tenant<'_>) -> Result<String> {
-    baseline(tenant)?;
+    enforce(tenant, "baseline")?;
     let mut pod = template(json!({"hostNetwork": true}));
     pod["metadata"]["name"] = json!("host");
     Ok(tenant.post("pods", &pod)?.body)
 }
 
+/// Of a volume with a kind that `restricted` allows and one that it does not.
+fn two_sources(tenant: &Tenant<'_>) -> Result<String> {
+    enforce(tenant, "restricted")?;
+    let context = json!({"allowPrivilegeEscalation": false, "runAsNonRoot": true, "runAsUser": 1000,
+        "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}});
+    let container = json!({"name": "c", "image": busybox::IMAGE, "securityContext": context,
+        "volumeMounts": [{"name": "v", "mountPath": "/v"}]});
+    let volume = json!({"name": "v", "image": {"reference": busybox::IMAGE}, "hostPath": {"path": "/tmp"}});
+    let pod = json!({"metadata": {"name": "two"}, "spec": {"containers": [container], "volumes": [volume]}});
+    Ok(tenant.post("pods", &pod)?.body)
+}
+
 fn in_template(tenant: &Tenant<'_>) -> Result<String> {
-    baseline(tenant)?;
+    enforce(tenant, "baseline")?;
     tenant.make(
         "apps/v1/deployments",
         &deployment(3, template(json!({"hostNetwork": true}))),
