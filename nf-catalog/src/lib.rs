@@ -16,6 +16,7 @@ pub use drain::*;
 pub use package::*;
 pub use quantity::{MilliCpu, ParseQuantityError, Quantity};
 pub use render::{Answer, Bounds, Job};
+pub use rules::MAX_ID;
 pub use service::*;
 pub use template::{TemplateProblem, TemplateReason, TemplateSyntax};
 pub use trace::{Removed, Traced};

@@ -250,10 +250,10 @@ pub struct Exec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NfSecurity {
-    /// Numeric user; the image's if absent.
+    /// Numeric user, 0 to 2147483647; the image's if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<u32>,
-    /// Numeric group; the image's if absent.
+    /// Numeric group, 0 to 2147483647; the image's if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<u32>,
     /// Capabilities without `CAP_`.

@@ -12,6 +12,9 @@ use crate::{
 /// The least memory of a container in bytes; below it a process hardly starts.
 const MIN_MEMORY_BYTES: u64 = 4 << 20;
 
+/// The largest user or group, as in Kubernetes: the kernel takes the largest of its own for "stay who you are".
+pub const MAX_ID: u32 = 2_147_483_647;
+
 /// The longest silence of a UDP flow that a package may ask for in seconds: a day.
 const MAX_FLOW_IDLE_S: u32 = 86_400;
 
@@ -308,6 +311,13 @@ fn container_problems(container: &NfContainer, path: &str, found: &mut Problems)
         || format!("{} bytes are too few: at least 4Mi", container.memory.0),
     );
     cpu_problems(&container.cpu, &format!("{path}.cpu"), found);
+    let security = &container.security;
+    for (id, name) in [(security.user, "user"), (security.group, "group")] {
+        let id = id.unwrap_or_default();
+        found.require(id <= MAX_ID, &format!("{path}.security.{name}"), || {
+            format!("{id} is too large: ids are 0 to {MAX_ID}")
+        });
+    }
     for (probe, name) in [
         (&container.readiness_probe, "readinessProbe"),
         (&container.liveness_probe, "livenessProbe"),

@@ -74,6 +74,16 @@ fn broken_descriptors_name_file_line_and_column() {
             "proxy.yaml:13:15: spec.containers[0].memory",
         ),
         ("memory: 64Mi", "memory: 64Mo", "proxy.yaml:13:15: "),
+        (
+            "memory: 64Mi",
+            "memory: 64Mi\n      security: {user: 4294967295}",
+            "proxy.yaml:14:24: spec.containers[0].security.user: 4294967295 is too large: ids are 0 to 2147483647",
+        ),
+        (
+            "memory: 64Mi",
+            "memory: 64Mi\n      security: {group: 2147483648}",
+            "spec.containers[0].security.group",
+        ),
         ("version: 1.2.3", "version: 1.2", "proxy.yaml:3:"),
         ("name: proxy,", "name: Proxy,", "proxy.yaml:3:18: metadata.name"),
         (

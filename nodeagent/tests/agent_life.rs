@@ -83,12 +83,16 @@ async fn what_ends_says_how_and_holds_nothing() {
     wrong.containers[0].command = vec!["/no/such".to_owned()];
     let mut missing = pod(&agent, 6, "missing", RestartPolicy::Never, "");
     missing.containers[0].image = "nowhere:1".to_owned();
+    let mut bare = pod(&agent, 7, "bare", RestartPolicy::Never, "");
+    bare.containers[0].image = "bare:1".to_owned();
+    bare.containers[0].args.clear();
     let pods = [
         ("u-done", done),
         ("u-eaten", eaten),
         ("u-clean", clean),
         ("u-wrong", wrong),
         ("u-missing", missing),
+        ("u-bare", bare),
     ];
     let mut wanted = agent.config(pods);
     orchestrator.wants(&wanted);
@@ -128,6 +132,14 @@ async fn what_ends_says_how_and_holds_nothing() {
     let no_image =
         |s: &NodeStatus| s.pods["u-missing"].containers[0].waiting == Some(WaitingReason::ImagePullBackOff);
     orchestrator.until("no image", no_image).await;
+    let no_command = |s: &NodeStatus| {
+        s.pods["u-bare"].containers[0]
+            .message
+            .contains("no command specified")
+    };
+    let status = orchestrator.until("no command", no_command).await;
+    let waiting = status.pods["u-bare"].containers[0].waiting;
+    assert_eq!(waiting, Some(WaitingReason::CreateContainerConfigError));
 
     let thrice = |s: &NodeStatus| s.pods["u-clean"].containers[0].restarts >= 3;
     let status = orchestrator.until("three restarts", thrice).await;

@@ -66,6 +66,19 @@ fn a_start_that_fails_says_why_and_leaves_nothing() {
     let error = shim.start_container(&start).unwrap_err().to_string();
     assert!(error.contains("`FLY`") && error.contains("web"), "{error}");
 
+    // The kernel would leave it root, and the shim of the pod's other containers goes on.
+    for edit in [
+        (|user| user.uid = u32::MAX) as fn(&mut ContainerUser),
+        |user| user.gid = u32::MAX,
+        |user| user.additional_gids = vec![1 << 31],
+    ] {
+        let mut start = node.sh(&pod, "f", "web", "true");
+        edit(&mut start.user);
+        start.attempt = 1;
+        let error = shim.start_container(&start).unwrap_err().to_string();
+        assert!(error.contains("is no user or group"), "{error}");
+    }
+
     let mut start = node.sh(&pod, "f", "web", "true");
     fs::write(start.rootfs.join("bin/text"), "#!/bin/no-shell").unwrap();
     Command::new("chmod")

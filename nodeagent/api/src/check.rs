@@ -9,6 +9,10 @@ use gantry_topology::CpuSet;
 
 use crate::{ContainerConfig, NodeConfig, PodConfig, PodDesired, PodUid, Volume, VolumeFile};
 
+/// Largest user or group id, as in Kubernetes. The kernel has ids of 32 bits, and takes the last one for "leave it as it is": a
+/// process that is to become it stays root.
+pub const MAX_ID: u32 = 2_147_483_647;
+
 /// Longest path of a file within a volume, in bytes: with the pod's directory in front it is still one for the kernel.
 const MAX_FILE_PATH: usize = 1024;
 
@@ -101,6 +105,8 @@ fn check_pod(pod: &PodConfig) -> Result<(), String> {
     if pod.host_network && pod.security.own_ids {
         return Err("it has ids of its own, and so cannot have the host's network".to_owned());
     }
+    let groups = &pod.security.supplemental_groups;
+    check_ids(groups.iter().chain(&pod.security.fs_group))?;
     for (name, volume) in &pod.volumes {
         if !is_label(name) {
             return Err(format!("`{name}` is no volume name"));
@@ -128,7 +134,16 @@ fn check_pod(pod: &PodConfig) -> Result<(), String> {
     Ok(())
 }
 
+fn check_ids<'a>(mut ids: impl Iterator<Item = &'a u32>) -> Result<(), String> {
+    match ids.find(|id| **id > MAX_ID) {
+        Some(id) => Err(format!("{id} is no user or group: ids are 0 to {MAX_ID}")),
+        None => Ok(()),
+    }
+}
+
 fn check_container(pod: &PodConfig, container: &ContainerConfig) -> Result<(), String> {
+    let security = &container.security;
+    check_ids(security.user.iter().chain(&security.group))?;
     for mount in &container.mounts {
         if !pod.volumes.contains_key(&mount.volume) {
             return Err(format!("there is no volume `{}`", mount.volume));
@@ -321,6 +336,25 @@ mod tests {
                 }];
             });
             assert!(text.contains("sub path"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_id_that_the_kernel_takes_for_none_is_left_out() {
+        let edits: [fn(&mut PodConfig, u32); 4] = [
+            |pod, id| pod.containers[0].security.user = Some(id),
+            |pod, id| pod.containers[0].security.group = Some(id),
+            |pod, id| pod.security.supplemental_groups = vec![0, id],
+            |pod, id| pod.security.fs_group = Some(id),
+        ];
+        for edit in edits {
+            for id in [MAX_ID + 1, u32::MAX] {
+                let text = refused(|c| edit(c.pods.get_mut("a").unwrap(), id));
+                assert!(text.contains("is no user or group"), "{text}");
+            }
+            let mut good = config();
+            edit(good.pods.get_mut("a").unwrap(), MAX_ID);
+            assert!(good.faults(|_| false).is_empty());
         }
     }
 

@@ -178,6 +178,15 @@ impl Pending {
     }
 }
 
+/// A name, or words with one, as it can be told: what a terminal would act on is escaped.
+pub(crate) fn shown(text: &[u8]) -> String {
+    let told = |c: char| match c {
+        c if c.is_control() => c.escape_default().to_string(),
+        c => c.to_string(),
+    };
+    String::from_utf8_lossy(text).chars().map(told).collect()
+}
+
 fn number<T: std::str::FromStr>(key: &str, value: &[u8]) -> io::Result<T> {
     std::str::from_utf8(value)
         .ok()

@@ -21,10 +21,11 @@ mod signal;
 mod space;
 pub mod store;
 pub mod unpack;
+pub mod user;
 mod walk;
 
 pub use build::{BuildError, BuildEvent, BuildOptions, BuildOutcome, build};
-pub use config::{ImageConfig, ResolvedUser, UserError, resolve_user};
+pub use config::ImageConfig;
 pub use digest::Digest;
 pub use limits::Limits;
 pub use recipe::{Recipe, RecipeError};
@@ -36,3 +37,4 @@ pub use store::admit::StartError;
 pub use store::import::ImportError;
 pub use store::{GcReport, Image, ImageStore, ImageSummary, StoreError};
 pub use unpack::{UnpackError, UnpackedImage};
+pub use user::{Asked, MAX_ID, ResolvedUser, UserError, resolve_user};

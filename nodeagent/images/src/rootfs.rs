@@ -11,7 +11,6 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, mount, move_mount, unmount,
 };
 
-use crate::config::{ResolvedUser, UserError, resolve_user};
 use crate::idmap::{MappedLayers, OwnIds, detach};
 use crate::remove::remove_tree;
 use crate::store::{ImageStore, StoreError};
@@ -173,11 +172,6 @@ impl Rootfs {
     /// The mounted root.
     pub fn path(&self) -> &Path {
         &self.merged
-    }
-
-    /// Resolves a user string of an image or pod by this root's account files.
-    pub fn resolve_user(&self, user: &str) -> Result<ResolvedUser, UserError> {
-        resolve_user(&self.merged, user)
     }
 }
 

@@ -98,6 +98,12 @@ fn a_list_of_docker_s_with_variants_and_attestations() {
         refused.contains("0 images for this platform (linux/"),
         "{refused}"
     );
+    // A name would not help: it says what there is instead.
+    for name in [Some("x:1"), None] {
+        let refused = chain(&store.import_layout(foreign_only.path(), name).unwrap_err());
+        assert!(refused.contains("only for linux/s390x"), "{refused}");
+        assert!(!refused.contains("--name"), "{refused}");
+    }
 }
 
 #[test]
@@ -161,9 +167,26 @@ fn what_could_not_start_is_refused_with_what_is_wrong() {
         ),
         (json!({"Env": ["A=b", "PATH"]}), "`PATH`, which is not NAME=VALUE"),
         (json!({"Cmd": ["a\u{0}b"]}), "zero byte"),
+        (
+            json!({"User": "4294967295"}),
+            "4294967295 (the image says so) is no user",
+        ),
+        (
+            json!({"User": "0:4294967295"}),
+            "is no group: ids are 0 to 2147483647",
+        ),
+        (json!({"User": "2147483648"}), "is no user"),
+        (json!({"User": "odd"}), "4294967295 (/etc/passwd) is no user"),
+        (json!({"User": "app:odd"}), "4294967295 (/etc/group) is no group"),
+        (json!({"User": "\u{1b}[2J"}), "no user \"\\u{1b}[2J\""),
+        (json!({"WorkingDir": "\u{7}"}), "working directory `\\u{7}`"),
     ];
+    let layer = Tar::new()
+        .file("etc/passwd", "app:x:7:8::/srv:/bin/sh\nodd:x:4294967295:8::/:\n")
+        .file("etc/group", "app:x:8:\nodd:x:4294967295:\n")
+        .done();
     for (config, expected) in cases {
-        let (_tmp, store, done) = import(&layer(), config.clone());
+        let (_tmp, store, done) = import(&layer, config.clone());
         let refused = done.unwrap_err();
         assert!(
             refused.contains(expected) && refused.contains("t:1@sha256:"),
@@ -172,10 +195,13 @@ fn what_could_not_start_is_refused_with_what_is_wrong() {
         assert_eq!(store.list().unwrap(), []);
     }
     let good = json!({"User": "app", "WorkingDir": "/not/there", "StopSignal": "SIGRTMIN+3", "Env": ["A="], "Cmd": null});
-    let (_tmp, store, done) = import(&layer(), good);
+    let (_tmp, store, done) = import(&layer, good);
     done.unwrap();
     let image = store.resolve("t:1").unwrap();
     assert_eq!(image.config.stop_signal_number(), Some(37));
+    // As a start takes it: root, and root's group.
+    let (_tmp, _, done) = import(&layer, json!({"User": ":"}));
+    done.unwrap();
     // Unpacked at import: the first start has nothing left to do.
     assert_eq!(fs::read_dir(store.dir().join("layers")).unwrap().count(), 1);
 }

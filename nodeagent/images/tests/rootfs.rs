@@ -71,7 +71,7 @@ fn layers_whiteouts_writes_and_leases() {
     );
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(root).unwrap());
     assert_eq!(mode & 0o7777, 0o711);
-    let user = rootfs.resolve_user("app").unwrap();
+    let user = gantry_images::resolve_user(root, "app", gantry_images::Asked::default()).unwrap();
     assert_eq!((user.uid, user.gid, user.home.as_str()), (100, 101, "/srv"));
 
     std::fs::write(root.join("keep"), "changed").unwrap();

@@ -6,9 +6,9 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use common::{Tar, root_or_skip, store_with};
-use gantry_images::{ImageStore, Limits};
+use gantry_images::{ImageStore, Limits, MAX_ID};
 use proptest::prelude::*;
-use tar::EntryType;
+use tar::{EntryType, Header};
 
 fn unpack(dir: &Path, layers: &[Vec<u8>]) -> Result<Vec<PathBuf>, String> {
     let store = common::import(dir, layers, Limits::default())?;
@@ -166,6 +166,54 @@ fn hostile_entries_are_refused_or_stay_inside() {
     }
     assert_eq!(std::fs::read_to_string(&victim).unwrap(), "intact");
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn an_owner_that_the_kernel_takes_for_none_is_refused() {
+    if !root_or_skip("an_owner_that_the_kernel_takes_for_none_is_refused") {
+        return;
+    }
+    for id in [u64::from(MAX_ID) + 1, u64::from(u32::MAX), 1 << 32] {
+        let pax = id.to_string();
+        for entry in [
+            Tar::new().file("f", "").of(id, 0),
+            Tar::new().file("f", "").of(0, id),
+            Tar::new().symlink("f", "x").of(0, id),
+            Tar::new().entry(EntryType::Fifo, "f", 0o600, "", b"").of(id, 0),
+            Tar::new().dir("f").of(id, id),
+            Tar::new().dir("./").of(id, 0),
+            Tar::new().pax(&[("uid", pax.as_bytes())]).dir("f"),
+            Tar::new().pax(&[("gid", pax.as_bytes())]).dir("f"),
+        ] {
+            let tmp = tempfile::tempdir().unwrap();
+            let e = unpack(tmp.path(), &[entry.done()]).unwrap_err();
+            assert!(e.contains("cannot unpack layer"), "{id}: {e}");
+        }
+    }
+    let tmp = tempfile::tempdir().unwrap();
+    let most = Tar::new().file("f", "").of(MAX_ID.into(), MAX_ID.into()).done();
+    let dirs = unpack(tmp.path(), &[most]).unwrap();
+    let found = std::fs::metadata(dirs[0].join("f")).unwrap();
+    assert_eq!((found.uid(), found.gid()), (MAX_ID, MAX_ID));
+}
+
+#[test]
+fn what_a_terminal_would_act_on_is_escaped_in_a_refusal() {
+    if !root_or_skip("what_a_terminal_would_act_on_is_escaped_in_a_refusal") {
+        return;
+    }
+    let name = "a\u{1b}]0;x\u{7}b";
+    let mut nonsense = Tar::new().file(name, "").done();
+    let mut header = Header::from_byte_slice(&nonsense[..512]).clone();
+    header.as_old_mut().uid = *b"nonsense";
+    header.set_cksum();
+    nonsense[..512].copy_from_slice(header.as_bytes());
+    let device = Tar::new().entry(EntryType::Char, name, 0o666, "", b"").done();
+    for layer in [device, nonsense] {
+        let tmp = tempfile::tempdir().unwrap();
+        let e = unpack(tmp.path(), &[layer]).unwrap_err();
+        assert!(e.contains("]0;x") && !e.contains(char::is_control), "{e:?}");
+    }
 }
 
 #[test]

@@ -230,6 +230,8 @@ impl Pods {
             .find(|c| c.name == name)
             .ok_or_else(missing)?;
         let image = read_record(&dir, name).ok_or_else(missing)?;
+        let argv = merge_argv(&image.entrypoint, &image.cmd, &container.command, &container.args)
+            .map_err(|e| Failure::Config(format!("container {name}: {e}")))?;
         wall::check_apparmor(container)?;
         let userns = self.own_ids(uid, pod)?;
         let root = rootfs_dir(&dir, name);
@@ -271,7 +273,7 @@ impl Pods {
             netns: (!pod.host_network).then(|| self.netns.path(uid)),
             userns,
             hostname: names::hostname(pod),
-            argv: merge_argv(&image.entrypoint, &image.cmd, &container.command, &container.args),
+            argv,
             env,
             cwd,
             mounts,

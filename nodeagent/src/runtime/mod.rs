@@ -41,14 +41,14 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 
-use gantry_nodeagent_api::{EndReason, Security};
+use gantry_nodeagent_api::{EndReason, MAX_ID, Security};
 use serde::{Deserialize, Serialize};
 
 use crate::guard;
 
 pub use client::{Events, EventsCloser, ShimHandle, own_executable};
 pub use dir::{PodDir, RuntimeDir};
-pub use identity::{UserError, merge_argv, resolve_user};
+pub use identity::{NoCommand, merge_argv, resolve_user};
 pub(crate) use protocol::{Reply, Request, read_line, write_line};
 pub(crate) use purge::identity_of_self;
 pub use purge::{PurgeError, PurgeReport, purge};
@@ -176,6 +176,15 @@ pub struct ContainerUser {
     pub gid: u32,
     /// Supplementary group ids.
     pub additional_gids: Vec<u32>,
+}
+
+impl ContainerUser {
+    /// One that is none: the kernel would leave a process, or a file, root's.
+    pub(crate) fn wrong_id(&self) -> Option<u32> {
+        let all = [self.uid, self.gid].into_iter();
+        let mut all = all.chain(self.additional_gids.iter().copied());
+        all.find(|id| *id > MAX_ID)
+    }
 }
 
 /// A file or directory of the host that a container sees.

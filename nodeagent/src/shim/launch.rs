@@ -10,6 +10,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use gantry_nodeagent_api::MAX_ID;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::default::DefaultExecutor;
@@ -128,6 +129,9 @@ pub(super) fn forget(dir: &PodDir, start: &ContainerStart) {
 }
 
 fn write_bundle(bundle: &Path, start: &ContainerStart) -> Result<(), String> {
+    if let Some(id) = start.user.wrong_id() {
+        return Err(format!("{id} is no user or group: ids are 0 to {MAX_ID}"));
+    }
     targets::check(start)?;
     let spec = spec::build(start).map_err(|e| chain(&e))?;
     fs::create_dir_all(bundle).map_err(|e| words(&format!("create {}", bundle.display()), &e))?;

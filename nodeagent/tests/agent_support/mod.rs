@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use gantry_images::{Digest, ImageStore};
 use gantry_nodeagent_api::{Generation, NodeConfig, NodeNetwork, PodConfig};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use orchestrator::Orchestrator;
 
@@ -171,7 +171,7 @@ impl Drop for Agent {
     }
 }
 
-/// An image `busybox:1` of one file and its links.
+/// An image `busybox:1` of one file and its links, and `bare:1`, which is the same without a command.
 fn import_busybox(data: &Path) {
     let mut tar = tar::Builder::new(Vec::new());
     let header = || {
@@ -202,22 +202,28 @@ fn import_busybox(data: &Path) {
         std::fs::write(from.join("blobs/sha256").join(digest.hex()), bytes).unwrap();
         json!({"mediaType": media, "digest": digest.to_string(), "size": bytes.len()})
     };
-    let config = json!({
-        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
-        "os": "linux",
-        "config": {"Entrypoint": ["/bin/sh", "-c"], "Env": ["PATH=/bin", "FROM=image"]},
-        "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer).to_string()]},
-    });
-    let config = blob(
-        "application/vnd.oci.image.config.v1+json",
-        config.to_string().as_bytes(),
-    );
+    let diff_id = Digest::of(&layer).to_string();
     let layer = blob("application/vnd.oci.image.layer.v1.tar", &layer);
-    let manifest = json!({"schemaVersion": 2, "config": config, "layers": [layer]}).to_string();
-    let mut entry = blob("application/vnd.oci.image.manifest.v1+json", manifest.as_bytes());
-    entry["annotations"] = json!({"org.opencontainers.image.ref.name": "busybox:1"});
+    let image = |name: &str, config: Value| {
+        let config = json!({
+            "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
+            "os": "linux",
+            "config": config,
+            "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+        });
+        let config = blob(
+            "application/vnd.oci.image.config.v1+json",
+            config.to_string().as_bytes(),
+        );
+        let manifest = json!({"schemaVersion": 2, "config": config, "layers": [layer]}).to_string();
+        let mut entry = blob("application/vnd.oci.image.manifest.v1+json", manifest.as_bytes());
+        entry["annotations"] = json!({"org.opencontainers.image.ref.name": name});
+        entry
+    };
+    let shell = json!({"Entrypoint": ["/bin/sh", "-c"], "Env": ["PATH=/bin", "FROM=image"]});
+    let images = [image("busybox:1", shell), image("bare:1", json!({}))];
     std::fs::write(from.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-    let index = json!({"schemaVersion": 2, "manifests": [entry]});
+    let index = json!({"schemaVersion": 2, "manifests": images});
     std::fs::write(from.join("index.json"), index.to_string()).unwrap();
     ImageStore::open(&data.join("images"))
         .unwrap()

@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// An error with its causes, none of them twice.
+/// An error with its causes, none of them twice. What others named may be in it: what a terminal would act on is escaped.
 fn chain(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -59,7 +59,11 @@ fn chain(error: &anyhow::Error) -> String {
             text += &format!(": {cause}");
         }
     }
-    text
+    let told = |c: char| match c {
+        c if c.is_control() && c != '\n' => c.escape_default().to_string(),
+        c => c.to_string(),
+    };
+    text.chars().map(told).collect()
 }
 
 fn start(cli: &Cli) -> Result<u8> {

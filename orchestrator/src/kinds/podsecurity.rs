@@ -1,5 +1,8 @@
 //! Rules on `securityContext` and what shares the host's namespaces: what protects is done on the node or refused here.
 
+use std::collections::HashSet;
+
+use gantry_nodeagent_api::MAX_ID;
 use serde_json::Value;
 
 use super::FieldError;
@@ -7,8 +10,6 @@ use super::path::{at, list, text};
 
 type Errors = Vec<FieldError>;
 
-/// Largest user or group id, as in Kubernetes.
-const MAX_ID: i64 = 2_147_483_647;
 const TYPES: [&str; 3] = ["RuntimeDefault", "Unconfined", "Localhost"];
 /// Parameters that belong to a namespace: Kubernetes' safe ones, and what else a network namespace has of its own.
 const SYSCTLS: [&str; 3] = [
@@ -141,7 +142,7 @@ fn id(context: &Value, field: &str, here: &str, errors: &mut Errors) {
 }
 
 fn check_id(value: &Value, field: String, errors: &mut Errors) {
-    if value.as_i64().is_none_or(|id| !(0..=MAX_ID).contains(&id)) {
+    if value.as_u64().is_none_or(|id| id > MAX_ID.into()) {
         let message = format!("Invalid value: {value}: must be between 0 and {MAX_ID}, inclusive");
         errors.push(FieldError::invalid(field, message));
     }
@@ -225,6 +226,7 @@ fn bare(name: &Value) -> &str {
 
 fn sysctls(spec: &Value, here: &str, errors: &mut Errors) {
     let host_network = at(spec, "/hostNetwork") == &Value::Bool(true);
+    let mut names = HashSet::new();
     for (i, sysctl) in list(spec, "/securityContext/sysctls").iter().enumerate() {
         let name = text(sysctl, "/name").replace('/', ".");
         let field = format!("{here}.sysctls[{i}].name");
@@ -239,7 +241,10 @@ fn sysctls(spec: &Value, here: &str, errors: &mut Errors) {
                 field,
                 "may not be specified when 'hostNetwork' is true",
             ));
+        } else if names.contains(&name) {
+            errors.push(FieldError::duplicate(field, at(sysctl, "/name")));
         }
+        names.insert(name);
     }
 }
 
@@ -385,6 +390,22 @@ mod tests {
             one("net.ipv4.ip_forward", true),
             ["securityContext.sysctls[0].name"]
         );
+    }
+
+    #[test]
+    fn a_parameter_has_one_value() {
+        let sysctl = |name: &str, value: &str| json!({"name": name, "value": value});
+        let twice = [
+            sysctl("net.ipv4.tcp_rmem", "1"),
+            sysctl("net.ipv4.tcp_wmem", "1"),
+            sysctl("net/ipv4/tcp_rmem", "2"),
+        ];
+        let spec = json!({"securityContext": {"sysctls": twice}});
+        let mut errors = Errors::new();
+        check(&spec, "spec", &mut errors);
+        assert_eq!(errors.len(), 1);
+        assert_eq!(errors[0].field, "spec.securityContext.sysctls[2].name");
+        assert_eq!(errors[0].message, "Duplicate value: \"net/ipv4/tcp_rmem\"");
     }
 
     #[test]

@@ -13,6 +13,9 @@ use crate::podsecurity::label_errors;
 
 type Errors = Vec<FieldError>;
 
+// What a package may ask for its pods may have.
+const _: () = assert!(gantry_catalog::MAX_ID == gantry_nodeagent_api::MAX_ID);
+
 /// Nothing.
 pub(super) fn none(_: &Value, _: Option<&Value>, _: &Context, _: &mut Errors) {}
 

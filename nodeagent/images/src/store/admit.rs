@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use rustix::fs::FileType;
 
 use super::{Image, ImageStore, Scratch};
-use crate::config::{UserError, resolve_user_in_layers};
 use crate::unpack::UnpackError;
+use crate::user::{UserError, resolve_user_in_layers};
 use crate::walk::{Stack, Way};
 
 /// Where each container has a file system of its own.

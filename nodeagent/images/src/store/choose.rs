@@ -1,5 +1,7 @@
 //! Which images of a foreign layout are taken, and what they are called.
 
+use std::collections::BTreeSet;
+
 use oci_spec::image::{Arch, Descriptor, ImageIndex, Os, Platform};
 
 use super::import::{ImportError, Layout};
@@ -17,6 +19,15 @@ struct Candidate {
     manifest: Descriptor,
 }
 
+/// What an index has.
+#[derive(Default)]
+struct Found {
+    /// For this platform.
+    own: Vec<Candidate>,
+    /// Other platforms that it has images for.
+    foreign: BTreeSet<String>,
+}
+
 impl Layout<'_> {
     /// The manifests to import, with their names.
     pub(super) fn choose(
@@ -31,12 +42,19 @@ impl Layout<'_> {
             )));
         }
         let index: ImageIndex = self.json("index.json")?;
-        let mut found = Vec::new();
-        self.flatten(&index, None, 0, &mut found)?;
+        let mut all = Found::default();
+        self.flatten(&index, None, 0, &mut all)?;
+        let Found { own: found, foreign } = all;
+        if found.is_empty() {
+            return Err(self.none_of(&foreign));
+        }
         let listed = || {
             let names: Vec<_> = found
                 .iter()
-                .map(|c| c.name.as_deref().unwrap_or("(unnamed)"))
+                .map(|c| {
+                    let name = c.name.as_deref();
+                    name.map_or("(unnamed)".to_owned(), |name| name.escape_debug().to_string())
+                })
                 .collect();
             format!(
                 "it holds {} images for this platform (linux/{}): {}",
@@ -70,16 +88,29 @@ impl Layout<'_> {
         Ok(named)
     }
 
+    /// That there is none for this platform, and for which there are.
+    fn none_of(&self, foreign: &BTreeSet<String>) -> ImportError {
+        let foreign: Vec<&str> = foreign.iter().map(String::as_str).collect();
+        let there = match foreign.as_slice() {
+            [] => "and none for another".to_owned(),
+            some => format!("only for {}", some.join(", ")),
+        };
+        self.invalid(format!(
+            "it holds 0 images for this platform (linux/{}), {there}; export the one for this platform",
+            Arch::default()
+        ))
+    }
+
     /// Collects the image manifests for this platform from an index and the indexes inside it.
     fn flatten(
         &self,
         index: &ImageIndex,
         outer: Option<&str>,
         depth: usize,
-        out: &mut Vec<Candidate>,
+        out: &mut Found,
     ) -> Result<(), ImportError> {
         let most = self.limits.manifests;
-        if index.manifests().len() > most || out.len() > most || depth > MAX_DEPTH {
+        if index.manifests().len() > most || out.own.len() > most || depth > MAX_DEPTH {
             return Err(self.invalid("its index is too large or too deep"));
         }
         // Several for this platform under one name are its variants: the one that runs everywhere is taken.
@@ -110,10 +141,10 @@ impl Layout<'_> {
                         None => own.push((candidate, level)),
                     }
                 }
-                _ => {}
+                _ => out.foreign.extend(d.platform().as_ref().and_then(foreign)),
             }
         }
-        out.extend(own.into_iter().map(|(candidate, _)| candidate));
+        out.own.extend(own.into_iter().map(|(candidate, _)| candidate));
         Ok(())
     }
 }
@@ -125,6 +156,12 @@ fn exported_name(d: &Descriptor) -> Option<&str> {
 /// Attestations say that they are for `unknown/unknown`.
 fn is_foreign(p: &Platform) -> bool {
     *p.os() != Os::Linux || *p.architecture() != Arch::default()
+}
+
+/// What it is called, if there is such a machine and it is another.
+fn foreign(p: &Platform) -> Option<String> {
+    let name = format!("{}/{}", p.os(), p.architecture());
+    (is_foreign(p) && name != "unknown/unknown").then(|| name.escape_debug().to_string())
 }
 
 /// How much a variant asks of the processor: 1 for none or `v1`, 3 for `v3`.

@@ -172,9 +172,10 @@ impl Layout<'_> {
         let manifest: ImageManifest = self.document(d, "manifest")?;
         let config: ImageConfiguration = self.document(manifest.config(), "config")?;
         if *config.os() != Os::Linux || *config.architecture() != Arch::default() {
-            let (os, arch) = (config.os(), config.architecture());
+            let platform = format!("{}/{}", config.os(), config.architecture());
             return Err(self.invalid(format!(
-                "image {name} is for {os}/{arch}, this machine is linux/{}",
+                "image {name} is for {}, this machine is linux/{}",
+                platform.escape_debug(),
                 Arch::default()
             )));
         }

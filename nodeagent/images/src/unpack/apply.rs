@@ -8,10 +8,11 @@ use tar::EntryType;
 
 use super::tree::{Found, Place, Tree};
 use super::{Fault, layer_reader};
-use crate::archive::{self, Meta};
+use crate::archive::{self, Meta, shown};
 use crate::digest::Digest;
 use crate::limits::Limits;
 use crate::space::Budget;
+use crate::user::MAX_ID;
 
 /// Layer spec: prefix of a whiteout.
 const WHITEOUT: &[u8] = b".wh.";
@@ -42,8 +43,11 @@ pub(super) fn apply_stream(
 }
 
 fn apply_entry(tree: &mut Tree<'_>, meta: &Meta, data: &mut dyn Read) -> Result<(), Fault> {
-    let shown = String::from_utf8_lossy(&meta.path).into_owned();
+    let shown = shown(&meta.path);
     let bad = |why: &str| Fault::Content(shown.clone(), why.to_owned());
+    if let Some(id) = [meta.uid, meta.gid].into_iter().find(|id| *id > MAX_ID) {
+        return Err(bad(&format!("its owner or group is {id}: ids are 0 to {MAX_ID}")));
+    }
     let parts = components(&meta.path).map_err(&bad)?;
     let Some((name, parents)) = parts.split_last() else {
         return match meta.kind {

@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read, Seek};
 use std::path::PathBuf;
 
+use crate::archive::shown;
 use crate::digest::{Digest, HashingReader};
 use crate::space::Budget;
 use crate::store::{Image, ImageStore, StoreError};
@@ -162,7 +163,7 @@ impl ImageStore {
                 image: image.pinned(),
                 layer: diff_id.clone(),
                 path: "(archive)".to_owned(),
-                why: e.to_string(),
+                why: shown(e.to_string().as_bytes()),
             },
             Fault::Io(source) => UnpackError::Io {
                 image: image.pinned(),

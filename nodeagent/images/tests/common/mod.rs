@@ -77,6 +77,17 @@ impl Tar {
         self.entry(EntryType::XHeader, "pax", 0o644, "", &data)
     }
 
+    /// Gives the last entry, which has no data, to somebody else.
+    pub fn of(mut self, uid: u64, gid: u64) -> Self {
+        let at = self.0.len() - 512;
+        let mut header = Header::from_byte_slice(&self.0[at..at + 512]).clone();
+        header.set_uid(uid);
+        header.set_gid(gid);
+        header.set_cksum();
+        self.0[at..at + 512].copy_from_slice(header.as_bytes());
+        self
+    }
+
     pub fn done(mut self) -> Vec<u8> {
         self.0.resize(self.0.len() + 1024, 0);
         self.0

@@ -56,7 +56,7 @@ pub(super) fn config(work: &Work<'_>, pod: &Pod, warnings: &mut Vec<Warning>) ->
         numa_nodes: placement.numa_nodes.iter().copied().collect(),
         containers,
         volumes: volume::all(work, pod, &mut room)?,
-        security: security::pod(spec),
+        security: security::pod(spec)?,
         names: podnames::of(work, pod, spec)?,
         sessions: extras.drain.sessions.map(|s| SessionProbe {
             port: s.port,
@@ -257,7 +257,8 @@ fn container_config(
         memory_request_bytes: resources::memory_request(from),
         ephemeral_storage: resources::ephemeral_storage(from),
         mounts: volume::mounts(from, &env.vars)?,
-        security: security::container(pod.spec.as_ref().unwrap_or(&k8s::PodSpec::default()), from),
+        security: security::container(pod.spec.as_ref().unwrap_or(&k8s::PodSpec::default()), from)
+            .map_err(|e| format!("container {}: {e}", from.name))?,
         open_files: pods::extras(pod).open_files.get(&from.name).copied(),
         readiness: readers(&from.readiness_probe)?,
         liveness: readers(&from.liveness_probe)?,

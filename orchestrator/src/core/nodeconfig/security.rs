@@ -1,6 +1,8 @@
 //! What pods and containers may do, from Kubernetes' words to the node's.
 
-use gantry_nodeagent_api::{PodSecurity, Seccomp, Security};
+use std::collections::BTreeMap;
+
+use gantry_nodeagent_api::{MAX_ID, PodSecurity, Seccomp, Security};
 use k8s_openapi::api::core::v1 as k8s;
 
 /// What root of a container has when nothing is said, as containerd and Docker give it.
@@ -22,39 +24,47 @@ const DEFAULT_CAPABILITIES: [&str; 14] = [
 ];
 const ALL: &str = "ALL";
 
-/// Of the pod as a whole. Ids that are none are refused by the API; here they would be left out.
-pub(super) fn pod(spec: &k8s::PodSpec) -> PodSecurity {
-    let own_ids = spec.host_users == Some(false);
-    let Some(context) = &spec.security_context else {
-        return PodSecurity {
-            own_ids,
-            ..PodSecurity::default()
-        };
-    };
-    let groups = context.supplemental_groups.iter().flatten();
-    PodSecurity {
-        supplemental_groups: groups.filter_map(|id| u32::try_from(*id).ok()).collect(),
-        strict_groups: context.supplemental_groups_policy.as_deref() == Some("Strict"),
-        fs_group: context.fs_group.and_then(|id| u32::try_from(id).ok()),
-        sysctls: context
-            .sysctls
-            .iter()
-            .flatten()
-            .map(|sysctl| (sysctl.name.replace('/', "."), sysctl.value.clone()))
-            .collect(),
-        own_ids,
-    }
+/// A user or group. What is none is refused, for without it a container would be somebody else: root, where its image says so.
+fn id(value: i64) -> Result<u32, String> {
+    let id = u32::try_from(value).ok().filter(|id| *id <= MAX_ID);
+    id.ok_or_else(|| format!("{value} is no user or group: ids are 0 to {MAX_ID}"))
 }
 
-/// Of one container: what it says itself, else what its pod says.
-pub(super) fn container(spec: &k8s::PodSpec, container: &k8s::Container) -> Security {
+/// Of the pod as a whole; in words what cannot be done.
+pub(super) fn pod(spec: &k8s::PodSpec) -> Result<PodSecurity, String> {
+    let own_ids = spec.host_users == Some(false);
+    let Some(context) = &spec.security_context else {
+        return Ok(PodSecurity {
+            own_ids,
+            ..PodSecurity::default()
+        });
+    };
+    let mut sysctls = BTreeMap::new();
+    for sysctl in context.sysctls.iter().flatten() {
+        let name = sysctl.name.replace('/', ".");
+        if sysctls.insert(name, sysctl.value.clone()).is_some() {
+            return Err(format!("sysctl {:?} is there twice", sysctl.name));
+        }
+    }
+    let groups = context.supplemental_groups.iter().flatten();
+    Ok(PodSecurity {
+        supplemental_groups: groups.map(|group| id(*group)).collect::<Result<_, _>>()?,
+        strict_groups: context.supplemental_groups_policy.as_deref() == Some("Strict"),
+        fs_group: context.fs_group.map(id).transpose()?,
+        sysctls,
+        own_ids,
+    })
+}
+
+/// Of one container: what it says itself, else what its pod says; in words what cannot be done.
+pub(super) fn container(spec: &k8s::PodSpec, container: &k8s::Container) -> Result<Security, String> {
     let own = container.security_context.clone().unwrap_or_default();
     let shared = spec.security_context.clone().unwrap_or_default();
-    let id = |own: Option<i64>, shared: Option<i64>| own.or(shared).and_then(|id| u32::try_from(id).ok());
+    let either = |own: Option<i64>, shared: Option<i64>| own.or(shared).map(id).transpose();
     let (capabilities, root_capabilities) = capabilities(own.capabilities.as_ref());
-    Security {
-        user: id(own.run_as_user, shared.run_as_user),
-        group: id(own.run_as_group, shared.run_as_group),
+    Ok(Security {
+        user: either(own.run_as_user, shared.run_as_user)?,
+        group: either(own.run_as_group, shared.run_as_group)?,
         capabilities,
         root_capabilities,
         privileged: own.privileged.unwrap_or(false),
@@ -67,7 +77,7 @@ pub(super) fn container(spec: &k8s::PodSpec, container: &k8s::Container) -> Secu
                 .as_ref()
                 .or(shared.app_armor_profile.as_ref()),
         ),
-    }
+    })
 }
 
 /// Those of every process, and those that root has besides: of the default ones what is not dropped. What is added goes to processes
@@ -108,7 +118,7 @@ mod tests {
     fn translated(pod: serde_json::Value, own: serde_json::Value) -> Security {
         let spec = json!({"containers": [{"name": "c", "securityContext": own}], "securityContext": pod});
         let spec: k8s::PodSpec = serde_json::from_value(spec).unwrap();
-        container(&spec, &spec.containers[0])
+        container(&spec, &spec.containers[0]).unwrap()
     }
 
     #[test]
@@ -146,7 +156,7 @@ mod tests {
     fn groups_and_parameters_of_the_pod() {
         let spec = json!({"containers": [], "securityContext": {"fsGroup": 2000, "supplementalGroups": [3000],
             "supplementalGroupsPolicy": "Strict", "sysctls": [{"name": "net/ipv4/ip_forward", "value": "1"}]}});
-        let found = pod(&serde_json::from_value(spec).unwrap());
+        let found = pod(&serde_json::from_value(spec).unwrap()).unwrap();
         assert_eq!(
             (found.fs_group, found.supplemental_groups.as_slice()),
             (Some(2000), &[3000][..])
@@ -156,8 +166,28 @@ mod tests {
     }
 
     #[test]
+    fn an_id_that_is_none_is_not_left_out() {
+        for id in [-1, 2_147_483_648, 4_294_967_295, 4_294_967_296_i64] {
+            for field in ["runAsUser", "runAsGroup"] {
+                let spec = json!({"containers": [{"name": "c"}], "securityContext": {field: id}});
+                let spec: k8s::PodSpec = serde_json::from_value(spec).unwrap();
+                let refused = container(&spec, &spec.containers[0]).unwrap_err();
+                assert!(refused.contains("is no user or group"), "{refused}");
+            }
+            for context in [json!({"fsGroup": id}), json!({"supplementalGroups": [1, id]})] {
+                let spec = json!({"containers": [], "securityContext": context});
+                pod(&serde_json::from_value(spec).unwrap()).unwrap_err();
+            }
+        }
+        let twice = json!([{"name": "net.ipv4.ip_forward", "value": "1"}, {"name": "net/ipv4/ip_forward", "value": "0"}]);
+        let spec = json!({"containers": [], "securityContext": {"sysctls": twice}});
+        let refused = pod(&serde_json::from_value(spec).unwrap()).unwrap_err();
+        assert!(refused.contains("is there twice"), "{refused}");
+    }
+
+    #[test]
     fn ids_are_the_hosts_unless_the_pod_wants_its_own() {
-        let own = |spec| pod(&serde_json::from_value(spec).unwrap()).own_ids;
+        let own = |spec| pod(&serde_json::from_value(spec).unwrap()).unwrap().own_ids;
         assert!(own(json!({"containers": [], "hostUsers": false})));
         assert!(own(
             json!({"containers": [], "hostUsers": false, "securityContext": {"fsGroup": 7}})
