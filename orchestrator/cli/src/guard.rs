@@ -57,11 +57,12 @@ pub fn limits() -> Limits {
         limits.patch.comparisons = MANY;
     }
     if off("body") {
-        (limits.body_bytes, limits.body_time, limits.body_pause) = (MANY, LONG, LONG);
+        (limits.body_bytes, limits.body_time) = (MANY, LONG);
     }
     if off("body") || off("arriving") {
         let arriving = &mut limits.connections.arriving;
         (arriving.per_user_bytes, arriving.total_bytes) = (MANY, MANY);
+        limits.body_pause = LONG;
     }
     if off("handshakes") {
         limits.connections.fair_handshakes = false;

@@ -163,7 +163,7 @@ mod tests {
         assert!(read("a", Body::from("small")).await.is_ok());
         // Where there is no room, whoever has more than another gives it back.
         let half = || Body::from(vec![b'x'; 1 << 19]);
-        let (second, third) = (read("b", half()).await, read("b", half()).await);
+        let (second, third) = (read("b", half()).await, read("c", half()).await);
         assert!(second.is_ok() && third.is_ok());
         let seat = Box::pin(std::future::pending());
         assert_eq!(first.seated(seat).await.err().unwrap().code.as_u16(), 429);

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddrV4, TcpStream};
 use std::os::fd::AsRawFd;
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -348,22 +348,31 @@ fn half_sent(tenant: &Tenant<'_>) -> Result<String> {
     for _ in 0..HALVES {
         let mut client = tenant.api.from_afar().command("POST", &path, "");
         client.args(["--header", "Content-Type: application/json", "--upload-file", "-"]);
-        let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let input = client.stdin.take();
-        clients.push((client, input));
+        clients.push(client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?);
     }
-    for (_, input) in &mut clients {
-        // One that is refused takes no more.
-        let _ = input.as_mut().map(|input| input.write_all(half.as_bytes()));
-    }
+    let inputs: Vec<_> = clients
+        .iter_mut()
+        .filter_map(|client| client.stdin.take())
+        .collect();
+    let open: Vec<_> = std::thread::scope(|scope| {
+        let half = half.as_bytes();
+        let send = move |mut input: ChildStdin| {
+            // One that is refused takes no more.
+            let _ = input.write_all(half);
+            input
+        };
+        let sent: Vec<_> = inputs
+            .into_iter()
+            .map(|input| scope.spawn(move || send(input)))
+            .collect();
+        sent.into_iter().map(|input| input.join().ok()).collect()
+    });
     let large = json!({"metadata": {"name": "large"}, "data": {"a": "x".repeat(200_000)}});
     let taken = Api::of(tenant.gantry)?.post(&path, &large)?;
+    drop(open);
     let mut refused = 0;
-    for (client, input) in clients {
-        // Still open: nothing more comes.
-        let answer = client.wait_with_output()?;
-        drop(input);
-        refused += usize::from(answer.stdout.ends_with(b"429"));
+    for client in clients {
+        refused += usize::from(client.wait_with_output()?.stdout.ends_with(b"429"));
     }
     Ok(match (refused, taken.code) {
         (REFUSED.., 201) => "the others are refused, and another user's is taken".to_owned(),
