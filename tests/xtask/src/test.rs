@@ -203,7 +203,7 @@ impl Tally {
     fn failure(&mut self, line: &str) {
         match (heading(line), self.failures.last_mut()) {
             (Some(name), _) => self.failures.push(Failure::new(name)),
-            (None, Some(failure)) if !line.is_empty() => failure.add(line),
+            (None, Some(failure)) if !line.is_empty() && !is_of_backtrace(line) => failure.add(line),
             (None, _) => {}
         }
     }
@@ -231,6 +231,18 @@ impl Tally {
         }
         !self.in_successes
     }
+}
+
+/// `  4: function`, `at file:line`, and what is above and below such lines: they would push out what was said.
+fn is_of_backtrace(line: &str) -> bool {
+    let line = line.trim_start();
+    let numbered = line
+        .split_once(": ")
+        .is_some_and(|(n, _)| n.parse::<u32>().is_ok());
+    numbered
+        || ["at ", "stack backtrace:", "Stack backtrace:", "note: "]
+            .iter()
+            .any(|start| line.starts_with(start))
 }
 
 /// The name in `---- a::b stdout ----`, before what a test has printed.
@@ -275,6 +287,9 @@ mod tests {
             "",
             "---- a::b stdout ----",
             "Error: too slow",
+            "stack backtrace:",
+            "   0: main",
+            "             at ./src/main.rs:1:1",
             "",
             "failures:",
             "    a::b",

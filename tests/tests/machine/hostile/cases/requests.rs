@@ -158,7 +158,7 @@ pub(super) const CASES: &[Case] = &[
         protection: "arriving",
         attack: half_sent,
         told: "the others are refused, and another user's is taken",
-        harm: Harm::Memory(Process::Orchestrator, 120),
+        harm: Harm::Memory(Process::Orchestrator, 80),
     },
 ];
 
