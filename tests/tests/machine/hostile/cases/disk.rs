@@ -69,7 +69,7 @@ pub(super) const CASES: &[Case] = &[
         protection: "image-space",
         attack: image_bomb,
         told: "are kept for everything else",
-        harm: Harm::Told("No space left on device"),
+        harm: Harm::Told(": 0 MiB are free"),
     },
 ];
 

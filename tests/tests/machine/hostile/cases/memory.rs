@@ -31,7 +31,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "files in memory, without a limit of their own",
         kind: "memory",
-        protection: "memory-limit",
+        protection: "memory-limit,pod-memory",
         attack: |tenant| {
             let hog = "set -e; busybox dd if=/dev/zero of=/v/x bs=1M count=200; exec sleep 600";
             memory(tenant, hog, json!({"emptyDir": {"medium": "Memory"}}))
