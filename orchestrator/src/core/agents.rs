@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gantry_nodeagent_api::{Generation, Hello, NodeConfig, NodeStatus, PodDesired, PodStatus};
+use gantry_nodeagent_api::{Generation, Hello, NodeConfig, NodeStatus, PodDesired, PodPhase, PodStatus};
 use gantry_topology::CpuSet;
 
 /// A node's name.
@@ -35,10 +35,11 @@ pub struct Agent {
     pub refused: Option<Generation>,
     /// Why it did not.
     pub refusal: String,
-    /// CPUs by pod in any configuration sent since the agent last said that it has accepted the newest: it may have taken them.
+    /// CPUs by pod in any configuration that may be in force without its status saying so: it may have taken them.
     told: BTreeMap<String, CpuSet>,
-    /// The newest of these configurations.
+    /// The newest of these configurations, and its CPUs.
     told_generation: Generation,
+    newest: BTreeMap<String, CpuSet>,
     /// Accepted and applied as last reported on this stream.
     floor: (Generation, Generation),
 }
@@ -102,11 +103,14 @@ impl Agents {
         };
         agent.sent = Some((config.generation, now_ms));
         agent.told_generation = agent.told_generation.max(config.generation);
+        agent.newest.clear();
         for (uid, pod) in config.pods.iter().filter(|(_, p)| p.desired == PodDesired::Run) {
             for cpus in pod.containers.iter().map(|c| &c.resources.cpus) {
                 if !cpus.is_empty() {
-                    let told = agent.told.entry(uid.clone()).or_default();
-                    *told = told.union(cpus);
+                    for all in [&mut agent.told, &mut agent.newest] {
+                        let told = all.entry(uid.clone()).or_default();
+                        *told = told.union(cpus);
+                    }
                 }
             }
         }
@@ -121,9 +125,19 @@ impl Agents {
             return;
         }
         agent.floor = (status.accepted, status.applied);
-        // From now on it takes only what the newest says, and the status tells all that it has taken before.
-        if status.accepted >= agent.told_generation {
+        if status.applied >= agent.told_generation {
             agent.told.clear();
+        } else if status.accepted >= agent.told_generation {
+            // From now on it takes only what the newest says, and the status tells what it has taken of that and before. Who has ended
+            // takes nothing any more.
+            let is_over = |uid: &String| {
+                status
+                    .pods
+                    .get(uid)
+                    .is_some_and(|pod| matches!(pod.phase, PodPhase::Succeeded | PodPhase::Failed))
+            };
+            let newest = agent.newest.iter().filter(|(uid, _)| !is_over(uid));
+            agent.told = newest.map(|(uid, cpus)| (uid.clone(), cpus.clone())).collect();
         }
         agent
             .idle_since_ms
@@ -208,17 +222,23 @@ mod tests {
     fn what_was_told_counts_until_the_newest_is_accepted() {
         let mut agents = Agents::default();
         agents.nodes.entry("n".to_owned()).or_default().connected = true;
-        let accepted = |generation| NodeStatus {
-            accepted: Generation(generation),
+        let reported = |accepted, applied| NodeStatus {
+            accepted: Generation(accepted),
+            applied: Generation(applied),
             ..NodeStatus::default()
         };
         agents.sent("n", &config(5, &[("a", "2-3")]), 0);
         // Taken away again, before the agent has said anything: it may have them all the same.
         agents.sent("n", &config(6, &[("b", "3")]), 1);
         assert_eq!(told(&agents), ["a 2-3", "b 3"]);
-        agents.reported("n", accepted(5), 2);
+        agents.reported("n", reported(5, 4), 2);
         assert_eq!(told(&agents), ["a 2-3", "b 3"]);
-        agents.reported("n", accepted(6), 3);
+        // It takes what the newest says, sooner or later, until it has accepted another one.
+        agents.reported("n", reported(6, 5), 3);
+        assert_eq!(told(&agents), ["b 3"]);
+        agents.sent("n", &config(7, &[("c", "3")]), 4);
+        assert_eq!(told(&agents), ["b 3", "c 3"]);
+        agents.reported("n", reported(7, 7), 5);
         assert!(told(&agents).is_empty());
     }
 }
