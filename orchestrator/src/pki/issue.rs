@@ -258,16 +258,10 @@ impl Authority {
         Ok(pair)
     }
 
-    /// The certificate with this serial number is not trusted any more.
-    pub fn revoke(&self, dir: &Path, serial: &[u8]) -> Result<(), PkiError> {
+    /// Certificates with these serial numbers are not trusted any more.
+    pub fn revoke(&self, dir: &Path, serials: &Revoked) -> Result<(), PkiError> {
         let revoked = Revoked::read(dir, &self.certificate)?;
-        revoked.with(serial).write(dir, &self.issuer)
-    }
-
-    /// Those of another list are not trusted any more.
-    pub fn revoke_all(&self, dir: &Path, others: &Revoked) -> Result<(), PkiError> {
-        let revoked = Revoked::read(dir, &self.certificate)?;
-        revoked.and(others).write(dir, &self.issuer)
+        revoked.and(serials).write(dir, &self.issuer)
     }
 
     /// The serial number of a certificate that this authority has signed and that has not ended.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::issue::{Authority, Leaf};
+use super::superseded::Lasting;
 use super::{ADMIN, DIR, NODE, PkiError, Revoked, USER, dial_address, files, kubeconfig, parse, superseded};
 use crate::apiserver::{MASTERS, NODE_PREFIX, NODES};
 
@@ -93,47 +94,39 @@ impl Issuer {
         Ok(held.into_iter().map(|(_, certificate)| certificate).collect())
     }
 
-    /// Each with the name of its file.
-    fn held(&self) -> Result<Vec<(String, Certificate)>, PkiError> {
-        let mut files = files::names(&self.dir, "")?;
-        files.retain(|file| is_clients(superseded::name_of(file)));
-        files.sort();
+    /// Each as it is shown, too.
+    fn held(&self) -> Result<Vec<(Lasting, Certificate)>, PkiError> {
         let revoked = Revoked::read(&self.dir, &self.authority.certificate)?;
-        let mut held = Vec::new();
-        for file in files {
-            let pem = files::read(&files::certificate(&self.dir, &file))?.unwrap_or_default();
-            let lasting = self.authority.lasting(&pem).filter(|serial| !revoked.has(serial));
-            let found = lasting.and_then(|_| certificate(superseded::name_of(&file).to_owned(), &pem));
-            held.extend(found.map(|certificate| (file, certificate)));
-        }
-        Ok(held)
+        let mut lasting = superseded::lasting(&self.dir, &self.authority)?;
+        lasting.retain(|lasting| !revoked.has(&lasting.serial));
+        lasting.sort_by(|a, b| a.file.cmp(&b.file));
+        let shown = lasting.into_iter().filter_map(|lasting| {
+            let shown = certificate(superseded::name_of(&lasting.file).to_owned(), &lasting.pem)?;
+            Some((lasting, shown))
+        });
+        Ok(shown.collect())
     }
 
     /// Whoever has the key of a certificate of one of these names is nobody, as soon as the server has read it: of all, or of none
     /// if one is not known. The administrator and nodes are issued another one then.
     pub fn revoke(&self, names: &[String]) -> Result<Vec<Certificate>, PkiError> {
-        let held = self.held()?;
+        let mut held = self.held()?;
         if let Some(name) = names
             .iter()
             .find(|name| !held.iter().any(|(_, c)| c.name == **name))
         {
             return Err(PkiError::Unknown(name.clone()));
         }
-        let mut taken_back = Vec::new();
-        for (file, certificate) in held {
-            if !names.contains(&certificate.name) {
-                continue;
+        held.retain(|(_, certificate)| names.contains(&certificate.name));
+        let serials = held.iter().map(|(lasting, _)| lasting.serial.clone());
+        self.authority.revoke(&self.dir, &Revoked::now(serials))?;
+        for (Lasting { file, .. }, certificate) in &held {
+            if certificate.name.starts_with(USER) || superseded::is_superseded(file) {
+                files::remove(&files::certificate(&self.dir, file))?;
+                files::remove(&files::key(&self.dir, file))?;
             }
-            let serial = hex::decode(&certificate.serial);
-            let serial = serial.map_err(|_| PkiError::Unknown(certificate.name.clone()))?;
-            self.authority.revoke(&self.dir, &serial)?;
-            if certificate.name.starts_with(USER) || superseded::is_superseded(&file) {
-                files::remove(&files::certificate(&self.dir, &file))?;
-                files::remove(&files::key(&self.dir, &file))?;
-            }
-            taken_back.push(certificate);
         }
-        Ok(taken_back)
+        Ok(held.into_iter().map(|(_, certificate)| certificate).collect())
     }
 }
 

@@ -28,6 +28,14 @@ pub struct Revoked {
 }
 
 impl Revoked {
+    /// These serial numbers, from now on.
+    pub(super) fn now(serials: impl Iterator<Item = Vec<u8>>) -> Self {
+        let now = OffsetDateTime::now_utc();
+        Self {
+            serials: serials.map(|serial| (serial, now)).collect(),
+        }
+    }
+
     /// The list in the directory of an authority; an empty one if there is none, an error if there is none that is good.
     pub(super) fn read(dir: &Path, authority: &str) -> Result<Self, PkiError> {
         let mut good: Option<Self> = None;
@@ -71,17 +79,11 @@ impl Revoked {
         self.serials.keys().filter(|serial| !other.has(serial)).count()
     }
 
-    /// With a serial number more, from now on.
-    pub(super) fn with(mut self, serial: &[u8]) -> Self {
-        self.serials
-            .entry(serial.to_vec())
-            .or_insert_with(OffsetDateTime::now_utc);
-        self
-    }
-
-    /// With all of another list.
+    /// With all of another list; what is in both, since when it is in this one.
     pub(super) fn and(mut self, other: &Self) -> Self {
-        self.serials.extend(other.serials.clone());
+        for (serial, since) in &other.serials {
+            self.serials.entry(serial.clone()).or_insert(*since);
+        }
         self
     }
 

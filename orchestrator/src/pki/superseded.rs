@@ -68,9 +68,9 @@ pub(super) fn carry_over(from: &Path, into: &Path, authority: &Authority) -> Res
         issued: 0,
     };
     if since.revoked > 0 {
-        authority.revoke_all(into, &revoked_later)?;
+        authority.revoke(into, &revoked_later)?;
     }
-    let revoked = Revoked::read(into, &authority.certificate)?;
+    let revoked = revoked.and(&revoked_later);
     let known: BTreeSet<Vec<u8>> = lasting(into, authority)?.into_iter().map(|c| c.serial).collect();
     for Lasting { file, serial, pem } in lasting(from, authority)? {
         if !known.contains(&serial) && !revoked.has(&serial) {
@@ -93,14 +93,16 @@ pub(super) fn directories(data_dir: &Path, name: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-struct Lasting {
-    file: String,
-    serial: Vec<u8>,
-    pem: String,
+/// A client's certificate that has not ended.
+pub(super) struct Lasting {
+    /// Without its ending.
+    pub file: String,
+    pub serial: Vec<u8>,
+    pub pem: String,
 }
 
 /// The clients' certificates in a directory that this authority has signed and that have not ended.
-fn lasting(dir: &Path, authority: &Authority) -> Result<Vec<Lasting>, PkiError> {
+pub(super) fn lasting(dir: &Path, authority: &Authority) -> Result<Vec<Lasting>, PkiError> {
     let mut found = Vec::new();
     for file in files::names(dir, "")? {
         if !is_clients(name_of(&file)) {
