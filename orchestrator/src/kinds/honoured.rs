@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::path::{at, list, text};
+use super::podvolumes::SOURCES;
 use crate::core::DISK_PRESSURE;
 
 const POD_SPEC: &[&str] = &[
@@ -247,14 +248,7 @@ fn container(from: &Value, on_host: bool, path: &str, found: &mut Vec<String>) {
 
 fn volume(from: &Value, path: &str, found: &mut Vec<String>) {
     // Others are refused.
-    for source in [
-        "configMap",
-        "secret",
-        "downwardAPI",
-        "projected",
-        "emptyDir",
-        "hostPath",
-    ] {
+    for source in SOURCES {
         let here = format!("{path}.{source}");
         let value = at(from, &format!("/{source}"));
         rest(value, &here, VOLUME, found);

@@ -13,7 +13,7 @@ use crate::quantity;
 type Errors = Vec<FieldError>;
 
 /// Sources of a volume that exist.
-const SOURCES: &[&str] = &[
+pub(super) const SOURCES: &[&str] = &[
     "configMap",
     "secret",
     "downwardAPI",

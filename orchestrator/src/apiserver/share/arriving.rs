@@ -1,7 +1,6 @@
 //! Requests that arrive: head and body are in memory until the request is answered. A user has a share of the room, however
 //! many connections and streams it comes by; where there is no room for another, whoever has most gives some back.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::{Extensions, HeaderMap};
@@ -9,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::error::ApiError;
 use super::super::limits::{ArrivingLimits, Limits};
+use super::books::{Account, Books};
 use super::busy;
 
 /// What a request takes beside its head and body: its stream and its task.
@@ -20,7 +20,7 @@ const HEADER_BYTES: usize = 128;
 #[derive(Clone)]
 pub struct Arrivals {
     limits: ArrivingLimits,
-    books: Arc<Mutex<Books>>,
+    books: Arc<Mutex<Books<Request>>>,
 }
 
 /// One of them; its room is free again when it is dropped. Put into the request's extensions by the listener.
@@ -31,24 +31,8 @@ pub struct Arriving {
     pushed_out: CancellationToken,
 }
 
-#[derive(Default)]
-struct Books {
-    next: u64,
-    bytes: usize,
-    users: HashMap<String, User>,
-}
-
-#[derive(Default)]
-struct User {
-    bytes: usize,
-    requests: BTreeMap<u64, Request>,
-}
-
-struct Request {
-    bytes: usize,
-    /// Pushes it out; `None` once it is in work.
-    push_out: Option<CancellationToken>,
-}
+/// Pushes it out; `None` once it is in work.
+type Request = Option<CancellationToken>;
 
 impl Drop for Arriving {
     fn drop(&mut self) {
@@ -64,7 +48,7 @@ impl Arrivals {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Books> {
+    fn lock(&self) -> MutexGuard<'_, Books<Request>> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -76,14 +60,9 @@ impl Arrivals {
             .sum();
         let bytes = EACH_BYTES + headers.len() * HEADER_BYTES + text;
         let mut books = self.lock();
-        books.make_room(user, bytes, &self.limits)?;
-        let (number, pushed_out) = (books.next, CancellationToken::new());
-        books.next += 1;
-        books.bytes += bytes;
-        let of_user = books.users.entry(user.to_owned()).or_default();
-        of_user.bytes += bytes;
-        let push_out = Some(pushed_out.clone());
-        of_user.requests.insert(number, Request { bytes, push_out });
+        make_room(&mut books, user, bytes, &self.limits)?;
+        let pushed_out = CancellationToken::new();
+        let number = books.add(user, bytes, Some(pushed_out.clone()));
         Ok(Arriving {
             arrivals: self.clone(),
             user: user.to_owned(),
@@ -106,7 +85,7 @@ impl Arriving {
     /// So much more of it is kept. 429 without room.
     pub fn grow(&self, bytes: usize) -> Result<(), ApiError> {
         let mut books = self.arrivals.lock();
-        books.make_room(&self.user, bytes, &self.arrivals.limits)?;
+        make_room(&mut books, &self.user, bytes, &self.arrivals.limits)?;
         books.grow(&self.user, self.number, bytes).ok_or_else(pushed_out)
     }
 
@@ -119,9 +98,8 @@ impl Arriving {
     /// It is in work now, and keeps its room to its end.
     pub fn settle(&self) {
         let mut books = self.arrivals.lock();
-        let of_user = books.users.get_mut(&self.user);
-        if let Some(request) = of_user.and_then(|u| u.requests.get_mut(&self.number)) {
-            request.push_out = None;
+        if let Some(request) = books.entry(&self.user, self.number) {
+            *request = None;
         }
     }
 }
@@ -130,56 +108,36 @@ fn pushed_out() -> ApiError {
     busy("others need the room of this request, and its user has most")
 }
 
-impl Books {
-    /// Room for so much more of this user's: within its own share, and if need be taken from whoever has most.
-    fn make_room(&mut self, user: &str, bytes: usize, limits: &ArrivingLimits) -> Result<(), ApiError> {
-        let own = self.users.get(user).map_or(0, |u| u.bytes).saturating_add(bytes);
-        if own > limits.per_user_bytes {
-            return Err(busy("too much of this client's requests is under way"));
+/// Room for so much more of this user's: within its own share, and if need be taken from whoever has most.
+fn make_room(
+    books: &mut Books<Request>,
+    user: &str,
+    bytes: usize,
+    limits: &ArrivingLimits,
+) -> Result<(), ApiError> {
+    let own = books.bytes_of(user).saturating_add(bytes);
+    if own > limits.per_user_bytes {
+        return Err(busy("too much of this client's requests is under way"));
+    }
+    while books.bytes().saturating_add(bytes) > limits.total_bytes {
+        let (most, number) = pushable(books, own).ok_or_else(|| busy("too many requests are under way"))?;
+        if let Some(Some(push_out)) = books.remove(&most, number) {
+            push_out.cancel();
         }
-        while self.bytes.saturating_add(bytes) > limits.total_bytes {
-            let (most, number) = self
-                .pushable(own)
-                .ok_or_else(|| busy("too many requests are under way"))?;
-            let request = self.remove(&most, number);
-            if let Some(push_out) = request.and_then(|r| r.push_out) {
-                push_out.cancel();
-            }
-        }
-        Ok(())
     }
+    Ok(())
+}
 
-    /// The largest request that is not in work yet, of whoever has most and more than so much.
-    fn pushable(&self, more_than: usize) -> Option<(String, u64)> {
-        let largest = |of_user: &User| {
-            let pushable = of_user.requests.iter().filter(|(_, r)| r.push_out.is_some());
-            pushable.max_by_key(|(_, r)| r.bytes).map(|(number, _)| *number)
-        };
-        let users = self.users.iter().filter(|(_, u)| u.bytes > more_than);
-        let users = users.filter_map(|(name, u)| Some((u.bytes, name, largest(u)?)));
-        let (_, name, number) = users.max_by_key(|(bytes, ..)| *bytes)?;
-        Some((name.clone(), number))
-    }
-
-    /// `None` if it was pushed out.
-    fn grow(&mut self, user: &str, number: u64, bytes: usize) -> Option<()> {
-        let of_user = self.users.get_mut(user)?;
-        of_user.requests.get_mut(&number)?.bytes += bytes;
-        of_user.bytes += bytes;
-        self.bytes += bytes;
-        Some(())
-    }
-
-    fn remove(&mut self, user: &str, number: u64) -> Option<Request> {
-        let of_user = self.users.get_mut(user)?;
-        let request = of_user.requests.remove(&number)?;
-        of_user.bytes -= request.bytes;
-        self.bytes -= request.bytes;
-        if of_user.requests.is_empty() {
-            self.users.remove(user);
-        }
-        Some(request)
-    }
+/// The largest request that is not in work yet, of whoever has most and more than so much.
+fn pushable(books: &Books<Request>, more_than: usize) -> Option<(String, u64)> {
+    let largest = |account: &Account<Request>| {
+        let pushable = account.entries.iter().filter(|(_, r)| r.what.is_some());
+        pushable.max_by_key(|(_, r)| r.bytes).map(|(number, _)| *number)
+    };
+    let users = books.users().iter().filter(|(_, u)| u.bytes > more_than);
+    let users = users.filter_map(|(name, u)| Some((u.bytes, name, largest(u)?)));
+    let (_, name, number) = users.max_by_key(|(bytes, ..)| *bytes)?;
+    Some((name.clone(), number))
 }
 
 #[cfg(test)]

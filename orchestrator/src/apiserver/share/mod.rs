@@ -2,6 +2,7 @@
 //! lists has a share and no more. Nodes' streams and the orchestrator's own work never come here.
 
 mod arriving;
+mod books;
 mod turns;
 mod unread;
 

@@ -1,13 +1,13 @@
 //! Answers that wait to be read: they are in memory until the client takes them. One that asks and does not read is cut off
 //! once its answers come to too much, and others never wait for it.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use super::super::limits::UnreadLimits;
+use super::books::Books;
 
 /// What an answer takes beside its content.
 const EACH_BYTES: usize = 4 << 10;
@@ -16,33 +16,18 @@ const EACH_BYTES: usize = 4 << 10;
 #[derive(Clone)]
 pub struct Unread {
     limits: UnreadLimits,
-    books: Arc<Mutex<Books>>,
+    books: Arc<Mutex<Books<Answer>>>,
 }
 
 /// One of them; read or given up when it is dropped.
 pub struct Reading {
-    books: Arc<Mutex<Books>>,
+    books: Arc<Mutex<Books<Answer>>>,
     user: String,
     number: u64,
 }
 
-#[derive(Default)]
-struct Books {
-    next: u64,
-    bytes: usize,
-    users: HashMap<String, User>,
-}
-
-#[derive(Default)]
-struct User {
-    bytes: usize,
-    /// Oldest first.
-    answers: BTreeMap<u64, Answer>,
-}
-
 struct Answer {
     since: Instant,
-    bytes: usize,
     connection: u64,
     end: CancellationToken,
 }
@@ -73,29 +58,22 @@ impl Unread {
     ) -> Option<Reading> {
         let bytes = bytes.saturating_add(EACH_BYTES);
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
-        while books.of(user) > 0 && books.of(user).saturating_add(bytes) > self.limits.per_user_bytes {
-            books.cut(user, self.limits.patience)?;
+        while books.bytes_of(user) > 0
+            && books.bytes_of(user).saturating_add(bytes) > self.limits.per_user_bytes
+        {
+            cut(&mut books, user, self.limits.patience)?;
         }
         // Whoever has most of all makes room for the others.
-        while books.bytes > 0 && books.bytes.saturating_add(bytes) > self.limits.total_bytes {
-            let most = books.users.iter().max_by_key(|(_, u)| u.bytes)?.0.clone();
-            books.cut(&most, Duration::ZERO)?;
+        while books.bytes() > 0 && books.bytes().saturating_add(bytes) > self.limits.total_bytes {
+            let most = books.users().iter().max_by_key(|(_, u)| u.bytes)?.0.clone();
+            cut(&mut books, &most, Duration::ZERO)?;
         }
-        let number = books.next;
-        books.next += 1;
-        books.bytes += bytes;
-        let of_user = books.users.entry(user.to_owned()).or_default();
-        of_user.bytes += bytes;
-        let (since, end) = (Instant::now(), end.clone());
-        of_user.answers.insert(
-            number,
-            Answer {
-                since,
-                bytes,
-                connection,
-                end,
-            },
-        );
+        let answer = Answer {
+            since: Instant::now(),
+            connection,
+            end: end.clone(),
+        };
+        let number = books.add(user, bytes, answer);
         Some(Reading {
             books: self.books.clone(),
             user: user.to_owned(),
@@ -104,44 +82,26 @@ impl Unread {
     }
 }
 
-impl Books {
-    fn of(&self, user: &str) -> usize {
-        self.users.get(user).map_or(0, |u| u.bytes)
+/// Closes the connection of the user's oldest answer, if that has waited for so long; all that waits there goes with it.
+fn cut(books: &mut Books<Answer>, user: &str, patience: Duration) -> Option<()> {
+    let answers = &books.users().get(user)?.entries;
+    let oldest = &answers.values().next()?.what;
+    if oldest.since.elapsed() < patience {
+        return None;
     }
-
-    /// Closes the connection of the user's oldest answer, if that has waited for so long; all that waits there goes with it.
-    fn cut(&mut self, user: &str, patience: Duration) -> Option<()> {
-        let answers = &self.users.get(user)?.answers;
-        let oldest = answers.values().next()?;
-        if oldest.since.elapsed() < patience {
-            return None;
-        }
-        tracing::warn!(
-            user,
-            "a client does not read its answers: its connection is closed"
-        );
-        oldest.end.cancel();
-        let same = answers.iter().filter(|(_, a)| a.connection == oldest.connection);
-        let gone: Vec<u64> = same.map(|(number, _)| *number).collect();
-        for number in gone {
-            self.remove(user, number);
-        }
-        Some(())
+    tracing::warn!(
+        user,
+        "a client does not read its answers: its connection is closed"
+    );
+    oldest.end.cancel();
+    let same = answers
+        .iter()
+        .filter(|(_, a)| a.what.connection == oldest.connection);
+    let gone: Vec<u64> = same.map(|(number, _)| *number).collect();
+    for number in gone {
+        books.remove(user, number);
     }
-
-    fn remove(&mut self, user: &str, number: u64) {
-        let Some(of_user) = self.users.get_mut(user) else {
-            return;
-        };
-        let Some(answer) = of_user.answers.remove(&number) else {
-            return;
-        };
-        of_user.bytes -= answer.bytes;
-        self.bytes -= answer.bytes;
-        if of_user.answers.is_empty() {
-            self.users.remove(user);
-        }
-    }
+    Some(())
 }
 
 #[cfg(test)]
