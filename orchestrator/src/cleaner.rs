@@ -65,14 +65,12 @@ impl Cleaner {
 
     /// True if some namespace is still on its way out, and the revision at which they were looked at.
     async fn namespaces(&self) -> Result<(bool, Revision), ApiError> {
-        let (namespaces, seen) = self
-            .objects
-            .list(self.namespaces, None, &Selector::default())
-            .await?;
-        let gone = stream::iter(names(&namespaces, true)).map(|name| self.namespace(name));
+        let everything = Selector::default();
+        let namespaces = self.objects.list(self.namespaces, None, &everything).await?;
+        let gone = stream::iter(names(&namespaces.items, true)).map(|name| self.namespace(name));
         let gone: Vec<bool> = gone.buffer_unordered(NAMESPACES_AT_ONCE).collect().await;
         let going = gone.contains(&false);
-        Ok((going, seen))
+        Ok((going, namespaces.revision))
     }
 
     /// One step of emptying a namespace; true if it is gone.
@@ -93,10 +91,8 @@ impl Cleaner {
     async fn empty(&self, namespace: &str) -> Result<bool, ApiError> {
         let mut empty = true;
         for kind in KINDS.iter().filter(|k| k.namespaced) {
-            let (objects, _) = self
-                .objects
-                .list(kind, Some(namespace), &Selector::default())
-                .await?;
+            let everything = Selector::default();
+            let objects = self.objects.list(kind, Some(namespace), &everything).await?.items;
             empty &= objects.is_empty();
             let names = names(&objects, false);
             stream::iter(names)

@@ -17,8 +17,8 @@ use tokio::sync::watch;
 fn objects(server: &Server, kind: &str) -> Vec<Value> {
     let kind = named(kind).unwrap();
     let all = Selector::default();
-    let (found, _) = server.block_on(server.objects.list(kind, None, &all)).unwrap();
-    found.iter().map(codec::decode).collect()
+    let found = server.block_on(server.objects.list(kind, None, &all)).unwrap();
+    found.items.iter().map(codec::decode).collect()
 }
 
 /// A container that started a second after the epoch and is well.

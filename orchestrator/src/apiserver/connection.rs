@@ -191,7 +191,9 @@ pub(super) async fn serve(
             let under_way = activity.begin();
             // Nodes are no users: they always find room.
             let arriving = (!is_node).then(|| arrivals.begin(&client.user, request.headers()));
-            let answer = match arriving.transpose() {
+            let changes = !request.method().is_safe();
+            let may_ask = if changes { client.may_ask() } else { Ok(()) };
+            let answer = match may_ask.and(arriving.transpose()) {
                 Ok(arriving) => {
                     let extensions = request.extensions_mut();
                     if let Some(arriving) = arriving {
@@ -206,11 +208,11 @@ pub(super) async fn serve(
             };
             let client = client.clone();
             async move {
-                let answer = match answer {
-                    Ok(answer) => answer.await?,
-                    Err(error) => error.into_response(),
+                let (answer, done) = match answer {
+                    Ok(answer) => (answer.await?, changes),
+                    Err(error) => (error.into_response(), false),
                 };
-                Ok::<_, Infallible>(held::keep(client.reads(answer), under_way))
+                Ok::<_, Infallible>(held::keep(client.reads(answer, done), under_way))
             }
         }
     });

@@ -10,11 +10,12 @@ use time::OffsetDateTime;
 
 use super::accept::Form;
 use super::error::ApiError;
+use super::looked::looked;
 use super::path::Resource;
 use super::query::Query;
 use super::rest::Call;
 use super::selector::Selector;
-use super::share::{Cost, Seat};
+use super::share::{Cost, Reading, Seat};
 use super::{held, table};
 use crate::kinds::codec;
 use crate::store::{Listing, Range, Revision, Version};
@@ -86,21 +87,23 @@ pub async fn list(call: &Call<'_>, seat: Seat) -> Result<Response, ApiError> {
         .await
         .map_err(|e| ApiError::internal(format!("make the list: {e}")))?;
     let metadata = metadata(&listing, counted);
-    Ok(held::keep(
-        answer(call, listing.items, &metadata)?,
-        seat.while_read(),
-    ))
+    Ok(held::keep(answer(call, listing, &metadata)?, seat.while_read()))
 }
 
 /// The answer to whoever asked, which waits to be read.
-pub(super) fn answer(call: &Call<'_>, items: Vec<Version>, metadata: &Value) -> Result<Response, ApiError> {
-    let reading = call.client.reading(bytes(&items))?;
-    Ok(held::keep(stream(call, items, metadata), reading))
+pub(super) fn answer(call: &Call<'_>, listing: Listing, metadata: &Value) -> Result<Response, ApiError> {
+    let reading = reading(call, &listing.items, listing.revision)?;
+    Ok(held::keep(stream(call, listing.items, metadata), reading))
 }
 
-/// What a list takes while it is read: the objects are the store's own.
-pub(super) fn bytes(items: &[Version]) -> usize {
-    std::mem::size_of_val(items) + CHUNK_BYTES
+/// What a list takes while it is read: a piece at a time. The objects are the store's own, until it forgets them.
+pub(super) fn reading(call: &Call<'_>, items: &[Version], at: Revision) -> Result<Reading, ApiError> {
+    let sizes = || items.iter().map(|version| version.value.len());
+    let piece = CHUNK_BYTES + sizes().max().unwrap_or_default();
+    let bytes = std::mem::size_of_val(items) + piece;
+    let forgotten = call.server.objects.store().compacted();
+    call.client.unread.forgotten(forgotten);
+    call.client.reading_objects(bytes, (at, sizes().sum()))
 }
 
 /// What the store has, with the seat that the request has, or one for many objects. Whoever waits for that holds nothing
@@ -123,7 +126,7 @@ fn select(mut listing: Listing, selector: &Selector, wanted: usize) -> Listing {
     }
     listing
         .items
-        .retain(|version| selector.matches(&codec::decode(version)));
+        .retain(|version| selector.matches(&looked(&version.value)));
     if wanted > 0 && listing.items.len() > wanted {
         listing.remaining = listing.items.len() - wanted;
         listing.items.truncate(wanted);

@@ -12,6 +12,7 @@ mod held;
 mod limits;
 mod list;
 mod listener;
+mod looked;
 mod measure;
 mod objects;
 mod openapi;

@@ -246,12 +246,12 @@ async fn delete_all(call: &Call<'_>) -> Result<Response, ApiError> {
     }
     let options = delete_options(call)?;
     let selector = call.query.selector(&call.server.limits.objects)?;
-    let (items, revision) = call
+    let listing = call
         .server
         .objects
         .list(kind, call.resource.namespace, &selector)
         .await?;
-    for object in items.iter().map(codec::decode) {
+    for object in listing.items.iter().map(codec::decode) {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         match call
             .server
@@ -263,7 +263,8 @@ async fn delete_all(call: &Call<'_>) -> Result<Response, ApiError> {
             _ => {}
         }
     }
-    list::answer(call, items, &json!({"resourceVersion": revision.to_string()}))
+    let metadata = json!({"resourceVersion": listing.revision.to_string()});
+    list::answer(call, listing, &metadata)
 }
 
 impl Call<'_> {

@@ -15,8 +15,11 @@ enum Requirement {
     NotExists(String),
 }
 
+/// Where labels are.
+pub(super) const LABELS: &str = "metadata.labels";
+
 /// Fields that may be selected by, for all kinds together; other kinds than the natural one simply lack the field.
-const FIELDS: &[&str] = &[
+pub(super) const FIELDS: &[&str] = &[
     "metadata.name",
     "metadata.namespace",
     "spec.nodeName",

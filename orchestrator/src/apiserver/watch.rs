@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::accept::Form;
 use super::error::ApiError;
+use super::looked::looked;
 use super::rest::Call;
 use super::selector::Selector;
-use super::share::Seat;
+use super::share::{Client, Cost, Reading, Seat, Share};
 use super::{held, list, table};
 use crate::kinds::{Kind, codec};
-use crate::store::{Event, Range, Revision, StoreError, Version, Watch};
+use crate::store::{Event, Range, Revision, StoreError, Version, Watch, WatchBatch};
 
 /// Time between bookmarks.
 const BOOKMARK: Duration = Duration::from_secs(30);
@@ -28,6 +29,9 @@ const MAX_LENGTH_S: u64 = 86_400;
 
 /// Bytes of objects that were there already and are made ready at once.
 const CHUNK_BYTES: usize = 64 << 10;
+
+/// An object larger than this is much work to make ready.
+const LARGE_BYTES: usize = 16 << 10;
 
 /// What was there already and is not made ready yet.
 struct First {
@@ -49,6 +53,10 @@ struct Watcher {
     first: Option<First>,
     /// Ready to be sent.
     queue: VecDeque<Bytes>,
+    client: Client,
+    share: Share,
+    /// What was sent last and is perhaps not read yet.
+    unread: Option<Reading>,
     next_bookmark: Instant,
     end: Instant,
     shutdown: CancellationToken,
@@ -76,7 +84,7 @@ pub async fn watch(call: &Call<'_>, mut seat: Seat) -> Result<Response, ApiError
         }
         after
     };
-    let reading = call.client.reading(list::bytes(&initial))?;
+    let reading = list::reading(call, &initial, after)?;
     let now = Instant::now();
     let watcher = Watcher {
         kind: resource.kind,
@@ -92,6 +100,9 @@ pub async fn watch(call: &Call<'_>, mut seat: Seat) -> Result<Response, ApiError
             _kept: Box::new((seat.while_read(), reading)),
         }),
         queue: VecDeque::new(),
+        client: call.client.clone(),
+        share: call.server.share.clone(),
+        unread: None,
         next_bookmark: now + BOOKMARK,
         end: now + Duration::from_secs(query.timeout_seconds.unwrap_or(LENGTH_S).min(MAX_LENGTH_S)),
         shutdown: call.server.shutdown.clone(),
@@ -107,41 +118,59 @@ pub async fn watch(call: &Call<'_>, mut seat: Seat) -> Result<Response, ApiError
 
 impl Watcher {
     /// Some more of what was there already, made when it is wanted; false when all of it is made.
-    fn push_first(&mut self) -> bool {
+    async fn push_first(&mut self) -> Result<bool, ApiError> {
         let Some(mut first) = self.first.take() else {
-            return false;
+            return Ok(false);
         };
         let mut room = CHUNK_BYTES;
         while let Some(version) = first.items.next() {
-            self.push_initial(&version);
             room = room.saturating_sub(version.value.len().max(1));
+            self.push_initial(version).await?;
             if room == 0 {
                 self.first = Some(first);
-                return true;
+                return Ok(true);
             }
         }
         if first.bookmark {
             self.push_bookmark(true);
         }
-        true
+        Ok(true)
     }
 
-    fn push_initial(&mut self, version: &Version) {
-        if !self.selector.is_everything() || self.form != Form::Object {
-            let object = codec::decode(version);
-            if self.selector.matches(&object) {
-                self.push_value("ADDED", object);
-            }
-            return;
+    async fn push_initial(&mut self, version: Version) -> Result<(), ApiError> {
+        let chosen = self.selector.is_everything() || self.selector.matches(&looked(&version.value));
+        if chosen {
+            let revision = version.mod_revision;
+            self.push_version("ADDED", version, revision).await?;
         }
-        self.queue
-            .push_back(line("ADDED", &version.value, version.mod_revision));
+        Ok(())
     }
 
-    fn push_value(&mut self, type_: &str, object: Value) {
-        let shaped = table::shape(self.kind, object, self.form, &self.include);
-        self.queue
-            .push_back(text(&json!({"type": type_, "object": shaped})));
+    /// An object that only this watcher needs in this form. Much work is done in turns, as that of lists.
+    async fn push_version(
+        &mut self,
+        type_: &'static str,
+        version: Version,
+        revision: Revision,
+    ) -> Result<(), ApiError> {
+        let (kind, form, include) = (self.kind, self.form, self.include.clone());
+        let large = version.value.len() > LARGE_BYTES;
+        let make = move || match form {
+            Form::Object => line(type_, &version.value, revision),
+            Form::Table | Form::Metadata => {
+                let object = codec::decode_at(&version.value, revision);
+                text(&json!({"type": type_, "object": table::shape(kind, object, form, &include)}))
+            }
+        };
+        let made = if large {
+            let _seat = self.share.enter(Cost::Heavy, &self.client).await?;
+            let made = tokio::task::spawn_blocking(make).await;
+            made.map_err(|e| ApiError::internal(format!("make an event: {e}")))?
+        } else {
+            make()
+        };
+        self.queue.push_back(made);
+        Ok(())
     }
 
     fn push_bookmark(&mut self, initial: bool) {
@@ -159,30 +188,39 @@ impl Watcher {
             .push_back(text(&json!({"type": "BOOKMARK", "object": object})));
     }
 
-    /// The next piece of the body; `None` ends it.
+    /// The next piece of the body; `None` ends it. Who asks for it has sent the one before. A client that has too much to read
+    /// finds its watch ended, and goes on from where it was.
     async fn next(&mut self) -> Option<Bytes> {
+        self.unread = None;
+        let chunk = self.chunk().await?;
+        self.unread = Some(self.client.reading(chunk.len()).ok()?);
+        Some(chunk)
+    }
+
+    async fn chunk(&mut self) -> Option<Bytes> {
         while self.queue.is_empty() {
             if self.over {
                 return None;
             }
-            if self.push_first() {
-                // Others have a turn in between: nothing above waits for anything.
-                tokio::task::yield_now().await;
-                continue;
+            match self.push_first().await {
+                Ok(false) => {}
+                Ok(true) => {
+                    // Others have a turn in between: nothing above waits for anything.
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                Err(error) => {
+                    self.push_error(&error);
+                    continue;
+                }
             }
             // All arms are cancel-safe: `Watch::next` promises it, the others are timers and a token.
             tokio::select! {
-                batch = self.source.next() => match batch {
-                    Ok(batch) => {
-                        batch.events.iter().for_each(|event| self.push(event));
-                        self.seen = batch.through;
+                batch = self.source.next() => {
+                    if let Err(error) = self.push_batch(batch).await {
+                        self.push_error(&error);
                     }
-                    Err(error) => {
-                        self.over = true;
-                        let status = ApiError::from(error).status();
-                        self.queue.push_back(text(&json!({"type": "ERROR", "object": status})));
-                    }
-                },
+                }
                 () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
                     self.next_bookmark = Instant::now() + BOOKMARK;
                     self.push_bookmark(false);
@@ -201,25 +239,50 @@ impl Watcher {
         Some(chunk.freeze())
     }
 
-    fn push(&mut self, event: &Event) {
-        if self.selector.is_everything() && self.form == Form::Object {
-            self.queue
-                .push_back(event.wire.get_or_init(|| encode(event)).clone());
-            return;
-        }
-        let selected = |version: &Option<Version>| {
-            let object = version
-                .as_ref()
-                .map(|v| codec::decode_at(&v.value, event.revision))?;
-            self.selector.matches(&object).then_some(object)
-        };
-        match (selected(&event.before), selected(&event.after)) {
-            (None, None) => {}
-            (None, Some(object)) => self.push_value("ADDED", object),
-            (Some(_), Some(object)) => self.push_value("MODIFIED", object),
+    async fn push(&mut self, event: &Event) -> Result<(), ApiError> {
+        let (before, after) = (&event.before, &event.after);
+        let [had, has] = self.chosen(event);
+        let as_it_was = had == before.is_some() && has == after.is_some();
+        let (type_, version) = match (before, after) {
+            _ if as_it_was && self.form == Form::Object => {
+                self.queue
+                    .push_back(event.wire.get_or_init(|| encode(event)).clone());
+                return Ok(());
+            }
+            (_, Some(after)) if has => (if had { "MODIFIED" } else { "ADDED" }, after),
             // It is gone, or no longer selected: as it was when it last matched, at the version of the change.
-            (Some(object), None) => self.push_value("DELETED", object),
+            (Some(before), _) if had => ("DELETED", before),
+            _ => return Ok(()),
+        };
+        self.push_version(type_, version.clone(), event.revision).await
+    }
+
+    async fn push_batch(&mut self, batch: Result<WatchBatch, StoreError>) -> Result<(), ApiError> {
+        let batch = batch?;
+        for event in &batch.events {
+            self.push(event).await?;
         }
+        self.seen = batch.through;
+        Ok(())
+    }
+
+    /// The watch ends with it.
+    fn push_error(&mut self, error: &ApiError) {
+        self.over = true;
+        let status = error.status();
+        self.queue
+            .push_back(text(&json!({"type": "ERROR", "object": status})));
+    }
+
+    /// Whether what was there before and what is after it are selected.
+    fn chosen(&self, event: &Event) -> [bool; 2] {
+        let both = [&event.before, &event.after];
+        if self.selector.is_everything() {
+            return both.map(Option::is_some);
+        }
+        let looked = || both.map(|version| version.as_ref().map_or(Value::Null, |v| looked(&v.value)));
+        let looked = event.looked.get_or_init(looked);
+        [0, 1].map(|i| both[i].is_some() && self.selector.matches(&looked[i]))
     }
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::types::{Compare, Event, Listing, Op, Range, Revision, StoreError, Txn, Version};
 
-/// How much of the past is kept for watchers and for lists at a revision.
+/// How much of the past: what is kept for watchers and for lists at a revision, what is handed out at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Changes.
@@ -219,6 +219,7 @@ impl History {
                 after: record.alive(),
                 before,
                 wire: OnceLock::new(),
+                looked: OnceLock::new(),
             }));
         }
         versions.push(record);
@@ -262,12 +263,12 @@ impl History {
         Ok(dropped)
     }
 
-    /// Events above `after` under a prefix, at most `limit`; and how far the search came.
+    /// Events above `after` under a prefix, until they come to a batch; and how far the search came.
     pub fn events(
         &self,
         prefix: &str,
         after: Revision,
-        limit: usize,
+        batch: Limits,
     ) -> Result<(Vec<Arc<Event>>, Revision), StoreError> {
         if after < self.compacted {
             return Err(StoreError::Compacted {
@@ -277,16 +278,22 @@ impl History {
         }
         let start = self.log.partition_point(|event| event.revision <= after);
         let mut found: Vec<Arc<Event>> = Vec::new();
+        let mut bytes = 0;
         for event in self.log.range(start..) {
             // A revision is never split: a watcher resumes between revisions.
             if let Some(last) = found.last()
-                && found.len() >= limit
+                && (found.len() >= batch.events || bytes >= batch.bytes)
                 && last.revision != event.revision
             {
                 let through = last.revision;
                 return Ok((found, through));
             }
             if event.key.starts_with(prefix) {
+                bytes += event
+                    .after
+                    .as_ref()
+                    .or(event.before.as_ref())
+                    .map_or(0, |v| v.value.len());
                 found.push(event.clone());
             }
         }

@@ -271,12 +271,16 @@ impl Store for LocalStore {
         self.read().list(&range)
     }
 
+    fn compacted(&self) -> Revision {
+        self.read().compacted
+    }
+
     async fn txn(&self, txn: Txn) -> Result<Commit, StoreError> {
         self.ask(|answer| Request::Txn(txn, answer)).await
     }
 
     fn watch(&self, prefix: &str, after: Revision) -> Result<Box<dyn Watch>, StoreError> {
-        let compacted = self.read().compacted;
+        let compacted = self.compacted();
         if after < compacted {
             return Err(StoreError::Compacted {
                 asked: after,

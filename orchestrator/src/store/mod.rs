@@ -46,6 +46,9 @@ pub trait Store: Send + Sync {
     /// Writes all keys as they are now into a file that can be opened as a store; replaces what is there.
     async fn snapshot(&self, to: &std::path::Path) -> Result<(), StoreError>;
 
+    /// Up to where superseded versions are forgotten: what is older is in memory only for those that still hold it.
+    fn compacted(&self) -> Revision;
+
     /// Forgets superseded versions up to and including a revision.
     async fn compact(&self, through: Revision) -> Result<(), StoreError>;
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use serde_json::Value;
 use thiserror::Error;
 
 use super::disk::DiskError;
@@ -148,6 +149,8 @@ pub struct Event {
     pub before: Option<Version>,
     /// The event as sent to clients: made by whoever needs it first, shared by all.
     pub wire: OnceLock<Bytes>,
+    /// What selectors look at, before and after it: likewise.
+    pub looked: OnceLock<[Value; 2]>,
 }
 
 /// What a watcher gets.

@@ -5,11 +5,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::history::History;
+use super::history::{History, Limits};
 use super::types::{Revision, StoreError, WatchBatch};
 
-/// Changes handed out at once.
-const BATCH: usize = 256;
+/// Handed out at once: what a watcher holds while its client does not read, beside one change however large.
+const BATCH: Limits = Limits {
+    events: 256,
+    bytes: 1 << 20,
+};
 
 /// A cursor: nothing is queued for it, it reads the history at its own speed.
 pub(super) struct Cursor {

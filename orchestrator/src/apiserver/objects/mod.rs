@@ -17,9 +17,10 @@ use serde_json::Value;
 
 use super::error::ApiError;
 use super::limits::ObjectLimits;
+use super::looked::looked;
 use super::selector::Selector;
 use crate::kinds::{Kind, codec};
-use crate::store::{Range, Revision, Store, Version};
+use crate::store::{Listing, Range, Store, Version};
 
 pub use delete::{DeleteOptions, Deleted};
 pub(super) use meta::set_requester;
@@ -116,13 +117,14 @@ impl Objects {
         kind: &Kind,
         namespace: Option<&str>,
         selector: &Selector,
-    ) -> Result<(Vec<Version>, Revision), ApiError> {
-        let listing = self.store.list(Range::prefix(kind.prefix(namespace))).await?;
-        let mut found = listing.items;
+    ) -> Result<Listing, ApiError> {
+        let mut listing = self.store.list(Range::prefix(kind.prefix(namespace))).await?;
         if !selector.is_everything() {
-            found.retain(|version| selector.matches(&codec::decode(version)));
+            listing
+                .items
+                .retain(|version| selector.matches(&looked(&version.value)));
         }
-        Ok((found, listing.revision))
+        Ok(listing)
     }
 }
 

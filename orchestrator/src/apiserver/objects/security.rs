@@ -60,7 +60,7 @@ impl Objects {
         }
         let name = meta::text(new, "name");
         let row = named("Pod").expect("the table has Pod");
-        let (pods, _) = self.list(row, Some(name), &Selector::default()).await?;
+        let pods = self.list(row, Some(name), &Selector::default()).await?.items;
         let all = pods.len();
         let mut by_words: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for pod in pods.iter().take(PODS).map(codec::decode) {

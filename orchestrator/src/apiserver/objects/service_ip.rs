@@ -39,7 +39,7 @@ impl Objects {
         // In this order: a Service that is missing in the list below changes the key after this.
         let last = self.store.get(SERVICE_ADDRESS).await?;
         let compare = last.map_or(Compare::Absent, |version| Compare::At(version.mod_revision));
-        let (services, _) = self.list(kind, None, &Selector::default()).await?;
+        let services = self.list(kind, None, &Selector::default()).await?.items;
         let namespace = at(object, "/metadata/namespace");
         let (mut own, mut taken) = (0, HashSet::new());
         for service in services.iter().map(codec::decode) {

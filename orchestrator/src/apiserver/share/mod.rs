@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use super::error::ApiError;
 use super::held;
 use super::limits::{Limits, ShareLimits};
+use crate::store::Revision;
 pub(super) use arriving::{Arrivals, Arriving};
 use turns::{Asked, Turns};
-use unread::Reading;
-pub(super) use unread::Unread;
+pub(super) use unread::{Reading, Unread};
 
 /// Seconds after which a client that was sent away may come again.
 const RETRY_S: u32 = 1;
@@ -62,16 +62,43 @@ impl Client {
 
     /// An answer of so many bytes waits to be read, until what is returned is dropped. 429 when there are too many already.
     pub(super) fn reading(&self, bytes: usize) -> Result<Reading, ApiError> {
-        let reading = self.unread.begin(&self.user, self.connection, &self.end, bytes);
+        self.begin(bytes, None)
+    }
+
+    /// The same for objects of the store, as of a revision, and their bytes.
+    pub(super) fn reading_objects(
+        &self,
+        bytes: usize,
+        objects: (Revision, usize),
+    ) -> Result<Reading, ApiError> {
+        self.begin(bytes, Some(objects))
+    }
+
+    fn begin(&self, bytes: usize, objects: Option<(Revision, usize)>) -> Result<Reading, ApiError> {
+        let unread = &self.unread;
+        let reading = unread.begin(&self.user, self.connection, &self.end, bytes, objects);
         reading.ok_or_else(|| busy("too many answers of this client wait to be read"))
     }
 
-    /// A response whose body is there as a whole waits to be read; who makes another in pieces counts it on its own.
-    pub(super) fn reads(&self, response: Response) -> Response {
+    /// Whether there is room for one more answer.
+    pub(super) fn may_ask(&self) -> Result<(), ApiError> {
+        self.reading(0).map(drop)
+    }
+
+    /// A response whose body is there as a whole waits to be read; who makes another in pieces counts it on its own. What has
+    /// been done is never answered by a refusal.
+    pub(super) fn reads(&self, response: Response, done: bool) -> Response {
         let Some(bytes) = response.body().size_hint().exact() else {
             return response;
         };
-        match self.reading(usize::try_from(bytes).unwrap_or(usize::MAX)) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let reading = match done {
+            true => Ok(self
+                .unread
+                .add(&self.user, self.connection, &self.end, bytes, None)),
+            false => self.reading(bytes),
+        };
+        match reading {
             Ok(reading) => held::keep(response, reading),
             Err(error) => error.into_response(),
         }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::super::limits::UnreadLimits;
-use super::books::Books;
+use super::books::{Books, Entry};
+use crate::store::Revision;
 
 /// What an answer takes beside its content.
 const EACH_BYTES: usize = 4 << 10;
@@ -30,6 +31,8 @@ struct Answer {
     since: Instant,
     connection: u64,
     end: CancellationToken,
+    /// The store's objects in it, as of a revision: none of its own while the store has them too.
+    objects: Option<(Revision, usize)>,
 }
 
 impl Drop for Reading {
@@ -47,6 +50,26 @@ impl Unread {
         }
     }
 
+    /// The store has forgotten what is older: answers that hold such objects are now all that keeps them in memory.
+    pub fn forgotten(&self, before: Revision) {
+        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut old = Vec::new();
+        for (user, account) in books.users() {
+            let numbers = account.entries.iter();
+            let number = |(number, entry): (&u64, &Entry<Answer>)| {
+                let (_, bytes) = entry.what.objects.filter(|(at, _)| *at < before)?;
+                Some((user.clone(), *number, bytes))
+            };
+            old.extend(numbers.filter_map(number));
+        }
+        for (user, number, bytes) in old {
+            books.grow(&user, number, bytes);
+            if let Some(answer) = books.entry(&user, number) {
+                answer.objects = None;
+            }
+        }
+    }
+
     /// An answer of so many bytes to this connection, which `end` closes. `None` if those of its user come to too much and are
     /// all new, so that it may still be reading.
     pub fn begin(
@@ -55,30 +78,46 @@ impl Unread {
         connection: u64,
         end: &CancellationToken,
         bytes: usize,
+        objects: Option<(Revision, usize)>,
     ) -> Option<Reading> {
-        let bytes = bytes.saturating_add(EACH_BYTES);
+        let most = bytes.saturating_add(EACH_BYTES);
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
         while books.bytes_of(user) > 0
-            && books.bytes_of(user).saturating_add(bytes) > self.limits.per_user_bytes
+            && books.bytes_of(user).saturating_add(most) > self.limits.per_user_bytes
         {
             cut(&mut books, user, self.limits.patience)?;
         }
         // Whoever has most of all makes room for the others.
-        while books.bytes() > 0 && books.bytes().saturating_add(bytes) > self.limits.total_bytes {
-            let most = books.users().iter().max_by_key(|(_, u)| u.bytes)?.0.clone();
-            cut(&mut books, &most, Duration::ZERO)?;
+        while books.bytes() > 0 && books.bytes().saturating_add(most) > self.limits.total_bytes {
+            let greatest = books.users().iter().max_by_key(|(_, u)| u.bytes)?.0.clone();
+            cut(&mut books, &greatest, Duration::ZERO)?;
         }
+        drop(books);
+        Some(self.add(user, connection, end, bytes, objects))
+    }
+
+    /// The same, whether there is room or not.
+    pub fn add(
+        &self,
+        user: &str,
+        connection: u64,
+        end: &CancellationToken,
+        bytes: usize,
+        objects: Option<(Revision, usize)>,
+    ) -> Reading {
         let answer = Answer {
             since: Instant::now(),
             connection,
             end: end.clone(),
+            objects,
         };
-        let number = books.add(user, bytes, answer);
-        Some(Reading {
+        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = books.add(user, bytes.saturating_add(EACH_BYTES), answer);
+        Reading {
             books: self.books.clone(),
             user: user.to_owned(),
             number,
-        })
+        }
     }
 }
 
@@ -122,7 +161,7 @@ mod tests {
     fn who_does_not_read_is_cut_off_and_who_reads_goes_on() {
         let unread = unread(Duration::ZERO);
         let (first, second) = (CancellationToken::new(), CancellationToken::new());
-        let begin = |connection, end| unread.begin("a", connection, end, 12 * KIB);
+        let begin = |connection, end| unread.begin("a", connection, end, 12 * KIB, None);
         let held = [begin(1, &first), begin(2, &second)];
         assert!(held.iter().all(Option::is_some) && !first.is_cancelled());
         let third = begin(2, &second);
@@ -139,23 +178,36 @@ mod tests {
     fn answers_that_are_new_may_still_be_read() {
         let unread = unread(Duration::from_secs(3600));
         let end = CancellationToken::new();
-        let held = unread.begin("a", 1, &end, 20 * KIB);
-        assert!(held.is_some() && unread.begin("a", 2, &end, 20 * KIB).is_none());
+        let held = unread.begin("a", 1, &end, 20 * KIB, None);
+        assert!(held.is_some() && unread.begin("a", 2, &end, 20 * KIB, None).is_none());
         assert!(!end.is_cancelled());
         drop(held);
         assert!(
-            unread.begin("a", 2, &end, 1000 * KIB).is_some(),
+            unread.begin("a", 2, &end, 1000 * KIB, None).is_some(),
             "one is always let through"
         );
+    }
+
+    #[test]
+    fn objects_that_only_an_answer_keeps_count_for_it() {
+        let unread = unread(Duration::ZERO);
+        let end = CancellationToken::new();
+        let list = |at| unread.begin("a", 1, &end, KIB, Some((Revision(at), 40 * KIB)));
+        let held = [list(1), list(9)];
+        unread.forgotten(Revision(1));
+        assert!(list(9).is_some() && !end.is_cancelled(), "the store has them too");
+        unread.forgotten(Revision(2));
+        assert!(list(9).is_some() && end.is_cancelled());
+        drop(held);
     }
 
     #[test]
     fn whoever_has_most_makes_room_for_others() {
         let unread = unread(Duration::from_secs(3600));
         let ends: Vec<CancellationToken> = (0..3).map(|_| CancellationToken::new()).collect();
-        let _a = unread.begin("a", 1, &ends[0], 24 * KIB).unwrap();
-        let _b = unread.begin("b", 2, &ends[1], 12 * KIB).unwrap();
-        let _c = unread.begin("c", 3, &ends[2], 12 * KIB).unwrap();
+        let _a = unread.begin("a", 1, &ends[0], 24 * KIB, None).unwrap();
+        let _b = unread.begin("b", 2, &ends[1], 12 * KIB, None).unwrap();
+        let _c = unread.begin("c", 3, &ends[2], 12 * KIB, None).unwrap();
         let cut: Vec<bool> = ends.iter().map(CancellationToken::is_cancelled).collect();
         assert_eq!(cut, [true, false, false]);
     }

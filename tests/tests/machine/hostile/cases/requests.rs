@@ -18,6 +18,8 @@ use super::{Case, Harm, Process, Tenant};
 const TERMS: usize = 250;
 /// Requests at once on one connection: no more wait for their turn.
 const AT_ONCE: usize = 60;
+/// Large objects for watches that are not read: made over the seconds in which those begin.
+const WRITES: usize = 40;
 /// Clients that read little.
 const READERS: usize = 10;
 /// Bodies that are half sent, and the size of each.
@@ -124,8 +126,16 @@ pub(super) const CASES: &[Case] = &[
         name: "hundreds of answers that are not read",
         kind: "unread answers",
         protection: "unread",
-        attack: unread,
+        attack: unread_objects,
         told: "many are refused or cut off",
+        harm: Harm::Memory(Process::Orchestrator, 300),
+    },
+    Case {
+        name: "hundreds of watches that are not read",
+        kind: "unread answers",
+        protection: "unread",
+        attack: unread_watches,
+        told: "does not read its answers",
         harm: Harm::Memory(Process::Orchestrator, 300),
     },
     Case {
@@ -250,10 +260,36 @@ fn list_loops(tenant: &Tenant<'_>) -> Result<String> {
     Ok(tenant.api.get(&format!("{maps}?limit=1"))?.code.to_string())
 }
 
-/// A large object many times over, of which little is read for some seconds; then what became of those requests.
-fn unread(tenant: &Tenant<'_>) -> Result<String> {
-    map(tenant, &json!({"a": "x".repeat(1400 << 10)}).to_string())?;
-    let path = format!("{}#[1-{AT_ONCE}]", tenant.path("configmaps/big"));
+/// A large object many times over.
+fn unread_objects(tenant: &Tenant<'_>) -> Result<String> {
+    large(tenant, "big")?;
+    unread(tenant, "configmaps/big", || Ok(()))
+}
+
+/// Watches that choose, so that each has copies of its own, and then large objects. Clients do not see in time that they are cut
+/// off: the server's log says it.
+fn unread_watches(tenant: &Tenant<'_>) -> Result<String> {
+    let seen = unread(tenant, "configmaps?watch=true&labelSelector=!a", || {
+        (0..WRITES).try_for_each(|number| {
+            std::thread::sleep(Duration::from_millis(100));
+            large(tenant, &format!("big{number}"))
+        })
+    })?;
+    let log = fs::read_to_string(tenant.gantry.path().join("orchestrator.log"))?;
+    let cut = |line: &&str| line.contains(&tenant.namespace) && line.contains("does not read its answers");
+    Ok(log.lines().find(cut).unwrap_or(&seen).to_owned())
+}
+
+/// Or it is refused, since too much is not read.
+fn large(tenant: &Tenant<'_>, name: &str) -> Result<()> {
+    let data = json!({"a": "x".repeat(1400 << 10)});
+    let map = json!({"metadata": {"name": name}, "data": data});
+    tenant.post("configmaps", &map).map(drop)
+}
+
+/// Asks many times over, reads little of it for some seconds, and does something meanwhile; what became of those requests.
+fn unread(tenant: &Tenant<'_>, question: &str, meanwhile: impl FnOnce() -> Result<()>) -> Result<String> {
+    let path = format!("{}#[1-{AT_ONCE}]", tenant.path(question));
     let slowly = [
         "--limit-rate",
         "1k",
@@ -268,6 +304,7 @@ fn unread(tenant: &Tenant<'_>) -> Result<String> {
         let codes = File::create(place.path().join(number.to_string()))?;
         clients.push(many(tenant, &path, &slowly, codes)?);
     }
+    meanwhile()?;
     let mut ended = 0;
     for (number, mut client) in clients.into_iter().enumerate() {
         client.wait()?;
