@@ -132,6 +132,11 @@ impl NfPackageSpec {
     }
 
     fn drain_problems(&self, found: &mut Problems) {
+        if let Some(sessions) = &self.drain.sessions {
+            found.require(sessions.port != 0, "spec.drain.sessions.port", || {
+                "port 0 cannot be asked".to_owned()
+            });
+        }
         let counts = matches!(self.drain.method, DrainMethod::SipDialogs | DrainMethod::Sessions);
         found.require(!counts || self.drain.sessions.is_some(), "spec.drain", || {
             "this method waits for sessions: say under `sessions` which metric counts them".to_owned()
@@ -359,6 +364,13 @@ fn probe_problems(probe: &NfProbe, path: &str, found: &mut Problems) {
     ];
     found.require(actions.iter().filter(|set| **set).count() == 1, path, || {
         "exactly one of httpGet, tcpSocket and exec is needed".to_owned()
+    });
+    let asked = [
+        probe.http_get.as_ref().map(|get| get.port),
+        probe.tcp_socket.as_ref().map(|socket| socket.port),
+    ];
+    found.require(!asked.contains(&Some(0)), path, || {
+        "port 0 cannot be asked".to_owned()
     });
     let positive = probe.period_seconds > 0 && probe.timeout_seconds > 0 && probe.failure_threshold > 0;
     found.require(positive, path, || {

@@ -123,7 +123,7 @@ where
     F: Future<Output = Result<Controllers, ServerError>>,
 {
     let State { store, pki, cluster } = state::open(&config)?;
-    let listener = Listener::bind(config.listen, pki.server_config()?).await?;
+    let listener = Listener::bind(config.listen, pki.server_config()?)?;
     let pki = Arc::new(pki);
     let store: Arc<dyn Store> = Arc::new(store);
     let objects = Objects::new(store, config.service_cidr).with_limits(config.limits.objects);

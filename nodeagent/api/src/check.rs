@@ -7,7 +7,9 @@ use std::path::{Component, Path};
 
 use gantry_topology::CpuSet;
 
-use crate::{ContainerConfig, NodeConfig, PodConfig, PodDesired, PodUid, Volume, VolumeFile};
+use crate::{
+    ContainerConfig, Hook, NodeConfig, PodConfig, PodDesired, PodUid, ProbeAction, Volume, VolumeFile,
+};
 
 /// Largest user or group id, as in Kubernetes. The kernel has ids of 32 bits, and takes the last one for "leave it as it is": a
 /// process that is to become it stays root.
@@ -107,6 +109,9 @@ fn check_pod(pod: &PodConfig) -> Result<(), String> {
     }
     let groups = &pod.security.supplemental_groups;
     check_ids(groups.iter().chain(&pod.security.fs_group))?;
+    if pod.sessions.as_ref().is_some_and(|sessions| sessions.port == 0) {
+        return Err("its sessions are asked for at port 0, which is none".to_owned());
+    }
     for (name, volume) in &pod.volumes {
         if !is_label(name) {
             return Err(format!("`{name}` is no volume name"));
@@ -141,9 +146,31 @@ fn check_ids<'a>(mut ids: impl Iterator<Item = &'a u32>) -> Result<(), String> {
     }
 }
 
+/// Ports that the node asks a container at.
+fn asked_ports(container: &ContainerConfig) -> impl Iterator<Item = u16> {
+    let probes = [&container.readiness, &container.liveness, &container.startup];
+    let probed = probes
+        .into_iter()
+        .flatten()
+        .filter_map(|probe| match &probe.action {
+            ProbeAction::HttpGet(get) => Some(get.port),
+            ProbeAction::TcpSocket { port } => Some(*port),
+            ProbeAction::Exec { .. } => None,
+        });
+    let hooks = [&container.post_start, &container.pre_stop];
+    let hooked = hooks.into_iter().flatten().filter_map(|hook| match hook {
+        Hook::HttpGet(get) => Some(get.port),
+        Hook::Exec { .. } | Hook::Sleep { .. } => None,
+    });
+    probed.chain(hooked)
+}
+
 fn check_container(pod: &PodConfig, container: &ContainerConfig) -> Result<(), String> {
     let security = &container.security;
     check_ids(security.user.iter().chain(&security.group))?;
+    if asked_ports(container).any(|port| port == 0) {
+        return Err("a probe or a hook asks port 0, which is none".to_owned());
+    }
     for mount in &container.mounts {
         if !pod.volumes.contains_key(&mount.volume) {
             return Err(format!("there is no volume `{}`", mount.volume));
@@ -292,6 +319,41 @@ mod tests {
         };
         assert!(refused(|c| pod(c, "2-3")).contains("CPUs 2 have another owner"));
         assert!(refused(|c| pod(c, "1")).contains("CPUs 1 have another owner"));
+    }
+
+    #[test]
+    fn who_is_to_be_asked_at_port_0_is_left_out() {
+        let get = crate::HttpGet {
+            port: 0,
+            path: "/".to_owned(),
+            headers: Vec::new(),
+        };
+        let probe = |action| {
+            Some(crate::Probe {
+                action,
+                initial_delay_ms: 0,
+                period_ms: 1000,
+                timeout_ms: 1000,
+                failure_threshold: 1,
+                success_threshold: 1,
+                termination_grace_s: None,
+            })
+        };
+        let hook = Hook::HttpGet(get.clone());
+        let container = |edit: &dyn Fn(&mut ContainerConfig)| {
+            assert!(refused(|c| edit(&mut c.pods.get_mut("a").unwrap().containers[0])).contains("port 0"));
+        };
+        container(&|c| c.readiness = probe(ProbeAction::TcpSocket { port: 0 }));
+        container(&|c| c.liveness = probe(ProbeAction::HttpGet(get.clone())));
+        container(&|c| c.startup = probe(ProbeAction::TcpSocket { port: 0 }));
+        container(&|c| c.post_start = Some(hook.clone()));
+        container(&|c| c.pre_stop = Some(hook.clone()));
+        let sessions = crate::SessionProbe {
+            port: 0,
+            path: "/".to_owned(),
+            metric: "m".to_owned(),
+        };
+        assert!(refused(|c| c.pods.get_mut("a").unwrap().sessions = Some(sessions)).contains("port 0"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use rustls::ServerConfig;
 use thiserror::Error;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,9 @@ use crate::pki::Revoked;
 
 /// Requests under way may take so long after a shutdown.
 const GRACE: Duration = Duration::from_millis(1500);
+
+/// Connections that wait to be accepted: what Linux takes unless it is told otherwise (`net.core.somaxconn`).
+const BACKLOG: u32 = 4096;
 
 /// The address cannot be had.
 #[derive(Debug, Error)]
@@ -37,6 +40,16 @@ pub enum ListenError {
     },
 }
 
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// A bound socket.
 pub struct Listener {
     tcp: TcpListener,
@@ -45,13 +58,11 @@ pub struct Listener {
 
 impl Listener {
     /// Binds. The configuration must demand client certificates.
-    pub async fn bind(address: SocketAddr, mut tls: ServerConfig) -> Result<Self, ListenError> {
-        let tcp = TcpListener::bind(address)
-            .await
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::AddrInUse => ListenError::InUse(address),
-                _ => ListenError::Bind { address, source },
-            })?;
+    pub fn bind(address: SocketAddr, mut tls: ServerConfig) -> Result<Self, ListenError> {
+        let tcp = listen(address).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => ListenError::InUse(address),
+            _ => ListenError::Bind { address, source },
+        })?;
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self {
             tcp,
@@ -75,9 +86,12 @@ impl Listener {
         let doors = Doors::new(limits, revoked);
         let mut connections = tokio::task::JoinSet::new();
         loop {
+            // All that wait, in one turn: with handshakes by the thousand the next turn is far, and for whom the kernel finds no
+            // place meanwhile has lost a second.
+            let accept = tokio::task::unconstrained(self.tcp.accept());
             // Cancel-safe: accept, a token, and a join set.
             tokio::select! {
-                accepted = self.tcp.accept() => match accepted {
+                accepted = accept => match accepted {
                     Ok((stream, peer)) => {
                         let (tls, router) = (self.tls.clone(), router.clone());
                         let (doors, shutdown) = (doors.clone(), shutdown.clone());

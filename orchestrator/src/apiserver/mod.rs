@@ -44,6 +44,7 @@ pub use auth::{Identity, MASTERS, NODE_PREFIX, NODES};
 pub use error::ApiError;
 pub use limits::{ArrivingLimits, ConnectionLimits, Limits, ObjectLimits, PatchLimits, ShareLimits};
 pub use listener::{ListenError, Listener};
+pub(crate) use objects::now;
 pub use objects::{DeleteOptions, Deleted, FieldValidation, Objects, Target, WriteOptions, Written};
 pub use planning::Planning;
 pub use selector::Selector;

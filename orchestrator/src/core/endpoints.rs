@@ -79,16 +79,18 @@ pub fn members(work: &Work<'_>, service: &Service) -> Vec<Member> {
 
 /// The port on the pod that a Service's port leads to.
 pub fn target_port(pod: &Pod, port: &ServicePort) -> Option<u16> {
-    match &port.target_port {
-        None => u16::try_from(port.port).ok(),
-        Some(IntOrString::Int(0)) => u16::try_from(port.port).ok(),
-        Some(IntOrString::Int(number)) => u16::try_from(*number).ok(),
+    let number = match &port.target_port {
+        None | Some(IntOrString::Int(0)) => port.port,
+        Some(IntOrString::Int(number)) => *number,
         Some(IntOrString::String(name)) => {
+            let protocol = |text: &Option<String>| text.clone().unwrap_or_else(|| "TCP".to_owned());
+            let wanted = protocol(&port.protocol);
             let mut ports = pods::lasting(pod).flat_map(|c| c.ports.iter().flatten());
-            let found = ports.find(|p| p.name.as_deref() == Some(name))?;
-            u16::try_from(found.container_port).ok()
+            let found = ports.find(|p| p.name.as_deref() == Some(name) && protocol(&p.protocol) == wanted)?;
+            found.container_port
         }
-    }
+    };
+    u16::try_from(number).ok().filter(|number| *number > 0)
 }
 
 /// Keeps one EndpointSlice for every Service with a selector.

@@ -142,6 +142,9 @@ fn host_address(work: &Work<'_>, node: &str) -> Option<Ipv4Addr> {
     }
 }
 
+/// Addresses of a node that are looked at: more than a range that is given out has.
+const MOST_ADDRESSES: usize = 1 << 12;
+
 /// The addresses that somebody has, looked up once a pass.
 #[derive(Default)]
 struct Addresses {
@@ -155,7 +158,7 @@ impl Addresses {
         let range = nodes::cidr(&*work.get::<Node>(&Key::new("", node))?)?;
         let taken = self.taken.get_or_insert_with(|| all_addresses(work));
         // The first address is the gateway's. Starting where the uid says keeps an address from coming back soon.
-        let hosts: Vec<Ipv4Addr> = range.hosts().skip(1).collect();
+        let hosts: Vec<Ipv4Addr> = range.hosts().skip(1).take(MOST_ADDRESSES).collect();
         let start = usize::from_str_radix(uid.get(..8)?, 16).unwrap_or(0) % hosts.len().max(1);
         let free = hosts[start..]
             .iter()

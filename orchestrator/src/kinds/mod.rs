@@ -12,6 +12,7 @@ mod path;
 mod podcells;
 mod podenv;
 mod podnames;
+mod podports;
 mod podprobes;
 mod podsecurity;
 mod podspec;

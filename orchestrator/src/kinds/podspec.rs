@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::names::{self, is_dns_label};
 use super::path::{at, list, text};
-use super::{FieldError, podenv, podnames, podprobes, podsecurity, podvolumes};
+use super::{FieldError, podenv, podnames, podports, podprobes, podsecurity, podvolumes};
 use crate::quantity;
 
 type Errors = Vec<FieldError>;
@@ -94,6 +94,8 @@ fn container(container: &Value, spec: &Value, here: &str, errors: &mut Errors) {
     resources(container, here, errors);
     request_within_limit(container, here, errors);
     podenv::check(container, here, errors);
+    podports::check(container, here, errors);
+    pull_policy(container, here, errors);
     termination_message(container, here, errors);
     for field in ["readinessProbe", "livenessProbe", "startupProbe"] {
         podprobes::probe(container, field, here, errors);
@@ -105,6 +107,14 @@ fn container(container: &Value, spec: &Value, here: &str, errors: &mut Errors) {
             &format!("{here}.lifecycle.{field}"),
             errors,
         );
+    }
+}
+
+fn pull_policy(container: &Value, here: &str, errors: &mut Errors) {
+    let policy = text(container, "/imagePullPolicy");
+    if !["", "Always", "IfNotPresent", "Never"].contains(&policy) {
+        let message = format!("{policy:?} is not one of Always, IfNotPresent, Never");
+        errors.push(FieldError::invalid(format!("{here}.imagePullPolicy"), message));
     }
 }
 

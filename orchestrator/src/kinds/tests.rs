@@ -174,6 +174,52 @@ fn a_key_of_a_config_map_has_one_value() {
 }
 
 #[test]
+fn addresses_that_controllers_give_out_are_theirs() {
+    let refused = |kind: &str, new: &Value, old: Option<&Value>| -> Vec<String> {
+        let mut errors = Vec::new();
+        (named(kind).unwrap().validate)(new, old, &Context::default(), &mut errors);
+        errors.into_iter().map(|e| e.field).collect()
+    };
+    let node =
+        |range: &str| json!({"metadata": {"name": "n"}, "spec": {"podCIDR": range, "podCIDRs": [range]}});
+    let given = node("10.85.0.0/24");
+    assert!(refused("Node", &given, Some(&given)).is_empty());
+    for range in ["10.0.0.0/0", "garbage", ""] {
+        let both = ["spec.podCIDR", "spec.podCIDRs"];
+        assert_eq!(refused("Node", &node(range), Some(&given)), both, "{range}");
+    }
+    let mut pod = sample(named("Pod").unwrap());
+    assert!(refused("Pod", &pod, None).is_empty());
+    let before = pod.clone();
+    pod["status"] = json!({"podIP": "10.85.0.1"});
+    assert_eq!(refused("Pod", &pod, Some(&before)), ["status.podIP"]);
+    assert!(refused("Pod", &pod, Some(&pod)).is_empty());
+}
+
+#[test]
+fn ports_that_lead_nowhere_are_refused() {
+    let service =
+        |port: Value| json!({"metadata": {"name": "s"}, "spec": {"type": "ClusterIP", "ports": [port]}});
+    let refused = |port: Value| -> Vec<String> {
+        let mut errors = Vec::new();
+        (named("Service").unwrap().validate)(&service(port), None, &Context::default(), &mut errors);
+        errors.into_iter().map(|e| e.field).collect()
+    };
+    assert!(refused(json!({"port": 80, "protocol": "UDP", "targetPort": "sip"})).is_empty());
+    for protocol in ["tcp", "ICMP"] {
+        assert_eq!(
+            refused(json!({"port": 80, "protocol": protocol})),
+            ["spec.ports[0].protocol"]
+        );
+    }
+    assert_eq!(
+        refused(json!({"port": 80, "targetPort": "80"})),
+        ["spec.ports[0].targetPort"]
+    );
+    assert_eq!(refused(json!({"port": 0})), ["spec.ports[0].port"]);
+}
+
+#[test]
 fn a_wrong_type_is_located() {
     let pod = named("Pod").unwrap();
     let mut input = sample(pod);

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::path::{at, list, text};
-use super::{Context, FieldError, extras, podspec, protective};
+use super::{Context, FieldError, extras, podports, podspec, protective};
 use crate::podsecurity::label_errors;
 
 type Errors = Vec<FieldError>;
@@ -35,14 +35,26 @@ pub(super) fn namespace(new: &Value, old: Option<&Value>, _: &Context, errors: &
     errors.extend(wrong.map(|(key, why)| FieldError::invalid(format!("metadata.labels[{key}]"), why)));
 }
 
-/// Node: taints.
-pub(super) fn node(new: &Value, _: Option<&Value>, _: &Context, errors: &mut Errors) {
+/// Node: taints, and the addresses of its pods, which the controllers give out.
+pub(super) fn node(new: &Value, old: Option<&Value>, _: &Context, errors: &mut Errors) {
+    for pointer in ["/spec/podCIDR", "/spec/podCIDRs"] {
+        let same = old.map_or(&Value::Null, |old| at(old, pointer)) == at(new, pointer);
+        if !same {
+            let message =
+                "the addresses of a node's pods are given out by the controllers: leave it as it is";
+            errors.push(FieldError::invalid(pointer[1..].replace('/', "."), message));
+        }
+    }
     protective::node(new, errors);
 }
 
 /// Pod: its spec and what its annotation adds; changes of a spec go through the sub-resources.
 pub(super) fn pod(new: &Value, old: Option<&Value>, _: &Context, errors: &mut Errors) {
     podspec::spec(at(new, "/spec"), "spec", errors);
+    // Controllers give it; what it was is nowhere else.
+    for pointer in ["/status/podIP", "/status/podIPs"] {
+        immutable(new, old, pointer, errors);
+    }
     protective::pod(new, "", errors);
     extras::pod(new, old, errors);
 }
@@ -72,7 +84,8 @@ pub(super) fn service(new: &Value, old: Option<&Value>, _: &Context, errors: &mu
     let (mut seen, mut names) = (HashSet::new(), HashSet::new());
     for (i, port) in ports.iter().enumerate() {
         let number = at(port, "/port").as_i64().unwrap_or_default();
-        if !(1..=65_535).contains(&number) {
+        podports::protocol(port, &format!("spec.ports[{i}]"), errors);
+        if !podports::is_port(number) {
             errors.push(FieldError::invalid(
                 format!("spec.ports[{i}].port"),
                 "must be 1 to 65535",
@@ -99,9 +112,13 @@ pub(super) fn service(new: &Value, old: Option<&Value>, _: &Context, errors: &mu
             ));
         }
         let target = at(port, "/targetPort").as_i64().filter(|target| *target != 0);
-        if target.is_some_and(|target| !(1..=65_535).contains(&target)) {
-            let field = format!("spec.ports[{i}].targetPort");
+        let field = format!("spec.ports[{i}].targetPort");
+        if target.is_some_and(|target| !podports::is_port(target)) {
             errors.push(FieldError::invalid(field, "must be 1 to 65535"));
+        } else if let Some(name) = at(port, "/targetPort").as_str()
+            && !podports::is_port_name(name)
+        {
+            errors.push(FieldError::invalid(field, podports::port_name_problem(name)));
         }
         if protocol == "SCTP" && address != "None" && target.is_some_and(|target| target != number) {
             let message =

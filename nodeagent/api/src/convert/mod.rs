@@ -60,11 +60,9 @@ fn required<T>(path: &str, value: Option<T>) -> Result<T, InvalidMessage> {
     value.ok_or_else(|| InvalidMessage::new(path, "missing"))
 }
 
+/// Whether one that a pod has is none (0) is the pod's fault, and told as one: what can be written can be read.
 fn port(path: &str, value: u32) -> Result<u16, InvalidMessage> {
-    match u16::try_from(value) {
-        Ok(port) if port > 0 => Ok(port),
-        _ => Err(InvalidMessage::new(path, format_args!("{value} is no port"))),
-    }
+    u16::try_from(value).map_err(|_| InvalidMessage::new(path, format_args!("{value} is no port")))
 }
 
 /// Decodes a map, naming the key on error.

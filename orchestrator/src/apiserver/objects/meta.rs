@@ -11,7 +11,7 @@ use crate::kinds::{
 };
 
 /// Now, RFC 3339 with whole seconds.
-pub(super) fn now() -> String {
+pub(crate) fn now() -> String {
     let now = OffsetDateTime::now_utc();
     now.replace_nanosecond(0)
         .unwrap_or(now)

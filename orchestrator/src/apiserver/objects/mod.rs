@@ -23,6 +23,7 @@ use crate::kinds::{Kind, codec};
 use crate::store::{Listing, Range, Store, Version};
 
 pub use delete::{DeleteOptions, Deleted};
+pub(crate) use meta::now;
 pub(super) use meta::set_requester;
 pub use room::Counter;
 pub use update::Target;

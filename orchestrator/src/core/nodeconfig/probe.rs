@@ -94,11 +94,12 @@ fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
     };
     let unknown = || {
         format!(
-            "a probe of container `{}` names a port that it does not have",
+            "a probe or hook of container `{}` names a port that it does not have",
             container.name
         )
     };
-    number.and_then(|n| u16::try_from(n).ok()).ok_or_else(unknown)
+    let number = number.and_then(|n| u16::try_from(n).ok());
+    number.filter(|n| *n > 0).ok_or_else(unknown)
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ fn config(work: &Work<'_>, service: &Service) -> Option<ServiceConfig> {
         };
         let backends = members.iter().filter_map(|m| backend(m, p)).collect();
         Some(ServicePort {
-            port: u16::try_from(p.port).ok()?,
+            port: u16::try_from(p.port).ok().filter(|port| *port > 0)?,
             protocol,
             backends,
         })

@@ -48,6 +48,33 @@ fn a_pod_that_the_node_would_refuse_is_kept_from_it() {
     assert_eq!(meta::name(&bad.metadata), "b");
 }
 
+/// As an older version let it in.
+#[test]
+fn a_pod_that_would_be_asked_at_port_0_is_kept_from_the_node() {
+    let mut lab = Lab::new(&["n"]);
+    lab.settle();
+    lab.world.objects.put(pod("a", "/tmp"));
+    let Object::Pod(bad) = pod("b", "/tmp") else {
+        unreachable!("it is one");
+    };
+    let mut bad = (*bad).clone();
+    let container = &mut bad.spec.as_mut().unwrap().containers[0];
+    let ports = json!([{"name": "web", "containerPort": 0}]);
+    container.ports = serde_json::from_value(ports).unwrap();
+    let probe = json!({"tcpSocket": {"port": "web"}});
+    container.readiness_probe = serde_json::from_value(probe).unwrap();
+    lab.world.objects.put(Object::Pod(Arc::new(bad)));
+    let told = lab.settle();
+    let names: Vec<&str> = lab.world.configs["n"]
+        .pods
+        .values()
+        .map(|p| p.name.as_str())
+        .collect();
+    assert_eq!(names, ["a"]);
+    let is_told = told.iter().any(|t| t == "b CreateContainerConfigError");
+    assert!(is_told, "{told:?}");
+}
+
 /// As an older version let them in, or a template of one.
 #[test]
 fn a_volume_of_two_kinds_keeps_its_pod_from_the_node_with_a_condition() {
