@@ -55,7 +55,7 @@ pub struct BackendStat {
 }
 
 impl Datapath {
-    /// Flows and fragmented datagrams of each local sender beyond its share, so far; only of those that have any.
+    /// Flows and fragments of each local sender beyond its share, so far; only of those that have any.
     pub fn beyond_shares(&self) -> Result<BTreeMap<Ipv4Addr, u32>, DatapathError> {
         let shares = maps::hash::<u32, Share>(&self.dir, maps::SHARES)?;
         let beyond: BTreeMap<u32, u32> = maps::entries(&shares, maps::SHARES)?

@@ -5,12 +5,11 @@ mod support;
 use std::path::Path;
 
 use aya::EbpfLoader;
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuHashMap, PerCpuValues};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use aya::programs::{SchedClassifier, TcAttachType};
-use gantry_ebpf::{Datapath, DatapathError, Protocol};
-use gantry_ebpf_common::MAGLEV_SLOTS;
+use gantry_ebpf::{Datapath, DatapathError, DropReason, Protocol};
 use gantry_ebpf_common::layout::{
-    ACTIVE, Backend as KernelBackend, BackendStats, Config, Service, ServiceKey, UDP,
+    ACTIVE, Backend as KernelBackend, BackendStats, Config, Service, ServiceKey, Table, UDP,
 };
 use support::{
     CLIENT, Loaded, REDIRECT, SERVER, SERVER_MAC, VIP, can_run, in_namespace, ip, networks, packet, pod, run,
@@ -68,11 +67,11 @@ fn another_version_replaces_the_program_on_every_link_and_keeps_the_maps() {
     });
 }
 
-/// What a version with layout 3 leaves behind: one service, one backend, one established flow.
+/// What a version with layout 4 leaves behind: one service, one backend, one established flow, one drop.
 fn pin_former(dir: &Path) {
     #[repr(C, align(32))]
     struct Aligned<T: ?Sized>(T);
-    static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("data/layout3.bpf.o"));
+    static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("data/layout4.bpf.o"));
     std::fs::create_dir_all(dir.join("links")).unwrap();
     let mut loader = EbpfLoader::new();
     loader.btf(None).default_map_pin_directory(dir);
@@ -83,7 +82,7 @@ fn pin_former(dir: &Path) {
     let map = |name: &str| Map::from_map_data(MapData::from_pin(dir.join(name)).unwrap()).unwrap();
     let mut config: Array<_, Config> = map("CONFIG").try_into().unwrap();
     let value = Config {
-        layout: 3,
+        layout: 4,
         next_backend: 8,
         ..Config::default()
     };
@@ -106,10 +105,8 @@ fn pin_former(dir: &Path) {
     };
     let mut backends: HashMap<_, u32, KernelBackend> = map("BACKENDS").try_into().unwrap();
     backends.insert(7, backend, 0).unwrap();
-    let mut slots: Array<_, u32> = map("MAGLEV").try_into().unwrap();
-    for slot in 0..MAGLEV_SLOTS {
-        slots.set(5 * MAGLEV_SLOTS + slot, 7, 0).unwrap();
-    }
+    let mut tables: HashMap<_, u32, Table> = map("TABLES").try_into().unwrap();
+    tables.insert(5, [7; size_of::<Table>() / 4], 0).unwrap();
     let mut stats: PerCpuHashMap<_, u32, BackendStats> = map("BACKEND_STATS").try_into().unwrap();
     let cpus = aya::util::nr_cpus().unwrap();
     let seen = BackendStats {
@@ -118,6 +115,9 @@ fn pin_former(dir: &Path) {
     };
     let values = PerCpuValues::try_from(vec![seen; cpus]).unwrap();
     stats.insert(7, values, 0).unwrap();
+    let mut drops: PerCpuArray<_, u64> = map("DROPS").try_into().unwrap();
+    let values = PerCpuValues::try_from(vec![1; cpus]).unwrap();
+    drops.set(DropReason::NoPod as u32, values, 0).unwrap();
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn the_layout_before_is_taken_over_with_its_services_and_counters() {
         pin_former(&dir);
         if attempt == 1 {
             // An attempt before this one got half way.
-            std::fs::rename(dir.join("SERVICES"), dir.join("SERVICES_3")).unwrap();
+            std::fs::rename(dir.join("DROPS"), dir.join("DROPS_4")).unwrap();
         }
         let mut datapath = Datapath::ensure(&dir).unwrap();
         datapath.configure(&networks(0)).unwrap();
@@ -153,6 +153,9 @@ fn the_layout_before_is_taken_over_with_its_services_and_counters() {
             .map(|s| s.new_flows)
             .sum();
         assert_eq!(counted, cpus + 1);
+        let counters = datapath.counters().unwrap();
+        assert_eq!(counters.drops[&DropReason::NoPod], cpus);
+        assert_eq!(counters.drops[&DropReason::NotIpv4], 0);
         let report = datapath
             .sync_services(&[service(Protocol::Udp, 5060, &[(SERVER, 5080)])])
             .unwrap();
@@ -160,7 +163,7 @@ fn the_layout_before_is_taken_over_with_its_services_and_counters() {
         let left: Vec<_> = std::fs::read_dir(&dir)
             .unwrap()
             .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .filter(|n| n == "MAGLEV" || n.ends_with("_3"))
+            .filter(|n| n.ends_with("_4"))
             .collect();
         assert!(left.is_empty(), "{left:?}");
     }

@@ -27,5 +27,7 @@ pub const MAX_FLOWS: u32 = 131_072;
 pub const MAX_FLOWS_BEYOND: u32 = 32_768;
 /// Fragmented datagrams tracked at one time.
 pub const MAX_FRAGMENTS: u32 = 4096;
+/// Reasons of drops that map DROPS has room for: one more makes no new layout.
+pub const MAX_REASONS: u32 = 64;
 /// Raised with every change of a struct in [`layout`] or of a map's size: pinned maps are kept only if it is equal.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;

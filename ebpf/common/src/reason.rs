@@ -41,8 +41,14 @@ counted! {
         ForeignSource = 7 => "foreign_source",
         /// The node's networks are not known yet.
         NotConfigured = 8 => "not_configured",
+        /// Not IPv4, or with a VLAN tag: the kernel takes tags off behind the program, and delivers what it has not seen.
+        NotIpv4 = 9 => "not_ipv4",
+        /// A fragment beyond its sender's share of those that may wait for the rest of their datagram.
+        FragmentBeyondShare = 10 => "fragment_beyond_share",
     }
 }
+
+const _: () = assert!(DropReason::ALL.len() <= crate::MAX_REASONS as usize);
 
 counted! {
     /// Which way packets that were not dropped went (map PATHS).
@@ -51,7 +57,7 @@ counted! {
         Pod = 0 => "pod",
         /// To the host.
         Host = 1 => "host",
-        /// To the host's own IP stack: outside, or not IPv4.
+        /// To the host's own IP stack: outside.
         Stack = 2 => "stack",
         /// From client to service; counted beside one of the above.
         Service = 3 => "service",

@@ -1,4 +1,4 @@
-//! What one sender may take of the tables of flows, in which the least recently used entry makes room for a new one: without a
+//! What one sender may take of what all use. Of the tables of flows, in which the least recently used entry makes room for a new one: without a
 //! share, whoever opens flows without end pushes out everybody else's that rest. Pods of one group (see
 //! [`Sender`](crate::layout::Sender)) have one share of flows: whoever has many pods has no more than who has one.
 
@@ -7,20 +7,23 @@ pub const FLOWS: u32 = 8192;
 /// New flows of one group in a second, for as long as it likes. With one group at its rate, a flow of another that says nothing
 /// stays for 20 minutes ([`crate::MAX_FLOWS`]), with four for 5, which is when a silent UDP flow ends anyway.
 pub const FLOWS_PER_SECOND: u32 = 100;
-/// Fragmented datagrams of one sender in a second, and at once. The fragments of one come within milliseconds.
-pub const FRAGMENTS_PER_SECOND: u32 = 1024;
+/// Fragments of one group in a second, and at once, to whomever: the receiver keeps each until its datagram is whole, and all
+/// senders fill the same memory. Each counts, not each datagram, whose fragments are as many as its sender likes. What a receiver
+/// keeps then is worked out in the CNI plugin (`cni/src/sysctl.rs`), which says for how long and how much. The fragments of one
+/// datagram come within milliseconds: so few push no other's out of map FRAGMENTS ([`crate::MAX_FRAGMENTS`]).
+pub const FRAGMENTS_PER_SECOND: u32 = 4096;
 
-/// Value of map SHARES: by the number of a group for flows, by the interface through which a sender's packets come for the rest.
+/// Value of map SHARES: by the number of a group, and what is beyond by the interface through which a sender's packets come.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
     /// Flows that it may still open.
     pub flows: u32,
-    /// Fragmented datagrams that it may still send in this second.
+    /// Fragments that it may still send in this second.
     pub fragments: u32,
     /// Monotonic clock at which they were counted up last, in seconds.
     pub at_s: u32,
-    /// Flows and datagrams of the sender beyond a share so far.
+    /// Flows and fragments of the sender beyond a share so far.
     pub beyond: u32,
 }
 
@@ -54,7 +57,7 @@ impl Share {
         false
     }
 
-    /// One more fragmented datagram; false if it is beyond the share.
+    /// One more fragment; false if it is beyond the share.
     #[inline(always)]
     pub fn take_fragment(&mut self, now_s: u32) -> bool {
         self.refill(now_s);

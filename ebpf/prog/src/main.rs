@@ -29,10 +29,6 @@ const ETH_DESTINATION: usize = 0;
 /// Takes what a pod (or the host, through its device) sends.
 #[classifier]
 pub fn from_pod(ctx: TcContext) -> i32 {
-    if ctx.skb.protocol() != ETH_P_IP_BE {
-        count_path(Path::Stack);
-        return TC_ACT_OK;
-    }
     match handle(&ctx) {
         Ok(action) => action,
         Err(reason) => {
@@ -47,6 +43,12 @@ fn handle(ctx: &TcContext) -> Result<i32, DropReason> {
     let Some(config) = CONFIG.get(0) else {
         return Err(DropReason::NotConfigured);
     };
+    // The kernel takes the outermost tag off before this program and the next one after it (`__netif_receive_skb_core`,
+    // net/core/dev.c): what has one is not what it looks like here. ARP is for nobody: neighbours are fixed.
+    // SAFETY: the kernel hands the program a valid context, and checks each access to it.
+    if ctx.skb.protocol() != ETH_P_IP_BE || unsafe { (*ctx.skb.skb).vlan_present } != 0 {
+        return Err(DropReason::NotIpv4);
+    }
     let ip = ctx
         .load(0)
         .ok()
@@ -56,11 +58,15 @@ fn handle(ctx: &TcContext) -> Result<i32, DropReason> {
     let owner = unsafe { PODS.get(&ip.src) };
     // SAFETY: the kernel hands the program a valid context, and checks each access to it.
     let entered = unsafe { (*ctx.skb.skb).ifindex };
-    if !is_own(config, entered, owner) {
-        // SAFETY: see above.
-        if !may_forward(config, ip.src, unsafe { SENDERS.get(&entered) }) {
-            return Err(DropReason::ForeignSource);
-        }
+    let own = is_own(config, entered, owner);
+    // SAFETY: see above.
+    if !own && !may_forward(config, ip.src, unsafe { SENDERS.get(&entered) }) {
+        return Err(DropReason::ForeignSource);
+    }
+    if ip.is_fragment() && !share::take_fragment(config, entered, service::now_s()) {
+        return Err(DropReason::FragmentBeyondShare);
+    }
+    if !own {
         // The IP stack takes none from the node's own addresses, nor from where it knows no way back to; what is for pods and
         // services it sends on through the host device.
         return Ok(to_stack(ctx, config, entered));

@@ -9,7 +9,9 @@ use gantry_ebpf_common::layout::{
 };
 use gantry_ebpf_common::reason::{DropReason, Path};
 use gantry_ebpf_common::share::Share;
-use gantry_ebpf_common::{MAX_BACKENDS, MAX_FLOWS, MAX_FLOWS_BEYOND, MAX_FRAGMENTS, MAX_PODS, MAX_SERVICES};
+use gantry_ebpf_common::{
+    MAX_BACKENDS, MAX_FLOWS, MAX_FLOWS_BEYOND, MAX_FRAGMENTS, MAX_PODS, MAX_REASONS, MAX_SERVICES,
+};
 
 #[map]
 pub static CONFIG: Array<Config> = Array::pinned(1, 0);
@@ -43,7 +45,7 @@ pub static FLAGS: Array<u32> = Array::pinned(2, 0);
 #[map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment> = LruHashMap::pinned(MAX_FRAGMENTS, 0);
 #[map]
-pub static DROPS: PerCpuArray<u64> = PerCpuArray::pinned(DropReason::ALL.len() as u32, 0);
+pub static DROPS: PerCpuArray<u64> = PerCpuArray::pinned(MAX_REASONS, 0);
 #[map]
 pub static PATHS: PerCpuArray<u64> = PerCpuArray::pinned(Path::ALL.len() as u32, 0);
 

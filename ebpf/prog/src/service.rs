@@ -39,13 +39,9 @@ pub fn translate(ctx: &TcContext, config: &Config, ip: &Ipv4, entered: u32) -> R
             src: addresses.src,
             dst: addresses.dst,
         };
-        // Also where nothing changed: an earlier datagram may have had the same identification. A full table, or no share of it,
-        // only costs the later fragments to services, which are then counted as drops.
-        if share::take_fragment(config, entered, now_s()) {
-            let _ = FRAGMENTS.insert(&ip.fragment_key(), &fragment, 0);
-        } else {
-            let _ = FRAGMENTS.remove(&ip.fragment_key());
-        }
+        // Also where nothing changed: an earlier datagram may have had the same identification. A full table only costs the later
+        // fragments to services, which are then counted as drops.
+        let _ = FRAGMENTS.insert(&ip.fragment_key(), &fragment, 0);
     }
     Ok(addresses)
 }
@@ -130,7 +126,7 @@ fn mark_direct(key: &FlowKey) {
 
 /// The clock that flows are timed by.
 #[inline(always)]
-fn now_s() -> u32 {
+pub fn now_s() -> u32 {
     // SAFETY: the helper has no preconditions.
     (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32
 }

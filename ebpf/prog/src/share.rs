@@ -10,22 +10,22 @@ use crate::maps::{
 /// One more flow through this interface; false if it is beyond its group's share.
 #[inline(always)]
 pub fn take_flow(config: &Config, entered: u32, now_s: u32) -> bool {
-    take(config, entered, group(entered), now_s, Share::take_flow)
+    take(config, entered, Share::take_flow, now_s)
 }
 
-/// One more fragmented datagram through this interface; false if it is beyond its share.
+/// One more fragment through this interface; false if it is beyond its group's share.
 #[inline(always)]
 pub fn take_fragment(config: &Config, entered: u32, now_s: u32) -> bool {
-    take(config, entered, entered, now_s, Share::take_fragment)
+    take(config, entered, Share::take_fragment, now_s)
 }
 
 /// The host has no share: its clients are everybody's.
 #[inline(always)]
-fn take(config: &Config, entered: u32, whose: u32, now_s: u32, what: fn(&mut Share, u32) -> bool) -> bool {
+fn take(config: &Config, entered: u32, what: fn(&mut Share, u32) -> bool, now_s: u32) -> bool {
     if entered == config.host_peer || flag(UNBOUND) {
         return true;
     }
-    with(whose, now_s, what) || with(entered, now_s, Share::count_beyond)
+    with(group(entered), now_s, what) || with(entered, now_s, Share::count_beyond)
 }
 
 #[inline(always)]

@@ -73,6 +73,20 @@ pub fn run_at(loaded: &Loaded, ifindex: u32, frame: &[u8]) -> (u32, Vec<u8>) {
     (result.return_value, out)
 }
 
+/// The last verdict on a packet that comes as often.
+pub fn run_often(loaded: &Loaded, frame: &[u8], times: u32) -> u32 {
+    let program = SchedClassifier::from_pin(loaded.dir().join("from_pod")).unwrap();
+    let mut context = [0; 44];
+    context[40..].copy_from_slice(&1u32.to_ne_bytes());
+    let result = program.test_run(TestRunOptions {
+        data_in: Some(frame),
+        ctx_in: Some(&context),
+        repeat: times,
+        ..TestRunOptions::new()
+    });
+    result.unwrap().return_value
+}
+
 /// A service at VIP.
 pub fn service(protocol: Protocol, port: u16, backends: &[(Ipv4Addr, u16)]) -> Service {
     let backend = |(address, port): &(Ipv4Addr, u16)| Backend {
