@@ -101,7 +101,7 @@ fn wire(
     };
     datapath.add_pod(&entry)?;
     datapath.set_sender(host_end.index, sending)?;
-    netlink.set_up(host_end.index, false)?;
+    netlink.set_up(host_end.index, true)?;
     crash::point(9);
     // Last, so that the pod's first packet has a known source. And a veth that comes up after its peer can send at once; one
     // that comes up before it sends into nothing until the kernel's work queue gets to it.

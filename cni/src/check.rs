@@ -45,6 +45,9 @@ pub fn check(config: &Config, target: &Target, netns: &std::path::Path) -> Resul
     if !host_end.up {
         return Err(lost("the host's end", format!("link {link} is down")));
     }
+    if !host_end.no_arp {
+        return Err(lost("the host's end", format!("link {link} answers ARP")));
+    }
     pod.check()?;
     let datapath = Datapath::open(&config.bpf_dir).ok_or_else(|| {
         lost(

@@ -18,9 +18,17 @@ use crate::store::{self, Store};
 use crate::sysctl;
 use crate::tracking;
 
+/// Raised when [`set_up`] makes something else: what an earlier version has made is then taken over by the next ADD, too.
+const FORM: u32 = 1;
+
+/// Next hop to all pods and services. Nobody has this address; the kernel needs an entry for one neighbour instead of one for each
+/// pod, and this one is permanent: there is always room for it, whatever fills the table (`neigh_alloc`, net/core/neighbour.c).
+const NEXT_HOP: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+
 /// What the host device depends on: another configuration means setting it up again.
 #[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
 struct HostConfig {
+    form: u32,
     pod_cidr: Ipv4Net,
     service_cidr: Ipv4Net,
     gateway: Ipv4Addr,
@@ -37,6 +45,7 @@ impl HostConfig {
             ..
         } = *config;
         HostConfig {
+            form: FORM,
             pod_cidr,
             service_cidr,
             gateway,
@@ -107,7 +116,7 @@ fn set_up(
         names::host_device(&config.instance),
         names::host_peer(&config.instance),
     );
-    sysctl::enable_forwarding()?;
+    sysctl::prepare_host()?;
     masquerade(config)?;
     crash::point(2);
     if netlink.link(&name)?.is_none() {
@@ -129,11 +138,12 @@ fn set_up(
     netlink.set_up(peer_link.index, false)?;
     netlink.set_up(link.index, true)?;
     netlink.add_address(link.index, config.gateway, 32)?;
+    netlink.add_neighbour(link.index, NEXT_HOP, &peer_link.mac)?;
     for net in [config.pod_cidr, config.service_cidr] {
         let destination = (net.network(), net.prefix_len());
         netlink.add_route(&Route {
             destination,
-            gateway: None,
+            gateway: Some(NEXT_HOP),
             source: Some(config.gateway),
             link: link.index,
         })?;

@@ -1,6 +1,7 @@
 //! Links, addresses, routes and neighbours of the calling thread's network namespace, by rtnetlink.
 //! The only place that knows netlink. Blocking: this program has nothing else to do.
 
+mod layout;
 mod message;
 
 use std::net::Ipv4Addr;
@@ -13,6 +14,9 @@ use nix::sys::socket::{
 };
 
 use crate::names::Mac;
+use layout::{
+    KnownRoute, address_header, ipv4, link_header, neighbour_header, parse_link, parse_route, route_header,
+};
 use message::{Message, attributes, messages};
 
 /// The kernel refused a request.
@@ -38,6 +42,8 @@ pub struct Link {
     pub name: String,
     pub mac: Mac,
     pub up: bool,
+    /// Neither asks for neighbours nor answers who asks.
+    pub no_arp: bool,
 }
 
 /// One end of a veth pair to create.
@@ -51,6 +57,7 @@ pub struct VethEnd<'a> {
 /// A route to add.
 pub struct Route {
     pub destination: (Ipv4Addr, u8),
+    /// Taken to be on the link, whatever other routes say.
     pub gateway: Option<Ipv4Addr>,
     pub source: Option<Ipv4Addr>,
     pub link: u32,
@@ -63,10 +70,11 @@ pub struct Netlink {
 }
 
 const VETH_INFO_PEER: u16 = 1;
+/// linux/rtnetlink.h
+const RTNH_F_ONLINK: u32 = 4;
 const ACK: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
 const CREATE: u16 = ACK | (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
 const REPLACE: u16 = ACK | (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
-const APPEND: u16 = ACK | (libc::NLM_F_CREATE | libc::NLM_F_APPEND) as u16;
 const DUMP: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
 
 impl Netlink {
@@ -178,42 +186,18 @@ impl Netlink {
             .collect())
     }
 
-    /// Adds a route to the main table. Fine if it is there; never takes the place of another link's.
+    /// Adds a route to the main table, at once in the place of a former one through the same link; never of another link's.
     pub fn add_route(&mut self, route: &Route) -> Result<(), NetlinkError> {
-        let message = |netlink: &mut Netlink, kind, flags| {
-            let (network, prefix) = route.destination;
-            let scope = if route.gateway.is_some() {
-                libc::RT_SCOPE_UNIVERSE
-            } else {
-                libc::RT_SCOPE_LINK
-            };
-            let mut m = netlink.request(kind, flags).raw(&route_header(prefix, scope));
-            m = m.attribute(libc::RTA_OIF, &route.link.to_ne_bytes());
-            if prefix > 0 {
-                m = m.attribute(libc::RTA_DST, &network.octets());
-            }
-            for (kind, address) in [
-                (libc::RTA_GATEWAY, route.gateway),
-                (libc::RTA_PREFSRC, route.source),
-            ] {
-                m = address.iter().fold(m, |m, a| m.attribute(kind, &a.octets()));
-            }
-            m
-        };
-        let mut send = |kind, flags| {
-            let m = message(self, kind, flags);
-            self.exchange(m, |_| None::<()>)
-        };
-        let added = send(libc::RTM_NEWROUTE, CREATE);
+        let (network, prefix) = route.destination;
+        let mut added = self.send_route(route, CREATE);
         if added == Err(Errno::EEXIST) {
-            // Ours, or another's to the same place. Behind the other's there is room for ours; none for its double.
-            if send(libc::RTM_NEWROUTE, APPEND) == Err(Errno::EEXIST) {
-                return Ok(());
+            let mut there = self.routes()?;
+            there.retain(|r| r.destination == route.destination && r.metric == 0);
+            if !there.is_empty() && there.iter().all(|r| r.link == Some(route.link)) {
+                added = self.send_route(route, REPLACE);
             }
-            let _ = send(libc::RTM_DELROUTE, ACK);
         }
-        added.map(|_| ()).map_err(|source| {
-            let (network, prefix) = route.destination;
+        added.map_err(|source| {
             let operation = format!(
                 "add a route to {network}/{prefix}: is that network in use elsewhere in this network namespace?"
             );
@@ -221,25 +205,43 @@ impl Netlink {
         })
     }
 
+    fn send_route(&mut self, route: &Route, flags: u16) -> Result<(), Errno> {
+        let (network, prefix) = route.destination;
+        let (scope, nexthop) = match route.gateway {
+            Some(_) => (libc::RT_SCOPE_UNIVERSE, RTNH_F_ONLINK),
+            None => (libc::RT_SCOPE_LINK, 0),
+        };
+        let mut m = self.request(libc::RTM_NEWROUTE, flags);
+        m = m.raw(&route_header(prefix, scope, nexthop));
+        m = m.attribute(libc::RTA_OIF, &route.link.to_ne_bytes());
+        if prefix > 0 {
+            m = m.attribute(libc::RTA_DST, &network.octets());
+        }
+        for (kind, address) in [
+            (libc::RTA_GATEWAY, route.gateway),
+            (libc::RTA_PREFSRC, route.source),
+        ] {
+            m = address.iter().fold(m, |m, a| m.attribute(kind, &a.octets()));
+        }
+        self.exchange(m, |_| None::<()>).map(|_| ())
+    }
+
     /// Gateways of the default routes of the main table.
     pub fn default_gateways(&mut self) -> Result<Vec<Ipv4Addr>, NetlinkError> {
-        let m = self.request(libc::RTM_GETROUTE, DUMP).raw(&route_header(0, 0));
-        self.dump(m, "routes", |payload| {
-            let is_default = payload.get(1) == Some(&0) && payload.get(4) == Some(&libc::RT_TABLE_MAIN);
-            let gateway = attributes(payload.get(12..)?).find(|(k, _)| *k == libc::RTA_GATEWAY)?;
-            if is_default { ipv4(gateway.1) } else { None }
-        })
+        let default = self.routes()?.into_iter().filter(|r| r.destination.1 == 0);
+        Ok(default.filter_map(|r| r.gateway).collect())
+    }
+
+    fn routes(&mut self) -> Result<Vec<KnownRoute>, NetlinkError> {
+        let m = self.request(libc::RTM_GETROUTE, DUMP).raw(&route_header(0, 0, 0));
+        self.dump(m, "routes", parse_route)
     }
 
     /// Says for good which MAC address an address on a link has.
     pub fn add_neighbour(&mut self, link: u32, address: Ipv4Addr, mac: &Mac) -> Result<(), NetlinkError> {
-        let mut header = vec![libc::AF_INET as u8, 0, 0, 0];
-        header.extend(link.to_ne_bytes());
-        header.extend(libc::NUD_PERMANENT.to_ne_bytes());
-        header.extend([0, 0]);
         let m = self
             .request(libc::RTM_NEWNEIGH, REPLACE)
-            .raw(&header)
+            .raw(&neighbour_header(link, libc::NUD_PERMANENT))
             .attribute(libc::NDA_DST, &address.octets())
             .attribute(libc::NDA_LLADDR, mac);
         self.acknowledged(m, || format!("add neighbour {address} to link {link}"))
@@ -313,62 +315,4 @@ fn acknowledgement(payload: &[u8]) -> Result<(), Errno> {
     } else {
         Err(Errno::from_raw(-code))
     }
-}
-
-/// `struct ifinfomsg`.
-fn link_header(index: u32, flags: u32, change: u32) -> Vec<u8> {
-    let mut header = vec![0; 4];
-    header.extend(index.to_ne_bytes());
-    header.extend(flags.to_ne_bytes());
-    header.extend(change.to_ne_bytes());
-    header
-}
-
-/// `struct ifaddrmsg`.
-fn address_header(link: u32, prefix: u8) -> Vec<u8> {
-    let mut header = vec![libc::AF_INET as u8, prefix, 0, libc::RT_SCOPE_UNIVERSE];
-    header.extend(link.to_ne_bytes());
-    header
-}
-
-/// `struct rtmsg`.
-fn route_header(prefix: u8, scope: u8) -> Vec<u8> {
-    let family = libc::AF_INET as u8;
-    let mut header = vec![
-        family,
-        prefix,
-        0,
-        0,
-        libc::RT_TABLE_MAIN,
-        libc::RTPROT_STATIC,
-        scope,
-        libc::RTN_UNICAST,
-    ];
-    header.extend([0; 4]);
-    header
-}
-
-fn parse_link(payload: &[u8]) -> Option<Link> {
-    let index = u32::from_ne_bytes(payload.get(4..8)?.try_into().ok()?);
-    let flags = u32::from_ne_bytes(payload.get(8..12)?.try_into().ok()?);
-    let (mut name, mut mac) = (String::new(), Mac::default());
-    for (kind, value) in attributes(payload.get(16..)?) {
-        match kind {
-            libc::IFLA_IFNAME => {
-                name = String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned();
-            }
-            libc::IFLA_ADDRESS => mac = value.try_into().unwrap_or_default(),
-            _ => {}
-        }
-    }
-    Some(Link {
-        index,
-        name,
-        mac,
-        up: flags & libc::IFF_UP as u32 != 0,
-    })
-}
-
-fn ipv4(bytes: &[u8]) -> Option<Ipv4Addr> {
-    <[u8; 4]>::try_from(bytes).ok().map(Ipv4Addr::from)
 }

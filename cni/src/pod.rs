@@ -10,6 +10,7 @@ use nix::sched::{CloneFlags, setns};
 use crate::error::{CniError, file};
 use crate::names::{self, Mac};
 use crate::netlink::{Link, Netlink, Route, VethEnd};
+use crate::sysctl;
 
 /// Everything that a pod's link is made of.
 pub struct PodLink<'a> {
@@ -61,7 +62,7 @@ impl PodLink<'_> {
                 .link(self.ifname)?
                 .ok_or_else(|| self.lost("is missing in the pod"))?;
             netlink.add_address(link.index, self.address, 32)?;
-            netlink.set_up(link.index, false)?;
+            self.fix_neighbours(netlink, &link)?;
             let gateway = self.gateway;
             let to_gateway = Route {
                 destination: (gateway, 32),
@@ -77,9 +78,29 @@ impl PodLink<'_> {
                 source: None,
                 link: link.index,
             })?;
-            netlink.add_neighbour(link.index, gateway, &names::mac_of_link(self.link))?;
             Ok(())
         })
+    }
+
+    /// Brings both ends of a link that an earlier version made to where [`PodLink::configure`] brings them.
+    pub fn renew(&self, netlink: &mut Netlink) -> Result<(), CniError> {
+        let host_end = self.host_end(netlink)?;
+        netlink.set_up(host_end.index, true)?;
+        inside(self.netns, |netlink| match netlink.link(self.ifname)? {
+            Some(link) if link.up && !link.no_arp => self.fix_neighbours(netlink, &link),
+            _ => sysctl::prepare_pod(self.ifname),
+        })
+    }
+
+    /// Sets the pod's end up, with the gateway as its one neighbour. All network namespaces have one table of neighbours, and a pod
+    /// could fill it with those that it looks for; the entries of a link without ARP go as soon as there is need of room
+    /// (`arp_constructor`, net/ipv4/arp.c; `neigh_forced_gc`, net/core/neighbour.c).
+    fn fix_neighbours(&self, netlink: &mut Netlink, link: &Link) -> Result<(), CniError> {
+        sysctl::prepare_pod(self.ifname)?;
+        netlink.set_up(link.index, true)?;
+        // Behind the flag, with which the kernel forgets all (`arp_netdev_event`, net/ipv4/arp.c).
+        let gateway = names::mac_of_link(self.link);
+        Ok(netlink.add_neighbour(link.index, self.gateway, &gateway)?)
     }
 
     /// Is the pod's side as [`PodLink::configure`] left it?
@@ -90,6 +111,9 @@ impl PodLink<'_> {
                 .ok_or_else(|| self.lost("is missing"))?;
             if !link.up {
                 return Err(self.lost("is down"));
+            }
+            if !link.no_arp {
+                return Err(self.lost("looks for neighbours (ARP)"));
             }
             if link.mac != self.pod_mac() {
                 return Err(self.lost("has another MAC address"));

@@ -1,6 +1,8 @@
 //! The nft table: masquerade, and how much of the kernel's table of connections pods may take for it. The kernel tracks whatever
 //! passes its IP stack once anybody has a rule for NAT, and when the table is full nobody on the node opens a connection any more.
 //!
+//! What no program has seen, and so has no priority, is not taken from pods' links at all.
+//!
 //! What is between pods does not pass it. Questions to the node's DNS are not tracked. The rest is bounded for each group of pods
 //! (whose number is the packet's priority: `ebpf/prog`), and, what comes to the gateway's address, for each pod. Other packets at
 //! the host device are tracked: somebody else's rules may have translated their addresses.
@@ -34,12 +36,15 @@ pub fn rules(config: &Config, most: u32) -> String {
     let links = names::pod_link_prefix(&config.instance);
     let (pods, services, gateway) = (config.pod_cidr, config.service_cidr, config.gateway);
     let dns = "meta l4proto { tcp, udp } th";
+    // Not another instance's host devices, of which some begin alike.
+    let pod_link = format!(r#"iifname "{links}*" iifname != "gh*" iifname != "gp*""#);
     let drop = "counter name beyond_share drop";
     format!(
         r#"table ip {table} {{}}
 delete table ip {table}
 table ip {table} {{
     counter beyond_share {{}}
+    counter unseen {{}}
     set opening {{ typeof meta priority; size 4096; flags dynamic, timeout; timeout 1m; }}
     set open {{ typeof meta priority; size 4096; flags dynamic; }}
     set opening_gateway {{ type ipv4_addr; size 65536; flags dynamic, timeout; timeout 1m; }}
@@ -55,7 +60,8 @@ table ip {table} {{
     chain bounded {{
         type filter hook prerouting priority mangle; policy accept;
         iifname "{device}" ct status ! confirmed jump to_gateway
-        iifname "{links}*" meta priority != none ct status ! confirmed jump outside
+        {pod_link} meta priority none counter name unseen drop
+        iifname "{links}*" ct status ! confirmed jump outside
     }}
     chain outside {{
         add @opening {{ meta priority limit rate over {PER_SECOND}/second burst {BURST} packets }} {drop}

@@ -182,6 +182,12 @@ fn check_sees_each_thing_that_can_go() {
     let inside = |pod: &support::Pod, args: &[&str]| pod.ns.run(|| run_ip(args));
     let m = broken("a", &|p, _| inside(p, &["link", "set", "eth0", "down"]));
     assert!(m.contains("down"), "{m}");
+    let m = broken("g", &|p, _| inside(p, &["link", "set", "eth0", "arp", "on"]));
+    assert!(m.contains("ARP"), "{m}");
+    let m = broken("h", &|_, host| {
+        node.ns.run(|| run_ip(&["link", "set", host, "arp", "on"]))
+    });
+    assert!(m.contains("ARP"), "{m}");
     let m = broken("b", &|p, _| inside(p, &["addr", "flush", "dev", "eth0"]));
     assert!(m.contains("address"), "{m}");
     let m = broken("c", &|p, _| inside(p, &["route", "del", "default"]));

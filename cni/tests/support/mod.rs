@@ -4,6 +4,7 @@
 pub mod netns;
 pub mod outside;
 pub mod peers;
+pub mod raw;
 pub mod services;
 
 use std::io::Write;
