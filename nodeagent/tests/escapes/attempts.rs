@@ -107,6 +107,8 @@ pub const ALL: &[Attempt] = &[
     row("scheduling", "nice", "capabilities", || call("setpriority", libc::SYS_setpriority, [0, 0, -10, 0, 0])),
     row("network of the host", "interface-flags", "capabilities", interface_flags),
     row("hypervisor", "vsock", "seccomp", || reaches("socket", libc::SYS_socket, [40, 1, 0, 0, 0])),
+    row("memory of the kernel", "packet-ring", "seccomp", packet_ring),
+    row("memory of the kernel", "xdp-socket", "seccomp", xdp_socket),
     restricted(row("raw packets", "packet-socket", "capabilities", || call("socket", libc::SYS_socket, [17, 3, 0, 0, 0]))),
     restricted(row("privileged programs", "setuid", "no-new-privileges", setuid)),
     restricted(row("privileged programs", "file-capability", "capabilities,no-new-privileges", file_capability)),
@@ -145,6 +147,25 @@ fn reaches(name: &str, number: c_long, a: [c_long; 5]) -> io::Result<String> {
     match call(name, number, a) {
         Err(e) if matches!(e.raw_os_error(), Some(libc::EPERM) | None) => Err(e),
         Err(e) => Ok(format!("{name} is carried out: {e}")),
+        done => done,
+    }
+}
+
+/// A ring of one block for received packets (`packet(7)`, PACKET_RX_RING with `struct tpacket_req`).
+fn packet_ring() -> io::Result<String> {
+    // SAFETY: numbers only.
+    let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let request: [u32; 4] = [4096, 1, 2048, 2];
+    let arguments = [socket.into(), 263, 5, request.as_ptr() as c_long, 16];
+    call("setsockopt", libc::SYS_setsockopt, arguments)
+}
+
+fn xdp_socket() -> io::Result<String> {
+    match call("socket", libc::SYS_socket, [44, 3, 0, 0, 0]) {
+        Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) => Err(missing("AF_XDP")),
         done => done,
     }
 }

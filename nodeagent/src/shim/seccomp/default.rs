@@ -55,29 +55,11 @@ fn read(line: &str, named: &mut Named) -> Result<(), SeccompError> {
     let call = |name: &str| table::number(name).ok_or_else(|| wrong(name));
     match words[..] {
         [name, "=", "ENOSYS"] => named.push((call(name)?, ENOSYS, Vec::new())),
-        [name, argument, "==", value] => {
-            let op = SeccompCmpOp::Eq;
-            named.push((
-                call(name)?,
-                SeccompAction::Allow,
-                vec![rule(argument, op, value)?],
-            ));
-        }
-        [name, argument, "!=", value] => {
-            let op = SeccompCmpOp::Ne;
-            named.push((
-                call(name)?,
-                SeccompAction::Allow,
-                vec![rule(argument, op, value)?],
-            ));
-        }
-        [name, argument, "&", mask, "==", value] => {
-            let op = SeccompCmpOp::MaskedEq(value_of(mask)?);
-            named.push((
-                call(name)?,
-                SeccompAction::Allow,
-                vec![rule(argument, op, value)?],
-            ));
+        // No call has a name of digits.
+        [name, argument, ..] if argument.starts_with(|c: char| c.is_ascii_digit()) => {
+            let conditions = line.trim_start_matches(name).split(',').map(condition);
+            let rule = SeccompRule::new(conditions.collect::<Result<_, _>>()?)?;
+            named.push((call(name)?, SeccompAction::Allow, vec![rule]));
         }
         _ => {
             for name in words {
@@ -89,10 +71,22 @@ fn read(line: &str, named: &mut Named) -> Result<(), SeccompError> {
 }
 
 /// All arguments that are compared here are of 32 bits to the kernel.
-fn rule(argument: &str, op: SeccompCmpOp, value: &str) -> Result<SeccompRule, SeccompError> {
+fn condition(text: &str) -> Result<SeccompCondition, SeccompError> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let (argument, op, value) = match words[..] {
+        [argument, "==", value] => (argument, SeccompCmpOp::Eq, value),
+        [argument, "!=", value] => (argument, SeccompCmpOp::Ne, value),
+        [argument, "&", mask, "==", value] => (argument, SeccompCmpOp::MaskedEq(value_of(mask)?), value),
+        _ => return Err(wrong(text)),
+    };
     let argument = argument.parse().map_err(|_| wrong(argument))?;
-    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, op, value_of(value)?)?;
-    Ok(SeccompRule::new(vec![condition])?)
+    let value = value_of(value)?;
+    Ok(SeccompCondition::new(
+        argument,
+        SeccompCmpArgLen::Dword,
+        op,
+        value,
+    )?)
 }
 
 fn value_of(text: &str) -> Result<u64, SeccompError> {

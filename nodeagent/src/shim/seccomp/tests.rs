@@ -98,6 +98,25 @@ fn arguments_count_and_new_calls_do_not_exist() {
 }
 
 #[test]
+fn rings_of_packets_are_for_those_that_configure_networks() {
+    let usual = runtime_default(&HashSet::from([Capability::NetRaw])).unwrap();
+    let admin = runtime_default(&HashSet::from([Capability::NetAdmin])).unwrap();
+    let high = 7 << 32;
+    for ring in [5, 13, high | 5] {
+        assert_eq!(answer(&usual, "setsockopt", &[3, high | 263, ring]), EPERM);
+        assert_eq!(answer(&admin, "setsockopt", &[3, 263, ring]), ALLOW);
+        assert_eq!(answer(&usual, "setsockopt", &[3, 1, ring]), ALLOW, "SOL_SOCKET");
+    }
+    for option in [1, 4, 6, 10, 18] {
+        assert_eq!(answer(&usual, "setsockopt", &[3, 263, option]), ALLOW, "{option}");
+    }
+    assert_eq!(answer(&usual, "socket", &[44]), EPERM);
+    assert_eq!(answer(&admin, "socket", &[44]), ALLOW);
+    assert_eq!(answer(&admin, "socket", &[40]), EPERM);
+    assert_eq!(answer(&usual, "socket", &[17]), ALLOW);
+}
+
+#[test]
 fn capabilities_bring_their_calls() {
     let has = |capability| runtime_default(&HashSet::from([capability])).unwrap();
     let admin = has(Capability::SysAdmin);
