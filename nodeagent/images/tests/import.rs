@@ -179,11 +179,47 @@ fn what_could_not_start_is_refused_with_what_is_wrong() {
         (json!({"User": "odd"}), "4294967295 (/etc/passwd) is no user"),
         (json!({"User": "app:odd"}), "4294967295 (/etc/group) is no group"),
         (json!({"User": "\u{1b}[2J"}), "no user \"\\u{1b}[2J\""),
+        (
+            json!({"WorkingDir": "/bin/busybox"}),
+            "working directory `/bin/busybox` is a file",
+        ),
+        (
+            json!({"WorkingDir": "/bin/busybox/x"}),
+            "`/bin/busybox/x` cannot be had: Not a directory",
+        ),
+        (
+            json!({"WorkingDir": "/link"}),
+            "working directory `/link` is a file",
+        ),
+        (
+            json!({"WorkingDir": "/loop"}),
+            "working directory `/loop` cannot be had",
+        ),
+        (
+            json!({"WorkingDir": "/proc/self/fd/7"}),
+            "`/proc/self/fd/7` leads into /proc",
+        ),
+        (
+            json!({"WorkingDir": "/srv/../to-proc/self/cwd"}),
+            "leads into /proc",
+        ),
+        (
+            json!({"WorkingDir": "/sys/kernel"}),
+            "leads into /proc, /sys or /dev",
+        ),
+        (
+            json!({"WorkingDir": "//dev//shm"}),
+            "leads into /proc, /sys or /dev",
+        ),
         (json!({"WorkingDir": "\u{7}"}), "working directory `\\u{7}`"),
     ];
     let layer = Tar::new()
         .file("etc/passwd", "app:x:7:8::/srv:/bin/sh\nodd:x:4294967295:8::/:\n")
         .file("etc/group", "app:x:8:\nodd:x:4294967295:\n")
+        .file("bin/busybox", "")
+        .symlink("link", "bin/busybox")
+        .symlink("loop", "loop")
+        .symlink("to-proc", "proc")
         .done();
     for (config, expected) in cases {
         let (_tmp, store, done) = import(&layer, config.clone());
@@ -199,6 +235,11 @@ fn what_could_not_start_is_refused_with_what_is_wrong() {
     done.unwrap();
     let image = store.resolve("t:1").unwrap();
     assert_eq!(image.config.stop_signal_number(), Some(37));
+    // What is missing is made, also where a link leads to nothing yet; where a file system is mounted there is something.
+    for dir in ["", "/", "/etc", "/to-proc", "/dev/", "/srv/proc/x"] {
+        let (_tmp, _, done) = import(&layer, json!({"WorkingDir": dir}));
+        done.unwrap();
+    }
     // As a start takes it: root, and root's group.
     let (_tmp, _, done) = import(&layer, json!({"User": ":"}));
     done.unwrap();

@@ -56,7 +56,9 @@ impl ImageStore {
             return Ok(());
         }
         let unpacked = self.unpack_from(image, &|blob| scratch.path().join(blob.hex()))?;
-        if let Some(why) = obstacle(&unpacked.lowerdirs) {
+        let layers = &unpacked.lowerdirs;
+        let obstacle = obstacle(layers).or_else(|| no_working_dir(layers, &image.config.working_dir));
+        if let Some(why) = obstacle {
             let image = image.pinned();
             return Err(StartError::Config { image, why });
         }
@@ -88,6 +90,26 @@ fn obstacle(layers: &[PathBuf]) -> Option<String> {
         FILES
             .iter()
             .find_map(|path| Some(format!("its /{path} {}", no_file(walk(path, true))?)))
+    })
+}
+
+/// Why a container cannot have its working directory, which is made where it is missing.
+fn no_working_dir(layers: &[PathBuf], path: &str) -> Option<String> {
+    let parts: Vec<Vec<u8>> = path.split('/').map(|part| part.as_bytes().to_vec()).collect();
+    let shown = path.escape_debug();
+    let way = match Stack::open(layers).and_then(|stack| stack.walk(&parts, true)) {
+        Ok(way) => way,
+        Err(e) => return Some(format!("its working directory `{shown}` cannot be had: {e}")),
+    };
+    if way.node.is_some() {
+        return Some(format!("its working directory `{shown}` is a file"));
+    }
+    let mut names = way.dirs.iter().chain(&way.missing);
+    let is_system = |name: &Vec<u8>| SYSTEM.iter().any(|system| system.as_bytes() == name.as_slice());
+    // The top of such a file system is always there; what is below is not the image's.
+    let below = names.next().is_some_and(is_system) && names.next().is_some();
+    below.then(|| {
+        format!("its working directory `{shown}` leads into /proc, /sys or /dev, where a container has its own files")
     })
 }
 
