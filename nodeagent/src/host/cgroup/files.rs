@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::CgroupError;
 
@@ -21,6 +21,13 @@ pub(super) fn write_if_other(path: &Path, value: &str) -> Result<(), CgroupError
         Ok(())
     } else {
         write(path, value)
+    }
+}
+
+/// Puts back what was in files. That fails where more is in use by now than was allowed before: then the newer limit is the better one.
+pub(super) fn restore(before: &[(PathBuf, String)]) {
+    for (file, value) in before {
+        let _ = write_if_other(file, value);
     }
 }
 

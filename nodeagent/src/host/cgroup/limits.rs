@@ -110,16 +110,15 @@ impl Cgroups {
     }
 
     /// As the kernel writes it.
-    pub(super) fn memory_limit(&self, group: &str) -> Result<String, CgroupError> {
+    fn memory_limit(&self, group: &str) -> Result<String, CgroupError> {
         read(&self.memory_limit_file(group)?)
     }
 
-    /// Undoes [`Self::set_memory`].
-    pub(super) fn restore_memory(&self, group: &str, limit: &str) {
-        // Fails if more is in use by now than was allowed before: then the newer limit is the better one.
-        let _ = self
-            .memory_limit_file(group)
-            .and_then(|file| write_if_other(&file, limit));
+    /// The files of a group's limits on memory and sockets, and what is in them.
+    pub(super) fn memory_limits(&self, group: &str) -> Result<Vec<(PathBuf, String)>, CgroupError> {
+        let files = [self.memory_limit_file(group)?].into_iter();
+        let files = files.chain(self.sockets_file(group, "limit_in_bytes")?);
+        files.map(|file| read(&file).map(|limit| (file, limit))).collect()
     }
 
     pub(super) fn set_memory(&self, group: &str, bytes: u64) -> Result<(), CgroupError> {

@@ -9,6 +9,7 @@ mod files;
 mod hugepages;
 mod limits;
 mod remove;
+mod sockets;
 mod total;
 mod tree;
 
@@ -20,6 +21,7 @@ use gantry_topology::{CpuSet, NumaId};
 
 pub use detect::Hierarchy;
 pub use limits::{Applied, POD_PIDS_LIMIT};
+use sockets::Whose;
 
 /// The control groups of one Gantry instance on this node.
 #[derive(Clone, Debug)]
@@ -166,10 +168,12 @@ impl Cgroups {
         if cpus.is_empty() {
             return Err(CgroupError::NoCpus { group });
         }
-        let memory_before = self.memory_limit(&group)?;
+        let memory_before = self.memory_limits(&group)?;
+        let sockets = self.sockets_wanted(resources.memory_bytes, Whose::OnePod);
         self.set_memory(&group, resources.memory_bytes)?;
-        self.set_hugepages(&group, &resources.hugepages)
-            .inspect_err(|_| self.restore_memory(&group, &memory_before))?;
+        self.set_sockets(&group, sockets)
+            .and_then(|()| self.set_hugepages(&group, &resources.hugepages))
+            .inspect_err(|_| files::restore(&memory_before))?;
         self.set_cpuset(pod, container, cpus, mems)?;
         self.set_cpu(&group, resources.cpu_request_milli, resources.cpu_limit_milli)?;
         self.set_pids(pod)

@@ -3,6 +3,7 @@
 //! pod: files in memory that a container leaves behind.
 
 use super::files::{read, write_if_other};
+use super::sockets::Whose;
 use super::{CgroupError, Cgroups, Hierarchy};
 use crate::guard;
 
@@ -14,7 +15,7 @@ impl Cgroups {
     /// Bounds the memory of all pods of this instance together, in bytes. Returns what is in force: more where more is in use.
     pub fn bound_pods(&self, bytes: u64) -> Result<u64, CgroupError> {
         self.make_instance()?;
-        self.bound(&self.instance_path(), bytes)
+        self.bound(&self.instance_path(), bytes, Whose::AllPods)
     }
 
     /// Bounds the memory of a pod's containers together, in bytes; 0 means no limit. The groups are there already.
@@ -22,10 +23,10 @@ impl Cgroups {
         if guard::off("pod-memory") {
             return Ok(0);
         }
-        self.bound(&self.pod_path(pod), bytes)
+        self.bound(&self.pod_path(pod), bytes, Whose::OnePod)
     }
 
-    fn bound(&self, group: &str, bytes: u64) -> Result<u64, CgroupError> {
+    fn bound(&self, group: &str, bytes: u64, whose: Whose) -> Result<u64, CgroupError> {
         let dir = self.dir("memory", group)?;
         let in_v1 = matches!(self.hierarchy, Hierarchy::V1(_));
         // Since Linux 5.11 it is always so; before, a group did not count what is in those below it.
@@ -43,13 +44,27 @@ impl Cgroups {
             },
         );
         let wanted = limit(bytes, self.used(group)?.saturating_sub(cache));
-        match self.set_memory(group, wanted) {
-            Ok(()) => Ok(wanted),
+        let in_force = match self.set_memory(group, wanted) {
+            Ok(()) => wanted,
             Err(CgroupError::MemoryInUse { used_bytes, .. }) => {
                 let more = limit(wanted, used_bytes);
-                self.set_memory(group, more).map(|()| more)
+                self.set_memory(group, more)?;
+                more
             }
-            Err(error) => Err(error),
+            Err(error) => return Err(error),
+        };
+        self.bound_sockets(group, bytes, whose)?;
+        Ok(in_force)
+    }
+
+    fn bound_sockets(&self, group: &str, memory_bytes: u64, whose: Whose) -> Result<(), CgroupError> {
+        match self.set_sockets(group, self.sockets_wanted(memory_bytes, whose)) {
+            Err(CgroupError::MemoryInUse {
+                wanted_bytes,
+                used_bytes,
+                ..
+            }) => self.set_sockets(group, Some(limit(wanted_bytes, used_bytes))),
+            done => done,
         }
     }
 }
