@@ -204,6 +204,22 @@ fn resources_change_under_a_running_container() {
     );
 }
 
+#[test]
+fn all_pods_together_leave_processes_to_the_host() {
+    let Some(node) = node() else { return };
+    node.cgroups.bound_processes().unwrap();
+    let file = mount(&node, "pids").join("gantry/pids.max");
+    let most: u64 = fs::read_to_string(file).unwrap().trim().parse().unwrap();
+    for bound in ["pid_max", "threads-max"] {
+        let node: u64 = fs::read_to_string(format!("/proc/sys/kernel/{bound}"))
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        assert!(most <= node / 4 * 3, "{bound}: {most} of {node}");
+    }
+}
+
 /// A tree with one pod's groups and the files that a v2 kernel would show.
 fn v2_tree(root: &Path) -> PathBuf {
     let pod = root.join("gantry/i/podu");

@@ -120,6 +120,39 @@ fn nothing_of_the_starter_comes_through() {
     }
 }
 
+/// A row of a `limits` file: soft and hard.
+fn limits_of<'a>(text: &'a str, row: &str) -> Vec<&'a str> {
+    let line = text.lines().find_map(|line| line.strip_prefix(row));
+    line.unwrap_or_else(|| panic!("{row}: {text}"))
+        .split_whitespace()
+        .take(2)
+        .collect()
+}
+
+/// Whoever it runs as: the host's processes of that user have the other half.
+#[test]
+fn what_is_counted_for_a_user_is_half_the_hosts() {
+    let Some(node) = node() else { return };
+    let pod = node.pod("half");
+    let start = node.sh(
+        &pod,
+        "half",
+        "web",
+        "cat /proc/self/limits; grep devpts /proc/mounts",
+    );
+    node.shim(&pod).start_container(&start).unwrap();
+    exit_on_record(&pod, "web");
+    let (said, host) = (logged(&start), std::fs::read_to_string("/proc/1/limits").unwrap());
+    for row in ["Max pending signals", "Max msgqueue size", "Max processes"] {
+        let hard = limits_of(&host, row)[1];
+        let expected = hard
+            .parse::<u64>()
+            .map_or(hard.to_owned(), |hard| (hard / 2).to_string());
+        assert_eq!(limits_of(&said, row), [expected.as_str(); 2], "{row}: {said}");
+    }
+    assert!(said.contains("max=256"), "{said}");
+}
+
 #[test]
 fn a_container_gets_the_open_files_that_it_asks_for() {
     let Some(node) = node() else { return };

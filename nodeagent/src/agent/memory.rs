@@ -1,10 +1,11 @@
-//! What pods may have of the node's memory.
+//! What pods may have of the node: memory, and what the kernel counts for everybody together.
 
 use gantry_topology::Topology;
 
 use crate::chain::chain;
 use crate::guard;
 use crate::host::cgroup::Cgroups;
+use crate::host::sysctl;
 
 /// What is left for pods in bytes, beside hugepages, which are counted apart, and what is kept for the host.
 pub(super) fn allocatable(topology: &Topology, reserved_bytes: u64) -> u64 {
@@ -30,6 +31,24 @@ pub(super) fn bound_pods(cgroups: &Cgroups, allocatable_bytes: u64) {
             error = chain(&error),
             "all pods together have no limit on memory: one without a limit of its own can take all of the node's"
         ),
+    }
+}
+
+/// Raises the kernel's bounds on what is everybody's, so that a pod's limits are met first, and leaves a part of the processes to the
+/// host. Where that cannot be done pods run as before, and it is said.
+pub(super) fn share_node(cgroups: &Cgroups, memory_bytes: u64) {
+    let left = sysctl::raise(memory_bytes);
+    if !left.is_empty() {
+        tracing::warn!(
+            wanted = left.join(", "),
+            "cannot raise bounds of this node's kernel, and one pod can use them up for all; set them on the host (sysctl -w)"
+        );
+    }
+    if let Err(error) = cgroups.bound_processes() {
+        tracing::error!(
+            error = chain(&error),
+            "all pods together have no limit on processes: they can take all of the node's"
+        );
     }
 }
 

@@ -56,6 +56,7 @@ pub fn main(args: &Args) -> anyhow::Result<()> {
     fresh::oom_score_adj(oom::AGENT);
     // Each pod costs a descriptor, each session some: 1024 is soon too little.
     raise_open_files();
+    fresh::leave_half_to_host();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -114,6 +115,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> anyhow::Resul
     let found = {
         let pods = pods.clone();
         let look = move || {
+            memory::share_node(&pods.cgroups, pods.memory_bytes);
             memory::bound_pods(&pods.cgroups, allocatable);
             observe(&pods)
         };

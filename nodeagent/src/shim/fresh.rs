@@ -39,6 +39,10 @@ const SOFT: [(libc::__rlimit_resource_t, Option<u64>); 15] = [
     (libc::RLIMIT_LOCKS, None),
     (libc::RLIMIT_SIGPENDING, None),
 ];
+/// What is counted for all processes of a user, whatever container they are in (`inc_rlimit_get_ucounts`, kernel/ucount.c): timers and
+/// queued signals, message queues, processes. Containers have half of it, so that the host's processes of that user have the rest.
+const OF_USER: [libc::__rlimit_resource_t; 3] =
+    [libc::RLIMIT_SIGPENDING, libc::RLIMIT_MSGQUEUE, libc::RLIMIT_NPROC];
 /// The first process of the host.
 const INIT: libc::pid_t = 1;
 
@@ -120,7 +124,7 @@ fn limits(open_files: Option<u64>) -> io::Result<()> {
         let soft = asked.or(soft).unwrap_or(libc::RLIM_INFINITY);
         // The hard limit becomes that of the host's first process where this one may raise it; else its own stays.
         let own = limit(0, resource, None)?.rlim_max;
-        let host = limit(INIT, resource, None).map_or(own, |of_host| of_host.rlim_max);
+        let host = limit(INIT, resource, None).map_or(own, |of_host| share(resource, of_host.rlim_max));
         let fit = |hard: u64| libc::rlimit {
             rlim_cur: soft.min(hard),
             rlim_max: hard,
@@ -128,6 +132,26 @@ fn limits(open_files: Option<u64>) -> io::Result<()> {
         limit(0, resource, Some(fit(host))).or_else(|_| limit(0, resource, Some(fit(own))))?;
     }
     Ok(())
+}
+
+fn share(resource: libc::__rlimit_resource_t, of_host: u64) -> u64 {
+    match OF_USER.contains(&resource) && of_host != libc::RLIM_INFINITY {
+        true => of_host / 2,
+        false => of_host,
+    }
+}
+
+/// The same for this process itself: what a user namespace counts is counted for whoever made it as well, within the limits that the
+/// maker has when he makes it (`create_user_ns`, kernel/user_namespace.c).
+pub(crate) fn leave_half_to_host() {
+    for resource in OF_USER {
+        if let Ok(of_host) = limit(INIT, resource, None) {
+            let half = share(resource, of_host.rlim_max);
+            let (rlim_cur, rlim_max) = (half.min(of_host.rlim_cur), half);
+            // Who may not lower or raise it runs with what it has.
+            let _ = limit(0, resource, Some(libc::rlimit { rlim_cur, rlim_max }));
+        }
+    }
 }
 
 /// Reads, and sets if there is something to set, a limit of a process, 0 for this one (`prlimit(2)`).

@@ -15,6 +15,9 @@ use super::wall::no_new_privileges;
 use crate::guard;
 use crate::runtime::ContainerStart;
 
+/// Terminals of a container (`devpts`, filesystems/devpts.rst): all of the node together are few, and a part of each is memory that
+/// nobody counts.
+const TERMINALS: &str = "max=256";
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 pub(super) fn build(start: &ContainerStart) -> Result<Spec, OciSpecError> {
@@ -168,6 +171,7 @@ fn mounts(start: &ContainerStart) -> Result<Vec<Mount>, OciSpecError> {
                 "ptmxmode=0666",
                 "mode=0620",
                 "gid=5",
+                TERMINALS,
             ],
         ),
         (

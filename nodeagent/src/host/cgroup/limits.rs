@@ -11,9 +11,6 @@ use super::files::{children, number, read, try_write, write, write_if_other};
 use super::{CgroupError, Cgroups, Hierarchy};
 use crate::guard;
 
-/// Most processes and threads of one pod (Kubernetes' `podPidsLimit`, for which it has no default): far more than a network
-/// function has, and an eighth of what a kernel gives out by default (`pid_max` 32,768).
-pub const POD_PIDS_LIMIT: u64 = 4096;
 /// Length in microseconds of the period that a CPU limit is counted in.
 const PERIOD_US: u64 = 100_000;
 
@@ -227,36 +224,6 @@ impl Cgroups {
         }
         let most = if file == "cpu.shares" { 262_144 } else { 10_000 };
         write_if_other(&pod.join(file), &total.min(most).to_string())
-    }
-
-    /// Bounds the processes of all containers of a pod together.
-    pub(super) fn set_pids(&self, pod: &str) -> Result<(), CgroupError> {
-        if self.hierarchy.mount("pids").is_none() {
-            return Ok(());
-        }
-        let most = match guard::off("pids") {
-            true => "max".to_owned(),
-            false => POD_PIDS_LIMIT.to_string(),
-        };
-        write_if_other(&self.dir("pids", &self.pod_path(pod))?.join("pids.max"), &most)
-    }
-
-    /// How often a pod was refused a process since its groups were made (`pids.events`, cgroup-v1/pids.rst): newer kernels count
-    /// at the group with the limit, older ones at the one that forks.
-    pub fn refused_processes(&self, pod: &str) -> u64 {
-        let Ok(dir) = self.dir("pids", &self.pod_path(pod)) else {
-            return 0;
-        };
-        let groups = children(&dir).unwrap_or_default();
-        let files = groups.iter().map(|name| dir.join(name)).chain([dir.clone()]);
-        let count = |group: PathBuf| {
-            let text = read(&group.join("pids.events")).ok()?;
-            text.lines()
-                .find_map(|line| line.strip_prefix("max "))?
-                .parse::<u64>()
-                .ok()
-        };
-        files.filter_map(count).fold(0, u64::saturating_add)
     }
 }
 

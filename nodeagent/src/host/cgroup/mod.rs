@@ -8,6 +8,7 @@ mod devices;
 mod files;
 mod hugepages;
 mod limits;
+mod processes;
 mod remove;
 mod sockets;
 mod total;
@@ -20,7 +21,8 @@ use gantry_nodeagent_api::ContainerResources;
 use gantry_topology::{CpuSet, NumaId};
 
 pub use detect::Hierarchy;
-pub use limits::{Applied, POD_PIDS_LIMIT};
+pub use limits::Applied;
+pub use processes::POD_PIDS_LIMIT;
 use sockets::Whose;
 
 /// The control groups of one Gantry instance on this node.
