@@ -1,5 +1,7 @@
 //! The catalog: built in, or a directory.
 
+mod folder;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -9,6 +11,7 @@ use gantry_catalog::{Catalog, DescriptorError, Job, NfPackageSpec, Removed};
 use gantry_orchestrator::renderer::Renderer;
 use rust_embed::RustEmbed;
 
+use self::folder::Folder;
 use crate::args::{CatalogCommand, Output};
 use crate::{deploy, guard, output};
 
@@ -19,6 +22,9 @@ use crate::{deploy, guard, output};
 #[include = "images/*"]
 #[exclude = "*.md"]
 struct BuiltIn;
+
+/// Most bytes of all files of a catalog together: they are read before the first of them is looked at.
+const MOST_BYTES: usize = 64 << 20;
 
 /// The files of a catalog by path below its directory.
 type Files = BTreeMap<String, String>;
@@ -78,44 +84,35 @@ fn files(directory: Option<&Path>) -> Result<Files> {
             .collect());
     };
     let mut files = Files::new();
-    let packages = directory.join("packages");
-    for package in entries(&packages)? {
-        if package.is_dir() {
-            add_files(&mut files, directory, &package)?;
+    let root = Folder::open(directory)?;
+    let packages = root.folder("packages")?.with_context(|| {
+        let directory = directory.display();
+        format!("cannot read the catalog directory {directory}: it has no packages/")
+    })?;
+    for name in packages.names(true)? {
+        if let Some(package) = packages.folder(&name)? {
+            add_files(&mut files, &package, &format!("packages/{name}"))?;
         }
     }
-    let services = directory.join("services");
-    if services.is_dir() {
-        add_files(&mut files, directory, &services)?;
+    if let Some(services) = root.folder("services")? {
+        add_files(&mut files, &services, "services")?;
     }
     Ok(files)
 }
 
-fn text(path: &str) -> Option<String> {
-    String::from_utf8(BuiltIn::get(path)?.data.into_owned()).ok()
-}
-
-fn entries(directory: &Path) -> Result<Vec<std::path::PathBuf>> {
-    let read = fs::read_dir(directory)
-        .with_context(|| format!("cannot read the catalog directory {}", directory.display()))?;
-    read.map(|entry| Ok(entry?.path())).collect()
-}
-
-fn add_files(files: &mut Files, root: &Path, directory: &Path) -> Result<()> {
-    for path in entries(directory)?.into_iter().filter(|p| p.is_file()) {
-        let name = path
-            .strip_prefix(root)
-            .unwrap_or(&path)
-            .to_string_lossy()
-            .into_owned();
-        if name.ends_with(".md") {
-            continue;
-        }
-        let text =
-            fs::read_to_string(&path).with_context(|| format!("cannot read {} as text", path.display()))?;
-        files.insert(name, text);
+/// All files of a folder, by their paths in the catalog.
+fn add_files(files: &mut Files, folder: &Folder, path: &str) -> Result<()> {
+    for name in folder.names(false)? {
+        let text = folder.read(&name)?;
+        let room = MOST_BYTES.checked_sub(files.values().map(String::len).sum::<usize>() + text.len());
+        room.with_context(|| format!("the catalog has more than {MOST_BYTES} bytes: {path} is too much"))?;
+        files.insert(format!("{path}/{name}"), text);
     }
     Ok(())
+}
+
+fn text(path: &str) -> Option<String> {
+    String::from_utf8(BuiltIn::get(path)?.data.into_owned()).ok()
 }
 
 /// `gantry catalog ...`.
@@ -139,7 +136,7 @@ fn verify(directory: &Path, renderer: &Renderer, output: Output) -> Result<()> {
             directory.display()
         );
     }
-    let images = verify_recipes(&directory.join("images"))?;
+    let images = verify_recipes(&Folder::open(directory)?)?;
     let value = serde_json::json!({"packages": packages, "services": services, "images": images});
     output::print(output, &value, || {
         let directory = directory.display();
@@ -148,15 +145,16 @@ fn verify(directory: &Path, renderer: &Renderer, output: Output) -> Result<()> {
 }
 
 /// Reads every recipe and the files that it names; how many there are.
-fn verify_recipes(images: &Path) -> Result<usize> {
-    if !images.is_dir() {
+fn verify_recipes(catalog: &Folder) -> Result<usize> {
+    let Some(images) = catalog.folder("images")? else {
         return Ok(0);
-    }
+    };
     let mut count = 0;
-    for path in entries(images)? {
+    for name in images.names(false)? {
+        let path = images.path().join(&name);
         match path.extension().and_then(|e| e.to_str()) {
             Some("yaml") => {
-                gantry_images::Recipe::load(&path)?;
+                gantry_images::Recipe::from_text(&images.read(&name)?, &path)?;
                 count += 1;
             }
             Some("yml") => bail!(
@@ -268,6 +266,11 @@ fn render(catalog: &Catalog, name: &str, set: &[String], output: Output) -> Resu
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::symlink;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
     use super::*;
 
     #[test]
@@ -288,7 +291,81 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("no package"), "{error}");
-        fs::write(root.path().join("x.yaml"), "kind: ImageRecipe\n").unwrap();
-        assert!(verify_recipes(root.path()).is_err());
+        fs::create_dir(root.path().join("images")).unwrap();
+        fs::write(root.path().join("images/x.yaml"), "kind: ImageRecipe\n").unwrap();
+        assert!(verify_recipes(&Folder::open(root.path()).unwrap()).is_err());
+    }
+
+    /// A catalog of one package with a template and a service, in a folder of its own.
+    fn small(root: &Path) {
+        let write = |path: &str, text: &str| {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let echo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/echo/packages/echo");
+        for name in ["package.yaml", "greeting.txt"] {
+            let text = fs::read_to_string(Path::new(echo).join(name)).unwrap();
+            write(&format!("packages/echo/{name}"), &text);
+        }
+        write("packages/README.md", "for people");
+        write("images/NOTES.md", "for people");
+    }
+
+    /// In the place of each part of a catalog what leads out of it, never ends, or is too large.
+    #[test]
+    fn nothing_that_leads_out_of_a_catalog_is_read() {
+        let outside = tempfile::tempdir().unwrap();
+        small(outside.path());
+        let secret = outside.path().join("packages/echo/greeting.txt");
+        for place in [
+            "packages",
+            "packages/echo",
+            "packages/echo/package.yaml",
+            "packages/echo/greeting.txt",
+            "services",
+            "services/x.yaml",
+            "images",
+            "images/x.yaml",
+        ] {
+            let file = place.contains('.');
+            for damage in ["a link", "a relative link", "a pipe", "large"] {
+                if damage == "large" && !file {
+                    continue;
+                }
+                let root = tempfile::tempdir().unwrap();
+                small(root.path());
+                verify(root.path(), &Renderer::Here, Output::Text).unwrap();
+                let path = root.path().join(place);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                match fs::symlink_metadata(&path) {
+                    Ok(found) if found.is_dir() => fs::rename(&path, root.path().join("aside")).unwrap(),
+                    Ok(_) => fs::remove_file(&path).unwrap(),
+                    Err(_) => {}
+                }
+                let target = if file {
+                    secret.clone()
+                } else {
+                    outside.path().join(place)
+                };
+                match damage {
+                    "a link" => symlink(target, &path).unwrap(),
+                    "a relative link" => {
+                        fs::write(root.path().join("inside"), "hello").unwrap();
+                        let up = "../".repeat(place.matches('/').count());
+                        symlink(format!("{up}inside"), &path).unwrap();
+                    }
+                    "a pipe" => mknodat(CWD, &path, FileType::Fifo, Mode::RUSR, 0).unwrap(),
+                    _ => File::create(&path).unwrap().set_len(2 << 30).unwrap(),
+                }
+                let error = verify(root.path(), &Renderer::Here, Output::Text).unwrap_err();
+                let said = format!("{error:#}");
+                assert!(said.contains(path.to_str().unwrap()), "{place} {damage}: {said}");
+            }
+        }
+        // Whoever names the catalog itself may name a link.
+        let link = outside.path().join("link");
+        symlink(outside.path(), &link).unwrap();
+        verify(&link, &Renderer::Here, Output::Text).unwrap();
     }
 }

@@ -134,13 +134,18 @@ impl Recipe {
             path: path.to_owned(),
             source,
         };
+        let bytes = crate::store::read_bounded(path, RECIPE_LIMIT_BYTES).map_err(fail)?;
+        let text = String::from_utf8(bytes).map_err(|e| fail(std::io::Error::other(e)))?;
+        Self::from_text(&text, path)
+    }
+
+    /// Checks a recipe that somebody else has read from `path`, and reads the files that it names: they lie in its folder or below.
+    pub fn from_text(text: &str, path: &Path) -> Result<Self, RecipeError> {
         let folder = match path.parent() {
             Some(p) if !p.as_os_str().is_empty() => p,
             _ => Path::new("."),
         };
-        let bytes = crate::store::read_bounded(path, RECIPE_LIMIT_BYTES).map_err(fail)?;
-        let text = String::from_utf8(bytes).map_err(|e| fail(std::io::Error::other(e)))?;
-        Self::parse(&text, path, folder)
+        Self::parse(text, path, folder)
     }
 
     fn parse(text: &str, path: &Path, folder: &Path) -> Result<Self, RecipeError> {
