@@ -64,7 +64,7 @@ pub async fn backup(args: &BackupArgs, global: &Global) -> Result<()> {
 async fn snapshot(data_dir: &DataDir, global: &Global) -> Result<PathBuf> {
     let [orchestrator, _] = daemons(data_dir);
     if orchestrator.running().is_some() {
-        let client = Client::from_kubeconfig(&data_dir.kubeconfig(), &global.namespace).await?;
+        let client = Client::of_data_dir(data_dir, &global.namespace).await?;
         let answer: serde_json::Value = client.post("/gantry/v1/snapshot", &serde_json::json!({})).await?;
         let file = answer["file"].as_str().context("the answer names no file")?;
         return Ok(data_dir.path().join(file));
@@ -113,7 +113,7 @@ fn write(data_dir: &DataDir, snapshot: &Path, to: &Path) -> Result<Manifest> {
                         tar.append_path_with_name(entry.path(), Path::new(part).join(entry.file_name()))?;
                     }
                 }
-            } else if path.exists() {
+            } else if path.is_file() {
                 tar.append_path_with_name(path, part)?;
             }
         }

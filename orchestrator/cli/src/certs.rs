@@ -1,7 +1,5 @@
 //! `gantry certs` and `gantry kubeconfig`: who may talk to the control plane of this machine.
 
-use std::fs;
-
 use anyhow::{Context, Result};
 use gantry_orchestrator::pki::{Certificate, Issuer};
 use serde_json::{Value, json};
@@ -26,9 +24,9 @@ pub fn kubeconfig(user: Option<&str>, global: &Global) -> Result<()> {
     let data_dir = global.data_dir();
     let text = match user {
         None => {
-            let path = data_dir.kubeconfig();
-            fs::read_to_string(&path)
-                .with_context(|| format!("cannot read {}; `gantry up` writes it", path.display()))?
+            let path = data_dir.kubeconfig().display().to_string();
+            let text = data_dir.read_kubeconfig();
+            text.with_context(|| format!("cannot read {path}; `gantry up` writes it"))?
         }
         Some(user) => {
             preflight::require_root("gantry kubeconfig --user")?;
@@ -67,7 +65,7 @@ async fn revoke(names: &[String], global: &Global) -> Result<()> {
     let revoked = issuer.revoke(names)?;
     let [orchestrator, _] = daemons(&data_dir);
     if orchestrator.running().is_some() {
-        let client = Client::from_kubeconfig(&data_dir.kubeconfig(), &global.namespace).await?;
+        let client = Client::of_data_dir(&data_dir, &global.namespace).await?;
         let told: Result<Value> = client.post("/gantry/v1/certificates/reload", &json!({})).await;
         told.context("revoked from the next start of the control plane on; it runs and could not be told")?;
     }

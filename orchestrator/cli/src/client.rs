@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::args::Global;
+use crate::data_dir::DataDir;
 
 /// A connection to the API server, and the namespace that names are looked up in.
 #[derive(Clone)]
@@ -21,18 +22,25 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects by the kubeconfig that the options or the environment name.
+    /// Connects by the kubeconfig that the options or the environment name: that may well be a pipe (`--kubeconfig <(...)`).
     pub async fn connect(global: &Global) -> Result<Self> {
-        Self::from_kubeconfig(&global.kubeconfig(), &global.namespace).await
+        let (path, data_dir) = (global.kubeconfig(), global.data_dir());
+        if path == data_dir.kubeconfig() {
+            return Self::of_data_dir(&data_dir, &global.namespace).await;
+        }
+        let config = Kubeconfig::read_from(&path).with_context(|| unreadable(&path))?;
+        Self::with(config, &path, &global.namespace).await
     }
 
-    pub async fn from_kubeconfig(path: &Path, namespace: &str) -> Result<Self> {
-        let config = Kubeconfig::read_from(path).with_context(|| {
-            format!(
-                "cannot read the kubeconfig {}; start Gantry with `gantry up`, or name one with --kubeconfig",
-                path.display()
-            )
-        })?;
+    /// Connects by the kubeconfig of a data directory.
+    pub async fn of_data_dir(data_dir: &DataDir, namespace: &str) -> Result<Self> {
+        let path = data_dir.kubeconfig();
+        let text = data_dir.read_kubeconfig().with_context(|| unreadable(&path))?;
+        let config = Kubeconfig::from_yaml(&text).with_context(|| unreadable(&path))?;
+        Self::with(config, &path, namespace).await
+    }
+
+    async fn with(config: Kubeconfig, path: &Path, namespace: &str) -> Result<Self> {
         let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
             .await
             .with_context(|| format!("the kubeconfig {} is not usable", path.display()))?;
@@ -163,6 +171,13 @@ impl Client {
                 .context("no answer from the API server; see `gantry status`, and `gantry up` to start it")),
         }
     }
+}
+
+fn unreadable(path: &Path) -> String {
+    format!(
+        "cannot read the kubeconfig {}; start Gantry with `gantry up`, or name one with --kubeconfig",
+        path.display()
+    )
 }
 
 /// The error, the API server's "no" in its own words.

@@ -51,6 +51,11 @@ impl DataDir {
     pub fn kubeconfig(&self) -> PathBuf {
         self.0.join("kubeconfig")
     }
+    /// What is in it. Damage may have put a pipe in its place: that is not waited for.
+    pub fn read_kubeconfig(&self) -> io::Result<String> {
+        let bytes = plainfile::read(&self.kubeconfig())?;
+        String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    }
     pub fn images(&self) -> PathBuf {
         self.0.join("images")
     }

@@ -54,7 +54,7 @@ pub async fn up(args: &UpArgs, global: &Global) -> Result<()> {
     let mut progress = Progress::new("starting the control plane");
     started.start(&orchestrator, &mut server_command(&data_dir, &settings)?)?;
     wait_until(&orchestrator, async || answers(&data_dir, global).await).await?;
-    let client = Client::from_kubeconfig(&data_dir.kubeconfig(), &global.namespace).await?;
+    let client = Client::of_data_dir(&data_dir, &global.namespace).await?;
     // From now on an empty store beside these settings is a loss, and no first start.
     let issuer = Issuer::open(data_dir.path())?;
     settings.cluster = issuer.cluster();
@@ -253,7 +253,7 @@ async fn wait_until(daemon: &Daemon, ready: impl AsyncFn() -> bool) -> Result<()
 
 /// The orchestrator writes the kubeconfig before it serves; an older one may still be there until then.
 async fn answers(data_dir: &DataDir, global: &Global) -> bool {
-    match Client::from_kubeconfig(&data_dir.kubeconfig(), &global.namespace).await {
+    match Client::of_data_dir(data_dir, &global.namespace).await {
         Ok(client) => client.get::<serde_json::Value>("/version").await.is_ok(),
         Err(_) => false,
     }

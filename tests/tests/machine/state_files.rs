@@ -9,12 +9,14 @@ use anyhow::{Context, Result, ensure};
 use gantry_tests::gantry::Gantry;
 use gantry_tests::{busybox, poll, processes};
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::Value;
 
 use crate::{PATIENCE, machine, skip};
 
 /// What happens to a file.
-const DAMAGES: [&str; 7] = [
+const DAMAGES: [&str; 8] = [
     "removed",
     "emptied",
     "half",
@@ -22,25 +24,25 @@ const DAMAGES: [&str; 7] = [
     "another's",
     "wrong owner",
     "a directory",
+    "a pipe",
+];
+
+/// All after which nothing of a file is left: what cannot be made anew is refused.
+const BAD: [&str; 7] = [
+    "removed",
+    "emptied",
+    "half",
+    "random",
+    "another's",
+    "a directory",
+    "a pipe",
 ];
 
 /// A file, and the damages after which a start is refused with these words.
 const FILES: [(&str, &[&str], &str); 13] = [
-    (
-        "store.redb",
-        &["removed", "emptied", "half", "random", "another's", "a directory"],
-        "gantry restore",
-    ),
-    (
-        "secrets.key",
-        &["removed", "emptied", "half", "random", "another's", "a directory"],
-        "gantry restore",
-    ),
-    (
-        "pki/ca.key",
-        &["removed", "emptied", "half", "random", "another's", "a directory"],
-        "gantry restore",
-    ),
+    ("store.redb", &BAD, "gantry restore"),
+    ("secrets.key", &BAD, "gantry restore"),
+    ("pki/ca.key", &BAD, "gantry restore"),
     ("pki/ca.crt", &["another's"], "gantry restore"),
     ("settings.json", &["another's"], "gantry restore"),
     ("settings.copy.json", &[], ""),
@@ -162,6 +164,10 @@ fn harm(path: &Path, damage: &str, good: &[u8], other: &Path) -> Result<()> {
             fs::remove_file(path)?;
             fs::create_dir(path)?;
             fs::write(path.join("stray"), good)?;
+        }
+        "a pipe" => {
+            fs::remove_file(path)?;
+            mkfifo(path, Mode::S_IRWXU)?;
         }
         _ => {
             chown(path, Some(65534), Some(65534))?;
