@@ -68,6 +68,7 @@ fn cluster() -> Snapshot {
     Snapshot {
         nodes: (0..NODES).map(|n| (format!("node-{n:03}"), node())).collect(),
         pods: (0..PODS).map(|p| (format!("uid-{p:04}"), pod(p))).collect(),
+        ..Snapshot::default()
     }
 }
 

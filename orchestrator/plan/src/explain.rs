@@ -1,6 +1,6 @@
 //! Reasons in words, for people.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_topology::{Available, Misfit, NumaId};
 
@@ -13,8 +13,12 @@ pub const NOT_SCHEDULABLE: &str = "cordoned or not ready";
 /// The line names this many different reasons; the verdicts have them all.
 const REASONS_IN_A_LINE: usize = 8;
 
-/// A pod that fits no node.
-pub(crate) fn unplaced(request: &PodRequest, reasons: &BTreeMap<NodeName, Reason>) -> Explanation {
+/// A pod that fits no node; of the `silent` ones nothing is known but that they are there.
+pub(crate) fn unplaced(
+    request: &PodRequest,
+    reasons: &BTreeMap<NodeName, Reason>,
+    silent: &BTreeSet<NodeName>,
+) -> Explanation {
     let mut alike: Vec<(String, Vec<&str>)> = Vec::new();
     for (node, reason) in reasons {
         let text = text(reason);
@@ -44,6 +48,12 @@ pub(crate) fn unplaced(request: &PodRequest, reasons: &BTreeMap<NodeName, Reason
         .as_ref()
         .filter(|node| !reasons.contains_key(*node));
     let reason = match (absent, reasons.len()) {
+        (Some(node), _) if silent.contains(node) => {
+            let silence = text(&Reason::NoTopology);
+            format!(
+                "0/1 nodes fit: {node}, which the pod names in `nodeName`: {silence}; is its agent running?"
+            )
+        }
         (Some(node), _) => format!("there is no node {node}, which the pod names in `nodeName`"),
         (None, 0) => "there are no nodes".to_owned(),
         (None, count) => format!("0/{count} nodes fit: {}", parts.join("; ")),

@@ -19,6 +19,9 @@ pub struct Snapshot {
     /// Every pod that should have a place, those that have one included. A pod that is in the current plan and
     /// not here has been deleted: its resources are free once no node reports to hold them.
     pub pods: BTreeMap<PodUid, PodRequest>,
+    /// Nodes of which nothing but the name is known, since no agent has reported for them: only reasons tell of them.
+    #[serde(default)]
+    pub silent: BTreeSet<NodeName>,
 }
 
 /// One node as last reported.

@@ -73,7 +73,7 @@ fn place_unit<'a>(
             Ok(placement) => board.put(uid, placement),
             Err(reasons) => {
                 unit[..index].iter().for_each(|placed| board.take_back(placed));
-                let blocker = explain::unplaced(request, &reasons);
+                let blocker = explain::unplaced(request, &reasons, &snapshot.silent);
                 if alone {
                     tried.refuse(request, board.changes(), blocker.clone());
                 }

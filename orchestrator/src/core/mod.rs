@@ -40,7 +40,7 @@ mod resources;
 mod revision;
 #[cfg(test)]
 mod rollouts;
-mod schedule;
+pub(crate) mod schedule;
 mod service_condition;
 mod size;
 mod snapshot;

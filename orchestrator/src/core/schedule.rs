@@ -62,7 +62,7 @@ fn explain(work: &mut Work<'_>, outcome: &Outcome) {
 }
 
 /// It has no place yet, whatever node it names.
-fn waits(pod: &Pod) -> bool {
+pub(crate) fn waits(pod: &Pod) -> bool {
     pods::node(pod).is_none() || !pods::is_true(pod, "PodScheduled")
 }
 
@@ -225,6 +225,15 @@ mod tests {
         let (status, reason, message) = said(&mut lab, json!({"nodeName": "b"}));
         assert_eq!((status.as_str(), reason.as_str()), ("False", UNSCHEDULABLE));
         assert_eq!(message, "there is no node b, which the pod names in `nodeName`");
+        // An object that somebody has made, and no agent.
+        let node: Node = serde_json::from_value(json!({"metadata": {"name": "b"}})).unwrap();
+        lab.world.objects.put(Object::Node(Arc::new(node)));
+        lab.settle();
+        let (.., message) = condition(&lab);
+        assert!(
+            message.contains("b, which the pod names in `nodeName`: the node has not reported"),
+            "{message}"
+        );
         lab.connect("b");
         lab.settle();
         assert_eq!(condition(&lab).0, "True");

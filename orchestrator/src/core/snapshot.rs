@@ -22,6 +22,11 @@ pub fn take(objects: &Objects, quarantine: &Quarantine, agents: &Agents, plan: &
         let node = objects.nodes.get(&super::world::Key::new("", name))?;
         Some((name.to_owned(), node_state(node, t, agents)))
     });
+    let silent = objects
+        .nodes
+        .keys()
+        .filter(|key| !objects.topologies.contains_key(key));
+    let silent = silent.map(|key| key.name.clone());
     let wanting = objects.pods.values().filter(|p| wants_place(p));
     let pods = wanting.map(|pod| {
         let uid = meta::uid(&pod.metadata).to_owned();
@@ -37,6 +42,7 @@ pub fn take(objects: &Objects, quarantine: &Quarantine, agents: &Agents, plan: &
     Snapshot {
         nodes: nodes.collect(),
         pods: pods.chain(unreadable).collect(),
+        silent: silent.collect(),
     }
 }
 
@@ -55,6 +61,7 @@ pub fn alone(
     let snapshot = Snapshot {
         nodes: [(placement.node.clone(), state)].into(),
         pods: [(uid.clone(), request(pod, Some(placement), agents))].into(),
+        ..Snapshot::default()
     };
     let plan = Plan {
         placements: [(uid, placement.clone())].into(),

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value, json};
 
 use super::{Shared, now_ms};
-use crate::core::{Key, Object, Preview, World, meta, preview};
+use crate::core::{Key, Object, Preview, World, meta, pods, preview, schedule};
 use crate::kinds;
 use crate::renderer::Renderer;
 
@@ -97,7 +98,9 @@ impl Planner {
         let outcome = preview(&world, now_ms());
         let placement = outcome.plan.placements.get(uid);
         let mut answer = json!({"pod": pod, "namespace": namespace});
+        let bound = !schedule::waits(&found);
         answer["placements"] = placement
+            .filter(|_| bound)
             .map(|p| rows(pod, namespace, p, &outcome.plan))
             .unwrap_or_default()
             .into();
@@ -107,10 +110,15 @@ impl Planner {
                 answer["nodes"] = serde_json::to_value(&why.nodes).unwrap_or_default();
             }
             None => {
-                let place = placement.map_or_else(
-                    || "it wants no place: it has ended, or is going".to_owned(),
-                    |p| sentence(p, &outcome.plan),
-                );
+                let place = match placement {
+                    None => "it wants no place: it has ended, or is going".to_owned(),
+                    Some(p) if bound => format!("it is on {}", sentence(p, &outcome.plan)),
+                    Some(p) => format!(
+                        "{}; the plan has a place for it on {}",
+                        unbound(&found),
+                        sentence(p, &outcome.plan)
+                    ),
+                };
                 answer["reason"] = place.into();
             }
         }
@@ -259,6 +267,15 @@ fn rows(
     placement.containers.iter().map(row).collect()
 }
 
+/// What a pod says of itself that is on no node yet.
+fn unbound(pod: &Pod) -> String {
+    let said = pods::find(pod, "PodScheduled").filter(|c| c.status == "False");
+    let why = said
+        .and_then(|c| c.message.as_deref())
+        .map(|why| format!(": {why}"));
+    format!("it is on no node yet{}", why.unwrap_or_default())
+}
+
 fn sentence(placement: &gantry_plan::Placement, plan: &gantry_plan::Plan) -> String {
     let parts = placement.containers.iter().map(|c| {
         let shared = plan
@@ -273,7 +290,7 @@ fn sentence(placement: &gantry_plan::Placement, plan: &gantry_plan::Plan) -> Str
         }
     });
     format!(
-        "it is on node {}: {}",
+        "node {}: {}",
         placement.node,
         parts.collect::<Vec<_>>().join(", ")
     )
@@ -282,8 +299,6 @@ fn sentence(placement: &gantry_plan::Placement, plan: &gantry_plan::Plan) -> Str
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
-
-    use k8s_openapi::api::core::v1::Pod;
 
     use super::*;
     use crate::core::Settings;
@@ -331,6 +346,24 @@ mod tests {
             let asked = planner.dry_run(&[own]);
             assert!(matches!(asked, Err(PlanningError::Render(_))), "{asked:?}");
         }
+    }
+
+    /// Whoever has a place in the plan is not on its node before it is bound, for want of an address for example.
+    #[test]
+    fn a_pod_is_on_a_node_only_when_it_is_bound_to_it() {
+        let condition = |status: &str| json!([{"type": "PodScheduled", "status": status, "message": "no pod address is left"}]);
+        let pod = |spec: Value, status: &str| -> Pod {
+            let value = json!({"spec": spec, "status": {"conditions": condition(status)}});
+            serde_json::from_value(value).unwrap()
+        };
+        let waiting = pod(json!({"containers": []}), "False");
+        assert!(schedule::waits(&waiting));
+        assert_eq!(unbound(&waiting), "it is on no node yet: no pod address is left");
+        assert_eq!(unbound(&Pod::default()), "it is on no node yet");
+        assert!(!schedule::waits(&pod(
+            json!({"containers": [], "nodeName": "n"}),
+            "True"
+        )));
     }
 
     #[test]
