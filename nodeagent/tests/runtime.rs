@@ -2,7 +2,8 @@
 
 mod runtime_support;
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -126,7 +127,16 @@ fn the_container_sees_what_it_was_given_and_no_more() {
         target: "/etc/given".into(),
         read_only: true,
     }];
+    // Its environment, which may have Secrets, is for root only, also where an earlier version wrote it for everybody.
+    let description = pod.path().join("c/web/config.json");
+    fs::create_dir_all(description.parent().unwrap()).unwrap();
+    fs::write(&description, "").unwrap();
+    fs::set_permissions(&description, Permissions::from_mode(0o644)).unwrap();
     shim.start_container(&start).unwrap();
+    assert_eq!(
+        fs::metadata(&description).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     exit_on_record(&pod, "web");
     let said = logged(&start);
     for wanted in [

@@ -3,9 +3,10 @@
 //! (`CLONE_PARENT`), and is killed by the kernel when the shim ends (`PR_SET_PDEATHSIG`).
 
 use std::ffi::CString;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -135,7 +136,20 @@ fn write_bundle(bundle: &Path, start: &ContainerStart) -> Result<(), String> {
     targets::check(start)?;
     let spec = spec::build(start).map_err(|e| chain(&e))?;
     fs::create_dir_all(bundle).map_err(|e| words(&format!("create {}", bundle.display()), &e))?;
-    spec.save(bundle.join("config.json")).map_err(|e| chain(&e))
+    save(&spec, bundle)
+}
+
+/// The environment is in it, and in that there may be Secrets: it is for its owner only, also where a former version's was not.
+pub(super) fn save(spec: &Spec, bundle: &Path) -> Result<(), String> {
+    let path = bundle.join("config.json");
+    let write = || -> io::Result<()> {
+        let mut options = File::options();
+        let options = options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&path)?;
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        file.write_all(&serde_json::to_vec(spec)?)
+    };
+    write().map_err(|e| words(&format!("write {}", path.display()), &e))
 }
 
 /// The reading end does not block; the writing end belongs to the container's user, who may open `/dev/stdout`.
@@ -164,6 +178,8 @@ fn create(
     report: RawFd,
     shim: Rc<OwnedFd>,
 ) -> Result<(), String> {
+    // libcontainer removes the cgroup of what it cannot make: never that of a start which a later shim has begun.
+    die_with(&shim).map_err(|e| words("end with the shim", &e))?;
     fresh::process(start.open_files, start.oom_score_adj).map_err(|e| words("become a fresh process", &e))?;
     let wall = Wall::of(dir, start).map_err(|e| chain(&e))?;
     wall.save(bundle)

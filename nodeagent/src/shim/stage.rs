@@ -16,6 +16,7 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, FileType, Mode, fstat, mknodat};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 
+use super::launch::save;
 use super::spec;
 use crate::chain::chain;
 use crate::runtime::{BindMount, ContainerStart, PodDir, UserNamespace};
@@ -50,9 +51,7 @@ pub(super) fn enter(
     let description = spec::build(&start).map_err(|e| chain(&e))?;
     // Nothing of the start is in the bundle any more: what is mounted over it becomes the root.
     lay_out(bundle, parts, ids.first).map_err(|e| said("lay out the files of the container", &e))?;
-    description
-        .save(below(bundle, bundle).join("config.json"))
-        .map_err(|e| chain(&e))?;
+    save(&description, &below(bundle, bundle))?;
     move_to(bundle).map_err(|e| said("move to the files of the container", &e))
 }
 
