@@ -15,7 +15,7 @@ use super::own_ids::with_ids;
 use super::watch::Watches;
 use super::{Failure, Settings, wall};
 use crate::chain::chain;
-use crate::core::{Exit, Limits, PodDone, PodFailure, PodOp, Run};
+use crate::core::{Bounds, Exit, Limits, PodDone, PodFailure, PodOp, Run};
 use crate::guard;
 use crate::host::cgroup::Cgroups;
 use crate::runtime::{
@@ -65,17 +65,17 @@ impl Pods {
     pub(super) fn perform(&self, uid: &str, op: PodOp) -> Result<PodDone, PodFailure> {
         let done = match op {
             PodOp::Prepare { pod, network } => self.prepare(uid, &pod, network).map(PodDone::Prepared),
-            PodOp::Apply {
-                container,
-                limits,
-                pod_memory_bytes,
-                numa_nodes,
-            } => self.apply(uid, &container, &limits, pod_memory_bytes, &numa_nodes),
+            PodOp::Apply { container, bounds } => {
+                self.confine(uid, &container, &bounds).map(|()| PodDone::Applied)
+            }
             PodOp::Start {
                 container,
+                bounds,
                 attempt,
                 pod,
-            } => self.start(uid, &container, attempt, &pod).map(PodDone::Started),
+            } => self
+                .start(uid, &container, &bounds, attempt, &pod)
+                .map(PodDone::Started),
             PodOp::Signal { containers, kill } => self.signal(uid, &containers, kill),
             PodOp::Release { sure, keep_logs } => self.release(uid, sure, keep_logs),
             PodOp::Teardown => self.teardown(uid),
@@ -207,21 +207,26 @@ impl Pods {
         Ok(files)
     }
 
-    fn apply(
-        &self,
-        uid: &str,
-        container: &str,
-        limits: &Limits,
-        pod_memory_bytes: u64,
-        numa_nodes: &[u32],
-    ) -> Result<PodDone, Failure> {
+    /// Makes the container's cgroup, if it is not there, and puts its bounds in force.
+    fn confine(&self, uid: &str, container: &str, bounds: &Bounds) -> Result<(), Failure> {
+        let Limits {
+            resources,
+            shared_cpus,
+        } = &bounds.limits;
         self.cgroups
-            .create(uid, container, &limits.resources, &limits.shared_cpus, numa_nodes)?;
-        self.cgroups.bound_pod(uid, pod_memory_bytes)?;
-        Ok(PodDone::Applied)
+            .create(uid, container, resources, shared_cpus, &bounds.numa_nodes)?;
+        self.cgroups.bound_pod(uid, bounds.pod_memory_bytes)?;
+        Ok(())
     }
 
-    fn start(&self, uid: &str, name: &str, attempt: u32, pod: &PodConfig) -> Result<Run, Failure> {
+    fn start(
+        &self,
+        uid: &str,
+        name: &str,
+        bounds: &Bounds,
+        attempt: u32,
+        pod: &PodConfig,
+    ) -> Result<Run, Failure> {
         let dir = self.runtime.pod(uid);
         let missing = || Failure::Config(format!("container {name} has no image or no configuration"));
         let container = pod
@@ -254,6 +259,8 @@ impl Pods {
         wall::check_user(uid, pod, container, &user)?;
         wall::add_groups(pod, &mut user);
         wall::check_own_ids(pod, container, &user)?;
+        // libcontainer removes the cgroup of a container that it cannot make, and where it finds none it makes one without limits.
+        self.confine(uid, name, bounds)?;
         if !container.security.privileged {
             self.cgroups
                 .guard_devices(uid, name, wall::may_tunnel(container))?;

@@ -122,18 +122,15 @@ pub enum PodOp {
     Apply {
         /// Which container.
         container: String,
-        /// Limits.
-        limits: Limits,
-        /// What all containers of the pod may have together, in bytes; 0 means no limit. Files in memory outlive the container
-        /// that has written them, and its own limit.
-        pod_memory_bytes: u64,
-        /// NUMA nodes whose memory may be used; empty means all.
-        numa_nodes: Vec<u32>,
+        /// What it is to be held to.
+        bounds: Bounds,
     },
-    /// Start the container's program in its cgroup.
+    /// Start the container's program in its cgroup, which is made anew if a start that failed has taken it away.
     Start {
         /// Which container.
         container: String,
+        /// What is in force for it.
+        bounds: Bounds,
         /// Number of this run, above all earlier ones.
         attempt: u32,
         /// The pod.
@@ -155,6 +152,18 @@ pub enum PodOp {
     },
     /// Take everything of the pod off the node: processes, network, mounts, cgroups, directory.
     Teardown,
+}
+
+/// All that a container is held to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// Its own limits.
+    pub limits: Limits,
+    /// What all containers of the pod may have together, in bytes; 0 means no limit. Files in memory outlive the container
+    /// that has written them, and its own limit.
+    pub pod_memory_bytes: u64,
+    /// NUMA nodes whose memory may be used; empty means all.
+    pub numa_nodes: Vec<u32>,
 }
 
 /// A container's limits as the kernel is to enforce them.

@@ -5,7 +5,7 @@ use gantry_nodeagent_api::{ContainerConfig, ContainerResources, memory_at_once};
 use gantry_topology::CpuSet;
 
 use super::state::{Container, Owned, Pod, UnderWay};
-use super::{Action, Limits, PodOp, State};
+use super::{Action, Bounds, Limits, PodOp, State};
 
 /// Milliseconds after which a memory limit that was below use is tried again.
 pub(super) const MEMORY_RETRY_MS: u64 = 3000;
@@ -240,27 +240,32 @@ fn apply(state: &mut State, uid: &str, name: &str, limits: Limits, actions: &mut
     container.owned.exclusive = container.owned.exclusive.union(&limits.resources.cpus);
     container.owned.shared = container.owned.shared.union(&limits.shared_cpus);
     let pod = state.pods.get_mut(uid).expect("the caller has just looked at it");
-    let numa_nodes = numa_nodes(pod).to_vec();
-    let pod_memory_bytes = pod_memory(pod, name, &limits);
+    let bounds = bounds(pod, name, limits);
     pod.under_way = Some((
         id,
         UnderWay::Apply {
             container: name.to_owned(),
-            limits: limits.clone(),
-            numa_nodes: numa_nodes.clone(),
+            bounds: bounds.clone(),
         },
     ));
     let op = PodOp::Apply {
         container: name.to_owned(),
-        limits,
-        pod_memory_bytes,
-        numa_nodes,
+        bounds,
     };
     actions.push(Action::Pod {
         id,
         uid: uid.to_owned(),
         op,
     });
+}
+
+/// All that a container is held to when it has these limits.
+pub(super) fn bounds(pod: &Pod, name: &str, limits: Limits) -> Bounds {
+    Bounds {
+        pod_memory_bytes: pod_memory(pod, name, &limits),
+        numa_nodes: numa_nodes(pod).to_vec(),
+        limits,
+    }
 }
 
 /// The most that a pod's containers may have at once, when this one has these limits; 0 if one of them has none. One whose

@@ -4,8 +4,8 @@ use gantry_nodeagent_api::{EndReason, Trouble, WaitingReason};
 
 use super::state::{Container, HookState, MemoryRefused, Owned, Pod, UnderWay};
 use super::{
-    Action, Event, Exit, FailureKind, PodDone, PodFailure, Run, State, accept, adopt, cpus, hooks, network,
-    probes, stop, storage, troubles,
+    Action, Bounds, Event, Exit, FailureKind, PodDone, PodFailure, Run, State, accept, adopt, cpus, hooks,
+    network, probes, stop, storage, troubles,
 };
 
 /// Milliseconds of running after which a container counts as healthy again.
@@ -106,14 +106,10 @@ fn succeeded(pod: &mut Pod, now_ms: u64, what: UnderWay, done: PodDone) {
                 container.trouble = None;
             }
         }
-        (
-            UnderWay::Apply {
-                container,
-                limits,
-                numa_nodes,
-            },
-            PodDone::Applied,
-        ) => {
+        (UnderWay::Apply { container, bounds }, PodDone::Applied) => {
+            let Bounds {
+                limits, numa_nodes, ..
+            } = bounds;
             let container = pod.containers.entry(container).or_default();
             container
                 .memory_refused
@@ -130,7 +126,15 @@ fn succeeded(pod: &mut Pod, now_ms: u64, what: UnderWay, done: PodDone) {
             }
         }
         (UnderWay::Start { container }, PodDone::Started(run)) => {
-            observe_run(pod.containers.entry(container).or_default(), now_ms, run);
+            let container = pod.containers.entry(container).or_default();
+            if run
+                .exit
+                .as_ref()
+                .is_some_and(|exit| exit.reason == EndReason::StartError)
+            {
+                container.forget_limits();
+            }
+            observe_run(container, now_ms, run);
         }
         (UnderWay::Release, PodDone::Released) => released(pod),
         (UnderWay::Teardown, PodDone::TornDown) => {
@@ -181,15 +185,14 @@ fn failed(pod: &mut Pod, now_ms: u64, what: UnderWay, failure: PodFailure) {
             }
             pod.message = failure.message;
         }
-        UnderWay::Apply {
-            container, limits, ..
-        } => {
+        UnderWay::Apply { container, bounds } => {
+            let resources = bounds.limits.resources;
             let container = pod.containers.entry(container).or_default();
             container.limits_message = failure.message;
             if failure.kind == FailureKind::MemoryInUse && container.in_force.is_some() {
                 container.memory_refused = Some(MemoryRefused {
-                    memory_bytes: limits.resources.memory_bytes,
-                    hugepages: limits.resources.hugepages,
+                    memory_bytes: resources.memory_bytes,
+                    hugepages: resources.hugepages,
                     retry_ms: now_ms + cpus::MEMORY_RETRY_MS,
                 });
                 if let Some(current) = &container.in_force {
@@ -197,14 +200,17 @@ fn failed(pod: &mut Pod, now_ms: u64, what: UnderWay, failure: PodFailure) {
                     container.owned = Owned { exclusive, shared };
                 }
             } else {
-                container.in_force = None;
-                container.numa_nodes = None;
+                container.forget_limits();
                 pod.backoff.failed(now_ms);
             }
         }
         UnderWay::Start { container } => {
             let container = pod.containers.entry(container).or_default();
             container.restart.failed(now_ms);
+            // What makes no sense is found before anything is made. Whatever else failed may have taken the cgroup with it.
+            if failure.kind != FailureKind::Config {
+                container.forget_limits();
+            }
             if !container.running() {
                 container.message = failure.message;
                 container.trouble = Some(match failure.kind {

@@ -25,7 +25,7 @@ mod storage;
 mod tests;
 mod troubles;
 
-pub use action::{Action, FailureKind, Limits, NetworkWanted, PodDone, PodFailure, PodOp, RequestId};
+pub use action::{Action, Bounds, FailureKind, Limits, NetworkWanted, PodDone, PodFailure, PodOp, RequestId};
 pub use event::{DiskSpace, Event, Exit, Observed, ObservedContainer, ObservedPod, PodRef, PodUsage, Run};
 pub use ledger::Ledger;
 pub use state::State;

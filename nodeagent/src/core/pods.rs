@@ -7,7 +7,7 @@ use gantry_nodeagent_api::{ContainerConfig, ContainerRole, PodConfig};
 use super::end::{Verdict, finished, is_initialized, policy, verdict};
 use super::state::{Container, Pod, UnderWay};
 use super::stop::{signal, wind_down};
-use super::{Action, PodOp, State};
+use super::{Action, Limits, PodOp, State, cpus};
 
 /// Asks for the next thing to do of each pod that has nothing under way.
 pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
@@ -146,7 +146,7 @@ fn start(pod: &mut Pod, config: &PodConfig, eager: bool, now_ms: u64, wake: &mut
         let again = !(wanted.role == ContainerRole::Init && passed);
         if !container.running()
             && again
-            && may_start(container, wanted, config)
+            && let Some(limits) = startable_in(container, wanted, config).cloned()
             && (eager || !wake.later(now_ms, container.restart.not_before_ms))
             && !wake.later(now_ms, pod.backoff.not_before_ms)
         {
@@ -155,6 +155,7 @@ fn start(pod: &mut Pod, config: &PodConfig, eager: bool, now_ms: u64, wake: &mut
             let name = wanted.name.clone();
             let op = PodOp::Start {
                 container: name.clone(),
+                bounds: cpus::bounds(pod, &name, limits),
                 attempt,
                 pod: Box::new(PodConfig::clone(config)),
             };
@@ -167,13 +168,16 @@ fn start(pod: &mut Pod, config: &PodConfig, eager: bool, now_ms: u64, wake: &mut
     None
 }
 
-/// Its limits are in force, and it has not ended for good. A first start waits for all its CPUs, a restart does not.
-fn may_start(container: &Container, wanted: &ContainerConfig, config: &PodConfig) -> bool {
-    let Some(limits) = &container.in_force else {
-        return false;
-    };
+/// The limits that are in force, if it may start in them and has not ended for good. A first start waits for all its CPUs, a
+/// restart does not.
+fn startable_in<'a>(
+    container: &'a Container,
+    wanted: &ContainerConfig,
+    config: &PodConfig,
+) -> Option<&'a Limits> {
+    let limits = container.in_force.as_ref()?;
     let all_cpus = limits.resources.cpus == wanted.resources.cpus;
     let anew = container.outdated && wanted.role == ContainerRole::Init;
     let over = finished(container, policy(wanted, config)) && !anew;
-    !over && (all_cpus || container.run.is_some())
+    (!over && (all_cpus || container.run.is_some())).then_some(limits)
 }

@@ -12,7 +12,7 @@ use gantry_topology::CpuSet;
 use super::backoff::Backoff;
 use super::end::Verdict;
 use super::probes::Probes;
-use super::{Ledger, Limits, RequestId, Run};
+use super::{Bounds, Ledger, Limits, RequestId, Run};
 
 /// The core's state: the ledger, what was observed, and what is under way.
 #[derive(Clone, Debug, Default)]
@@ -95,21 +95,10 @@ pub(super) struct Pod {
 /// What an answer is awaited to.
 #[derive(Clone, Debug)]
 pub(super) enum UnderWay {
-    Prepare {
-        config: Arc<PodConfig>,
-    },
-    Apply {
-        container: String,
-        limits: Limits,
-        numa_nodes: Vec<u32>,
-    },
-    Start {
-        container: String,
-    },
-    Signal {
-        containers: Vec<String>,
-        kill: bool,
-    },
+    Prepare { config: Arc<PodConfig> },
+    Apply { container: String, bounds: Bounds },
+    Start { container: String },
+    Signal { containers: Vec<String>, kill: bool },
     Release,
     Teardown,
 }
@@ -209,6 +198,12 @@ fn files(config: &PodConfig) -> impl Iterator<Item = (&String, &BTreeMap<String,
 impl Container {
     pub(super) fn running(&self) -> bool {
         self.run.as_ref().is_some_and(|run| run.exit.is_none())
+    }
+
+    /// Its cgroup may be gone, or have other limits: they are put in force before the next start.
+    pub(super) fn forget_limits(&mut self) {
+        self.in_force = None;
+        self.numa_nodes = None;
     }
 }
 

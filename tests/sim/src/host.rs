@@ -65,15 +65,16 @@ impl Host {
                         .collect(),
                 )
             }
-            PodOp::Apply {
-                container, limits, ..
-            } => {
+            PodOp::Apply { container, bounds } => {
                 let host = self.pods.entry(uid.to_owned()).or_default();
-                host.containers.entry(container.clone()).or_default().limits = Some(limits.clone());
+                host.containers.entry(container.clone()).or_default().limits = Some(bounds.limits.clone());
                 PodDone::Applied
             }
             PodOp::Start {
-                container, attempt, ..
+                container,
+                bounds,
+                attempt,
+                ..
             } => {
                 self.next_pid += 1;
                 let fresh = Run {
@@ -84,6 +85,7 @@ impl Host {
                 };
                 let host = self.pods.entry(uid.to_owned()).or_default();
                 let slot = host.containers.entry(container.clone()).or_default();
+                slot.limits = Some(bounds.limits.clone());
                 // A start that was carried out before the agent crashed is not carried out twice.
                 let run = slot
                     .run

@@ -90,10 +90,11 @@ impl Sabotage {
 
     /// Breaks what an agent's core asked.
     pub(crate) fn operation(self, op: &mut PodOp, topology: &Topology) {
-        if let (Self::SharedPoolEverywhere, PodOp::Apply { limits, .. }) = (self, op)
-            && limits.resources.cpus.is_empty()
+        if let (Self::SharedPoolEverywhere, PodOp::Apply { bounds, .. } | PodOp::Start { bounds, .. }) =
+            (self, op)
+            && bounds.limits.resources.cpus.is_empty()
         {
-            limits.shared_cpus = topology.all_cpus();
+            bounds.limits.shared_cpus = topology.all_cpus();
         }
     }
 }

@@ -127,9 +127,9 @@ fn a_grow_waits_for_the_shrink_to_be_confirmed() {
         .filter_map(|a| match a {
             Action::Pod {
                 uid,
-                op: PodOp::Apply { limits, .. },
+                op: PodOp::Apply { bounds, .. },
                 ..
-            } => Some((uid.as_str(), limits.resources.cpus.to_string())),
+            } => Some((uid.as_str(), bounds.limits.resources.cpus.to_string())),
             _ => None,
         })
         .collect();

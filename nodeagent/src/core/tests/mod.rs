@@ -5,4 +5,5 @@ mod init;
 mod life;
 mod node;
 mod random;
+mod start;
 mod storage;

@@ -27,6 +27,8 @@ pub(super) struct Node {
     pub(super) memory_used: u64,
     /// The next operations that fail.
     pub(super) fail: usize,
+    /// The next starts whose program cannot be run.
+    pub(super) cannot_run: usize,
     pub(super) starts: usize,
     /// How often unused layers were removed.
     pub(super) sheds: usize,
@@ -59,6 +61,7 @@ impl Node {
             statuses: Vec::new(),
             memory_used: 0,
             fail: 0,
+            cannot_run: 0,
             starts: 0,
             sheds: 0,
             clock_ahead_ms: 0,
@@ -148,6 +151,10 @@ impl Node {
             },
             Action::Pod { id, uid, op } => {
                 let result = if fails {
+                    // As libcontainer does with what it could not make.
+                    if let PodOp::Start { container, .. } = &op {
+                        self.cgroups.remove(&(uid.clone(), container.clone()));
+                    }
                     Err(PodFailure {
                         message: broken(),
                         kind: FailureKind::Other,
@@ -208,12 +215,12 @@ impl Node {
                 self.prepared.insert(uid.to_owned(), *pod);
                 PodDone::Prepared(images)
             }
-            PodOp::Apply {
-                container,
-                limits,
-                numa_nodes,
-                pod_memory_bytes,
-            } => {
+            PodOp::Apply { container, bounds } => {
+                let Bounds {
+                    limits,
+                    numa_nodes,
+                    pod_memory_bytes,
+                } = bounds;
                 if limits.resources.memory_bytes < self.memory_used {
                     return Err(PodFailure {
                         message: "in use".to_owned(),
@@ -226,19 +233,31 @@ impl Node {
                 PodDone::Applied
             }
             PodOp::Start {
-                container, attempt, ..
+                container,
+                bounds,
+                attempt,
+                ..
             } => {
-                assert!(
-                    self.cgroups.contains_key(&key(&container)),
-                    "{uid}/{container} started without limits"
+                assert_eq!(
+                    self.cgroups.get(&key(&container)),
+                    Some(&bounds.limits),
+                    "{uid}/{container} started without its limits"
                 );
                 assert!(self.shims.contains(uid));
                 self.starts += 1;
+                let cannot_run = self.cannot_run > 0;
+                self.cannot_run = self.cannot_run.saturating_sub(1);
+                if cannot_run {
+                    self.cgroups.remove(&key(&container));
+                }
                 let run = Run {
                     attempt,
                     pid: 1000 + attempt,
                     started_at_ms: self.now_ms + self.clock_ahead_ms,
-                    exit: None,
+                    exit: cannot_run.then(|| Exit {
+                        reason: EndReason::StartError,
+                        ..Exit::with(128, self.now_ms)
+                    }),
                 };
                 let before = self.runs.insert(key(&container), run.clone());
                 assert!(
