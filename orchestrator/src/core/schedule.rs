@@ -234,6 +234,7 @@ mod tests {
             message.contains("b, which the pod names in `nodeName`: the node has not reported"),
             "{message}"
         );
+        lab.world.objects.remove("Node", &Key::new("", "b"));
         lab.connect("b");
         lab.settle();
         assert_eq!(condition(&lab).0, "True");
