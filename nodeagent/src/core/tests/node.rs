@@ -238,9 +238,11 @@ impl Node {
                 attempt,
                 ..
             } => {
+                // The kernel does not tell whether CPUs are a container's own.
+                let held = |l: &Limits| (l.effective_cpus().clone(), l.resources.memory_bytes);
                 assert_eq!(
-                    self.cgroups.get(&key(&container)),
-                    Some(&bounds.limits),
+                    self.cgroups.get(&key(&container)).map(held),
+                    Some(held(&bounds.limits)),
                     "{uid}/{container} started without its limits"
                 );
                 assert!(self.shims.contains(uid));
