@@ -7,6 +7,7 @@
 pub mod checksum;
 pub mod layout;
 pub mod packet;
+pub mod quoted;
 pub mod reason;
 pub mod refuse;
 pub mod share;

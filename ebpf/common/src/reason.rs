@@ -45,6 +45,8 @@ counted! {
         NotIpv4 = 9 => "not_ipv4",
         /// A fragment beyond its sender's share of those that may wait for the rest of their datagram.
         FragmentBeyondShare = 10 => "fragment_beyond_share",
+        /// ICMP error of a pod about a packet that was not sent to it, or a redirect: only routers have a say in those.
+        ForgedError = 11 => "forged_error",
     }
 }
 

@@ -5,6 +5,7 @@
 #![no_main]
 
 mod maps;
+mod quoted;
 mod refuse;
 mod rewrite;
 mod service;

@@ -15,18 +15,19 @@ pub fn rewrite(ctx: &TcContext, ip: &Ipv4, new: &Addresses) -> Result<(), DropRe
     if new.src == ip.src && new.dst == ip.dst {
         return Ok(());
     }
-    if !ip.later_fragment {
+    if ip.has_ports() && !ip.later_fragment {
         transport(ctx, ip, new).map_err(|_| DropReason::RewriteFailed)?;
     }
     let checksum = replace32(replace32(ip.checksum, ip.src, new.src), ip.dst, new.dst);
-    let (c, s, d) = (
-        checksum.to_be_bytes(),
-        new.src.to_be_bytes(),
-        new.dst.to_be_bytes(),
-    );
+    addresses(ctx, 0, checksum, new.src, new.dst).map_err(|_| DropReason::RewriteFailed)
+}
+
+/// Writes addresses, and the header checksum that goes with them, into the frame that begins at `at`.
+#[inline(always)]
+pub fn addresses(ctx: &TcContext, at: usize, checksum: u16, src: u32, dst: u32) -> Result<(), i64> {
+    let (c, s, d) = (checksum.to_be_bytes(), src.to_be_bytes(), dst.to_be_bytes());
     let bytes: [u8; 10] = [c[0], c[1], s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3]];
-    ctx.store(IP_CHECKSUM_OFFSET, &bytes, 0)
-        .map_err(|_| DropReason::RewriteFailed)
+    ctx.store(at + IP_CHECKSUM_OFFSET, &bytes, 0)
 }
 
 #[inline(always)]

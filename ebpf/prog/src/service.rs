@@ -10,7 +10,7 @@ use gantry_ebpf_common::verdict::{
 };
 
 use crate::maps::{BACKEND_STATS, BACKENDS, FRAGMENTS, PODS, SERVICES, TABLES, count_path};
-use crate::share;
+use crate::{quoted, share};
 
 /// Slots looked at before a service counts as without backend. One is enough except in the instant
 /// when userspace replaces a table.
@@ -20,6 +20,9 @@ const ATTEMPTS: u32 = 3;
 #[inline(always)]
 pub fn translate(ctx: &TcContext, config: &Config, ip: &Ipv4, entered: u32) -> Result<Addresses, DropReason> {
     if !ip.has_ports() {
+        if let Some(addresses) = quoted::translate(ctx, config, ip, entered)? {
+            return Ok(addresses);
+        }
         if config.is_service_net(ip.dst) {
             return Err(DropReason::NoService);
         }

@@ -177,6 +177,8 @@ pub struct Packet {
     pub dst_mac: [u8; 6],
     /// UDP only: send it without.
     pub no_checksum: bool,
+    /// The whole transport header; with it the fields that make one are not looked at.
+    pub raw: Option<[u8; 4]>,
 }
 
 pub fn packet(protocol: u8, src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16)) -> Packet {
@@ -190,6 +192,7 @@ pub fn packet(protocol: u8, src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16)) -> Packe
         payload: b"payload".to_vec(),
         dst_mac: [2, 0, 0, 0, 0, 99],
         no_checksum: false,
+        raw: None,
     }
 }
 
@@ -221,6 +224,9 @@ impl Packet {
     }
 
     fn transport(&self) -> Vec<u8> {
+        if let Some(header) = self.raw {
+            return [&header[..], &self.payload].concat();
+        }
         let mut l4 = [self.src.1.to_be_bytes(), self.dst.1.to_be_bytes()].concat();
         let at = match self.protocol {
             6 => {
