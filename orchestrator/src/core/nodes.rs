@@ -30,8 +30,8 @@ pub fn run(work: &mut Work<'_>) {
         };
         let key = Key::new("", name);
         work.at.object("Node", &key);
-        if !work.objects.nodes.contains_key(&key) {
-            create_node(work, name);
+        if work.get::<Node>(&key).is_none_or(|node| cidr(&node).is_none()) {
+            give_range(work, &key);
         }
         node_status(work, &key, agent, hello);
         topology(work, &key, agent, hello);
@@ -66,35 +66,40 @@ fn forget_deleted(work: &mut Work<'_>) {
     }
 }
 
-fn create_node(work: &mut Work<'_>, name: &str) {
-    let Some(cidr) = free_cidr(work) else {
+/// Addresses for the node's pods: those that it has already, whoever has taken its object away meanwhile.
+fn give_range(work: &mut Work<'_>, key: &Key) {
+    let told = work.sent.get(&key.name).and_then(|c| c.network.as_ref());
+    let own = told.map(|network| network.pod_cidr);
+    let others = |range: &Ipv4Net| work.objects.nodes.values().any(|n| cidr(n) == Some(*range));
+    let Some(range) = own.filter(|own| !others(own)).or_else(|| free_cidr(work)) else {
         tracing::error!(
-            node = name,
+            node = key.name,
             "no addresses left for the pods of this node: start with a larger pod range"
         );
         return;
     };
-    let labels = meta::pairs(&[
-        ("kubernetes.io/hostname", name),
-        ("kubernetes.io/os", "linux"),
-        ("kubernetes.io/arch", "amd64"),
-    ]);
-    let metadata = ObjectMeta {
-        name: Some(name.to_owned()),
-        labels: Some(labels),
-        ..Default::default()
-    };
-    let text = cidr.to_string();
-    let spec = NodeSpec {
-        pod_cidr: Some(text.clone()),
-        pod_cidrs: Some(vec![text]),
-        ..Default::default()
-    };
-    work.create(Node {
-        metadata,
-        spec: Some(spec),
-        status: None,
-    });
+    if !work.objects.nodes.contains_key(key) {
+        let labels = meta::pairs(&[
+            ("kubernetes.io/hostname", &key.name),
+            ("kubernetes.io/os", "linux"),
+            ("kubernetes.io/arch", "amd64"),
+        ]);
+        let metadata = ObjectMeta {
+            name: Some(key.name.clone()),
+            labels: Some(labels),
+            ..Default::default()
+        };
+        work.create(Node {
+            metadata,
+            ..Default::default()
+        });
+    }
+    if let Some(node) = work.edit::<Node>(key).filter(|node| cidr(node).is_none()) {
+        let spec = node.spec.get_or_insert_with(NodeSpec::default);
+        let text = range.to_string();
+        spec.pod_cidrs = Some(vec![text.clone()]);
+        spec.pod_cidr = Some(text);
+    }
 }
 
 /// The first part of the pod range that no node has.
@@ -344,6 +349,32 @@ mod tests {
                 .values()
                 .all(|p| on(p).as_deref() == Some("a"))
         );
+    }
+
+    #[test]
+    fn a_node_keeps_its_addresses_whoever_makes_its_object_anew() {
+        let mut lab = Lab::new(&["a", "b"]);
+        lab.settle();
+        let key = Key::new("", "a");
+        let range = |lab: &Lab| lab.world.objects.nodes.get(&key).and_then(|n| cidr(n));
+        let before = range(&lab);
+        assert!(before.is_some());
+        lab.world.objects.remove("Node", &key);
+        lab.settle();
+        assert_eq!(range(&lab), before);
+        let metadata = ObjectMeta {
+            name: Some("a".to_owned()),
+            ..Default::default()
+        };
+        let bare = Node {
+            metadata,
+            ..Default::default()
+        };
+        lab.world
+            .objects
+            .put(super::super::world::Object::Node(bare.into()));
+        lab.settle();
+        assert_eq!(range(&lab), before);
     }
 
     #[test]
