@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{Mode, OFlags, open};
@@ -54,12 +54,19 @@ pub fn make_way(path: &Path) -> io::Result<()> {
     if !fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         return Ok(());
     }
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(format!(".corrupt-{}", since_epoch.as_secs()));
-    fs::rename(path, &aside)?;
+    let aside = set_aside(path)?;
     tracing::warn!(path = %path.display(), aside = %aside.display(), "what was in the place of a plain file is set aside");
     Ok(())
+}
+
+/// Gives it another name, which says when that was: no two that are set aside have the same.
+pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!(".corrupt-{}", since_epoch.as_micros()));
+    let aside = PathBuf::from(aside);
+    fs::rename(path, &aside)?;
+    Ok(aside)
 }
 
 #[cfg(test)]

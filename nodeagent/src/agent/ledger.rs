@@ -23,7 +23,7 @@ impl LedgerFile {
     }
 
     /// Reads it. A missing, damaged or foreign ledger never blocks the start: it is set aside as
-    /// `ledger.json.corrupt-<seconds since the epoch>`, and what runs on the node is found by looking. `cluster` is the one that
+    /// `ledger.json.corrupt-<microseconds since the epoch>`, and what runs on the node is found by looking. `cluster` is the one that
     /// the agent belongs to, if it was told.
     pub fn load(&self, cluster: Option<&str>) -> Ledger {
         let read =
@@ -42,7 +42,7 @@ impl LedgerFile {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let aside = self
             .path
-            .with_extension(format!("json.corrupt-{}", since_epoch.as_secs()));
+            .with_extension(format!("json.corrupt-{}", since_epoch.as_micros()));
         tracing::error!(
             path = %self.path.display(),
             aside = %aside.display(),

@@ -115,12 +115,12 @@ impl DataDir {
         match read(&path) {
             Ok(Some(saved)) if saved == *settings => return Ok(()),
             Err(error) => {
-                let aside = self.0.join(format!("settings.json.corrupt-{}", now_s()));
+                let set_aside = plainfile::set_aside(&path);
+                let aside = set_aside.with_context(|| format!("cannot set {} aside", path.display()))?;
                 gantry_log::say(format_args!(
                     "gantry: {error:#}; it is set aside as {} and made anew",
                     aside.display()
                 ));
-                fs::rename(&path, &aside).with_context(|| format!("cannot set {} aside", path.display()))?;
             }
             Ok(_) => {}
         }

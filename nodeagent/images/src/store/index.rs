@@ -85,7 +85,7 @@ impl ImageStore {
             let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let aside = self
                 .dir
-                .join(format!("{INDEX}.corrupt-{}", since_epoch.as_secs()));
+                .join(format!("{INDEX}.corrupt-{}", since_epoch.as_micros()));
             std::fs::rename(&path, &aside).map_err(StoreError::io("set aside", &path))?;
             tracing::error!(path = %path.display(), aside = %aside.display(), "the index of images is damaged: set aside and made anew");
         }
