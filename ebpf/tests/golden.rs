@@ -10,13 +10,12 @@ use gantry_ebpf_common::layout::{SCTP, TCP, UDP};
 use gantry_ebpf_common::{refuse, share};
 use proptest::prelude::*;
 use support::{
-    CLIENT, GATEWAY, Loaded, Packet, REDIRECT, SERVER, SERVER_MAC, VIP, can_run, networks, packet, pod, run,
-    run_often, service,
+    CLIENT, CLIENT_MAC, DROP, GATEWAY, Loaded, Packet, REDIRECT, SERVER, SERVER_MAC, VIP, can_run, networks,
+    packet, pod, run, run_often, service, to_services, with_services,
 };
 
-/// More verdicts of `linux/pkt_cls.h`.
+/// Verdict of `linux/pkt_cls.h`: on to the IP stack.
 const PASS: u32 = 0;
-const DROP: u32 = 2;
 
 /// Counters that moved, and by how much.
 type Moved = (Vec<(DropReason, u64)>, Vec<(PacketPath, u64)>);
@@ -57,18 +56,6 @@ fn check_drop(loaded: &Loaded, frame: &[u8], reason: DropReason) {
     );
 }
 
-fn with_services() -> Loaded {
-    let mut loaded = Loaded::new();
-    let services = [
-        service(Protocol::Udp, 5060, &[(SERVER, 5080)]),
-        service(Protocol::Tcp, 5060, &[(SERVER, 5080)]),
-        service(Protocol::Sctp, 38412, &[(SERVER, 38412)]),
-        service(Protocol::Udp, 9, &[]),
-    ];
-    loaded.datapath.sync_services(&services).unwrap();
-    loaded
-}
-
 /// The packet as it must come out: other addresses, the receiver's MAC, everything computed anew.
 fn becomes(p: &Packet, src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16), dst_mac: [u8; 6]) -> Vec<u8> {
     Packet {
@@ -80,8 +67,6 @@ fn becomes(p: &Packet, src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16), dst_mac: [u8;
     .bytes()
 }
 
-const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
-
 #[test]
 fn services_are_translated_there_and_back() {
     if !can_run() {
@@ -89,26 +74,17 @@ fn services_are_translated_there_and_back() {
     }
     let loaded = with_services();
     use PacketPath::{Pod, Reply, Service};
-    for (protocol, port, backend_port, opening) in [
-        (UDP, 5060, 5080, 0),
-        (TCP, 5060, 5080, 0x02),
-        (SCTP, 38412, 38412, 1),
-    ] {
-        for (options, no_checksum) in [(0, false), (8, false), (0, true)] {
-            let sport = 4000 + options as u16 + u16::from(no_checksum);
-            let mut p = packet(protocol, (CLIENT, sport), (VIP, port));
-            (p.options, p.no_checksum, p.opening) = (options, no_checksum, opening);
-            let out = becomes(&p, p.src, (SERVER, backend_port), SERVER_MAC);
-            let what = format!("{p:?}");
-            check(&loaded, &what, &p.bytes(), REDIRECT, &out, &[Pod, Service]);
-            let back = Packet {
-                src: (SERVER, backend_port),
-                dst: (CLIENT, sport),
-                ..p.clone()
-            };
-            let out = becomes(&back, (VIP, port), back.dst, CLIENT_MAC);
-            check(&loaded, &what, &back.bytes(), REDIRECT, &out, &[Pod, Reply]);
-        }
+    for (p, backend_port) in to_services() {
+        let out = becomes(&p, p.src, (SERVER, backend_port), SERVER_MAC);
+        let what = format!("{p:?}");
+        check(&loaded, &what, &p.bytes(), REDIRECT, &out, &[Pod, Service]);
+        let back = Packet {
+            src: (SERVER, backend_port),
+            dst: p.src,
+            ..p.clone()
+        };
+        let out = becomes(&back, p.dst, back.dst, CLIENT_MAC);
+        check(&loaded, &what, &back.bytes(), REDIRECT, &out, &[Pod, Reply]);
     }
     let stats = loaded.datapath.backend_stats().unwrap();
     assert!(

@@ -4,18 +4,15 @@ mod support;
 
 use std::net::Ipv4Addr;
 
-use gantry_ebpf::{DropReason, PacketPath, Protocol, Sending};
+use gantry_ebpf::{DropReason, PacketPath, Sending};
 use gantry_ebpf_common::checksum;
-use gantry_ebpf_common::layout::{SCTP, TCP, UDP};
+use gantry_ebpf_common::layout::UDP;
 use gantry_ebpf_common::quoted::ICMP;
 use support::{
-    CLIENT, Loaded, Packet, REDIRECT, SERVER, SERVER_MAC, VIP, can_run, networks, packet, pod, run, run_at,
-    service,
+    CLIENT, CLIENT_MAC, DROP, Packet, REDIRECT, SERVER, SERVER_MAC, VIP, can_run, networks, packet, pod, run,
+    run_at, to_services, with_services,
 };
 
-/// Verdict of `linux/pkt_cls.h`.
-const DROP: u32 = 2;
-const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// Destination unreachable, port.
 const UNREACHABLE: (u8, u8) = (3, 3);
 /// Redirect, for the host.
@@ -37,17 +34,6 @@ fn error(src: Ipv4Addr, dst: Ipv4Addr, kind: (u8, u8), quoted: &Packet, l4_bytes
     }
 }
 
-fn with_services() -> Loaded {
-    let mut loaded = Loaded::new();
-    let services = [
-        service(Protocol::Udp, 5060, &[(SERVER, 5080)]),
-        service(Protocol::Tcp, 5060, &[(SERVER, 5080)]),
-        service(Protocol::Sctp, 38412, &[(SERVER, 38412)]),
-    ];
-    loaded.datapath.sync_services(&services).unwrap();
-    loaded
-}
-
 fn to_mac(mut frame: Vec<u8>, mac: [u8; 6]) -> Vec<u8> {
     frame[..6].copy_from_slice(&mac);
     frame
@@ -59,31 +45,22 @@ fn a_client_reads_the_packet_that_it_has_sent() {
         return;
     }
     let loaded = with_services();
-    for (protocol, port, backend_port, opening) in [
-        (UDP, 5060, 5080, 0),
-        (TCP, 5060, 5080, 0x02),
-        (SCTP, 38412, 38412, 1),
-    ] {
-        for (options, no_checksum) in [(0, false), (8, false), (0, true)] {
-            let sport = 4000 + options as u16 + u16::from(no_checksum);
-            let mut sent = packet(protocol, (CLIENT, sport), (VIP, port));
-            (sent.options, sent.no_checksum, sent.opening) = (options, no_checksum, opening);
-            assert_eq!(run(&loaded, &sent.bytes()).0, REDIRECT);
-            let got = Packet {
-                dst: (SERVER, backend_port),
-                ..sent.clone()
-            };
-            for l4_bytes in [None, Some(8)] {
-                // Of TCP these do not hold the checksum.
-                let replies = || loaded.datapath.counters().unwrap().paths[&PacketPath::Reply];
-                let before = replies();
-                let told = error(SERVER, CLIENT, UNREACHABLE, &got, l4_bytes);
-                let wanted = error(VIP, CLIENT, UNREACHABLE, &sent, l4_bytes);
-                let out = run(&loaded, &told.bytes());
-                let wanted = (REDIRECT, to_mac(wanted.bytes(), CLIENT_MAC));
-                assert_eq!(out, wanted, "{sent:?} {l4_bytes:?}");
-                assert_eq!(replies(), before + 1);
-            }
+    for (sent, backend_port) in to_services() {
+        assert_eq!(run(&loaded, &sent.bytes()).0, REDIRECT);
+        let got = Packet {
+            dst: (SERVER, backend_port),
+            ..sent.clone()
+        };
+        for l4_bytes in [None, Some(8)] {
+            // Of TCP these do not hold the checksum.
+            let replies = || loaded.datapath.counters().unwrap().paths[&PacketPath::Reply];
+            let before = replies();
+            let told = error(SERVER, CLIENT, UNREACHABLE, &got, l4_bytes);
+            let wanted = error(VIP, CLIENT, UNREACHABLE, &sent, l4_bytes);
+            let out = run(&loaded, &told.bytes());
+            let wanted = (REDIRECT, to_mac(wanted.bytes(), CLIENT_MAC));
+            assert_eq!(out, wanted, "{sent:?} {l4_bytes:?}");
+            assert_eq!(replies(), before + 1);
         }
     }
 }

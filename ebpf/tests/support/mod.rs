@@ -7,15 +7,19 @@ use std::path::PathBuf;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use gantry_ebpf::{Backend, BackendState, Datapath, NodeNet, PodEntry, Protocol, Service};
 use gantry_ebpf_common::checksum;
+use gantry_ebpf_common::layout::{SCTP, TCP, UDP};
 
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 85, 0, 1);
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 85, 0, 2);
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 85, 0, 3);
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 86, 0, 10);
+pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 3];
 
 /// Verdict of `linux/pkt_cls.h`: to another interface.
 pub const REDIRECT: u32 = 7;
+/// Nowhere.
+pub const DROP: u32 = 2;
 
 /// Tells loudly why a test does nothing; fails instead if REQUIRE holds `bpf`.
 pub fn can_run() -> bool {
@@ -260,4 +264,36 @@ impl Packet {
         }
         l4
     }
+}
+
+/// With a service of each protocol, and one that nobody serves.
+pub fn with_services() -> Loaded {
+    let mut loaded = Loaded::new();
+    let services = [
+        service(Protocol::Udp, 5060, &[(SERVER, 5080)]),
+        service(Protocol::Tcp, 5060, &[(SERVER, 5080)]),
+        service(Protocol::Sctp, 38412, &[(SERVER, 38412)]),
+        service(Protocol::Udp, 9, &[]),
+    ];
+    loaded.datapath.sync_services(&services).unwrap();
+    loaded
+}
+
+/// What opens a flow to each of those services, with and without IP options and checksum; and the port of its backend.
+pub fn to_services() -> impl Iterator<Item = (Packet, u16)> {
+    let services = [
+        (UDP, 5060, 5080, 0),
+        (TCP, 5060, 5080, 0x02),
+        (SCTP, 38412, 38412, 1),
+    ];
+    services
+        .into_iter()
+        .flat_map(|(protocol, port, backend_port, opening)| {
+            [(0, false), (8, false), (0, true)].map(|(options, no_checksum)| {
+                let sport = 4000 + options as u16 + u16::from(no_checksum);
+                let mut p = packet(protocol, (CLIENT, sport), (VIP, port));
+                (p.options, p.no_checksum, p.opening) = (options, no_checksum, opening);
+                (p, backend_port)
+            })
+        })
 }

@@ -115,15 +115,19 @@ fn numa_nodes(root: &Path, system: &Path) -> Result<Vec<NumaNode>, TopologyError
     Ok(nodes)
 }
 
-/// `MemTotal:  24574 kB`, with `Node 0 ` before it in a node's own file.
-fn memory_total(file: &Path) -> Result<u64, TopologyError> {
-    let all = text(file)?;
-    let kib = all.lines().find_map(|line| {
+/// Bytes of `MemTotal:  24574 kB`, with `Node 0 ` before it in a node's own file.
+pub(super) fn total_in(meminfo: &str) -> Option<u64> {
+    let kib = meminfo.lines().find_map(|line| {
         let (_, value) = line.split_once("MemTotal:")?;
         value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
     });
+    kib.map(|kib| kib << 10)
+}
+
+fn memory_total(file: &Path) -> Result<u64, TopologyError> {
+    let all = text(file)?;
     let wanted = "memory table with MemTotal";
-    kib.map(|kib| kib << 10).ok_or_else(|| TopologyError::Content {
+    total_in(&all).ok_or_else(|| TopologyError::Content {
         path: file.to_owned(),
         text: all,
         wanted,

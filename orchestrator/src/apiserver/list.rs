@@ -10,7 +10,6 @@ use time::OffsetDateTime;
 
 use super::accept::Form;
 use super::error::ApiError;
-use super::looked::looked;
 use super::path::Resource;
 use super::query::Query;
 use super::rest::Call;
@@ -103,7 +102,7 @@ pub(super) fn reading(call: &Call<'_>, items: &[Version], at: Revision) -> Resul
     let bytes = std::mem::size_of_val(items) + piece;
     let forgotten = call.server.objects.store().compacted();
     call.client.unread.forgotten(forgotten);
-    call.client.reading_objects(bytes, (at, sizes().sum()))
+    call.client.reading(bytes, Some((at, sizes().sum())))
 }
 
 /// What the store has, with the seat that the request has, or one for many objects. Whoever waits for that holds nothing
@@ -124,9 +123,7 @@ fn select(mut listing: Listing, selector: &Selector, wanted: usize) -> Listing {
     if selector.is_everything() {
         return listing;
     }
-    listing
-        .items
-        .retain(|version| selector.matches(&looked(&version.value)));
+    listing.items.retain(|version| selector.selects(version));
     if wanted > 0 && listing.items.len() > wanted {
         listing.remaining = listing.items.len() - wanted;
         listing.items.truncate(wanted);

@@ -4,7 +4,9 @@ use serde_json::{Map, Value};
 
 use super::error::ApiError;
 use super::limits::ObjectLimits;
+use super::looked::looked;
 use crate::kinds::{is_label_value, is_qualified_name};
+use crate::store::Version;
 
 /// One requirement on a label.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +86,11 @@ impl Selector {
             .iter()
             .find(|(p, _, equal)| p == "/metadata/name" && *equal)
             .map(|(_, name, _)| name.as_str())
+    }
+
+    /// Whether a stored object is selected; of the object only what is asked for is read.
+    pub fn selects(&self, version: &Version) -> bool {
+        self.is_everything() || self.matches(&looked(&version.value))
     }
 
     /// Whether an object is selected.

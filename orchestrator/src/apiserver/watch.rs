@@ -138,8 +138,7 @@ impl Watcher {
     }
 
     async fn push_initial(&mut self, version: Version) -> Result<(), ApiError> {
-        let chosen = self.selector.is_everything() || self.selector.matches(&looked(&version.value));
-        if chosen {
+        if self.selector.selects(&version) {
             let revision = version.mod_revision;
             self.push_version("ADDED", version, revision).await?;
         }
@@ -193,7 +192,7 @@ impl Watcher {
     async fn next(&mut self) -> Option<Bytes> {
         self.unread = None;
         let chunk = self.chunk().await?;
-        self.unread = Some(self.client.reading(chunk.len()).ok()?);
+        self.unread = Some(self.client.reading(chunk.len(), None).ok()?);
         Some(chunk)
     }
 
@@ -205,7 +204,7 @@ impl Watcher {
             match self.push_first().await {
                 Ok(false) => {}
                 Ok(true) => {
-                    // Others have a turn in between: nothing above waits for anything.
+                    // Others have a turn in between: what is small above waits for nothing.
                     tokio::task::yield_now().await;
                     continue;
                 }

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use super::files::{number, read, try_write};
 use super::{CgroupError, Cgroups, Hierarchy};
 use crate::guard;
+use crate::host::topology;
 
 /// Of how many parts of the node's memory all pods may have one in sockets: what a kernel holds everybody back at by itself
 /// (`tcp_init_mem`, net/ipv4/tcp.c).
@@ -84,13 +85,12 @@ impl Cgroups {
 
 /// A share of the memory that `proc_meminfo(5)` tells of.
 fn share(meminfo: &str, whose: Whose) -> Option<u64> {
-    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kib: u64 = total.trim().strip_suffix(" kB")?.parse().ok()?;
+    let total = topology::total_in(meminfo)?;
     let parts = match whose {
         Whose::OnePod => ONE_POD,
         Whose::AllPods => ALL_PODS,
     };
-    Some(kib.saturating_mul(1024) / parts)
+    Some(total / parts)
 }
 
 #[cfg(test)]

@@ -17,7 +17,6 @@ use serde_json::Value;
 
 use super::error::ApiError;
 use super::limits::ObjectLimits;
-use super::looked::looked;
 use super::selector::Selector;
 use crate::kinds::{Kind, codec};
 use crate::store::{Listing, Range, Store, Version};
@@ -120,11 +119,7 @@ impl Objects {
         selector: &Selector,
     ) -> Result<Listing, ApiError> {
         let mut listing = self.store.list(Range::prefix(kind.prefix(namespace))).await?;
-        if !selector.is_everything() {
-            listing
-                .items
-                .retain(|version| selector.matches(&looked(&version.value)));
-        }
+        listing.items.retain(|version| selector.selects(version));
         Ok(listing)
     }
 }

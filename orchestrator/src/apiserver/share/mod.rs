@@ -60,29 +60,21 @@ impl Client {
         }
     }
 
-    /// An answer of so many bytes waits to be read, until what is returned is dropped. 429 when there are too many already.
-    pub(super) fn reading(&self, bytes: usize) -> Result<Reading, ApiError> {
-        self.begin(bytes, None)
-    }
-
-    /// The same for objects of the store, as of a revision, and their bytes.
-    pub(super) fn reading_objects(
+    /// An answer of so many bytes, and the store's objects in it, waits to be read, until what is returned is dropped. 429 when there
+    /// are too many already.
+    pub(super) fn reading(
         &self,
         bytes: usize,
-        objects: (Revision, usize),
+        objects: Option<(Revision, usize)>,
     ) -> Result<Reading, ApiError> {
-        self.begin(bytes, Some(objects))
-    }
-
-    fn begin(&self, bytes: usize, objects: Option<(Revision, usize)>) -> Result<Reading, ApiError> {
-        let unread = &self.unread;
-        let reading = unread.begin(&self.user, self.connection, &self.end, bytes, objects);
-        reading.ok_or_else(|| busy("too many answers of this client wait to be read"))
+        self.unread
+            .begin(self, bytes, objects)
+            .ok_or_else(too_much_unread)
     }
 
     /// Whether there is room for one more answer.
     pub(super) fn may_ask(&self) -> Result<(), ApiError> {
-        self.reading(0).map(drop)
+        self.unread.make_room(&self.user, 0).ok_or_else(too_much_unread)
     }
 
     /// A response whose body is there as a whole waits to be read; who makes another in pieces counts it on its own. What has
@@ -93,10 +85,8 @@ impl Client {
         };
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         let reading = match done {
-            true => Ok(self
-                .unread
-                .add(&self.user, self.connection, &self.end, bytes, None)),
-            false => self.reading(bytes),
+            true => Ok(self.unread.add(self, bytes, None)),
+            false => self.reading(bytes, None),
         };
         match reading {
             Ok(reading) => held::keep(response, reading),
@@ -276,6 +266,10 @@ pub(super) fn count(counts: &Counts, user: &str, most: usize) -> Option<Counted>
         counts: counts.clone(),
         user: user.to_owned(),
     })
+}
+
+fn too_much_unread() -> ApiError {
+    busy("too many answers of this client wait to be read")
 }
 
 fn busy(why: &str) -> ApiError {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::super::limits::UnreadLimits;
+use super::Client;
 use super::books::{Books, Entry};
 use crate::store::Revision;
 
@@ -70,52 +71,48 @@ impl Unread {
         }
     }
 
-    /// An answer of so many bytes to this connection, which `end` closes. `None` if those of its user come to too much and are
-    /// all new, so that it may still be reading.
+    /// An answer of so many bytes to a client, and the store's objects in it. `None` if there is no room.
     pub fn begin(
         &self,
-        user: &str,
-        connection: u64,
-        end: &CancellationToken,
+        client: &Client,
         bytes: usize,
         objects: Option<(Revision, usize)>,
     ) -> Option<Reading> {
-        let most = bytes.saturating_add(EACH_BYTES);
+        self.make_room(&client.user, bytes)?;
+        Some(self.add(client, bytes, objects))
+    }
+
+    /// Room for an answer of so many bytes. `None` if those of the user come to too much and are all new, so that it may still be
+    /// reading.
+    pub fn make_room(&self, user: &str, bytes: usize) -> Option<()> {
+        let wanted = bytes.saturating_add(EACH_BYTES);
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
         while books.bytes_of(user) > 0
-            && books.bytes_of(user).saturating_add(most) > self.limits.per_user_bytes
+            && books.bytes_of(user).saturating_add(wanted) > self.limits.per_user_bytes
         {
             cut(&mut books, user, self.limits.patience)?;
         }
         // Whoever has most of all makes room for the others.
-        while books.bytes() > 0 && books.bytes().saturating_add(most) > self.limits.total_bytes {
-            let greatest = books.users().iter().max_by_key(|(_, u)| u.bytes)?.0.clone();
-            cut(&mut books, &greatest, Duration::ZERO)?;
+        while books.bytes() > 0 && books.bytes().saturating_add(wanted) > self.limits.total_bytes {
+            let most = books.users().iter().max_by_key(|(_, u)| u.bytes)?.0.clone();
+            cut(&mut books, &most, Duration::ZERO)?;
         }
-        drop(books);
-        Some(self.add(user, connection, end, bytes, objects))
+        Some(())
     }
 
-    /// The same, whether there is room or not.
-    pub fn add(
-        &self,
-        user: &str,
-        connection: u64,
-        end: &CancellationToken,
-        bytes: usize,
-        objects: Option<(Revision, usize)>,
-    ) -> Reading {
+    /// The answer, whether there is room or not.
+    pub fn add(&self, client: &Client, bytes: usize, objects: Option<(Revision, usize)>) -> Reading {
         let answer = Answer {
             since: Instant::now(),
-            connection,
-            end: end.clone(),
+            connection: client.connection,
+            end: client.end.clone(),
             objects,
         };
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = books.add(user, bytes.saturating_add(EACH_BYTES), answer);
+        let number = books.add(&client.user, bytes.saturating_add(EACH_BYTES), answer);
         Reading {
             books: self.books.clone(),
-            user: user.to_owned(),
+            user: client.user.clone(),
             number,
         }
     }
@@ -157,33 +154,41 @@ mod tests {
         })
     }
 
+    fn clients<const N: usize>(unread: &Unread, users: [&str; N]) -> [Client; N] {
+        let mut connection = 0;
+        users.map(|user| {
+            connection += 1;
+            Client::new(user.to_owned(), connection, unread.clone())
+        })
+    }
+
     #[test]
     fn who_does_not_read_is_cut_off_and_who_reads_goes_on() {
         let unread = unread(Duration::ZERO);
-        let (first, second) = (CancellationToken::new(), CancellationToken::new());
-        let begin = |connection, end| unread.begin("a", connection, end, 12 * KIB, None);
-        let held = [begin(1, &first), begin(2, &second)];
-        assert!(held.iter().all(Option::is_some) && !first.is_cancelled());
-        let third = begin(2, &second);
-        assert!(third.is_some() && first.is_cancelled() && !second.is_cancelled());
+        let [first, second] = clients(&unread, ["a", "a"]);
+        let begin = |client| unread.begin(client, 12 * KIB, None);
+        let held = [begin(&first), begin(&second)];
+        assert!(held.iter().all(Option::is_some) && !first.end.is_cancelled());
+        let third = begin(&second);
+        assert!(third.is_some() && first.end.is_cancelled() && !second.end.is_cancelled());
         drop((held, third));
         // What was read does not count, however much it was.
         for _ in 0..10 {
-            assert!(begin(2, &second).is_some());
+            assert!(begin(&second).is_some());
         }
-        assert!(!second.is_cancelled());
+        assert!(!second.end.is_cancelled());
     }
 
     #[test]
     fn answers_that_are_new_may_still_be_read() {
         let unread = unread(Duration::from_secs(3600));
-        let end = CancellationToken::new();
-        let held = unread.begin("a", 1, &end, 20 * KIB, None);
-        assert!(held.is_some() && unread.begin("a", 2, &end, 20 * KIB, None).is_none());
-        assert!(!end.is_cancelled());
+        let [first, second] = clients(&unread, ["a", "a"]);
+        let held = unread.begin(&first, 20 * KIB, None);
+        assert!(held.is_some() && unread.begin(&second, 20 * KIB, None).is_none());
+        assert!(!first.end.is_cancelled() && !second.end.is_cancelled());
         drop(held);
         assert!(
-            unread.begin("a", 2, &end, 1000 * KIB, None).is_some(),
+            unread.begin(&second, 1000 * KIB, None).is_some(),
             "one is always let through"
         );
     }
@@ -191,24 +196,27 @@ mod tests {
     #[test]
     fn objects_that_only_an_answer_keeps_count_for_it() {
         let unread = unread(Duration::ZERO);
-        let end = CancellationToken::new();
-        let list = |at| unread.begin("a", 1, &end, KIB, Some((Revision(at), 40 * KIB)));
+        let [client] = clients(&unread, ["a"]);
+        let list = |at| unread.begin(&client, KIB, Some((Revision(at), 40 * KIB)));
         let held = [list(1), list(9)];
         unread.forgotten(Revision(1));
-        assert!(list(9).is_some() && !end.is_cancelled(), "the store has them too");
+        assert!(
+            list(9).is_some() && !client.end.is_cancelled(),
+            "the store has them too"
+        );
         unread.forgotten(Revision(2));
-        assert!(list(9).is_some() && end.is_cancelled());
+        assert!(list(9).is_some() && client.end.is_cancelled());
         drop(held);
     }
 
     #[test]
     fn whoever_has_most_makes_room_for_others() {
         let unread = unread(Duration::from_secs(3600));
-        let ends: Vec<CancellationToken> = (0..3).map(|_| CancellationToken::new()).collect();
-        let _a = unread.begin("a", 1, &ends[0], 24 * KIB, None).unwrap();
-        let _b = unread.begin("b", 2, &ends[1], 12 * KIB, None).unwrap();
-        let _c = unread.begin("c", 3, &ends[2], 12 * KIB, None).unwrap();
-        let cut: Vec<bool> = ends.iter().map(CancellationToken::is_cancelled).collect();
+        let [a, b, c] = clients(&unread, ["a", "b", "c"]);
+        let _a = unread.begin(&a, 24 * KIB, None).unwrap();
+        let _b = unread.begin(&b, 12 * KIB, None).unwrap();
+        let _c = unread.begin(&c, 12 * KIB, None).unwrap();
+        let cut = [a, b, c].map(|client| client.end.is_cancelled());
         assert_eq!(cut, [true, false, false]);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gantry_api::labels;
 use gantry_nodeagent_api::{NodeStatus, ServiceFault, ServiceFaultReason};
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, Service};
 use serde_json::{Value, json};
 
 use super::super::lab::Lab;
@@ -22,6 +22,26 @@ fn pod(name: &str, host_path: &str) -> Object {
     });
     let pod: Pod = serde_json::from_value(value).unwrap();
     Object::Pod(Arc::new(pod))
+}
+
+/// A good pod `a`, and a pod `b` that differs from it so: only `a` reaches the node. The world after it.
+fn kept_from_the_node(differs: impl FnOnce(&mut PodSpec)) -> Lab {
+    let mut lab = Lab::new(&["n"]);
+    lab.settle();
+    lab.world.objects.put(pod("a", "/tmp"));
+    let Object::Pod(bad) = pod("b", "/tmp") else {
+        unreachable!("it is one");
+    };
+    let mut bad = (*bad).clone();
+    differs(bad.spec.as_mut().unwrap());
+    lab.world.objects.put(Object::Pod(Arc::new(bad)));
+    let told = lab.settle();
+    let pods = lab.world.configs["n"].pods.values();
+    let names: Vec<&str> = pods.map(|p| p.name.as_str()).collect();
+    assert_eq!(names, ["a"]);
+    let is_told = told.iter().any(|t| t == "b CreateContainerConfigError");
+    assert!(is_told, "{told:?}");
+    lab
 }
 
 #[test]
@@ -51,54 +71,22 @@ fn a_pod_that_the_node_would_refuse_is_kept_from_it() {
 /// As an older version let it in.
 #[test]
 fn a_pod_that_would_be_asked_at_port_0_is_kept_from_the_node() {
-    let mut lab = Lab::new(&["n"]);
-    lab.settle();
-    lab.world.objects.put(pod("a", "/tmp"));
-    let Object::Pod(bad) = pod("b", "/tmp") else {
-        unreachable!("it is one");
-    };
-    let mut bad = (*bad).clone();
-    let container = &mut bad.spec.as_mut().unwrap().containers[0];
-    let ports = json!([{"name": "web", "containerPort": 0}]);
-    container.ports = serde_json::from_value(ports).unwrap();
-    let probe = json!({"tcpSocket": {"port": "web"}});
-    container.readiness_probe = serde_json::from_value(probe).unwrap();
-    lab.world.objects.put(Object::Pod(Arc::new(bad)));
-    let told = lab.settle();
-    let names: Vec<&str> = lab.world.configs["n"]
-        .pods
-        .values()
-        .map(|p| p.name.as_str())
-        .collect();
-    assert_eq!(names, ["a"]);
-    let is_told = told.iter().any(|t| t == "b CreateContainerConfigError");
-    assert!(is_told, "{told:?}");
+    kept_from_the_node(|spec| {
+        let container = &mut spec.containers[0];
+        let ports = json!([{"name": "web", "containerPort": 0}]);
+        container.ports = serde_json::from_value(ports).unwrap();
+        let probe = json!({"tcpSocket": {"port": "web"}});
+        container.readiness_probe = serde_json::from_value(probe).unwrap();
+    });
 }
 
 /// As an older version let them in, or a template of one.
 #[test]
 fn a_volume_of_two_kinds_keeps_its_pod_from_the_node_with_a_condition() {
-    let mut lab = Lab::new(&["n"]);
-    lab.settle();
-    lab.world.objects.put(pod("a", "/tmp"));
-    let Object::Pod(bad) = pod("b", "/tmp") else {
-        unreachable!("it is one");
-    };
-    let mut bad = (*bad).clone();
-    let volume = &mut bad.spec.as_mut().unwrap().volumes.as_mut().unwrap()[0];
-    volume.image = Some(serde_json::from_value(json!({"reference": "x"})).unwrap());
-    lab.world.objects.put(Object::Pod(Arc::new(bad)));
-    let told = lab.settle();
-    let names: Vec<&str> = lab.world.configs["n"]
-        .pods
-        .values()
-        .map(|p| p.name.as_str())
-        .collect();
-    assert_eq!(names, ["a"]);
-    assert!(
-        told.iter().any(|t| t == "b CreateContainerConfigError"),
-        "{told:?}"
-    );
+    let lab = kept_from_the_node(|spec| {
+        let volume = &mut spec.volumes.as_mut().unwrap()[0];
+        volume.image = Some(serde_json::from_value(json!({"reference": "x"})).unwrap());
+    });
     let bad = &lab.world.objects.pods[&Key::new("default", "b")];
     let why = pods::find(bad, "PodReadyToStartContainers")
         .unwrap()

@@ -1,5 +1,6 @@
 //! The cases, by theme.
 
+mod connections;
 mod disk;
 mod floods;
 mod logs;
@@ -21,6 +22,7 @@ use super::{Case, Harm, Process, Tenant};
 pub(super) fn all() -> Vec<Case> {
     [
         requests::CASES,
+        connections::CASES,
         streams::CASES,
         floods::CASES,
         templates::CASES,
