@@ -1,11 +1,13 @@
 //! The ledger on disk: replaced as a whole, or not at all.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::slots::{FileSlots, replace};
+use rustix::fs::OFlags;
+
+use super::slots::{FileSlots, replace, set_aside};
 use crate::core::Ledger;
 
 /// Where the ledger is.
@@ -26,8 +28,8 @@ impl LedgerFile {
     /// `ledger.json.corrupt-<microseconds since the epoch>`, and what runs on the node is found by looking. `cluster` is the one that
     /// the agent belongs to, if it was told.
     pub fn load(&self, cluster: Option<&str>) -> Ledger {
-        let read =
-            fs::read(&self.path).and_then(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::from));
+        let bytes = read_plain(&self.path);
+        let read = bytes.and_then(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::from));
         match read {
             Ok(ledger) => match foreign(&ledger, cluster) {
                 Some(other) => self.set_aside(&format!("it is of cluster {other}")),
@@ -39,18 +41,14 @@ impl LedgerFile {
     }
 
     fn set_aside(&self, why: &str) -> Ledger {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let aside = self
-            .path
-            .with_extension(format!("json.corrupt-{}", since_epoch.as_micros()));
+        // Fails on a read-only disk; then the next save says so.
+        let aside = set_aside(&self.path).unwrap_or_else(|_| self.path.clone());
         tracing::error!(
             path = %self.path.display(),
             aside = %aside.display(),
             why,
             "the ledger cannot be used: set aside; what runs on this node is found by looking"
         );
-        // Fails on a read-only disk; then the next save says so.
-        let _ = fs::rename(&self.path, aside);
         Ledger::default()
     }
 
@@ -63,6 +61,18 @@ impl LedgerFile {
     }
 }
 
+/// What has come into a file's place must not be waited for: a pipe.
+fn read_plain(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let mut file = File::options().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no plain file"));
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// The cluster of a ledger that is another's.
 fn foreign<'a>(ledger: &'a Ledger, cluster: Option<&str>) -> Option<&'a str> {
     let its = ledger.config.cluster.as_str();
@@ -71,7 +81,10 @@ fn foreign<'a>(ledger: &'a Ledger, cluster: Option<&str>) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::MetadataExt;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
 
@@ -91,6 +104,20 @@ mod tests {
         assert_eq!(aside(dir.path()), 1);
         file.save(&ledger).unwrap();
         assert_eq!(file.load(None), ledger);
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_file_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["ledger.json", "ledger.json.new"] {
+            mknodat(CWD, dir.path().join(name), FileType::Fifo, Mode::RUSR, 0).unwrap();
+        }
+        let file = LedgerFile::new(dir.path());
+        assert_eq!(file.load(None), Ledger::default());
+        let mut ledger = Ledger::default();
+        ledger.config.generation.0 = 7;
+        file.save(&ledger).unwrap();
+        assert_eq!((file.load(None), aside(dir.path())), (ledger, 2));
     }
 
     fn aside(dir: &Path) -> usize {

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{CWD, FallocateFlags, RenameFlags, fallocate, renameat_with};
 use rustix::io::Errno;
@@ -47,10 +48,23 @@ pub(super) struct FileSlots {
     spare: File,
 }
 
+/// Gives what is in a file's place another name, which says when that was: no two that are set aside have the same.
+pub(super) fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!(".corrupt-{}", since_epoch.as_micros()));
+    let aside = PathBuf::from(aside);
+    fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
 impl FileSlots {
     /// Makes the spare slot if it is missing, and holds space for twice `bytes` in both as far as the disk has it.
     pub(super) fn open(file: &Path, bytes: usize) -> io::Result<Self> {
         let spare_path = file.with_extension("json.new");
+        if fs::symlink_metadata(&spare_path).is_ok_and(|found| !found.is_file()) {
+            set_aside(&spare_path)?;
+        }
         let mut options = File::options();
         let options = options.write(true).create(true).truncate(false).mode(0o600);
         let spare = options.open(&spare_path)?;
