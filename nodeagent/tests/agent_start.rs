@@ -66,6 +66,12 @@ fn runs(status: &NodeStatus, uid: &str, name: &str) -> bool {
     of(status, uid, name).is_some_and(|c| c.running)
 }
 
+/// How its last run ended: where it waits for the next one, that is told as the one before.
+fn last_end<'a>(status: &'a NodeStatus, uid: &str, name: &str) -> Option<&'a RunEnd> {
+    let container = of(status, uid, name)?;
+    container.ended.as_ref().or(container.last_ended.as_ref())
+}
+
 /// A program on a volume, there only after the first tries: what could not be started leaves a group without limits, which
 /// has the CPU of the container beside it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -106,8 +112,8 @@ async fn a_program_that_comes_later_has_the_limits_of_its_container() {
     for container in &late {
         let name = &container.name;
         let cannot = |s: &NodeStatus| {
-            let ended = of(s, "u", name).and_then(|c| c.ended.as_ref());
-            ended.is_some_and(|end| end.reason == EndReason::StartError)
+            let end = last_end(s, "u", name);
+            end.is_some_and(|end| end.reason == EndReason::StartError)
         };
         orchestrator.until("a failed start", cannot).await;
         put(
@@ -118,7 +124,7 @@ async fn a_program_that_comes_later_has_the_limits_of_its_container() {
         assert_confined(&cgroups.in_force("u", name).unwrap(), container, "0");
         if container.role == ContainerRole::Init {
             put(&volume.join("go"), "");
-            let done = |s: &NodeStatus| of(s, "u", "sidecar").is_some_and(|c| c.ended.is_some());
+            let done = |s: &NodeStatus| last_end(s, "u", "sidecar").is_some();
             orchestrator.until("the init container's end", done).await;
             fs::remove_file(volume.join("go")).unwrap();
         }
