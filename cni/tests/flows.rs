@@ -4,7 +4,8 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use gantry_ebpf::{Backend, Protocol, Service};
 use support::peers::{ask, connect, serve, talk, udp_client};
@@ -110,43 +111,43 @@ fn no_answer_is_lost_while_services_change_under_load() {
         .sync_services(&both(&[backend(&pods[0], 5060, 1)]))
         .unwrap();
     let stop = AtomicBool::new(false);
-    let stopped = || stop.load(Ordering::Relaxed);
-    std::thread::scope(|s| {
-        let at_end = StopAtEnd(&stop);
-        let talker = |_| {
-            s.spawn(|| {
-                let socket = udp_client(&client.ns, SocketAddrV4::new(ANY, 0));
-                let mut stream = connect(&client.ns, (VIP, 5060)).unwrap();
-                let first = (
-                    ask(&socket, (VIP, 5060), 10).unwrap().0,
-                    talk(&mut stream).unwrap().0,
-                );
-                let mut asked = 0;
-                while !stopped() {
-                    let udp = ask(&socket, (VIP, 5060), 10)
-                        .expect("an answer to each question")
-                        .0;
-                    assert_eq!(
-                        (udp, talk(&mut stream).unwrap().0),
-                        first,
-                        "flows stay where they are"
-                    );
-                    asked += 1;
-                }
-                asked
-            })
+    let asked: [AtomicU32; 5] = Default::default();
+    let goes_on = |asked: &AtomicU32| {
+        asked.fetch_add(1, Ordering::Relaxed);
+        !stop.load(Ordering::Relaxed)
+    };
+    let talk_on = |asked: &AtomicU32| {
+        let socket = udp_client(&client.ns, SocketAddrV4::new(ANY, 0));
+        let mut stream = connect(&client.ns, (VIP, 5060)).unwrap();
+        let mut answers = || {
+            let udp = ask(&socket, (VIP, 5060), 10).expect("an answer to each question");
+            (udp.0, talk(&mut stream).unwrap().0)
         };
-        let talkers: Vec<_> = (0..4).map(talker).collect();
-        let newcomer = s.spawn(|| {
-            let mut asked = 0;
-            while !stopped() {
-                let socket = udp_client(&client.ns, SocketAddrV4::new(ANY, 0));
-                ask(&socket, (VIP, 5060), 10).expect("a new flow finds a backend at any time");
-                asked += 1;
+        let first = answers();
+        while goes_on(asked) {
+            assert_eq!(answers(), first, "flows stay where they are");
+        }
+    };
+    let come_anew = |asked: &AtomicU32| {
+        while goes_on(asked) {
+            let socket = udp_client(&client.ns, SocketAddrV4::new(ANY, 0));
+            ask(&socket, (VIP, 5060), 10).expect("a new flow finds a backend at any time");
+        }
+    };
+    std::thread::scope(|s| {
+        let _at_end = StopAtEnd(&stop);
+        let (newcomer, talkers) = asked.split_first().unwrap();
+        s.spawn(|| come_anew(newcomer));
+        for asked in talkers {
+            s.spawn(|| talk_on(asked));
+        }
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let enough = || asked.iter().all(|n| n.load(Ordering::Relaxed) > 10);
+        for round in 0u32.. {
+            if round >= 60 && enough() {
+                break;
             }
-            asked
-        });
-        for round in 0..60u32 {
+            assert!(Instant::now() < deadline, "answers to each: {asked:?}");
             // All stay, with other weights; all but one of them drain, in turns.
             let state = |i: u32| (round + i).is_multiple_of(4) || (round / 4).is_multiple_of(2);
             let one = |(i, pod): (usize, &Pod)| match state(i as u32) {
@@ -156,11 +157,6 @@ fn no_answer_is_lost_while_services_change_under_load() {
             let all: Vec<_> = pods.iter().enumerate().map(one).collect();
             datapath.sync_services(&both(&all)).unwrap();
         }
-        drop(at_end);
-        for talker in talkers {
-            assert!(talker.join().unwrap() > 10);
-        }
-        assert!(newcomer.join().unwrap() > 10);
     });
     assert!(datapath.counters().unwrap().drops.values().all(|n| *n == 0));
 }

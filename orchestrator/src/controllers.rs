@@ -30,9 +30,10 @@ pub async fn start(parts: Parts) -> Result<Controllers, ServerError> {
     };
     let store = parts.objects.store().clone();
     let (limits, renderer) = (parts.config.core_limits, parts.config.renderer);
-    let shell = Shell::open(store, parts.link, parts.events, settings, renderer)
+    let mut shell = Shell::open(store, parts.link, parts.events, settings, renderer)
         .await?
         .with_limits(limits);
+    shell.pass().await;
     let planning = Arc::new(WhatIf(shell.planner()));
     let shutdown = parts.shutdown;
     let task = tokio::spawn(async move {

@@ -259,6 +259,7 @@ async fn answers(data_dir: &DataDir, global: &Global) -> bool {
     }
 }
 
+/// Ready, and an agent says so now: what one of before has said stays for a while.
 async fn is_ready(client: &Client, node: &str) -> bool {
     let Ok(Some(node)) = client.find::<Node>(&format!("/api/v1/nodes/{node}")).await else {
         return false;
@@ -266,7 +267,7 @@ async fn is_ready(client: &Client, node: &str) -> bool {
     let conditions = node.status.and_then(|s| s.conditions).unwrap_or_default();
     conditions
         .iter()
-        .any(|c| c.type_ == "Ready" && c.status == "True")
+        .any(|c| c.type_ == "Ready" && c.status == "True" && c.reason.as_deref() == Some("AgentReady"))
 }
 
 fn server_command(data_dir: &DataDir, settings: &Settings) -> Result<Command> {

@@ -23,7 +23,7 @@ pub struct Agent {
     pub status: Option<NodeStatus>,
     /// A stream is open.
     pub connected: bool,
-    /// When the stream was opened or lost, milliseconds since the Unix epoch.
+    /// When the stream was opened or lost, or has been waited for, milliseconds since the Unix epoch.
     pub since_ms: u64,
     /// When the last status came.
     pub received_ms: u64,
@@ -52,6 +52,12 @@ impl Agent {
 }
 
 impl Agents {
+    /// A node is known from before this orchestrator started; nobody has spoken for it since.
+    pub fn expect(&mut self, node: &str, now_ms: u64) {
+        let agent = self.nodes.entry(node.to_owned()).or_default();
+        agent.since_ms = now_ms;
+    }
+
     /// The agent of a node.
     pub fn get(&self, node: &str) -> Option<&Agent> {
         self.nodes.get(node)

@@ -25,18 +25,30 @@ pub fn run(work: &mut Work<'_>) {
     forget_deleted(work);
     let agents = work.agents;
     for (name, agent) in agents.iter() {
-        let Some(hello) = agent.hello.as_ref().filter(|_| !work.forgotten.contains(name)) else {
-            continue;
-        };
         let key = Key::new("", name);
         work.at.object("Node", &key);
+        let Some(hello) = agent.hello.as_ref().filter(|_| !work.forgotten.contains(name)) else {
+            silent(work, &key, agent);
+            continue;
+        };
         if work.get::<Node>(&key).is_none_or(|node| cidr(&node).is_none()) {
             give_range(work, &key);
         }
         node_status(work, &key, agent, hello);
         topology(work, &key, agent, hello);
     }
-    // Nodes that no agent has spoken for since the orchestrator started keep what was last known of them.
+}
+
+/// A node that no agent has spoken for since the orchestrator started: but for that, what was last known of it stays.
+fn silent(work: &mut Work<'_>, key: &Key, agent: &Agent) {
+    let now_ms = work.now_ms;
+    let Some(status) = work.edit::<Node>(key).and_then(|node| node.status.as_mut()) else {
+        return;
+    };
+    let ready = condition(status, "Ready", readiness(status, agent, now_ms), now_ms);
+    let conditions = status.conditions.get_or_insert_default();
+    conditions.retain(|c| c.type_ != "Ready");
+    conditions.insert(0, ready);
 }
 
 /// A node whose object was deleted while its agent is away is gone for good: nobody waits for it, and its pods are no more (as
@@ -146,35 +158,8 @@ fn node_status(work: &mut Work<'_>, key: &Key, agent: &Agent, hello: &Hello) {
         type_: kind.to_owned(),
         address,
     };
-    let trouble = agent.status.as_ref().map_or("", |s| &s.network_message);
-    let (ready, reason, message) = if agent.connected && !trouble.is_empty() {
-        ("False", "NetworkUnavailable", trouble)
-    } else if let Some(refusal) = agent.refusal().filter(|_| agent.connected) {
-        ("False", "ConfigurationRefused", refusal)
-    } else if agent.connected {
-        ("True", "AgentReady", "the node agent is connected")
-    } else if now_ms.saturating_sub(agent.since_ms) > LOST_AFTER_MS {
-        (
-            "Unknown",
-            "AgentLost",
-            "the node agent has lost its connection; pods and their traffic go on",
-        )
-    } else {
-        let old = before
-            .conditions
-            .as_ref()
-            .and_then(|c| c.iter().find(|c| c.type_ == "Ready"));
-        (
-            if old.is_some_and(|c| c.status == "True") {
-                "True"
-            } else {
-                "Unknown"
-            },
-            "AgentReconnecting",
-            "the node agent is reconnecting",
-        )
-    };
-    let mut conditions = vec![condition(&before, "Ready", (ready, reason, message), now_ms)];
+    let ready = readiness(&before, agent, now_ms);
+    let mut conditions = vec![condition(&before, "Ready", ready, now_ms)];
     if let Some(report) = &agent.status {
         let pressure = diskpressure::standing(&report.disk_pressure);
         conditions.push(condition(&before, diskpressure::CONDITION, pressure, now_ms));
@@ -202,6 +187,30 @@ fn node_status(work: &mut Work<'_>, key: &Key, agent: &Agent, hello: &Hello) {
         }),
         ..before
     });
+}
+
+/// Whether a node is ready: status, reason and message of its condition. What it was stays while the agent may come back.
+fn readiness<'a>(
+    before: &NodeStatus,
+    agent: &'a Agent,
+    now_ms: u64,
+) -> (&'static str, &'static str, &'a str) {
+    let trouble = agent.status.as_ref().map_or("", |s| &s.network_message);
+    if agent.connected && !trouble.is_empty() {
+        ("False", "NetworkUnavailable", trouble)
+    } else if let Some(refusal) = agent.refusal().filter(|_| agent.connected) {
+        ("False", "ConfigurationRefused", refusal)
+    } else if agent.connected {
+        ("True", "AgentReady", "the node agent is connected")
+    } else if now_ms.saturating_sub(agent.since_ms) > LOST_AFTER_MS {
+        let message = "the node agent has lost its connection; pods and their traffic go on";
+        ("Unknown", "AgentLost", message)
+    } else {
+        let mut known = before.conditions.iter().flatten();
+        let was_ready = known.any(|c| c.type_ == "Ready" && c.status == "True");
+        let status = if was_ready { "True" } else { "Unknown" };
+        (status, "AgentReconnecting", "the node agent is reconnecting")
+    }
 }
 
 /// A condition with status, reason and message; its time moves only when its status does.
@@ -349,6 +358,36 @@ mod tests {
                 .values()
                 .all(|p| on(p).as_deref() == Some("a"))
         );
+    }
+
+    #[test]
+    fn a_node_that_nobody_has_spoken_for_since_the_start_is_not_called_ready_for_long() {
+        let mut lab = Lab::new(&["a"]);
+        lab.settle();
+        let ready = |lab: &Lab| {
+            let status = lab.world.objects.nodes[&Key::new("", "a")]
+                .status
+                .clone()
+                .unwrap();
+            let ready = status
+                .conditions
+                .unwrap()
+                .into_iter()
+                .find(|c| c.type_ == "Ready");
+            let ready = ready.unwrap();
+            (ready.status, ready.reason.unwrap())
+        };
+        let is = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
+        assert_eq!(ready(&lab), is("True", "AgentReady"));
+        lab.world.agents = Default::default();
+        lab.world.agents.expect("a", lab.now_ms);
+        lab.settle();
+        assert_eq!(ready(&lab), is("True", "AgentReconnecting"));
+        lab.run_for(LOST_AFTER_MS + 1_000);
+        assert_eq!(ready(&lab), is("Unknown", "AgentLost"));
+        lab.connect("a");
+        lab.settle();
+        assert_eq!(ready(&lab), is("True", "AgentReady"));
     }
 
     #[test]

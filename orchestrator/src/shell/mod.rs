@@ -85,6 +85,9 @@ impl Shell {
     ) -> Result<Self, ShellError> {
         let mut world = World::new(settings);
         let (cache, watch) = Cache::open(&*store, &mut world).await?;
+        for node in world.objects.nodes.keys() {
+            world.agents.expect(&node.name, now_ms());
+        }
         // One without a network is only a number: see `cache::lost_config`.
         for (node, config) in world.configs.iter().filter(|(_, c)| c.network.is_some()) {
             link.send_config(node, (**config).clone());
@@ -155,11 +158,7 @@ impl Shell {
     /// Passes until there is nothing to do.
     async fn settle(&mut self, stop: &CancellationToken) {
         for passes in 1.. {
-            let (store, link) = (&*self.store, &self.link);
-            let (cache, recorder, said) = (&mut self.cache, &mut self.recorder, &mut self.said);
-            let passed = pass::run(store, link, cache, &self.world, recorder, said, now_ms()).await;
-            self.renderings.want(passed.renderings);
-            if !passed.wrote || stop.is_cancelled() {
+            if !self.pass().await || stop.is_cancelled() {
                 return;
             }
             if passes % BUSY_PASSES == 0 {
@@ -167,6 +166,16 @@ impl Shell {
                 return;
             }
         }
+    }
+
+    /// Decides once over what is known; true if something was written. Before anybody can ask, it takes back what was said of
+    /// agents that were here when the orchestrator ended.
+    pub async fn pass(&mut self) -> bool {
+        let (store, link) = (&*self.store, &self.link);
+        let (cache, recorder, said) = (&mut self.cache, &mut self.recorder, &mut self.said);
+        let passed = pass::run(store, link, cache, &self.world, recorder, said, now_ms()).await;
+        self.renderings.want(passed.renderings);
+        passed.wrote
     }
 
     /// The watch was too slow for the store's history: everything anew.

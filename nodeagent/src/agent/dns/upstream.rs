@@ -13,6 +13,8 @@ use super::answer;
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Servers that are asked, as resolv.conf(5) has it.
 const SERVERS: usize = 3;
+/// Longest answer that is read from a datagram, as most servers send them.
+const LONGEST_BYTES: usize = 4096;
 /// Longest resolv.conf that is read.
 const FILE_BYTES: u64 = 64 << 10;
 
@@ -63,11 +65,15 @@ async fn ask_udp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(server).await?;
     socket.send(query).await?;
-    let mut answer = vec![0; 4096];
+    let mut answer = vec![0; LONGEST_BYTES];
     loop {
         let length = socket.recv(&mut answer).await?;
         // The id: the first two bytes of both.
         if length >= 2 && query.starts_with(&answer[..2]) {
+            if length == answer.len() {
+                // The rest is cut off: TC (RFC 1035, 4.1.1) says so, and who has asked asks again over TCP.
+                answer[2] |= 0x02;
+            }
             answer.truncate(length);
             return Ok(answer);
         }
@@ -81,4 +87,26 @@ async fn ask_tcp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
     let mut answer = vec![0; stream.read_u16().await?.into()];
     stream.read_exact(&mut answer).await?;
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_long_says_that_it_is_cut_off() {
+        let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = server.local_addr().unwrap();
+        for (length, cut) in [(LONGEST_BYTES - 1, 0), (6000, 0x02)] {
+            let answers = async {
+                let (_, client) = server.recv_from(&mut [0; 64]).await.unwrap();
+                let mut answer = vec![0; length];
+                answer[..2].copy_from_slice(&[7, 7]);
+                server.send_to(&answer, client).await.unwrap();
+            };
+            let (answer, ()) = tokio::join!(ask_udp(address, &[7, 7, 1, 0]), answers);
+            let answer = answer.unwrap();
+            assert_eq!((answer.len(), answer[2]), (length.min(LONGEST_BYTES), cut));
+        }
+    }
 }

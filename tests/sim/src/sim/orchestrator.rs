@@ -156,6 +156,9 @@ impl Sim {
         if !self.orchestrator.alive {
             self.orchestrator.alive = true;
             self.orchestrator.dirty = false;
+            for node in self.store.objects.nodes.keys() {
+                self.orchestrator.agents.expect(&node.name, self.now_ms);
+            }
             self.wake_orchestrator();
         }
     }
