@@ -5,17 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use gantry_api::{NodeTopology, NodeTopologySpec, NodeTopologyStatus, ObjectMeta};
 use gantry_nodeagent_api::Hello;
 use ipnet::Ipv4Net;
-use k8s_openapi::api::core::v1::{
-    Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo, Pod, PodSpec,
-};
+use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeSpec, NodeStatus, NodeSystemInfo, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::agents::Agent;
 use super::world::{Key, Work};
 use super::{diskpressure, meta, pods, quarantine};
 
-/// A node without a stream for this long is `Ready=Unknown` (Kubernetes' node-monitor-grace-period).
-pub const LOST_AFTER_MS: u64 = 40_000;
+mod ready;
+
+pub use ready::LOST_AFTER_MS;
+use ready::{condition, readiness};
 
 /// Most pods of a node: the addresses of a /24, with some to spare that pods which have just stopped still have.
 const MAX_PODS: usize = 250;
@@ -28,7 +28,7 @@ pub fn run(work: &mut Work<'_>) {
         let key = Key::new("", name);
         work.at.object("Node", &key);
         let Some(hello) = agent.hello.as_ref().filter(|_| !work.forgotten.contains(name)) else {
-            silent(work, &key, agent);
+            ready::silent(work, &key, agent);
             continue;
         };
         if work.get::<Node>(&key).is_none_or(|node| cidr(&node).is_none()) {
@@ -37,18 +37,6 @@ pub fn run(work: &mut Work<'_>) {
         node_status(work, &key, agent, hello);
         topology(work, &key, agent, hello);
     }
-}
-
-/// A node that no agent has spoken for since the orchestrator started: but for that, what was last known of it stays.
-fn silent(work: &mut Work<'_>, key: &Key, agent: &Agent) {
-    let now_ms = work.now_ms;
-    let Some(status) = work.edit::<Node>(key).and_then(|node| node.status.as_mut()) else {
-        return;
-    };
-    let ready = condition(status, "Ready", readiness(status, agent, now_ms), now_ms);
-    let conditions = status.conditions.get_or_insert_default();
-    conditions.retain(|c| c.type_ != "Ready");
-    conditions.insert(0, ready);
 }
 
 /// A node whose object was deleted while its agent is away is gone for good: nobody waits for it, and its pods are no more (as
@@ -189,46 +177,6 @@ fn node_status(work: &mut Work<'_>, key: &Key, agent: &Agent, hello: &Hello) {
     });
 }
 
-/// Whether a node is ready: status, reason and message of its condition. What it was stays while the agent may come back.
-fn readiness<'a>(
-    before: &NodeStatus,
-    agent: &'a Agent,
-    now_ms: u64,
-) -> (&'static str, &'static str, &'a str) {
-    let trouble = agent.status.as_ref().map_or("", |s| &s.network_message);
-    if agent.connected && !trouble.is_empty() {
-        ("False", "NetworkUnavailable", trouble)
-    } else if let Some(refusal) = agent.refusal().filter(|_| agent.connected) {
-        ("False", "ConfigurationRefused", refusal)
-    } else if agent.connected {
-        ("True", "AgentReady", "the node agent is connected")
-    } else if now_ms.saturating_sub(agent.since_ms) > LOST_AFTER_MS {
-        let message = "the node agent has lost its connection; pods and their traffic go on";
-        ("Unknown", "AgentLost", message)
-    } else {
-        let mut known = before.conditions.iter().flatten();
-        let was_ready = known.any(|c| c.type_ == "Ready" && c.status == "True");
-        let status = if was_ready { "True" } else { "Unknown" };
-        (status, "AgentReconnecting", "the node agent is reconnecting")
-    }
-}
-
-/// A condition with status, reason and message; its time moves only when its status does.
-fn condition(before: &NodeStatus, name: &str, now: (&str, &str, &str), now_ms: u64) -> NodeCondition {
-    let (status, reason, message) = now;
-    let mut known = before.conditions.iter().flatten();
-    let old = known.find(|c| c.type_ == name && c.status == status);
-    let since = old.and_then(|c| c.last_transition_time.clone());
-    NodeCondition {
-        type_: name.to_owned(),
-        status: status.to_owned(),
-        reason: Some(reason.to_owned()),
-        message: Some(message.to_owned()),
-        last_transition_time: Some(since.unwrap_or_else(|| meta::time(now_ms))),
-        last_heartbeat_time: None,
-    }
-}
-
 type Quantities = BTreeMap<String, Quantity>;
 
 fn sizes(hello: &Hello, pods: u32) -> (Quantities, Quantities) {
@@ -358,36 +306,6 @@ mod tests {
                 .values()
                 .all(|p| on(p).as_deref() == Some("a"))
         );
-    }
-
-    #[test]
-    fn a_node_that_nobody_has_spoken_for_since_the_start_is_not_called_ready_for_long() {
-        let mut lab = Lab::new(&["a"]);
-        lab.settle();
-        let ready = |lab: &Lab| {
-            let status = lab.world.objects.nodes[&Key::new("", "a")]
-                .status
-                .clone()
-                .unwrap();
-            let ready = status
-                .conditions
-                .unwrap()
-                .into_iter()
-                .find(|c| c.type_ == "Ready");
-            let ready = ready.unwrap();
-            (ready.status, ready.reason.unwrap())
-        };
-        let is = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
-        assert_eq!(ready(&lab), is("True", "AgentReady"));
-        lab.world.agents = Default::default();
-        lab.world.agents.expect("a", lab.now_ms);
-        lab.settle();
-        assert_eq!(ready(&lab), is("True", "AgentReconnecting"));
-        lab.run_for(LOST_AFTER_MS + 1_000);
-        assert_eq!(ready(&lab), is("Unknown", "AgentLost"));
-        lab.connect("a");
-        lab.settle();
-        assert_eq!(ready(&lab), is("True", "AgentReady"));
     }
 
     #[test]
