@@ -10,8 +10,8 @@ use super::{meta, pods};
 
 /// The index over the pods of a working copy.
 pub struct Crowds {
-    /// By the uid of the controller.
-    by_owner: BTreeMap<String, BTreeSet<Key>>,
+    /// By namespace, and in it by the uid of the controller.
+    by_owner: BTreeMap<String, BTreeMap<String, BTreeSet<Key>>>,
     /// By namespace; those that this pass makes count, for none of them has a place yet.
     waiting: BTreeMap<String, usize>,
 }
@@ -45,13 +45,15 @@ impl Crowds {
 
     /// A pod is taken out.
     pub fn part(&mut self, pod: &ObjectMeta) {
-        let owned = meta::controller_uid(pod).and_then(|uid| self.by_owner.get_mut(uid));
+        let owned =
+            meta::controller(pod).and_then(|(namespace, uid)| self.by_owner.get_mut(namespace)?.get_mut(uid));
         owned.map(|keys| keys.remove(&Key::of(pod)));
     }
 
     /// The pods of an owner.
-    pub fn of_owner(&self, uid: &str) -> impl Iterator<Item = &Key> {
-        self.by_owner.get(uid).into_iter().flatten()
+    pub fn of_owner(&self, (namespace, uid): meta::Owner<'_>) -> impl Iterator<Item = &Key> {
+        let owners = self.by_owner.get(namespace);
+        owners.and_then(|owners| owners.get(uid)).into_iter().flatten()
     }
 
     /// How many pods of a namespace wait for a place.
@@ -60,16 +62,20 @@ impl Crowds {
     }
 
     fn own(&mut self, pod: &ObjectMeta, key: &Key) {
-        let Some(uid) = meta::controller_uid(pod).filter(|uid| !uid.is_empty()) else {
+        let Some((namespace, uid)) = meta::controller(pod).filter(|(_, uid)| !uid.is_empty()) else {
             return;
         };
-        match self.by_owner.get_mut(uid) {
+        // Names are copied for the first of each only: there are many pods.
+        if !self.by_owner.contains_key(namespace) {
+            self.by_owner.insert(namespace.to_owned(), BTreeMap::new());
+        }
+        let owners = self.by_owner.get_mut(namespace).expect("it was just made");
+        match owners.get_mut(uid) {
             Some(keys) => {
                 keys.insert(key.clone());
             }
             None => {
-                let keys = BTreeSet::from([key.clone()]);
-                self.by_owner.insert(uid.to_owned(), keys);
+                owners.insert(uid.to_owned(), BTreeSet::from([key.clone()]));
             }
         }
     }

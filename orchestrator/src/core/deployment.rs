@@ -33,9 +33,8 @@ pub fn run(work: &mut Work<'_>) {
 }
 
 fn owned(work: &Work<'_>, deployment: &Deployment) -> Vec<(Key, Arc<ReplicaSet>)> {
-    let uid = deployment.metadata.uid.as_deref();
     let sets = work.objects.replica_sets.iter();
-    sets.filter(|(_, s)| meta::controller_uid(&s.metadata) == uid)
+    sets.filter(|(_, s)| meta::controls(&deployment.metadata, &s.metadata))
         .map(|(k, s)| (k.clone(), s.clone()))
         .collect()
 }

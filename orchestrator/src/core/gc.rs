@@ -39,29 +39,32 @@ pub fn run(work: &mut Work<'_>) {
     old_ends(work);
 }
 
-fn orphans<T: Kinded>(work: &mut Work<'_>, alive: &mut BTreeSet<String>) {
+fn orphans<T: Kinded>(work: &mut Work<'_>, alive: &mut BTreeSet<Owner>) {
     let table = T::table(&work.objects).iter();
     let lost = table.filter(|(_, o)| {
         let goes = o.meta().deletion_timestamp.is_some();
-        let is_lost = owner(o.meta()).is_some_and(|uid| !alive.contains(uid));
+        let is_lost = owner(o.meta()).is_some_and(|owner| !alive.contains(&owner));
         !goes && is_lost && !quarantine::is_owner(work, o.meta())
     });
-    let lost: Vec<(Key, String)> = lost
-        .map(|(key, o)| (key.clone(), meta::uid(o.meta()).to_owned()))
+    let lost: Vec<(Key, Owner)> = lost
+        .map(|(key, o)| (key.clone(), itself(o.meta())))
         .take(work.limits.pods_a_pass)
         .collect();
-    for (key, uid) in lost {
+    for (key, owner) in lost {
         work.at.object(T::KIND, &key);
         work.retire::<T>(&key);
         // What lingers still is an owner.
         if !T::table(&work.objects).contains_key(&key) {
-            alive.remove(&uid);
+            alive.remove(&owner);
         }
     }
 }
 
-/// The uid of the controller, if it is of a kind that is looked for.
-fn owner(meta: &ObjectMeta) -> Option<&str> {
+/// Namespace and uid: see [`meta::Owner`].
+type Owner = (String, String);
+
+/// The controller, if it is of a kind that is looked for.
+fn owner(meta: &ObjectMeta) -> Option<Owner> {
     let owners = meta.owner_references.as_ref()?;
     let controller = owners.iter().find(|o| o.controller == Some(true))?;
     let group = controller
@@ -70,11 +73,15 @@ fn owner(meta: &ObjectMeta) -> Option<&str> {
         .map_or("", |(group, _)| group);
     OWNERS
         .contains(&(group, controller.kind.as_str()))
-        .then_some(controller.uid.as_str())
+        .then(|| (meta::namespace(meta).to_owned(), controller.uid.clone()))
 }
 
-/// The uids of all objects of the [`OWNERS`]' kinds.
-fn owners(work: &Work<'_>) -> BTreeSet<String> {
+fn itself(meta: &ObjectMeta) -> Owner {
+    (meta::namespace(meta).to_owned(), meta::uid(meta).to_owned())
+}
+
+/// All objects of the [`OWNERS`]' kinds.
+fn owners(work: &Work<'_>) -> BTreeSet<Owner> {
     let o = &work.objects;
     let metas = o.network_services.values().map(|x| &x.metadata);
     let metas = metas.chain(o.functions.values().map(|x| &x.metadata));
@@ -82,7 +89,7 @@ fn owners(work: &Work<'_>) -> BTreeSet<String> {
     let metas = metas.chain(o.replica_sets.values().map(|x| &x.metadata));
     let metas = metas.chain(o.services.values().map(|x| &x.metadata));
     let metas = metas.chain(o.pods.values().map(|x| &x.metadata));
-    metas.map(|m| meta::uid(m).to_owned()).collect()
+    metas.map(itself).collect()
 }
 
 fn old_operations(work: &mut Work<'_>) {
@@ -100,13 +107,13 @@ fn old_operations(work: &mut Work<'_>) {
 }
 
 fn old_ends(work: &mut Work<'_>) {
-    let mut ended: BTreeMap<String, Vec<(u64, Key)>> = BTreeMap::new();
+    let mut ended: BTreeMap<Owner, Vec<(u64, Key)>> = BTreeMap::new();
     for (key, pod) in &work.objects.pods {
-        if let Some(uid) = owner(&pod.metadata)
+        if let Some(owner) = owner(&pod.metadata)
             && pods::is_over(pod)
             && !pods::is_stopping(pod)
         {
-            let list = ended.entry(uid.to_owned()).or_default();
+            let list = ended.entry(owner).or_default();
             list.push((pods::created_at_ms(pod), key.clone()));
         }
     }
@@ -160,6 +167,31 @@ mod tests {
         run(&mut work);
         let left: Vec<&str> = work.objects.config_maps.keys().map(|k| k.name.as_str()).collect();
         assert_eq!(left, ["foreign", "unknown"]);
+    }
+
+    #[test]
+    fn what_names_an_owner_in_another_namespace_is_nobodys_and_counts_for_nobody() {
+        let mut lab = Lab::new(&["n"]);
+        let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "o", "uid": "o", "controller": true});
+        let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+        let set = json!({"metadata": {"name": "o", "namespace": "mine", "uid": "o"},
+            "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": template}});
+        let set = serde_json::from_value(set).unwrap();
+        lab.world.objects.put(Object::ReplicaSet(Arc::new(set)));
+        lab.settle();
+        lab.run_for(1_000);
+        let pods = |lab: &Lab| -> Vec<Key> { lab.world.objects.pods.keys().cloned().collect() };
+        let mine = pods(&lab);
+        assert_eq!(mine.len(), 1);
+        // Older, and as good as the one that is there.
+        let metadata = json!({"name": "x", "namespace": "other", "uid": "0000000x", "labels": {"a": "b"},
+            "ownerReferences": [owner], "creationTimestamp": "1970-01-01T00:00:01Z"});
+        let pod = json!({"metadata": metadata, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        lab.world.objects.put(Object::Pod(Arc::new(pod)));
+        lab.settle();
+        lab.run_for(1_000);
+        assert_eq!(pods(&lab), mine);
     }
 
     #[test]

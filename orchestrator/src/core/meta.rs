@@ -98,13 +98,27 @@ pub fn owner(api_version: &str, kind: &str, owner: &ObjectMeta) -> OwnerReferenc
     }
 }
 
-/// The uid of the owner that is the controller.
+/// The uid of the owner that is the controller. References are what users wrote: [`controls`] and [`controller`] say whose an object is.
 pub fn controller_uid(meta: &ObjectMeta) -> Option<&str> {
     meta.owner_references
         .as_ref()?
         .iter()
         .find(|o| o.controller == Some(true))
         .map(|o| o.uid.as_str())
+}
+
+/// An object as an owner: namespace and uid. As in Kubernetes, an owner is in the namespace of what it owns: a reference to one in
+/// another names nobody.
+pub type Owner<'a> = (&'a str, &'a str);
+
+/// Who controls an object, by what it says.
+pub fn controller(meta: &ObjectMeta) -> Option<Owner<'_>> {
+    Some((namespace(meta), controller_uid(meta)?))
+}
+
+/// Whether `owner` controls an object.
+pub fn controls(owner: &ObjectMeta, object: &ObjectMeta) -> bool {
+    controller(object) == Some((namespace(owner), uid(owner)))
 }
 
 /// Whether `labels` has all of `selector`. An empty selector selects nothing.

@@ -38,10 +38,9 @@ pub fn run(work: &mut Work<'_>) {
 }
 
 fn owned(work: &Work<'_>, service: &NetworkService) -> Vec<Key> {
-    let uid = service.metadata.uid.as_deref();
     let functions = work.objects.functions.iter();
     functions
-        .filter(|(_, f)| meta::controller_uid(&f.metadata) == uid)
+        .filter(|(_, f)| meta::controls(&service.metadata, &f.metadata))
         .map(|(key, _)| key.clone())
         .collect()
 }
@@ -64,7 +63,7 @@ fn ensure(work: &mut Work<'_>, service: &NetworkService, wanted: &ServiceFunctio
         work.create(NetworkFunction::new(metadata, spec));
         return Ok(());
     };
-    if meta::controller_uid(&old.metadata) != service.metadata.uid.as_deref() {
+    if !meta::controls(&service.metadata, &old.metadata) {
         return Err(format!(
             "{}: a NetworkFunction of this name exists and is not part of this service: delete it or choose another name",
             wanted.name

@@ -91,7 +91,11 @@ pub fn has(work: &Work<'_>, kind: &'static str, key: &Key) -> bool {
 /// How many objects of a kind that cannot be read an owner has.
 pub fn owned(work: &Work<'_>, kind: &str, owner: &ObjectMeta) -> usize {
     let uid = meta::uid(owner);
-    let all = work.quarantine.iter().filter(|((k, _), _)| *k == kind);
+    let near = |key: &Key| key.namespace == meta::namespace(owner);
+    let all = work
+        .quarantine
+        .iter()
+        .filter(|((k, key), _)| *k == kind && near(key));
     all.filter(|(_, q)| q.owner.as_deref() == Some(uid)).count()
 }
 

@@ -35,15 +35,15 @@ const EXACT: usize = 50;
 /// Pods without a place say why, those too that name the node where they want to be.
 fn explain(work: &mut Work<'_>, outcome: &Outcome) {
     let now_ms = work.now_ms;
-    let mut told: BTreeMap<String, usize> = BTreeMap::new();
+    let mut told: BTreeMap<(String, String), usize> = BTreeMap::new();
     for why in outcome.unplaced.values() {
         let key = Key::new(&why.namespace, &why.name);
         let Some(pod) = work.get::<Pod>(&key).filter(|p| waits(p)) else {
             continue;
         };
         work.at.object("Pod", &key);
-        let crowd = meta::controller_uid(&pod.metadata).unwrap_or(&key.namespace);
-        let number = told.entry(crowd.to_owned()).or_default();
+        let crowd = meta::controller(&pod.metadata).unwrap_or((&key.namespace, ""));
+        let number = told.entry((crowd.0.to_owned(), crowd.1.to_owned())).or_default();
         *number += 1;
         let said = pods::find(&pod, "PodScheduled").filter(|c| c.reason.as_deref() == Some(UNSCHEDULABLE));
         let same = said.is_some_and(|c| c.message.as_ref() == Some(&why.reason));

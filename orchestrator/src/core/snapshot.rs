@@ -182,5 +182,5 @@ fn spread_key(pod: &Pod) -> Option<String> {
     if let Some(function) = meta::label(&pod.metadata, labels::NF) {
         return Some(format!("nf={namespace}/{function}"));
     }
-    meta::controller_uid(&pod.metadata).map(|uid| format!("controller={uid}"))
+    meta::controller_uid(&pod.metadata).map(|uid| format!("controller={namespace}/{uid}"))
 }

@@ -416,7 +416,9 @@ impl<'a> Work<'a> {
 
     /// The pods that an object controls, those being stopped included.
     pub fn pods_of(&self, owner: &ObjectMeta) -> Vec<Arc<Pod>> {
-        let keys = self.crowds.of_owner(super::meta::uid(owner));
+        let keys = self
+            .crowds
+            .of_owner((super::meta::namespace(owner), super::meta::uid(owner)));
         keys.filter_map(|key| self.objects.pods.get(key))
             .cloned()
             .collect()

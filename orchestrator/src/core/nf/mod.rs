@@ -143,7 +143,7 @@ fn ensure_service(work: &mut Work<'_>, key: &Key) {
                 status: None,
             });
         }
-        Some(old) if meta::controller_uid(&old.metadata) != function.metadata.uid.as_deref() => {
+        Some(old) if !meta::controls(&function.metadata, &old.metadata) => {
             let problem = format!(
                 "a Service `{}` exists and is not part of this function: delete it or choose another name",
                 key.name
@@ -199,8 +199,8 @@ fn ensure_config_map(work: &mut Work<'_>, blueprint: &Blueprint) {
 
 /// ConfigMaps of revisions that no pod runs any more.
 fn drop_old_config_maps(work: &mut Work<'_>, blueprint: &Blueprint) {
-    let uid = blueprint.function.metadata.uid.as_deref();
-    let pods = work.pods_of(&blueprint.function.metadata);
+    let function = &blueprint.function.metadata;
+    let pods = work.pods_of(function);
     let in_use = |revision: Option<&str>| {
         revision == Some(&blueprint.revision)
             || pods
@@ -210,7 +210,7 @@ fn drop_old_config_maps(work: &mut Work<'_>, blueprint: &Blueprint) {
     let maps = work.objects.config_maps.iter();
     let stale: Vec<Key> = maps
         .filter(|(_, m)| {
-            meta::controller_uid(&m.metadata) == uid && !in_use(meta::label(&m.metadata, labels::REVISION))
+            meta::controls(function, &m.metadata) && !in_use(meta::label(&m.metadata, labels::REVISION))
         })
         .map(|(key, _)| key.clone())
         .collect();

@@ -38,7 +38,7 @@ pub(super) fn run(work: &mut Work<'_>, key: &Key) {
     if !instances.is_empty() || quarantine::owned(work, "Pod", &function.metadata) > 0 {
         return;
     }
-    let ours = |m: &gantry_api::ObjectMeta| meta::controller_uid(m) == function.metadata.uid.as_deref();
+    let ours = |m: &gantry_api::ObjectMeta| meta::controls(&function.metadata, m);
     let services: Vec<Key> = work
         .objects
         .services

@@ -75,12 +75,7 @@ type Found = (Key, Arc<Operation>);
 
 /// The newest operation of this very function.
 fn latest(work: &Work<'_>, function: &NetworkFunction) -> Option<Found> {
-    let uid = meta::uid(&function.metadata);
-    let own = work
-        .objects
-        .operations
-        .iter()
-        .filter(|(_, o)| meta::annotation(&o.metadata, labels::FUNCTION_UID) == Some(uid));
+    let own = work.objects.operations.iter().filter(|(_, o)| is_of(o, function));
     own.max_by_key(|(_, o)| (o.spec.generation, o.status.started_at_ms))
         .map(|(k, o)| (k.clone(), o.clone()))
 }
@@ -204,6 +199,12 @@ pub fn follow(work: &mut Work<'_>) {
 fn function_of(work: &Work<'_>, operation: &Operation) -> Option<Arc<NetworkFunction>> {
     let key = Key::new(meta::namespace(&operation.metadata), &operation.spec.function);
     let function = work.get::<NetworkFunction>(&key)?;
-    (meta::annotation(&operation.metadata, labels::FUNCTION_UID) == Some(meta::uid(&function.metadata)))
-        .then_some(function)
+    is_of(operation, &function).then_some(function)
+}
+
+/// Whether an operation is of this very function, and not of one of the same name before it, or in another namespace.
+fn is_of(operation: &Operation, function: &NetworkFunction) -> bool {
+    let (own, of) = (&operation.metadata, &function.metadata);
+    meta::namespace(own) == meta::namespace(of)
+        && meta::annotation(own, labels::FUNCTION_UID) == Some(meta::uid(of))
 }

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::super::lab::Lab;
-use super::super::world::Key;
+use super::super::world::{Key, Object};
 use super::super::{meta, pods};
 
 /// A function `sbc` with one instance that runs.
@@ -364,4 +364,22 @@ fn of_two_changes_at_once_the_later_is_an_operation_and_both_are_observed() {
     assert!(operation(&lab, "sbc-2").is_none());
     assert_eq!(operation(&lab, "sbc-3").unwrap().spec.asked, "replicas 1 -> 3");
     assert_eq!(lab.function("sbc").status.observed_generation, 3);
+}
+
+#[test]
+fn an_operation_in_another_namespace_says_nothing_of_a_function() {
+    let mut lab = deployed(json!({}));
+    let mut forged = (*operation(&lab, "sbc-1").unwrap()).clone();
+    forged.metadata.namespace = Some("other".to_owned());
+    forged.spec.generation = 1;
+    forged.spec.to.replicas = 7;
+    forged.status.started_at_ms = u64::MAX;
+    lab.world.objects.put(Object::Operation(Arc::new(forged)));
+    lab.change("sbc", |spec| spec.version = "1.1.0".to_owned());
+    lab.settle();
+    let opened = operation(&lab, "sbc-2").unwrap();
+    assert_eq!(opened.spec.kinds, [OperationKind::Upgrade]);
+    let history = &lab.function("sbc").status.history;
+    assert!(history.iter().all(|r| r.spec.replicas == 1), "{history:?}");
+    assert!(!history.is_empty());
 }
