@@ -47,7 +47,13 @@ const POD: &[Row] = &[
     Row(
         "priorityClassName",
         &[],
-        "there are no PriorityClasses: give the number as `priority`",
+        "there are no PriorityClasses: leave it out",
+    ),
+    // Whoever gives the number himself goes before all others, for ever.
+    Row(
+        "priority",
+        &["0"],
+        "only a PriorityClass gives the number, and there are none: leave it out",
     ),
     Row(
         "readinessGates",

@@ -45,6 +45,8 @@ fn what_protects_or_constrains_a_pod_and_is_not_done_is_refused() {
         ),
         (json!({"schedulerName": "mine"}), "schedulerName"),
         (json!({"priorityClassName": "high"}), "priorityClassName"),
+        (json!({"priority": 2_147_483_647}), "priority"),
+        (json!({"priority": -1}), "priority"),
         (
             json!({"readinessGates": [{"conditionType": "a"}]}),
             "readinessGates",
