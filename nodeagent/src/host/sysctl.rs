@@ -17,11 +17,16 @@ enum Wanted {
 use Wanted::{Number, OfBytes};
 
 /// By name as `sysctl(8)` has it.
-const BOUNDS: [(&str, Wanted); 8] = [
+const BOUNDS: [(&str, Wanted); 10] = [
     // Pages of all sockets, the host's too: above the last of three numbers nothing is given (`__sk_mem_raise_allocated`,
     // net/core/sock.c). Pods have limits of their own (`cgroup/sockets.rs`; in v2 `memory.max`).
     ("net.ipv4.tcp_mem", OfBytes(4096)),
     ("net.ipv4.udp_mem", OfBytes(4096)),
+    // Connections that were closed and still have something to send; above it they are cut off, whoever's they are
+    // (`tcp_too_many_orphans`, net/ipv4/tcp.c). A `struct tcp_sock` (`tcp_prot`, SLAB_ACCOUNT: net/core/sock.c).
+    ("net.ipv4.tcp_max_orphans", OfBytes(2048)),
+    // Pages of pipes of one user; above it the next pipes are small (`alloc_pipe_info`, GFP_HIGHUSER | __GFP_ACCOUNT: fs/pipe.c).
+    ("fs.pipe-user-pages-soft", OfBytes(4096)),
     // `struct file` (`filp_cache`, SLAB_ACCOUNT: fs/file_table.c).
     ("fs.file-max", OfBytes(256)),
     // A group of events and its file (`inotify_new_group`, GFP_KERNEL_ACCOUNT: fs/notify/group.c), counted per user.
