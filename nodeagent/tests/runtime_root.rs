@@ -44,8 +44,10 @@ fn links_of_the_image_and_a_new_working_directory() {
         bind(host.clone(), "/var/run/app/deep"),
     ];
     start.cwd = "/srv/made/here".to_owned();
+    start.image_volumes = ["/data/x", "/var/lock", "/proc/y"].map(str::to_owned).to_vec();
     root::prepare(&start).unwrap();
     root::prepare(&start).unwrap();
+    assert!(image.join("data/x").is_dir() && !image.join("proc/y").exists());
     node.shim(&pod).start_container(&start).unwrap();
     exit_on_record(&pod, "web");
     let said = logged(&start);

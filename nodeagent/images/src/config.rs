@@ -17,6 +17,8 @@ pub struct ImageConfig {
     pub user: String,
     /// Absolute directory; empty means `/`.
     pub working_dir: String,
+    /// Directories that an image wants to have, made where they are missing (`VOLUME` of a Dockerfile).
+    pub volumes: Vec<String>,
     /// Signal name such as `SIGTERM`; empty means the runtime's default.
     pub stop_signal: String,
 }
@@ -33,6 +35,7 @@ impl ImageConfig {
             env: c.env().clone().unwrap_or_default(),
             user: c.user().clone().unwrap_or_default(),
             working_dir: c.working_dir().clone().unwrap_or_default(),
+            volumes: c.volumes().clone().unwrap_or_default(),
             stop_signal: c.stop_signal().clone().unwrap_or_default(),
         }
     }
@@ -63,7 +66,7 @@ impl ImageConfig {
         }
         let words = self.entrypoint.iter().chain(&self.cmd).chain(&self.env);
         let zero = |text: &&String| text.contains('\0');
-        let mut words = words.chain([&self.user, &self.working_dir]);
+        let mut words = words.chain(&self.volumes).chain([&self.user, &self.working_dir]);
         words.find(zero).map(|text| format!("{text:?} has a zero byte"))
     }
 }

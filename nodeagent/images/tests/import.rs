@@ -212,6 +212,10 @@ fn what_could_not_start_is_refused_with_what_is_wrong() {
             "leads into /proc, /sys or /dev",
         ),
         (json!({"WorkingDir": "\u{7}"}), "working directory `\\u{7}`"),
+        (
+            json!({"Volumes": {"/data": {}, "/link": {}}}),
+            "volume `/link` is a file",
+        ),
     ];
     let layer = Tar::new()
         .file("etc/passwd", "app:x:7:8::/srv:/bin/sh\nodd:x:4294967295:8::/:\n")
@@ -260,6 +264,10 @@ fn what_nothing_can_be_mounted_over_is_refused() {
         (
             Tar::new().dir("etc").dir("etc/hosts"),
             "its /etc/hosts is a folder",
+        ),
+        (
+            Tar::new().dir("etc").dir("etc/passwd"),
+            "its /etc/passwd is a folder",
         ),
         (
             Tar::new().file("etc", ""),

@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 
 use gantry_nodeagent_api::ContainerConfig;
 
-use crate::core::FailureKind;
+use crate::core::{FailureKind, Limits};
 use crate::host::cgroup::CgroupError;
 use crate::runtime::RuntimeError;
+
+/// With a limit on memory below this a container may not get as far as its program.
+const ENOUGH_FOR_A_START_BYTES: u64 = 8 << 20;
 
 /// Anything that can go wrong on the node.
 #[derive(Debug, thiserror::Error)]
@@ -38,12 +41,29 @@ pub(super) enum Failure {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// A start of a container that has little memory: where the kernel ends what a start consists of, nothing else says why.
+    #[error(
+        "its memory limit is {bytes} bytes, which may be too little for a start ({ENOUGH_FOR_A_START_BYTES} are enough)"
+    )]
+    Cramped {
+        bytes: u64,
+        #[source]
+        source: RuntimeError,
+    },
     /// An error of another crate that says it all.
     #[error(transparent)]
     Other(Box<dyn Error + Send + Sync>),
 }
 
 impl Failure {
+    /// Of a start within limits.
+    pub(super) fn start(source: RuntimeError, limits: &Limits) -> Self {
+        match limits.resources.memory_bytes {
+            bytes @ 1..ENOUGH_FOR_A_START_BYTES => Self::Cramped { bytes, source },
+            _ => Self::Runtime(source),
+        }
+    }
+
     pub(super) fn other(error: impl Error + Send + Sync + 'static) -> Self {
         Self::Other(Box::new(error))
     }

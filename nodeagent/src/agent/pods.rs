@@ -55,6 +55,8 @@ pub(super) struct ImageRecord {
     env: Vec<String>,
     user: String,
     working_dir: String,
+    #[serde(default)]
+    volumes: Vec<String>,
     /// The signal that asks it to end; 0 where the image names none. Records of earlier versions have none.
     #[serde(default)]
     pub(super) stop_signal: i32,
@@ -148,6 +150,7 @@ impl Pods {
             cmd: config.cmd,
             env: config.env,
             user: config.user,
+            volumes: config.volumes,
             stop_signal,
             working_dir: config.working_dir,
         };
@@ -283,6 +286,7 @@ impl Pods {
             argv,
             env,
             cwd,
+            image_volumes: image.volumes.clone(),
             mounts,
             security: container.security.clone(),
             cgroup: self.cgroups.container_path(uid, name),
@@ -293,7 +297,8 @@ impl Pods {
         };
         root::prepare(&start)?;
         let shim = ShimHandle::connect(&dir).inspect_err(|e| self.watches.gone(uid, e))?;
-        Ok(run_of(&shim.start_container(&start)?))
+        let started = shim.start_container(&start);
+        Ok(run_of(&started.map_err(|e| Failure::start(e, &bounds.limits))?))
     }
 
     /// Each run begins with the image as it is; what is to outlive a run is on a volume.

@@ -82,6 +82,9 @@ pub struct ContainerStart {
     pub env: Vec<(String, String)>,
     /// Absolute working directory; empty means `/`.
     pub cwd: String,
+    /// Directories that the image wants to have, made where they are missing.
+    #[serde(default)]
+    pub image_volumes: Vec<String>,
     /// Who the process is.
     pub user: ContainerUser,
     /// Bind mounts in order, after proc, sys, dev and so on.

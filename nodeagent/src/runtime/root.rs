@@ -27,6 +27,13 @@ pub fn prepare(start: &ContainerStart) -> Result<(), RuntimeError> {
         };
         made.map_err(|e| refused(start, "make the mount point", target, &e))?;
     }
+    for volume in start.image_volumes.iter().map(|path| Path::new("/").join(path)) {
+        let covered = start.mounts.iter().any(|m| volume.starts_with(&m.target));
+        if !covered && !is_system(&volume) {
+            inside::make_dir(&start.rootfs, &volume, owner(start))
+                .map_err(|e| refused(start, "make the volume", &volume, &e))?;
+        }
+    }
     working_dir(start)
 }
 

@@ -125,6 +125,7 @@ impl Node {
             env: Vec::new(),
             cwd: String::new(),
             user: ContainerUser::default(),
+            image_volumes: Vec::new(),
             mounts: Vec::new(),
             security: Security::default(),
             seccomp: SeccompProfile::default(),

@@ -14,6 +14,8 @@ use crate::walk::{Stack, Way};
 const SYSTEM: [&str; 3] = ["proc", "sys", "dev"];
 /// Where each container has a file of its own.
 const FILES: [&str; 3] = ["etc/hostname", "etc/hosts", "etc/resolv.conf"];
+/// Where users and groups are looked up.
+const ACCOUNTS: [&str; 2] = ["etc/passwd", "etc/group"];
 
 /// An image that no container could be started from.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +59,16 @@ impl ImageStore {
         }
         let unpacked = self.unpack_from(image, &|blob| scratch.path().join(blob.hex()))?;
         let layers = &unpacked.lowerdirs;
-        let obstacle = obstacle(layers).or_else(|| no_working_dir(layers, &image.config.working_dir));
+        let config = &image.config;
+        let no_volume = || {
+            config
+                .volumes
+                .iter()
+                .find_map(|path| no_folder(layers, "volume", path))
+        };
+        let obstacle = obstacle(layers)
+            .or_else(|| no_folder(layers, "working directory", &config.working_dir))
+            .or_else(no_volume);
         if let Some(why) = obstacle {
             let image = image.pinned();
             return Err(StartError::Config { image, why });
@@ -86,30 +97,42 @@ fn obstacle(layers: &[PathBuf]) -> Option<String> {
         }),
         Err(e) => Some(format!("its /{path} cannot be looked up: {e}")),
     });
-    system.or_else(|| {
-        FILES
-            .iter()
-            .find_map(|path| Some(format!("its /{path} {}", no_file(walk(path, true))?)))
-    })
+    let files = || {
+        let no_file = |path| Some(format!("its /{path} {}", no_file(walk(path, true))?));
+        FILES.into_iter().find_map(no_file)
+    };
+    let accounts = || {
+        let folder = ACCOUNTS
+            .into_iter()
+            .find(|path| walk(path, true).is_ok_and(|way| is_folder(&way)))?;
+        Some(format!(
+            "its /{folder} is a folder, and must be a file or missing: users are looked up in it"
+        ))
+    };
+    system.or_else(files).or_else(accounts)
 }
 
-/// Why a container cannot have its working directory, which is made where it is missing.
-fn no_working_dir(layers: &[PathBuf], path: &str) -> Option<String> {
+fn is_folder(way: &Way) -> bool {
+    way.node.is_none() && way.missing.is_empty()
+}
+
+/// Why a container cannot have a folder that is made where it is missing.
+fn no_folder(layers: &[PathBuf], what: &str, path: &str) -> Option<String> {
     let parts: Vec<Vec<u8>> = path.split('/').map(|part| part.as_bytes().to_vec()).collect();
     let shown = path.escape_debug();
     let way = match Stack::open(layers).and_then(|stack| stack.walk(&parts, true)) {
         Ok(way) => way,
-        Err(e) => return Some(format!("its working directory `{shown}` cannot be had: {e}")),
+        Err(e) => return Some(format!("its {what} `{shown}` cannot be had: {e}")),
     };
     if way.node.is_some() {
-        return Some(format!("its working directory `{shown}` is a file"));
+        return Some(format!("its {what} `{shown}` is a file"));
     }
     let mut names = way.dirs.iter().chain(&way.missing);
     let is_system = |name: &Vec<u8>| SYSTEM.iter().any(|system| system.as_bytes() == name.as_slice());
     // The top of such a file system is always there; what is below is not the image's.
     let below = names.next().is_some_and(is_system) && names.next().is_some();
     below.then(|| {
-        format!("its working directory `{shown}` leads into /proc, /sys or /dev, where a container has its own files")
+        format!("its {what} `{shown}` leads into /proc, /sys or /dev, where a container has its own files")
     })
 }
 
@@ -123,6 +146,5 @@ fn no_file(way: io::Result<Way>) -> Option<String> {
     if first.is_some_and(|name| [b"proc".as_slice(), b"sys"].contains(&name.as_slice())) {
         return Some("leads to /proc or /sys, and must be a file or missing".to_owned());
     }
-    let is_folder = way.node.is_none() && way.missing.is_empty();
-    is_folder.then(|| "is a folder, and must be a file or missing: a file is mounted there".to_owned())
+    is_folder(&way).then(|| "is a folder, and must be a file or missing: a file is mounted there".to_owned())
 }
