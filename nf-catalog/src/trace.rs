@@ -1,5 +1,5 @@
-//! Which lines of a template come through: each line of plain text gets a mark before rendering, and those whose mark does
-//! not come out are gone.
+//! What of a template comes through: each part of plain text gets a mark before rendering, and those whose mark does not come out
+//! are gone.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::TemplateSyntax;
 
-/// Around the number of a line. Unicode's private use: in no configuration.
+/// Around the number of a part. Unicode's private use: in no configuration.
 const MARK: (char, char) = ('\u{f8f2}', '\u{f8f3}');
 /// Statements that have an end, and may leave out what is between.
 const ENCLOSING: [&str; 7] = ["if", "for", "macro", "filter", "call", "block", "with"];
@@ -18,16 +18,16 @@ const ENCLOSING: [&str; 7] = ["if", "for", "macro", "filter", "call", "block", "
 pub struct Traced {
     /// The file.
     pub text: String,
-    /// Lines of plain text that are not in it, in order.
+    /// Plain text that is not in it, in order: whole lines, or what of one stands between tags.
     pub removed: Vec<Removed>,
 }
 
-/// A line of a template that is not in the result.
+/// A line of a template, or a part of one, that is not in the result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
     /// Line of the template, from 1.
     pub line: usize,
-    /// The line.
+    /// The text, without blanks around it.
     pub text: String,
     /// Whether it stands within a statement that may leave it out.
     pub conditional: bool,
@@ -106,66 +106,69 @@ fn tag_end(text: &str, mark: &str) -> usize {
     text.len()
 }
 
-/// A line without tags, other than an empty one.
+/// Plain text of one line between tags, or a whole line.
 struct Plain<'a> {
-    number: usize,
+    line: usize,
     start: usize,
     text: &'a str,
     conditional: bool,
 }
 
-fn plain_lines(syntax: TemplateSyntax, text: &str) -> Vec<Plain<'_>> {
-    let tags = tags(syntax, text);
-    let mut tags = tags.iter().peekable();
-    let mut lines = Vec::new();
-    let mut start = 0;
-    let mut depth = 0_i64;
-    for (n, line) in text.split_inclusive('\n').enumerate() {
-        let end = start + line.len();
-        while let Some(tag) = tags.next_if(|tag| tag.range.end <= start) {
-            depth += match tag.word.strip_prefix("end") {
-                Some(word) if ENCLOSING.contains(&word) => -1,
-                _ if ENCLOSING.contains(&tag.word.as_str()) => 1,
-                _ => 0,
-            };
+fn plain_parts(syntax: TemplateSyntax, text: &str) -> Vec<Plain<'_>> {
+    let mut parts = Vec::new();
+    let (mut line, mut start, mut depth) = (1, 0, 0_i64);
+    let end = Tag {
+        range: text.len()..text.len(),
+        word: String::new(),
+    };
+    for tag in tags(syntax, text).into_iter().chain([end]) {
+        for piece in text[start..tag.range.start].split_inclusive('\n') {
+            let plain = piece.trim();
+            if !plain.is_empty() {
+                parts.push(Plain {
+                    line,
+                    // Blanks beside a tag are the tag's, which may take them away.
+                    start: start + piece.len() - piece.trim_start().len(),
+                    text: plain,
+                    conditional: depth > 0,
+                });
+            }
+            start += piece.len();
+            line += usize::from(piece.ends_with('\n'));
         }
-        let touched = tags.peek().is_some_and(|tag| tag.range.start < end);
-        if !touched && !line.trim().is_empty() {
-            lines.push(Plain {
-                number: n + 1,
-                start,
-                text: line.trim_end_matches(['\n', '\r']),
-                conditional: depth > 0,
-            });
-        }
-        start = end;
+        line += text[tag.range.clone()].matches('\n').count();
+        start = tag.range.end;
+        depth += match tag.word.strip_prefix("end") {
+            Some(word) if ENCLOSING.contains(&word) => -1,
+            _ if ENCLOSING.contains(&tag.word.as_str()) => 1,
+            _ => 0,
+        };
     }
-    lines
+    parts
 }
 
-/// The template with a mark before each line of plain text.
+/// The template with a mark before each part of plain text.
 pub(crate) fn mark(syntax: TemplateSyntax, text: &str) -> String {
     let mut marked = String::new();
     let mut from = 0;
-    for line in plain_lines(syntax, text) {
-        marked += &text[from..line.start];
-        marked += &format!("{}{}{}", MARK.0, line.number, MARK.1);
-        from = line.start;
+    for (number, part) in plain_parts(syntax, text).into_iter().enumerate() {
+        marked += &text[from..part.start];
+        marked += &format!("{}{number}{}", MARK.0, MARK.1);
+        from = part.start;
     }
     marked + &text[from..]
 }
 
-/// The lines whose mark is not in what was rendered.
+/// The parts whose mark is not in what was rendered.
 pub(crate) fn removed(syntax: TemplateSyntax, text: &str, rendered: &str) -> Vec<Removed> {
     let number = |part: &str| part.split_once(MARK.1)?.0.parse().ok();
     let seen: BTreeSet<usize> = rendered.split(MARK.0).skip(1).filter_map(number).collect();
-    let gone = plain_lines(syntax, text)
-        .into_iter()
-        .filter(|line| !seen.contains(&line.number));
-    gone.map(|line| Removed {
-        line: line.number,
-        text: line.text.to_owned(),
-        conditional: line.conditional,
+    let parts = plain_parts(syntax, text).into_iter().enumerate();
+    let gone = parts.filter(|(number, _)| !seen.contains(number));
+    gone.map(|(_, part)| Removed {
+        line: part.line,
+        text: part.text.to_owned(),
+        conditional: part.conditional,
     })
     .collect()
 }

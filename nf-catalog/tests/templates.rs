@@ -121,6 +121,13 @@ fn what_is_left_out_is_said() {
         conditional: true,
     };
     assert_eq!(removed, [gone]);
+    let (text, removed) = rendered(
+        "",
+        "a <%- if values.debug -%> hidden <%- else -%> shown <%- endif -%> b\n",
+    );
+    assert_eq!(text, "a shown b\n".replace(' ', ""));
+    let gone: Vec<(usize, &str)> = removed.iter().map(|r| (r.line, r.text.as_str())).collect();
+    assert_eq!(gone, [(1, "hidden")]);
     let jinja = template.replace("<%=", "{{").replace("<%", "{%");
     let jinja = with_jinja_ends(&jinja);
     assert_eq!(rendered("templateSyntax: jinja", &jinja).1.len(), 1);
