@@ -24,10 +24,6 @@ pub struct Member {
     pub serving: bool,
     /// It is being deleted, or drains: keeps its flows, takes no new ones.
     pub terminating: bool,
-    /// It has drained: it has no flows either.
-    pub drained: bool,
-    /// What is known of its containers is of now: its agent is connected and has reported.
-    pub reported: bool,
 }
 
 impl Member {
@@ -41,12 +37,21 @@ impl Member {
         self.ready() && !self.terminating
     }
 
-    /// Whether flows through a port of the Service can still end there: what is not ready keeps those that it has, until the
-    /// container behind the port has ended. While the agent is away, one that had ended may run again and have flows.
-    pub fn keeps_flows(&self, port: &ServicePort) -> bool {
-        let runs = |number| !self.reported || pods::runs(&self.pod, number);
-        !self.drained && target_port(&self.pod, port).is_some_and(runs)
+    /// Whether flows through a port of the Service can still end there.
+    pub fn keeps_flows(&self, work: &Work<'_>, port: &ServicePort) -> bool {
+        target_port(&self.pod, port).is_some_and(|number| keeps_flows(work, &self.pod, number))
     }
+}
+
+/// Whether flows to a port of a pod can still end there: what is not ready keeps those that it has, until the container behind
+/// the port has ended, or it has drained. While the agent is away, one that had ended may run again and have flows.
+pub fn keeps_flows(work: &Work<'_>, pod: &Pod, port: u16) -> bool {
+    let drained = pods::drain(pod).is_some_and(|d| d.phase != DrainPhase::Draining);
+    let Some(node) = pods::node(pod).filter(|_| !drained && !pods::is_over(pod)) else {
+        return false;
+    };
+    let reported = work.agents.get(node).is_some_and(Agent::has_reported);
+    !reported || pods::runs(pod, port)
 }
 
 /// The pods of a Service, ready or not, but for those that are over.
@@ -62,15 +67,12 @@ pub fn members(work: &Work<'_>, service: &Service) -> Vec<Member> {
     let selected = work.objects.pods_in(namespace);
     let selected = selected.filter(|p| meta::selects(selector, p.metadata.labels.as_ref()));
     let member = |pod: &Arc<Pod>| {
-        let node = pods::node(pod).filter(|_| !pods::is_over(pod))?;
-        let drain = pods::drain(pod).map(|d| d.phase);
+        pods::node(pod).filter(|_| !pods::is_over(pod))?;
         Some(Member {
             address: pods::address(pod)?,
-            reported: work.agents.get(node).is_some_and(Agent::has_reported),
             published,
             serving: pods::is_ready(pod),
             terminating: pods::is_leaving(pod),
-            drained: drain.is_some_and(|phase| phase != DrainPhase::Draining),
             pod: pod.clone(),
         })
     };
@@ -237,7 +239,7 @@ mod tests {
         .unwrap();
         let mut work = Work::new(&lab.world, 1);
         let port = &service.spec.as_ref().unwrap().ports.as_ref().unwrap()[0];
-        let told = |m: &Member| match (m.keeps_flows(port), m.takes_new()) {
+        let told = |m: &Member| match (m.keeps_flows(&work, port), m.takes_new()) {
             (false, _) => "gone",
             (true, true) => "active",
             (true, false) => "keeps",
@@ -287,8 +289,9 @@ mod tests {
         .unwrap();
         let port = &service.spec.as_ref().unwrap().ports.as_ref().unwrap()[0];
         let told = |lab: &Lab| {
-            let members = members(&Work::new(&lab.world, 1), &service);
-            (members[0].keeps_flows(port), members[0].takes_new())
+            let work = Work::new(&lab.world, 1);
+            let members = members(&work, &service);
+            (members[0].keeps_flows(&work, port), members[0].takes_new())
         };
         assert_eq!(told(&lab), (false, false));
         lab.world.agents.disconnected("n", 1);

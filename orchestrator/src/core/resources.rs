@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use gantry_api::PodExtras;
 use gantry_catalog::{Cpu, NetworkFunctionSpec, NfContainer, Smt};
 use gantry_nodeagent_api::{ContainerRole, EphemeralStorage, most_at_once};
-use gantry_plan::{ContainerRequest, CpuRequest, SmtPolicy};
+use gantry_plan::{ContainerRequest, CpuRequest, Placement, SmtPolicy};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -174,15 +174,9 @@ pub fn requirements(container: &NfContainer, spec: &NetworkFunctionSpec) -> Reso
     }
 }
 
-/// CPU size of a pod in thousandths, for load-balancer weights; at least 1.
-pub fn weight(pod: &k8s_openapi::api::core::v1::Pod) -> u32 {
-    let extras = super::pods::extras(pod);
-    let containers = pod
-        .spec
-        .as_ref()
-        .map(|s| s.containers.as_slice())
-        .unwrap_or_default();
-    let sizes = containers.iter().map(|c| match request(c, &extras).cpu {
+/// CPU size of a pod in thousandths as granted, for load-balancer weights; at least 1.
+pub fn weight(placement: &Placement) -> u32 {
+    let sizes = placement.containers.iter().map(|c| match c.cpu {
         CpuRequest::Exclusive { count, .. } => count.saturating_mul(1000),
         CpuRequest::Shared { request_milli, .. } => request_milli,
     });

@@ -1,6 +1,7 @@
 //! Services as every node is told.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use gantry_nodeagent_api::{Backend, DEFAULT_UDP_IDLE_S, Protocol, ServiceConfig, ServicePort};
 use k8s_openapi::api::core::v1::{self as k8s, Service};
@@ -19,6 +20,7 @@ pub(super) fn configs(work: &Work<'_>) -> BTreeMap<Key, ServiceConfig> {
 
 fn config(work: &Work<'_>, service: &Service) -> Option<ServiceConfig> {
     let vip = vip::of(service)?;
+    let told = told(work, service, vip);
     let members = endpoints::members(work, service);
     let ports = service.spec.as_ref()?.ports.iter().flatten();
     let ports = ports.filter_map(|p| {
@@ -28,9 +30,17 @@ fn config(work: &Work<'_>, service: &Service) -> Option<ServiceConfig> {
             Some("SCTP") => Protocol::Sctp,
             Some(_) => return None,
         };
-        let backends = members.iter().filter_map(|m| backend(m, p)).collect();
+        let port = u16::try_from(p.port).ok().filter(|port| *port > 0)?;
+        let mut backends: Vec<Backend> = members.iter().filter_map(|m| backend(work, m, p)).collect();
+        let before = told.iter().filter(|t| (t.port, t.protocol) == (port, protocol));
+        for old in before.flat_map(|t| &t.backends) {
+            let is_there = backends
+                .iter()
+                .any(|b| (b.address, b.port) == (old.address, old.port));
+            backends.extend((!is_there).then(|| left(work, service, old)).flatten());
+        }
         Some(ServicePort {
-            port: u16::try_from(p.port).ok().filter(|port| *port > 0)?,
+            port,
             protocol,
             backends,
         })
@@ -41,14 +51,40 @@ fn config(work: &Work<'_>, service: &Service) -> Option<ServiceConfig> {
     })
 }
 
+/// The Service's ports as nodes were told them last.
+fn told<'a>(work: &'a Work<'_>, service: &Service, vip: Ipv4Addr) -> Vec<&'a ServicePort> {
+    let key = Key::of(&service.metadata);
+    let configs = work
+        .sent
+        .values()
+        .filter_map(|config| config.services.get(&key.to_string()));
+    configs
+        .filter(|told| told.vip == vip)
+        .flat_map(|told| &told.ports)
+        .collect()
+}
+
+/// The Service has turned away from a pod (labels, selector, target port) that goes on: established flows stay where they are,
+/// until the container behind the port has ended.
+fn left(work: &Work<'_>, service: &Service, old: &Backend) -> Option<Backend> {
+    let mut pods = work.objects.pods_in(meta::namespace(&service.metadata));
+    let pod = pods.find(|pod| meta::uid(&pod.metadata) == old.pod)?;
+    endpoints::keeps_flows(work, pod, old.port).then(|| Backend {
+        draining: true,
+        udp_idle_s: pods::extras(pod).drain.flow_idle_seconds,
+        ..old.clone()
+    })
+}
+
 /// Nothing once its flows have ended, for one that is not ready too.
-fn backend(member: &Member, port: &k8s::ServicePort) -> Option<Backend> {
-    member.keeps_flows(port).then_some(())?;
+fn backend(work: &Work<'_>, member: &Member, port: &k8s::ServicePort) -> Option<Backend> {
+    let placement = work.plan.placements.get(meta::uid(&member.pod.metadata));
+    member.keeps_flows(work, port).then_some(())?;
     Some(Backend {
         pod: meta::uid(&member.pod.metadata).to_owned(),
         address: member.address,
         port: endpoints::target_port(&member.pod, port)?,
-        weight: resources::weight(&member.pod),
+        weight: placement.map_or(1, resources::weight),
         draining: !member.takes_new(),
         udp_idle_s: udp_idle_s(member),
     })
@@ -85,8 +121,6 @@ mod tests {
             published: false,
             serving: true,
             terminating: draining,
-            drained: false,
-            reported: true,
         };
         assert_eq!(udp_idle_s(&member(&pod, true)), 30);
         assert_eq!(udp_idle_s(&member(&pod, false)), 300);

@@ -284,3 +284,49 @@ fn a_namespace_that_fills_its_share_keeps_what_it_has_and_leaves_room_for_others
     assert!(troubles.values().all(|t| t.reason == "TablesFull"));
     assert!(troubles.values().all(|t| t.message.contains("namespace greedy")));
 }
+
+#[test]
+fn a_pod_that_a_service_has_turned_away_from_keeps_its_flows_until_its_container_has_ended() {
+    let mut lab = Lab::new(&["n"]);
+    let set = |lab: &mut Lab, app: &str, port: u16| {
+        service(
+            lab,
+            "default",
+            "s",
+            json!({"clusterIP": "10.86.0.9", "selector": {"app": app}, "ports": [{"port": 80, "targetPort": port}]}),
+        );
+        lab.settle();
+    };
+    for name in ["a", "b"] {
+        let Object::Pod(pod) = pod(name, "/tmp") else {
+            unreachable!("it is one");
+        };
+        let mut pod = (*pod).clone();
+        pod.metadata.labels = Some(meta::pairs(&[("app", "x"), ("n", name)]));
+        lab.world.objects.put(Object::Pod(Arc::new(pod)));
+    }
+    set(&mut lab, "x", 9000);
+    lab.run_for(2_000);
+    let backends = |lab: &Lab| -> Vec<String> {
+        let ports = &lab.world.configs["n"].services["default/s"].ports;
+        let text = |b: &gantry_nodeagent_api::Backend| {
+            let mark = if b.draining { "keeps" } else { "takes" };
+            format!("{} {} {mark}", &b.pod[7..8], b.port)
+        };
+        ports.iter().flat_map(|p| &p.backends).map(text).collect()
+    };
+    assert_eq!(backends(&lab), ["a 9000 takes", "b 9000 takes"]);
+    // Another port, then other pods: what was there stays for those who are there.
+    set(&mut lab, "x", 9001);
+    let after = ["a 9001 takes", "b 9001 takes", "a 9000 keeps", "b 9000 keeps"];
+    assert_eq!(backends(&lab), after);
+    set(&mut lab, "nobody", 9000);
+    lab.run_for(2_000);
+    assert_eq!(backends(&lab).len(), 4);
+    assert!(backends(&lab).iter().all(|b| b.ends_with("keeps")));
+    set(&mut lab, "x", 9000);
+    assert_eq!(backends(&lab)[..2], ["a 9000 takes", "b 9000 takes"]);
+    lab.world.objects.remove("Pod", &Key::new("default", "a"));
+    lab.settle();
+    assert!(backends(&lab).iter().all(|b| b.starts_with('b')));
+}
