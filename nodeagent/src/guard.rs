@@ -15,6 +15,7 @@
 //! | `pid-namespace` | what a program has started stays when it ends |
 //! | `pids` | a pod may have all processes of the node |
 //! | `memory-limit` | no limit on memory is put in force |
+//! | `promised-memory` | all that a limit allows counts as promised |
 //! | `socket-memory` | sockets take what memory they like, in cgroup v1 |
 //! | `pod-memory` | the containers of a pod together may have more than each of them alone, in files that they leave in memory |
 //! | `pods-memory` | all pods together may have all memory of the node |

@@ -499,7 +499,7 @@ fn status() -> impl Strategy<Value = NodeStatus> {
     ];
     let fault = (reason, text()).prop_map(|(reason, message)| ServiceFault { reason, message });
     (
-        any::<(u64, u64, u64)>(),
+        any::<(u64, u64, u64, u64)>(),
         btree_map(text(), pod, 0..3),
         counters(),
         counters(),
@@ -507,18 +507,21 @@ fn status() -> impl Strategy<Value = NodeStatus> {
         btree_map(text(), fault, 0..3),
     )
         .prop_map(
-            |((accepted, applied, packets), pods, drops, new_flows, network_message, services)| NodeStatus {
-                accepted: Generation(accepted),
-                applied: Generation(applied),
-                pods,
-                network: NetworkCounters {
-                    packets,
-                    drops,
-                    new_flows,
-                },
-                disk_pressure: network_message.clone(),
-                network_message,
-                services,
+            |((accepted, applied, served, packets), pods, drops, new_flows, network_message, services)| {
+                NodeStatus {
+                    accepted: Generation(accepted),
+                    applied: Generation(applied),
+                    served: Generation(served),
+                    pods,
+                    network: NetworkCounters {
+                        packets,
+                        drops,
+                        new_flows,
+                    },
+                    disk_pressure: network_message.clone(),
+                    network_message,
+                    services,
+                }
             },
         )
 }

@@ -16,6 +16,7 @@ mod ledger;
 mod network;
 mod pods;
 mod probes;
+mod promise;
 mod sessions;
 mod state;
 mod status;
@@ -47,6 +48,7 @@ pub fn step(state: &mut State, now_ms: u64, event: Event) -> Vec<Action> {
         sessions::run(state, now_ms, &mut actions);
         troubles::run(state, now_ms);
         accept::save(state, now_ms, &mut actions);
+        promise::run(state);
         status::run(state, now_ms, &mut actions);
     }
     actions

@@ -117,6 +117,8 @@ pub(super) struct Container {
     pub(super) last_attempt: Option<u32>,
     /// What surely is in force; `None`: no cgroup, or unknown after a failure.
     pub(super) in_force: Option<Limits>,
+    /// Memory that it was promised and may still use, in bytes.
+    pub(super) promised_bytes: Option<u64>,
     /// NUMA nodes whose memory it may use, as last put in force; `None`: unknown.
     pub(super) numa_nodes: Option<Vec<u32>>,
     pub(super) owned: Owned,

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use gantry_nodeagent_api::{
     ContainerConfig, ContainerResources, ContainerRole, ContainerStatus, NodeStatus, PodPhase, PodStatus,
-    PodUid, Readiness, RestartPolicy, RunEnd, WaitingReason, most_at_once,
+    PodUid, Readiness, RestartPolicy, RunEnd, WaitingReason,
 };
 use gantry_topology::CpuSet;
 
 use super::end::{ended_well, finished, is_initialized, policy};
+use super::promise;
 use super::state::{Container, Pod, UnderWay};
 use super::{Action, Run, State};
 
@@ -23,7 +24,7 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
     let status = state.status();
     let due_ms = state.last_status_ms + HEARTBEAT_MS;
     let changed = state.last_status.as_ref().is_none_or(|last| {
-        (last.accepted, last.applied) != (status.accepted, status.applied)
+        (last.accepted, last.applied, last.served) != (status.accepted, status.applied, status.served)
             || last.pods != status.pods
             || last.network_message != status.network_message
             || last.disk_pressure != status.disk_pressure
@@ -53,6 +54,7 @@ impl State {
         NodeStatus {
             accepted: self.accepted(),
             applied: self.applied,
+            served: self.network.synced.unwrap_or_default(),
             pods,
             network: self.counters.clone(),
             network_message: self.network.message.clone(),
@@ -117,7 +119,7 @@ fn pod_status(uid: &str, pod: &Pod) -> PodStatus {
         cpus: own
             .clone()
             .fold(CpuSet::new(), |all, c| all.union(&c.owned.exclusive)),
-        memory_bytes: memory_bytes(pod, known),
+        memory_bytes: promise::of(pod, known),
         address: config.and_then(|c| c.address).filter(|_| !pod.released),
         started_at_ms: own
             .filter_map(|c| Some(c.run.as_ref()?.started_at_ms))
@@ -129,19 +131,6 @@ fn pod_status(uid: &str, pod: &Pod) -> PodStatus {
         reason: pod.over.and_then(|verdict| verdict.reason),
         troubles: pod.troubles.told(),
     }
-}
-
-/// What all containers together may use at once; one that no configuration knows counts in full.
-fn memory_bytes(pod: &Pod, known: &[ContainerConfig]) -> u64 {
-    let limit = |c: &Container| c.in_force.as_ref().map_or(0, |l| l.resources.memory_bytes);
-    let wanted = known
-        .iter()
-        .map(|w| (w.role, pod.containers.get(&w.name).map_or(0, limit)));
-    let unknown = pod
-        .containers
-        .iter()
-        .filter(|(name, _)| !known.iter().any(|c| c.name == **name));
-    most_at_once(wanted) + unknown.map(|(_, c)| limit(c)).sum::<u64>()
 }
 
 fn phase(pod: &Pod) -> PodPhase {

@@ -182,15 +182,22 @@ impl Agent {
         hello.max(status)
     }
 
+    /// The newest configuration that the agent has reported its pods by; none known before the first report.
+    pub fn reported_by(&self) -> Generation {
+        self.status.as_ref().map(|s| s.accepted).unwrap_or_default()
+    }
+
     /// Why it does not take the newest configuration that it was sent, if it does not.
     pub fn refusal(&self) -> Option<&str> {
         let (newest, _) = self.sent?;
         (self.refused == Some(newest) && self.accepted() < newest).then_some(&self.refusal)
     }
 
-    /// The newest configuration that is in force on the node; none known before the first report.
-    pub fn applied(&self) -> Generation {
-        self.status.as_ref().map(|s| s.applied).unwrap_or_default()
+    /// The newest configuration whose services are in force on the node; none known before the first report. An agent of an
+    /// earlier version tells only when all of it is.
+    pub fn served(&self) -> Generation {
+        let status = self.status.as_ref();
+        status.map(|s| s.served.max(s.applied)).unwrap_or_default()
     }
 }
 

@@ -109,7 +109,7 @@ fn facts(work: &Work<'_>, pod: &Pod, state: &DrainState) -> Facts {
     }
 }
 
-/// Every node has applied a configuration that says about the pod what the phase needs. A node that was deleted does not count.
+/// On every node the services of a configuration are in force that says about the pod what the phase needs. A node that was deleted does not count.
 fn in_force(work: &Work<'_>, uid: &str, state: &DrainState) -> bool {
     work.sent.iter().all(|(name, config)| {
         let key = Key::new("", name);
@@ -118,7 +118,7 @@ fn in_force(work: &Work<'_>, uid: &str, state: &DrainState) -> bool {
         };
         let agent = work.agents.get(name);
         says(config, uid, state.phase)
-            && (has_it_since(&node, state) || agent.is_some_and(|a| a.applied() >= config.generation))
+            && (has_it_since(&node, state) || agent.is_some_and(|a| a.served() >= config.generation))
     })
 }
 

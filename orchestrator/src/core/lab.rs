@@ -169,7 +169,7 @@ impl Lab {
                 .containers
                 .iter()
                 .fold(CpuSet::new(), |all, c| all.union(&c.resources.cpus)),
-            memory_bytes: pod.containers.iter().map(|c| c.resources.memory_bytes).sum(),
+            memory_bytes: pod.containers.iter().map(|c| c.memory_request_bytes).sum(),
             address: pod.address,
             started_at_ms: self.started_at_ms,
             containers: containers.collect(),

@@ -49,7 +49,8 @@ fn is_held(pod: &k8s::Pod) -> bool {
     pod.metadata.finalizers.as_ref().is_some_and(|f| !f.is_empty())
 }
 
-/// The node has applied a configuration in which the pod stops, and does not have it any more.
+/// The node has reported by a configuration in which the pod stops, and does not have it any more. What else of that configuration
+/// is not in force yet is other pods' matter.
 fn is_gone(work: &Work<'_>, node: &str, pod: &k8s::Pod) -> bool {
     let (Some(agent), Some(config)) = (work.agents.get(node), work.sent.get(node)) else {
         return false;
@@ -58,7 +59,7 @@ fn is_gone(work: &Work<'_>, node: &str, pod: &k8s::Pod) -> bool {
         .pods
         .get(meta::uid(&pod.metadata))
         .is_some_and(|p| p.desired == gantry_nodeagent_api::PodDesired::Run);
-    !runs && agent.applied() >= config.generation
+    !runs && agent.reported_by() >= config.generation
 }
 
 /// The node does not (yet, or any more) have the pod: it is not ready.
@@ -371,5 +372,34 @@ mod tests {
         ] {
             assert_eq!(is_ready(&pod(known), &seen(readiness, started_at_ms)), ready);
         }
+    }
+
+    #[test]
+    fn a_pod_is_gone_whatever_else_of_the_configuration_is_not_in_force() {
+        let mut lab = Lab::new(&["n"]);
+        lab.settle();
+        let pod = json!({"metadata": {"name": "a", "namespace": "default", "uid": "0000000a"},
+            "spec": {"containers": [{"name": "c", "image": "i"}]}});
+        let pod: k8s::Pod = serde_json::from_value(pod).unwrap();
+        lab.world.objects.put(Object::Pod(Arc::new(pod)));
+        lab.settle();
+        lab.run_for(1_000);
+        let before = lab.world.agents.get("n").unwrap().status.clone().unwrap();
+        let key = Key::new("default", "a");
+        let mut work = Work::new(&lab.world, lab.now_ms);
+        work.retire::<k8s::Pod>(&key);
+        let going = work.get::<k8s::Pod>(&key).unwrap();
+        lab.world.objects.put(Object::Pod(going));
+        lab.settle();
+        let accepted = lab.world.configs["n"].generation;
+        let mut status = NodeStatus { accepted, ..before };
+        assert!(status.applied < accepted);
+        lab.world.agents.reported("n", status.clone(), lab.now_ms);
+        lab.settle();
+        assert!(lab.world.objects.pods.contains_key(&key), "the node has it still");
+        status.pods.clear();
+        lab.world.agents.reported("n", status, lab.now_ms);
+        lab.settle();
+        assert!(!lab.world.objects.pods.contains_key(&key));
     }
 }

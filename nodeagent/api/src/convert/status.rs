@@ -117,6 +117,7 @@ impl From<&NodeStatus> for proto::NodeStatus {
         Self {
             accepted: m.accepted.0,
             applied: m.applied.0,
+            served: m.served.0,
             pods: m
                 .pods
                 .iter()
@@ -179,6 +180,7 @@ impl TryFrom<proto::NodeStatus> for NodeStatus {
         Ok(Self {
             accepted: Generation(w.accepted),
             applied: Generation(w.applied),
+            served: Generation(w.served),
             pods: map("pods", w.pods, TryInto::try_into)?,
             network: NetworkCounters {
                 packets: network.packets,

@@ -16,6 +16,9 @@ pub struct NodeStatus {
     pub accepted: Generation,
     /// The newest generation whose every change is done (pods may still be starting or stopping).
     pub applied: Generation,
+    /// The newest generation whose services and names are in force, whatever its pods are at.
+    #[serde(default)]
+    pub served: Generation,
     /// The pods on the node, those that are going included, until they are gone without rest.
     pub pods: BTreeMap<PodUid, PodStatus>,
     /// Counters of the node's datapath.
@@ -58,7 +61,8 @@ pub struct PodStatus {
     pub ready: bool,
     /// Exclusive CPUs the pod holds in the kernel at this moment, all containers together.
     pub cpus: CpuSet,
-    /// Memory limit in bytes in force at this moment, all containers together.
+    /// Memory in bytes that the pod was promised and may still use, all containers together: a smaller promise counts when its
+    /// limit is in force.
     pub memory_bytes: u64,
     /// Address.
     pub address: Option<Ipv4Addr>,

@@ -198,9 +198,9 @@ fn memory_in_use_stays_and_is_tried_again() {
     node.settle();
     node.memory_used = 80 << 20;
     let mut smaller = config(2, "0", &[("a", "1")]);
-    smaller.pods.get_mut("a").unwrap().containers[0]
-        .resources
-        .memory_bytes = 50 << 20;
+    let container = &mut smaller.pods.get_mut("a").unwrap().containers[0];
+    container.resources.memory_bytes = 50 << 20;
+    container.memory_request_bytes = 50 << 20;
     node.config(&smaller);
     node.settle();
     // The CPUs are given back all the same.
@@ -213,7 +213,11 @@ fn memory_in_use_stays_and_is_tried_again() {
         "{}",
         node.pod("a").message
     );
-    assert_eq!(node.status().applied, Generation(1));
+    // It holds up nothing of others: names and services are in force, and the whole will be.
+    assert_eq!(
+        (node.status().served, node.status().applied),
+        (Generation(2), Generation(1))
+    );
     node.memory_used = 10 << 20;
     node.pass(4000);
     assert_eq!(
@@ -222,6 +226,32 @@ fn memory_in_use_stays_and_is_tried_again() {
     );
     assert_eq!(node.status().applied, Generation(2));
     assert_eq!(node.starts, 1);
+}
+
+#[test]
+fn a_limit_beyond_what_was_promised_is_nothing_that_others_lack() {
+    let with = |generation, request: u64, limit: u64| {
+        let mut config = config(generation, "0", &[("a", "")]);
+        let container = &mut config.pods.get_mut("a").unwrap().containers[0];
+        container.memory_request_bytes = request << 20;
+        container.resources.memory_bytes = limit << 20;
+        config
+    };
+    let mut node = Node::new();
+    let mut promised = |config: NodeConfig, used: u64| {
+        node.memory_used = used << 20;
+        node.config(&config);
+        node.pass(4000);
+        node.pod("a").memory_bytes >> 20
+    };
+    assert_eq!(promised(with(1, 8, 20_000), 0), 8);
+    // Less than it uses: refused, and it goes on with what it had.
+    assert_eq!(promised(with(2, 8, 50), 100), 8);
+    assert_eq!(promised(with(3, 60, 200), 100), 60);
+    assert_eq!(promised(with(4, 10, 200), 100), 10);
+    assert_eq!(promised(with(5, 200, 200), 100), 200);
+    assert_eq!(promised(with(6, 50, 50), 100), 200, "it may still use them");
+    assert_eq!(promised(with(7, 50, 50), 10), 50);
 }
 
 #[test]

@@ -390,6 +390,7 @@ pub(super) fn config(generation: u64, shared: &str, pods: &[(&str, &str)]) -> No
         };
         let container = ContainerConfig {
             name: "c".to_owned(),
+            memory_request_bytes: resources.memory_bytes,
             resources,
             ..ContainerConfig::default()
         };

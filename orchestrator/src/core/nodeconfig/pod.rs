@@ -106,11 +106,10 @@ pub(super) fn update(work: &Work<'_>, pod: &Pod, running: &PodConfig, room: &mut
         config.volumes = volumes;
     }
     config.qos = qos(pod);
-    // A configuration of an earlier version has neither.
+    // A configuration of an earlier version has none.
     for target in &mut config.containers {
         if let Some((container, _)) = pods::containers(pod).find(|(c, _)| c.name == target.name) {
             target.ephemeral_storage = resources::ephemeral_storage(container);
-            target.memory_request_bytes = resources::memory_request(container);
         }
     }
     let Some(placement) = work.plan.placements.get(meta::uid(&pod.metadata)) else {
@@ -126,6 +125,7 @@ pub(super) fn update(work: &Work<'_>, pod: &Pod, running: &PodConfig, room: &mut
             .zip(of(placement, &target.name));
         if let Some((container, granted)) = found {
             target.resources = sizes(container, granted, false);
+            target.memory_request_bytes = resources::memory_request(container);
         }
     }
     config

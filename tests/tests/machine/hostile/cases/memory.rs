@@ -60,6 +60,14 @@ pub(super) const CASES: &[Case] = &[
         harm: Harm::Told("it has"),
     },
     Case {
+        name: "a limit of a terabyte",
+        kind: "memory",
+        protection: "promised-memory",
+        attack: beyond_the_promise,
+        told: "a neighbour starts",
+        harm: Harm::Told("a neighbour has no room"),
+    },
+    Case {
         name: "32 busy processes beside a neighbour's two",
         kind: "processors",
         protection: "cpu-weight",
@@ -107,6 +115,25 @@ fn left_behind(tenant: &Tenant<'_>) -> Result<String> {
     let pod = pods::make(tenant, &object)?;
     let large = || pod.memory_mib().filter(|mib| *mib > MORE_MIB);
     pod.told_or("OOMKilled", || large().map(|mib| format!("it has {mib} MiB")))
+}
+
+/// It asks for next to nothing, and may use more than there is; a neighbour asks for what it needs.
+fn beyond_the_promise(tenant: &Tenant<'_>) -> Result<String> {
+    let of = |request: &str, limit: &str| {
+        let resources = json!({"requests": {"memory": request}, "limits": {"memory": limit}});
+        pods::of(pods::container("exec sleep 600", json!({"resources": resources})))
+    };
+    let mut greedy = of("4Mi", "1Ti");
+    greedy["metadata"]["name"] = json!("greedy");
+    tenant.make("pods", &greedy)?;
+    tenant.wait("that the greedy one has begun", || pods::begun(tenant, "greedy"))?;
+    let neighbour = pods::make(tenant, &of("16Mi", "16Mi"))?;
+    let begun = || pods::begun(tenant, "p").map(|_| "a neighbour starts".to_owned());
+    let told = neighbour.told_or("FailedScheduling", begun)?;
+    Ok(match told.contains("FailedScheduling") {
+        true => format!("a neighbour has no room: {told}"),
+        false => told,
+    })
 }
 
 /// Waits until the kernel has ended it, or it has more than this.
