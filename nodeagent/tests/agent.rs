@@ -251,6 +251,7 @@ async fn sessions(orchestrator: &Orchestrator) {
         tail_lines: Some(1),
         previous,
         since_ms: None,
+        stream: None,
         timestamps: false,
     };
     for previous in [false, true] {

@@ -113,6 +113,7 @@ fn log(uid: &str) -> SessionKind {
         tail_lines: None,
         previous: false,
         since_ms: None,
+        stream: None,
         timestamps: false,
     }
 }

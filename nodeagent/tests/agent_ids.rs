@@ -139,6 +139,7 @@ async fn log(orchestrator: &Orchestrator, uid: &str) -> String {
         tail_lines: None,
         previous: false,
         since_ms: None,
+        stream: None,
         timestamps: false,
     };
     said(orchestrator, kind).await

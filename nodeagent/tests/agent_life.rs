@@ -41,6 +41,7 @@ async fn log(orchestrator: &Orchestrator, uid: &str, follow: bool) -> String {
         tail_lines: None,
         previous: false,
         since_ms: None,
+        stream: None,
         timestamps: false,
     };
     let mut text = Vec::new();

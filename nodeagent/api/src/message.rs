@@ -57,6 +57,8 @@ pub enum SessionKind {
         previous: bool,
         /// Only lines written since then, milliseconds since the Unix epoch.
         since_ms: Option<u64>,
+        /// `stdout` or `stderr`: only what was written there.
+        stream: Option<String>,
         /// RFC 3339 time in front of every line.
         timestamps: bool,
     },

@@ -80,6 +80,14 @@ impl FieldError {
         }
     }
 
+    /// The value may not be there as things are.
+    pub fn forbidden(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            reason: "FieldValueForbidden",
+            ..Self::invalid(field, message)
+        }
+    }
+
     /// The value is there twice; `value` as JSON.
     pub fn duplicate(field: impl Into<String>, value: &Value) -> Self {
         Self {

@@ -70,6 +70,7 @@ impl From<&OpenSession> for proto::OpenSession {
                 tail_lines,
                 previous,
                 since_ms,
+                stream,
                 timestamps,
             } => Kind::Logs(Logs {
                 pod,
@@ -78,6 +79,7 @@ impl From<&OpenSession> for proto::OpenSession {
                 tail_lines,
                 previous,
                 since_ms,
+                stream,
                 timestamps,
             }),
             SessionKind::Exec {
@@ -118,6 +120,7 @@ impl TryFrom<proto::OpenSession> for OpenSession {
                 tail_lines,
                 previous,
                 since_ms,
+                stream,
                 timestamps,
             }) => SessionKind::Logs {
                 pod,
@@ -126,6 +129,7 @@ impl TryFrom<proto::OpenSession> for OpenSession {
                 tail_lines,
                 previous,
                 since_ms,
+                stream,
                 timestamps,
             },
             Kind::Exec(Exec {

@@ -24,11 +24,14 @@ const PIECE_BYTES: u64 = 256 << 10;
 const PIECES: usize = 2;
 
 /// Which lines, and how.
+#[derive(Default)]
 pub(super) struct Wanted {
     pub(super) follow: bool,
     pub(super) tail_lines: Option<u64>,
     pub(super) previous: bool,
     pub(super) since_ms: Option<u64>,
+    /// As CRI's column calls it.
+    pub(super) stream: Option<String>,
     pub(super) timestamps: bool,
 }
 
@@ -169,9 +172,18 @@ impl Reader {
     fn show(&mut self, text: &[u8]) {
         for line in text.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
             let mut columns = line.splitn(4, |b| *b == b' ');
-            let (Some(time), Some(_), Some(flag)) = (columns.next(), columns.next(), columns.next()) else {
+            let (Some(time), Some(stream), Some(flag)) = (columns.next(), columns.next(), columns.next())
+            else {
                 continue;
             };
+            if self
+                .wanted
+                .stream
+                .as_ref()
+                .is_some_and(|s| s.as_bytes() != stream)
+            {
+                continue;
+            }
             let since_ms = self.wanted.since_ms;
             if since_ms.is_some_and(|since| time_ms(time).is_some_and(|at| at < since)) {
                 continue;
@@ -264,6 +276,15 @@ mod tests {
                        2026-11-21T09:00:01Z stderr F o\n2026-11-21T09:00:02Z stdout F three  spaced\n";
 
     fn shown(tail_lines: Option<u64>, since_ms: Option<u64>, timestamps: bool) -> String {
+        shown_of(Wanted {
+            tail_lines,
+            since_ms,
+            timestamps,
+            ..Wanted::default()
+        })
+    }
+
+    fn shown_of(wanted: Wanted) -> String {
         let dir = tempfile::tempdir().unwrap();
         // Rotated in the middle of a line.
         let (old, new) = LOG.split_at(LOG.find("2026-11-21T09:00:01Z stderr F").unwrap());
@@ -273,13 +294,7 @@ mod tests {
         let reader = Reader {
             pod: dir.path().to_owned(),
             logs: dir.path().to_owned(),
-            wanted: Wanted {
-                follow: false,
-                tail_lines,
-                previous: false,
-                since_ms,
-                timestamps,
-            },
+            wanted,
             continues: false,
             shown: Vec::new(),
             to,
@@ -301,6 +316,18 @@ mod tests {
         assert_eq!(shown(Some(u64::MAX), None, false), shown(None, None, false));
         assert_eq!(shown(None, Some(1_795_251_601_000), true).lines().count(), 2);
         assert!(shown(Some(1), None, true).starts_with("2026-11-21T09:00:02Z three"));
+    }
+
+    #[test]
+    fn one_stream_is_shown_without_the_other() {
+        for (stream, lines) in [("stdout", "one\nthree  spaced\n"), ("stderr", "two\n")] {
+            let stream = Some(stream.to_owned());
+            let wanted = Wanted {
+                stream,
+                ..Wanted::default()
+            };
+            assert_eq!(shown_of(wanted), lines);
+        }
     }
 
     #[test]

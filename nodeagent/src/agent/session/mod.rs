@@ -142,6 +142,7 @@ async fn serve(pods: &Arc<Pods>, kind: SessionKind, pipe: &mut Pipe) -> SessionF
             tail_lines,
             previous,
             since_ms,
+            stream,
             timestamps,
         } => {
             let wanted = logs::Wanted {
@@ -149,6 +150,7 @@ async fn serve(pods: &Arc<Pods>, kind: SessionKind, pipe: &mut Pipe) -> SessionF
                 tail_lines,
                 previous,
                 since_ms,
+                stream,
                 timestamps,
             };
             let dir = pods.runtime.pod(&pod);

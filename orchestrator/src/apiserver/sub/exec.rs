@@ -76,6 +76,7 @@ pub(in super::super) async fn attach(
         tail_lines: Some(0),
         previous: false,
         since_ms: None,
+        stream: None,
         timestamps: false,
     };
     upgrade(server, parts, &place.node, kind).await

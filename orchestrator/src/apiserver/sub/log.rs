@@ -1,12 +1,15 @@
 //! `log`: a container's log from its node.
 
+mod options;
+
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use gantry_nodeagent_api::{SessionFrame, SessionKind};
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use serde::Deserialize;
 use serde_json::Value;
+use time::OffsetDateTime;
 
 use super::super::ApiServer;
 use super::super::error::ApiError;
@@ -15,21 +18,10 @@ use super::super::rest::Call;
 use super::super::share::{Client, Counted};
 use crate::kinds::at;
 use crate::link::Session;
+use options::{LogQuery, Part};
 
 /// Reason of a pod that took too much of its node's disk, as Kubernetes calls it.
 const EVICTED: &str = "Evicted";
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct LogQuery {
-    container: String,
-    follow: bool,
-    previous: bool,
-    timestamps: bool,
-    tail_lines: Option<u64>,
-    since_seconds: Option<u64>,
-    since_time: Option<String>,
-}
 
 /// Where a pod runs.
 pub(super) struct Place {
@@ -111,33 +103,28 @@ pub(super) async fn open(
     Ok((session, counted))
 }
 
-fn since_ms(query: &LogQuery) -> Option<u64> {
-    use time::OffsetDateTime;
-    use time::format_description::well_known::Rfc3339;
-    let ms = |t: OffsetDateTime| u64::try_from(t.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
-    match (query.since_seconds, &query.since_time) {
-        (Some(seconds), _) => {
-            Some(ms(OffsetDateTime::now_utc()).saturating_sub(seconds.saturating_mul(1000)))
-        }
-        (None, Some(time)) => OffsetDateTime::parse(time, &Rfc3339).ok().map(ms),
-        (None, None) => None,
-    }
-}
-
 /// Streams the log as plain text.
 pub(super) async fn log(call: &Call<'_>, parts: &Parts, name: &str) -> Result<Response, ApiError> {
     let query = axum::extract::Query::<LogQuery>::try_from_uri(&parts.uri)
         .map_err(|e| ApiError::bad_request(format!("query: {e}")))?
         .0;
+    let part = query.part(OffsetDateTime::now_utc());
+    let Part {
+        tail_lines,
+        limit_bytes,
+        since_ms,
+        stream,
+    } = part.map_err(|errors| ApiError::invalid(call.resource.kind, name, &errors))?;
     let place = place(call.server, &call.resource, name, &query.container).await?;
     let container = place.container.clone();
     let kind = SessionKind::Logs {
         pod: place.uid,
         container: place.container,
         follow: query.follow,
-        tail_lines: query.tail_lines,
+        tail_lines,
         previous: query.previous,
-        since_ms: since_ms(&query),
+        since_ms,
+        stream,
         timestamps: query.timestamps,
     };
     let client = Client::of(&parts.extensions);
@@ -155,7 +142,8 @@ pub(super) async fn log(call: &Call<'_>, parts: &Parts, name: &str) -> Result<Re
         return Err(ApiError::bad_request(none.unwrap_or(message)));
     }
     let shutdown = call.server.shutdown.clone();
-    let lines = futures::stream::unfold((first, session, counted), move |(next, mut session, counted)| {
+    let start = (first, session, counted, limit_bytes);
+    let lines = futures::stream::unfold(start, move |(next, mut session, counted, mut room)| {
         let shutdown = shutdown.clone();
         async move {
             let chunk = match next? {
@@ -163,15 +151,33 @@ pub(super) async fn log(call: &Call<'_>, parts: &Parts, name: &str) -> Result<Re
                 SessionFrame::Error(message) => format!("{message}\n").into(),
                 _ => return None,
             };
-            // Cancel-safe: an mpsc receiver and a token.
-            let next = tokio::select! {
-                frame = session.output.recv() => frame,
-                () = shutdown.cancelled() => None,
+            let chunk = within(&mut room, chunk);
+            // A follower that has all that it asked for does not wait for more.
+            let next = if room == Some(0) {
+                None
+            } else {
+                // Cancel-safe: an mpsc receiver and a token.
+                tokio::select! {
+                    frame = session.output.recv() => frame,
+                    () = shutdown.cancelled() => None,
+                }
             };
-            Some((Ok::<_, std::convert::Infallible>(chunk), (next, session, counted)))
+            Some((
+                Ok::<_, std::convert::Infallible>(chunk),
+                (next, session, counted, room),
+            ))
         }
     });
     Ok(([(CONTENT_TYPE, "text/plain")], Body::from_stream(lines)).into_response())
+}
+
+/// As much of a piece as there is room for; without a bound all of it.
+fn within(room: &mut Option<u64>, mut piece: Bytes) -> Bytes {
+    if let Some(left) = room {
+        piece.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+        *left -= piece.len() as u64;
+    }
+    piece
 }
 
 /// Why a container has no log, in Kubernetes' words, where its status says it.
@@ -208,6 +214,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_log_is_cut_off_after_so_many_bytes() {
+        let mut room = Some(5);
+        let pieces = ["one\n", "two\n", "three\n"].map(|piece| within(&mut room, Bytes::from(piece)));
+        assert_eq!((pieces.concat(), room), (b"one\nt".to_vec(), Some(0)));
+        assert_eq!(within(&mut None, Bytes::from("all")), "all");
+    }
 
     #[test]
     fn a_container_without_a_log_says_why() {
