@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::{CHUNK_BYTES, Pipe, container_of};
 use crate::agent::pods::{attempt_of, log_dir};
-use crate::runtime::PodDir;
+use crate::runtime::{ContainerState, PodDir};
 
 /// How often a followed log is looked at.
 const POLL: Duration = Duration::from_millis(200);
@@ -48,8 +48,9 @@ async fn stream(dir: &PodDir, container: &str, wanted: Wanted, pipe: &mut Pipe) 
     let follow = wanted.follow && !wanted.previous;
     let (to, mut pieces) = mpsc::channel(PIECES);
     let reader = Reader {
-        pod: dir.path().to_owned(),
+        pod: dir.clone(),
         logs: log_dir(dir, &container),
+        container: container.clone(),
         wanted,
         continues: false,
         shown: Vec::new(),
@@ -104,8 +105,8 @@ fn rotated(path: &Path) -> PathBuf {
 
 /// Reads a log on a thread of its own, a piece at a time. Ends when everything is sent, or nobody wants it any more.
 struct Reader {
-    /// The pod's directory: a log is followed until it is gone.
-    pod: PathBuf,
+    pod: PodDir,
+    container: String,
     logs: PathBuf,
     wanted: Wanted,
     /// The last line shown has not come to its end.
@@ -116,7 +117,7 @@ struct Reader {
 
 impl Reader {
     fn run(mut self) -> io::Result<()> {
-        let mut path = newest(&self.logs, self.wanted.previous)?;
+        let path = newest(&self.logs, self.wanted.previous)?;
         let mut tail = Tail::open(&path)?;
         if let Ok(mut old) = Tail::open(&rotated(&path))
             && !self.pass(&mut old)?
@@ -125,26 +126,38 @@ impl Reader {
         }
         let follow = self.wanted.follow && !self.wanted.previous;
         let mut heard = self.pass(&mut tail)?;
-        if self.continues && !follow {
-            self.shown.push(b'\n');
+        if follow {
+            self.wanted.tail_lines = None;
+            heard = heard && self.flush();
         }
-        self.wanted.tail_lines = None;
-        heard = heard && self.flush();
-        while heard && follow {
-            std::thread::sleep(POLL);
+        let mut has_ended = !follow;
+        while heard && !has_ended {
+            // Asked before the rest is read: what comes after it is of another run.
+            has_ended = self.has_ended(&path);
             heard = self.pass(&mut tail)? && !self.to.is_closed();
-            // A container that was started again writes another file.
-            if let Ok(now) = newest(&self.logs, false)
-                && now != path
-            {
-                heard = heard && self.pass(&mut tail)?;
-                path = now;
-                tail = Tail::open(&path)?;
-            } else if !self.pod.exists() || PodDir::new(&self.pod).is_reduced() {
-                return Ok(());
+            if !has_ended {
+                std::thread::sleep(POLL);
             }
         }
+        if heard && self.continues {
+            self.shown.push(b'\n');
+        }
+        if heard {
+            self.flush();
+        }
         Ok(())
+    }
+
+    /// The run that wrote this log has ended, which is on record after its last words; or another one has begun, or nobody runs the
+    /// pod any more.
+    fn has_ended(&self, path: &Path) -> bool {
+        let is_over = |state: &ContainerState| {
+            state.name == self.container && Some(state.attempt) == attempt_of(path) && !state.running()
+        };
+        newest(&self.logs, false).is_ok_and(|now| now != path)
+            || !self.pod.path().exists()
+            || self.pod.is_reduced()
+            || self.pod.states().is_ok_and(|states| states.iter().any(is_over))
     }
 
     /// Sends what is there now, or keeps the last lines of it; false when nobody listens any more.
@@ -292,7 +305,8 @@ mod tests {
         std::fs::write(dir.path().join("0.log"), new).unwrap();
         let (to, mut pieces) = mpsc::channel(PIECES);
         let reader = Reader {
-            pod: dir.path().to_owned(),
+            pod: PodDir::new(dir.path()),
+            container: "c".to_owned(),
             logs: dir.path().to_owned(),
             wanted,
             continues: false,
@@ -328,6 +342,45 @@ mod tests {
             };
             assert_eq!(shown_of(wanted), lines);
         }
+    }
+
+    #[test]
+    fn a_followed_log_ends_with_its_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let pod = PodDir::new(dir.path());
+        let state = pod.state_file("c");
+        std::fs::create_dir_all(state.parent().unwrap()).unwrap();
+        let record = |attempt: u32, exit: serde_json::Value| {
+            let record = serde_json::json!({"name": "c", "attempt": attempt, "pid": 1, "startedAtMs": 1, "exit": exit});
+            std::fs::write(&state, record.to_string()).unwrap();
+        };
+        let exit = serde_json::json!({"code": 0, "atMs": 2, "signal": null, "reason": null});
+        std::fs::write(dir.path().join("1.log"), "2026-11-21T09:00:00Z stdout F one\n").unwrap();
+        let (to, mut pieces) = mpsc::channel(PIECES);
+        let reader = || Reader {
+            pod: pod.clone(),
+            container: "c".to_owned(),
+            logs: dir.path().to_owned(),
+            wanted: Wanted {
+                follow: true,
+                ..Wanted::default()
+            },
+            continues: false,
+            shown: Vec::new(),
+            to: to.clone(),
+        };
+        let log = dir.path().join("1.log");
+        record(0, exit.clone());
+        assert!(!reader().has_ended(&log), "that was the run before");
+        record(1, serde_json::Value::Null);
+        assert!(!reader().has_ended(&log), "it runs");
+        record(1, exit);
+        reader().run().unwrap();
+        assert_eq!(pieces.try_recv().unwrap(), b"one\n");
+        std::fs::remove_file(&state).unwrap();
+        assert!(!reader().has_ended(&log));
+        std::fs::write(dir.path().join("2.log"), "").unwrap();
+        assert!(reader().has_ended(&log), "the next one has begun");
     }
 
     #[test]
