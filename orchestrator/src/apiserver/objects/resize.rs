@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use super::super::error::ApiError;
+use super::meta;
 use super::prepare::reject;
 use crate::kinds::{FieldError, Kind, at, qos_class};
 
@@ -23,6 +24,9 @@ pub(super) fn apply(kind: &Kind, mut new: Value, old: &Value) -> Result<Value, A
     let phase = at(old, "/status/phase").as_str().unwrap_or_default();
     if ["Succeeded", "Failed"].contains(&phase) {
         errors.push(forbidden("spec", "the pod has ended, and has no size any more"));
+    } else if meta::is_going(old) {
+        let message = "the pod is being deleted: its node only waits for its end";
+        errors.push(forbidden("spec", message));
     }
     let mut merged = old.clone();
     for list in ["initContainers", "containers"] {
@@ -174,7 +178,11 @@ mod tests {
         assert!(error.message.contains("only cpu and memory"), "{error}");
         let mut ended = pod(requests.clone());
         ended["status"]["phase"] = json!("Succeeded");
-        let error = apply(named("Pod").unwrap(), pod(requests), &ended).unwrap_err();
+        let error = apply(named("Pod").unwrap(), pod(requests.clone()), &ended).unwrap_err();
         assert!(error.message.contains("has ended"), "{error}");
+        let mut going = pod(requests.clone());
+        going["metadata"]["deletionTimestamp"] = json!("2026-01-02T03:04:05Z");
+        let error = apply(named("Pod").unwrap(), pod(requests), &going).unwrap_err();
+        assert!(error.message.contains("is being deleted"), "{error}");
     }
 }
