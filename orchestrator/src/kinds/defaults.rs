@@ -57,6 +57,7 @@ fn pod_spec(spec: &mut Value) {
     }
 }
 
+/// A 0 is no number of any of these: in Kubernetes it says as little as nothing.
 fn probe_defaults(probe: &mut Value) {
     for (field, value) in [
         ("timeoutSeconds", 1),
@@ -64,7 +65,9 @@ fn probe_defaults(probe: &mut Value) {
         ("successThreshold", 1),
         ("failureThreshold", 3),
     ] {
-        set_default(probe, &[field], value);
+        if [Value::Null, json!(0)].contains(&probe[field]) {
+            probe[field] = json!(value);
+        }
     }
     if probe.get("httpGet").is_some_and(Value::is_object) {
         set_default(probe, &["httpGet", "path"], "/");

@@ -95,6 +95,35 @@ fn every_kind_decodes_defaults_and_stays_the_same() {
 }
 
 #[test]
+fn a_zero_of_a_probe_is_as_good_as_nothing() {
+    let pod = named("Pod").unwrap();
+    let with = |numbers: Value| {
+        let mut input = sample(pod);
+        let probe = &mut input["spec"]["containers"][0]["livenessProbe"];
+        *probe = json!({"exec": {"command": ["true"]}});
+        let fields = probe.as_object_mut().unwrap();
+        fields.extend(numbers.as_object().unwrap().clone());
+        let mut known = (pod.decode)(&input).unwrap();
+        (pod.default)(&mut known);
+        [
+            "periodSeconds",
+            "timeoutSeconds",
+            "successThreshold",
+            "failureThreshold",
+        ]
+        .map(|field| known["spec"]["containers"][0]["livenessProbe"][field].clone())
+    };
+    let zeros =
+        json!({"periodSeconds": 0, "timeoutSeconds": 0, "successThreshold": 0, "failureThreshold": 0});
+    assert_eq!(with(zeros), [10, 1, 1, 3]);
+    assert_eq!(with(json!({})), [10, 1, 1, 3]);
+    assert_eq!(
+        with(json!({"periodSeconds": 2, "timeoutSeconds": -1})),
+        [2, -1, 1, 3]
+    );
+}
+
+#[test]
 fn unknown_fields_are_named() {
     let pod = named("Pod").unwrap();
     let mut input = sample(pod);

@@ -180,7 +180,10 @@ fn merge(
         meta::set_requester(&mut new, meta::requester(old));
     }
     if kind.graceful && !options.system {
-        frozen_spec(kind, &new, old)?;
+        // One of before has not the defaults that came since.
+        let mut known = old.clone();
+        (kind.default)(&mut known);
+        frozen_spec(kind, &new, &known)?;
     }
     Ok(new)
 }
