@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::DEFAULT_GRACE_S;
 use super::path::{entry, list, set_default, text};
 use crate::quantity;
 
@@ -33,7 +34,7 @@ pub(super) fn pod(object: &mut Value) {
 /// A PodSpec, in a pod or in a template.
 fn pod_spec(spec: &mut Value) {
     set_default(spec, &["restartPolicy"], "Always");
-    set_default(spec, &["terminationGracePeriodSeconds"], 30);
+    set_default(spec, &["terminationGracePeriodSeconds"], DEFAULT_GRACE_S);
     set_default(spec, &["dnsPolicy"], "ClusterFirst");
     for volume in items(spec, "volumes") {
         for source in ["configMap", "secret"] {

@@ -88,6 +88,14 @@ impl FieldError {
         }
     }
 
+    /// There has to be one.
+    pub fn required(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            reason: "FieldValueRequired",
+            ..Self::invalid(field, message)
+        }
+    }
+
     /// The value is there twice; `value` as JSON.
     pub fn duplicate(field: impl Into<String>, value: &Value) -> Self {
         Self {
@@ -221,6 +229,9 @@ impl Kind {
         self.prefix(Some(namespace)) + name
     }
 }
+
+/// Seconds that a pod has to stop where it says nothing.
+const DEFAULT_GRACE_S: i64 = 30;
 
 /// Seconds that a pod has to stop: a negative number means 1, as in Kubernetes.
 pub fn grace_seconds(asked: i64) -> i64 {

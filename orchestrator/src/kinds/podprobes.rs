@@ -29,7 +29,7 @@ pub(super) fn probe(container: &Value, field: &str, here: &str, errors: &mut Err
     let asked = ["exec", "httpGet", "tcpSocket", "grpc"].into_iter();
     let asked: Vec<&str> = asked.filter(|a| !at(probe, &format!("/{a}")).is_null()).collect();
     match asked.as_slice() {
-        ["exec"] => {}
+        ["exec"] => runs(probe, &here, errors),
         [action @ ("httpGet" | "tcpSocket")] => asks(probe, action, container, &here, errors),
         _ => {
             let message = "exactly one of httpGet, tcpSocket and exec is needed";
@@ -62,19 +62,21 @@ fn probe_numbers(probe: &Value, field: &str, here: &str, errors: &mut Errors) {
     }
 }
 
-/// A hook that cannot be done would be a promise not kept.
-pub(super) fn hook(hook: &Value, container: &Value, here: &str, errors: &mut Errors) {
+/// A hook that cannot be done would be a promise not kept; in its pod's time to stop, `grace_s`, one that sleeps has to end.
+pub(super) fn hook(hook: &Value, container: &Value, grace_s: i64, here: &str, errors: &mut Errors) {
     if hook.is_null() {
         return;
     }
     let asked = ["exec", "httpGet", "sleep", "tcpSocket"].into_iter();
     let asked: Vec<&str> = asked.filter(|a| !at(hook, &format!("/{a}")).is_null()).collect();
     match asked.as_slice() {
-        ["exec"] => {}
+        ["exec"] => runs(hook, here, errors),
         ["sleep"] => {
             let seconds = at(hook, "/sleep/seconds");
-            if seconds.as_i64().is_none_or(|s| s < 0) {
-                let message = format!("{seconds} is not a number of seconds");
+            if !seconds.as_i64().is_some_and(|s| (0..=grace_s).contains(&s)) {
+                let message = format!(
+                    "{seconds} is not a number of seconds from 0 to {grace_s} (terminationGracePeriodSeconds)"
+                );
                 errors.push(FieldError::invalid(format!("{here}.sleep.seconds"), message));
             }
         }
@@ -83,6 +85,15 @@ pub(super) fn hook(hook: &Value, container: &Value, here: &str, errors: &mut Err
             let message = "exactly one of exec, httpGet and sleep is needed (tcpSocket has no effect in Kubernetes, and is refused here)";
             errors.push(FieldError::invalid(here, message));
         }
+    }
+}
+
+fn runs(from: &Value, here: &str, errors: &mut Errors) {
+    if list(from, "/exec/command").is_empty() {
+        errors.push(FieldError::required(
+            format!("{here}.exec.command"),
+            "a command is needed",
+        ));
     }
 }
 
@@ -164,7 +175,7 @@ mod tests {
         let mut fields: Vec<String> = errors.into_iter().map(|e| e.field).collect();
         if !at(&probe, "/httpGet").is_null() {
             let mut errors = Errors::new();
-            super::hook(&probe, &container, "c.livenessProbe", &mut errors);
+            super::hook(&probe, &container, 30, "c.livenessProbe", &mut errors);
             let of_hook: Vec<String> = errors.into_iter().map(|e| e.field).collect();
             assert_eq!(of_hook, fields, "a hook asks as a probe does");
         }
@@ -190,6 +201,8 @@ mod tests {
                 json!({"exec": {"command": ["true"]}, "tcpSocket": {"port": 80}}),
                 "",
             ),
+            (json!({"exec": {"command": []}}), ".exec.command"),
+            (json!({"exec": {}}), ".exec.command"),
             (json!({"httpGet": {"port": "other"}}), ".httpGet.port"),
             (json!({"tcpSocket": {"port": 0}}), ".tcpSocket.port"),
             (
@@ -208,6 +221,27 @@ mod tests {
         ] {
             assert_eq!(refused(bad), [field]);
         }
+    }
+
+    #[test]
+    fn a_hook_that_cannot_be_done_is_refused() {
+        let fields = |asked: Value| {
+            let mut errors = Errors::new();
+            hook(&asked, &json!({}), 20, "h", &mut errors);
+            errors.into_iter().map(|e| e.field).collect::<Vec<_>>()
+        };
+        for good in [0, 1, 20] {
+            assert!(fields(json!({"sleep": {"seconds": good}})).is_empty(), "{good}");
+        }
+        for bad in [json!(-1), json!(21), json!(null)] {
+            assert_eq!(
+                fields(json!({"sleep": {"seconds": bad}})),
+                ["h.sleep.seconds"],
+                "{bad}"
+            );
+        }
+        assert_eq!(fields(json!({"exec": {"command": []}})), ["h.exec.command"]);
+        assert!(fields(json!({"exec": {"command": ["true"]}})).is_empty());
     }
 
     #[test]

@@ -6,7 +6,10 @@ use serde_json::Value;
 
 use super::names::{self, is_dns_label};
 use super::path::{at, list, text};
-use super::{FieldError, podenv, podnames, podports, podprobes, podsecurity, podvolumes};
+use super::{
+    DEFAULT_GRACE_S, FieldError, grace_seconds, podenv, podnames, podports, podprobes, podsecurity,
+    podvolumes,
+};
 use crate::quantity;
 
 type Errors = Vec<FieldError>;
@@ -100,10 +103,13 @@ fn container(container: &Value, spec: &Value, here: &str, errors: &mut Errors) {
     for field in ["readinessProbe", "livenessProbe", "startupProbe"] {
         podprobes::probe(container, field, here, errors);
     }
+    let grace = at(spec, "/terminationGracePeriodSeconds").as_i64();
+    let grace_s = grace.map_or(DEFAULT_GRACE_S, grace_seconds);
     for field in ["postStart", "preStop"] {
         podprobes::hook(
             at(container, &format!("/lifecycle/{field}")),
             container,
+            grace_s,
             &format!("{here}.lifecycle.{field}"),
             errors,
         );
