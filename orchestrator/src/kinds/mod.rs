@@ -6,6 +6,7 @@ mod columns;
 mod defaults;
 mod extras;
 mod honoured;
+mod labelselector;
 mod names;
 mod packages;
 mod path;

@@ -168,6 +168,29 @@ fn services_that_no_node_could_serve_are_refused() {
 }
 
 #[test]
+fn a_workload_selects_what_it_makes() {
+    for kind in ["ReplicaSet", "Deployment"] {
+        let kind = named(kind).unwrap();
+        let refused = |operator: &str, values: Value| {
+            let mut object = sample(kind);
+            object["spec"]["selector"] =
+                json!({"matchExpressions": [{"key": "a", "operator": operator, "values": values}]});
+            let mut errors = Vec::new();
+            (kind.validate)(&object, None, &Context::default(), &mut errors);
+            errors.into_iter().map(|e| e.field).collect::<Vec<_>>()
+        };
+        assert!(refused("In", json!(["b"])).is_empty());
+        assert!(refused("Exists", json!([])).is_empty());
+        let labels = ["spec.template.metadata.labels"];
+        assert_eq!(refused("In", json!(["c"])), labels);
+        assert_eq!(refused("DoesNotExist", json!([])), labels);
+        let expression = "spec.selector.matchExpressions[0]";
+        assert_eq!(refused("Like", json!(["b"])), [format!("{expression}.operator")]);
+        assert_eq!(refused("NotIn", json!([])), [format!("{expression}.values")]);
+    }
+}
+
+#[test]
 fn pods_and_templates_have_volumes_of_one_kind() {
     for (kind, path) in [
         ("Pod", "spec"),

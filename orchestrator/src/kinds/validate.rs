@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::path::{at, list, text};
-use super::{Context, FieldError, extras, podports, podspec, protective};
+use super::{Context, FieldError, extras, labelselector, podports, podspec, protective};
 use crate::podsecurity::label_errors;
 
 type Errors = Vec<FieldError>;
@@ -153,16 +153,15 @@ pub(super) fn workload(new: &Value, old: Option<&Value>, _: &Context, errors: &m
     if at(new, "/spec/replicas").as_i64().is_some_and(|n| n < 0) {
         errors.push(FieldError::invalid("spec.replicas", "must not be negative"));
     }
-    let wanted = at(new, "/spec/selector/matchLabels").as_object();
-    if wanted.is_none_or(|w| w.is_empty()) && list(new, "/spec/selector/matchExpressions").is_empty() {
+    let selector = at(new, "/spec/selector");
+    let wanted = at(selector, "/matchLabels").as_object();
+    if wanted.is_none_or(|w| w.is_empty()) && list(selector, "/matchExpressions").is_empty() {
         errors.push(FieldError::invalid("spec.selector", "must select something"));
     }
-    let labels = at(new, "/spec/template/metadata/labels");
-    if wanted
-        .into_iter()
-        .flatten()
-        .any(|(key, value)| labels.get(key) != Some(value))
-    {
+    let before = errors.len();
+    labelselector::check(selector, "spec.selector", errors);
+    let is_sound = errors.len() == before;
+    if is_sound && !labelselector::selects(selector, at(new, "/spec/template/metadata/labels")) {
         let message = "the template's labels must match spec.selector";
         errors.push(FieldError::invalid("spec.template.metadata.labels", message));
     }
