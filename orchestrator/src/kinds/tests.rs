@@ -160,6 +160,10 @@ fn services_that_no_node_could_serve_are_refused() {
         wrong(both),
         ["spec.ports[1].name: Duplicate value: \"a\" FieldValueDuplicate"]
     );
+    for name in ["Web", "a_b", "-a", "a.b"] {
+        let said = wrong(json!([{"name": name, "port": 70}]));
+        assert!(said[0].starts_with("spec.ports[0].name: "), "{name}: {said:?}");
+    }
     let sctp = |target: Value| json!([{"port": 38412, "protocol": "SCTP", "targetPort": target}]);
     assert!(wrong(sctp(json!(36412)))[0].starts_with("spec.ports[0].targetPort: SCTP keeps its port"));
     for target in [json!(38412), json!("n2")] {

@@ -7,6 +7,7 @@ use gantry_catalog::{NetworkFunctionSpec, NetworkServiceSpec, NfPackageSpec, Pro
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::names::{is_dns_label, label_problem};
 use super::path::{at, list, text};
 use super::{Context, FieldError, extras, labelselector, podports, podspec, protective};
 use crate::podsecurity::label_errors;
@@ -104,6 +105,11 @@ pub(super) fn service(new: &Value, old: Option<&Value>, _: &Context, errors: &mu
             errors.push(FieldError::invalid(
                 format!("spec.ports[{i}].name"),
                 "several ports need names",
+            ));
+        } else if !name.is_empty() && !is_dns_label(name) {
+            errors.push(FieldError::invalid(
+                format!("spec.ports[{i}].name"),
+                label_problem(name),
             ));
         } else if !name.is_empty() && !names.insert(name) {
             errors.push(FieldError::duplicate(

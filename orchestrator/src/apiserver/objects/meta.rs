@@ -10,6 +10,9 @@ use crate::kinds::{
     subdomain_problem,
 };
 
+/// Finalizers that are Kubernetes' own, and have no domain.
+const FINALIZERS: &[&str] = &["orphan", "foregroundDeletion", "kubernetes"];
+
 /// Now, RFC 3339 with whole seconds.
 pub(crate) fn now() -> String {
     let now = OffsetDateTime::now_utc();
@@ -123,7 +126,7 @@ pub(super) fn on_update(object: &mut Value, old: &Value) {
     }
 }
 
-/// Rules on names, labels, annotations.
+/// Rules on names, labels, annotations, finalizers, owners.
 pub(super) fn validate(kind: &Kind, object: &Value, errors: &mut Vec<FieldError>) {
     let name = text(object, "name");
     let good = if kind.label_name {
@@ -157,6 +160,104 @@ pub(super) fn validate(kind: &Kind, object: &Value, errors: &mut Vec<FieldError>
                 "metadata.annotations",
                 format!("{key:?} is not a valid key"),
             ));
+        }
+    }
+    finalizers(object, errors);
+    owners(object, errors);
+}
+
+/// A finalizer's name says who cleans up.
+fn finalizers(object: &Value, errors: &mut Vec<FieldError>) {
+    let names = at(object, "/metadata/finalizers").as_array();
+    for (i, name) in names.into_iter().flatten().enumerate() {
+        let name = name.as_str().unwrap_or_default();
+        let why = if !is_qualified_name(name) {
+            "is not a qualified name: write for example example.com/name"
+        } else if !name.contains('/') && !FINALIZERS.contains(&name) {
+            "is neither a standard finalizer name nor is it fully qualified: write for example example.com/name"
+        } else {
+            continue;
+        };
+        let field = format!("metadata.finalizers[{i}]");
+        errors.push(FieldError::invalid(field, format!("{name:?} {why}")));
+    }
+}
+
+/// An owner that nobody can find would own nothing, or what is of another.
+fn owners(object: &Value, errors: &mut Vec<FieldError>) {
+    let owners = at(object, "/metadata/ownerReferences").as_array();
+    let mut controller = None;
+    for (i, owner) in owners.into_iter().flatten().enumerate() {
+        for field in ["apiVersion", "kind", "name", "uid"] {
+            if owner[field].as_str().unwrap_or_default().is_empty() {
+                let field = format!("metadata.ownerReferences[{i}].{field}");
+                errors.push(FieldError::invalid(field, "must not be empty"));
+            }
+        }
+        if owner["controller"] != true {
+            continue;
+        }
+        if let Some(first) = controller.replace(owner) {
+            let name = |owner: &Value| format!("{}/{}", owner["kind"], owner["name"]).replace('"', "");
+            let message = format!(
+                "only one reference can have controller set to true, not both {} and {}",
+                name(first),
+                name(owner)
+            );
+            errors.push(FieldError::invalid("metadata.ownerReferences", message));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::named;
+
+    fn refused(metadata: Value) -> Vec<String> {
+        let mut object = json!({"metadata": {"name": "m"}});
+        let fields = object["metadata"].as_object_mut().unwrap();
+        fields.extend(metadata.as_object().unwrap().clone());
+        let mut errors = Vec::new();
+        validate(named("ConfigMap").unwrap(), &object, &mut errors);
+        errors.into_iter().map(|e| e.field).collect()
+    }
+
+    #[test]
+    fn a_finalizer_says_whose_it_is() {
+        for good in [
+            "orphan",
+            "foregroundDeletion",
+            "kubernetes",
+            "example.com/x",
+            "a/b",
+        ] {
+            assert!(refused(json!({"finalizers": [good]})).is_empty(), "{good}");
+        }
+        for bad in ["mine", "", "a/", "/b", "a/b/c", "A.example/x", "a b"] {
+            let found = refused(json!({"finalizers": ["a/b", bad]}));
+            assert_eq!(found, ["metadata.finalizers[1]"], "{bad}");
+        }
+    }
+
+    #[test]
+    fn owners_can_be_found_and_one_controls() {
+        let owner = |controller: bool| json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u", "controller": controller});
+        let with = |owners: Value| refused(json!({"ownerReferences": owners}));
+        assert!(with(json!([owner(true), owner(false)])).is_empty());
+        assert_eq!(
+            with(json!([owner(true), owner(false), owner(true)])),
+            ["metadata.ownerReferences"]
+        );
+        for field in ["apiVersion", "kind", "name", "uid"] {
+            for nothing in [json!(""), Value::Null] {
+                let mut owner = owner(true);
+                owner[field] = nothing;
+                assert_eq!(
+                    with(json!([owner])),
+                    [format!("metadata.ownerReferences[0].{field}")]
+                );
+            }
         }
     }
 }

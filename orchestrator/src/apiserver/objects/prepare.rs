@@ -84,6 +84,7 @@ impl Objects {
         if let Some(old) = old.filter(|_| !errors.is_empty()) {
             // A rule that is younger than the object does not stand in the way of other changes.
             let mut known = Vec::new();
+            meta::validate(kind, old, &mut known);
             (kind.validate)(old, Some(old), &context, &mut known);
             errors.retain(|e| !known.contains(e) || e.value_in(new) != e.value_in(old));
         }

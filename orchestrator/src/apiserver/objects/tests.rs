@@ -222,6 +222,28 @@ async fn finalizers_and_grace_hold_an_object() {
 }
 
 #[tokio::test]
+async fn a_younger_rule_on_metadata_stops_no_other_change() {
+    let mut o = objects().await;
+    o.limits.rules = false;
+    let mut held = config_map("held");
+    held["metadata"]["finalizers"] = json!(["mine"]);
+    let made = o.create(row("ConfigMap"), "default", held, USER).await.unwrap();
+    o.limits.rules = true;
+    let mut changed = made.object;
+    changed["data"]["a"] = json!("c");
+    let update = async |object| {
+        let written = o.update(row("ConfigMap"), "default", "held", object, Target::Main, USER);
+        written.await.map(|written| written.object)
+    };
+    let mut changed = update(changed).await.unwrap();
+    changed["metadata"]["finalizers"] = json!(["mine", "yours"]);
+    let error = update(changed).await.unwrap_err();
+    let causes = error.details["causes"].as_array().unwrap();
+    let fields: Vec<_> = causes.iter().map(|c| &c["field"]).collect();
+    assert_eq!(fields, ["metadata.finalizers[1]"]);
+}
+
+#[tokio::test]
 async fn service_addresses_are_never_shared() {
     let o = objects().await;
     let made = (0..13).map(|i| {
