@@ -9,6 +9,11 @@ const AVAILABLE: &str = "Available";
 const PROGRESSING: &str = "Progressing";
 /// What Kubernetes takes where nothing is said.
 const DEFAULT_SHARE: &str = "25%";
+const DEFAULT_DEADLINE_S: i32 = 600;
+/// A deadline that Kubernetes takes for none.
+const NO_DEADLINE_S: i32 = i32::MAX;
+/// Reason of a rollout that goes on.
+const UPDATED: &str = "ReplicaSetUpdated";
 
 /// Status, reason and message of a condition.
 type Said = (&'static str, &'static str, String);
@@ -22,12 +27,21 @@ pub fn update(
     now_ms: u64,
 ) {
     put(conditions, AVAILABLE, available(deployment, after), false, now_ms);
-    let done = find(conditions, PROGRESSING).cloned();
-    if let Some(said) = progressing(deployment, set, after, done.as_ref()) {
-        let numbers = |s: &DeploymentStatus| (s.replicas, s.updated_replicas, s.ready_replicas);
-        let is_step = said.1 == "ReplicaSetUpdated" && numbers(before) != numbers(after);
+    let known = find(conditions, PROGRESSING).cloned();
+    let has_stepped = is_step(before, after);
+    if let Some(said) = progressing(deployment, set, after, known.as_ref(), has_stepped, now_ms) {
+        let is_step = said.1 == UPDATED && has_stepped;
         put(conditions, PROGRESSING, said, is_step, now_ms);
     }
+}
+
+/// More pods of the current template, fewer of others, or more that are ready: what goes back and forth is a step only forth.
+/// Source: k8s.io/kubernetes/pkg/controller/deployment/util, `DeploymentProgressing`.
+fn is_step(before: &DeploymentStatus, after: &DeploymentStatus) -> bool {
+    let updated = |s: &DeploymentStatus| s.updated_replicas.unwrap_or(0);
+    let ready = |s: &DeploymentStatus| s.ready_replicas.unwrap_or(0);
+    let others = |s: &DeploymentStatus| s.replicas.unwrap_or(0) - updated(s);
+    updated(after) > updated(before) || others(after) < others(before) || ready(after) > ready(before)
 }
 
 fn available(deployment: &Deployment, now: &DeploymentStatus) -> Said {
@@ -52,6 +66,8 @@ fn progressing(
     set: Option<&str>,
     now: &DeploymentStatus,
     known: Option<&DeploymentCondition>,
+    has_stepped: bool,
+    now_ms: u64,
 ) -> Option<Said> {
     if deployment.spec.paused == Some(true) {
         return Some(("Unknown", "DeploymentPaused", "Deployment is paused".to_owned()));
@@ -68,8 +84,37 @@ fn progressing(
     if was_complete || numbers.iter().all(|n| *n == want) {
         return Some(complete);
     }
-    let message = format!("ReplicaSet \"{set}\" is progressing.");
-    Some(("True", "ReplicaSetUpdated", message))
+    let goes_on = ("True", UPDATED, format!("ReplicaSet \"{set}\" is progressing."));
+    let timed_out = (
+        "False",
+        "ProgressDeadlineExceeded",
+        format!("ReplicaSet \"{set}\" has timed out progressing."),
+    );
+    let is_late = known.is_some_and(|known| {
+        let message = known.message.as_deref();
+        message == Some(&timed_out.2)
+            || message == Some(&goes_on.2) && is_over(deadline_s(deployment), known, now_ms)
+    });
+    Some(if is_late && !has_stepped {
+        timed_out
+    } else {
+        goes_on
+    })
+}
+
+/// Seconds that a rollout may be without a step.
+fn deadline_s(deployment: &Deployment) -> Option<u64> {
+    let seconds = deployment.spec.progress_deadline_seconds;
+    let seconds = seconds.unwrap_or(DEFAULT_DEADLINE_S);
+    u64::try_from(seconds).ok().filter(|_| seconds != NO_DEADLINE_S)
+}
+
+/// The last step, which is when the condition was written, is longer ago than that.
+fn is_over(deadline_s: Option<u64>, known: &DeploymentCondition, now_ms: u64) -> bool {
+    let last_ms = known.last_update_time.as_ref().map(meta::millis);
+    deadline_s
+        .zip(last_ms)
+        .is_some_and(|(seconds, last)| now_ms.saturating_sub(last) > seconds.saturating_mul(1000))
 }
 
 /// How many pods may be missing: the share is rounded down, and 1 where neither more nor less pods than wanted would be allowed.
@@ -163,6 +208,96 @@ mod tests {
             };
             let said = available(&deployment, &now).0 == "True";
             assert_eq!(said, enough, "{replicas} {update} {ready}");
+        }
+    }
+
+    /// What is said of a rollout, second by second; a change of its numbers, of the template or of what is paused is told.
+    struct Rollout {
+        deployment: Deployment,
+        conditions: Vec<DeploymentCondition>,
+        numbers: DeploymentStatus,
+    }
+
+    impl Rollout {
+        fn new(spec: Value) -> Self {
+            let value = json!({"metadata": {}, "spec": {"replicas": 2, "selector": {}, "template": {}}});
+            let mut deployment: Deployment = serde_json::from_value(value).unwrap();
+            deployment.spec.progress_deadline_seconds = serde_json::from_value(spec).unwrap();
+            Self {
+                deployment,
+                conditions: Vec::new(),
+                numbers: DeploymentStatus::default(),
+            }
+        }
+
+        /// The reason after so many pods of so many are ready, all of them of the set.
+        fn said(&mut self, second: u64, set: &str, (ready, all): (i32, i32)) -> String {
+            let after = DeploymentStatus {
+                replicas: Some(all),
+                updated_replicas: Some(all),
+                ready_replicas: Some(ready),
+                available_replicas: Some(ready),
+                ..Default::default()
+            };
+            let before = std::mem::replace(&mut self.numbers, after.clone());
+            let numbers = (&before, &after);
+            update(
+                &mut self.conditions,
+                &self.deployment,
+                Some(set),
+                numbers,
+                second * 1000,
+            );
+            let found = find(&self.conditions, PROGRESSING).unwrap();
+            let is_late = found.reason.as_deref() == Some("ProgressDeadlineExceeded");
+            assert_eq!(found.status.as_deref() == Some("False"), is_late);
+            found.reason.clone().unwrap()
+        }
+    }
+
+    #[test]
+    fn a_rollout_without_a_step_times_out() {
+        const LATE: &str = "ProgressDeadlineExceeded";
+        let mut rollout = Rollout::new(json!(10));
+        assert_eq!(rollout.said(1, "a", (0, 1)), UPDATED);
+        assert_eq!(rollout.said(9, "a", (0, 2)), UPDATED);
+        assert_eq!(rollout.said(19, "a", (0, 2)), UPDATED, "ten seconds after a step");
+        assert_eq!(rollout.said(20, "a", (0, 2)), LATE);
+        assert_eq!(rollout.said(21, "a", (0, 2)), LATE, "it stays so");
+        assert_eq!(rollout.said(30, "a", (1, 2)), UPDATED, "until the next step");
+        assert_eq!(rollout.said(39, "a", (0, 2)), UPDATED, "a step back is none");
+        assert_eq!(rollout.said(41, "a", (0, 2)), LATE);
+        assert_eq!(
+            rollout.said(42, "b", (0, 2)),
+            UPDATED,
+            "another template begins anew"
+        );
+        assert_eq!(rollout.said(53, "b", (0, 2)), LATE);
+        rollout.deployment.spec.paused = Some(true);
+        assert_eq!(rollout.said(54, "b", (0, 2)), "DeploymentPaused");
+        assert_eq!(rollout.said(99, "b", (0, 2)), "DeploymentPaused");
+        rollout.deployment.spec.paused = None;
+        assert_eq!(
+            rollout.said(100, "b", (0, 2)),
+            UPDATED,
+            "what is paused is not late"
+        );
+        assert_eq!(rollout.said(111, "b", (0, 2)), LATE);
+        let complete = "NewReplicaSetAvailable";
+        assert_eq!(rollout.said(112, "b", (2, 2)), complete);
+        assert_eq!(rollout.said(200, "b", (1, 2)), complete, "it has ended");
+    }
+
+    #[test]
+    fn a_deadline_is_ten_minutes_or_none() {
+        for (deadline, second, reason) in [
+            (Value::Null, 601, UPDATED),
+            (Value::Null, 602, "ProgressDeadlineExceeded"),
+            (json!(i32::MAX), 1 << 40, UPDATED),
+        ] {
+            let mut rollout = Rollout::new(deadline);
+            rollout.said(1, "a", (0, 2));
+            assert_eq!(rollout.said(second, "a", (0, 2)), reason);
         }
     }
 

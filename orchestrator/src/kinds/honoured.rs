@@ -114,6 +114,7 @@ const WORKLOAD_SPEC: &[&str] = &[
     "template",
     "strategy",
     "paused",
+    "progressDeadlineSeconds",
     "revisionHistoryLimit",
 ];
 const NODE_SPEC: &[&str] = &["unschedulable", "podCIDR", "podCIDRs", "providerID"];
@@ -154,7 +155,6 @@ const HARMLESS: &[(&str, &str)] = &[
 /// The same for numbers.
 const HARMLESS_NUMBERS: &[(&str, i64)] = &[
     ("minReadySeconds", 0),
-    ("progressDeadlineSeconds", 600),
     ("hostPort", 0),
     ("nodePort", 0),
     ("mode", 0o777),
@@ -363,7 +363,7 @@ mod tests {
     #[test]
     fn wishes_about_updates_and_nodes_are_named() {
         let update = json!({"maxSurge": 2, "maxUnavailable": "25%"});
-        let input = json!({"spec": {"replicas": 1, "minReadySeconds": 5, "progressDeadlineSeconds": 600,
+        let input = json!({"spec": {"replicas": 1, "minReadySeconds": 5, "progressDeadlineSeconds": 60,
             "strategy": {"type": "RollingUpdate", "rollingUpdate": update}}});
         assert_eq!(
             workload(&input),

@@ -195,6 +195,31 @@ fn a_workload_selects_what_it_makes() {
 }
 
 #[test]
+fn a_rollout_has_more_time_than_a_pod() {
+    let kind = named("Deployment").unwrap();
+    let is_good = |deadline: &Value, ready: &Value| {
+        let mut object = sample(kind);
+        object["spec"]["progressDeadlineSeconds"] = deadline.clone();
+        object["spec"]["minReadySeconds"] = ready.clone();
+        (kind.default)(&mut object);
+        let mut errors = Vec::new();
+        (kind.validate)(&object, None, &Context::default(), &mut errors);
+        errors.iter().all(|e| e.field != "spec.progressDeadlineSeconds")
+    };
+    for (deadline, ready, good) in [
+        (json!(1), Value::Null, true),
+        (json!(0), Value::Null, false),
+        (json!(-1), Value::Null, false),
+        (json!(11), json!(10), true),
+        (json!(10), json!(10), false),
+        (Value::Null, json!(599), true),
+        (Value::Null, json!(600), false),
+    ] {
+        assert_eq!(is_good(&deadline, &ready), good, "{deadline} {ready}");
+    }
+}
+
+#[test]
 fn pods_and_templates_have_volumes_of_one_kind() {
     for (kind, path) in [
         ("Pod", "spec"),

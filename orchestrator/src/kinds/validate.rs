@@ -159,6 +159,12 @@ pub(super) fn workload(new: &Value, old: Option<&Value>, _: &Context, errors: &m
     if at(new, "/spec/replicas").as_i64().is_some_and(|n| n < 0) {
         errors.push(FieldError::invalid("spec.replicas", "must not be negative"));
     }
+    let seconds = |field: &str| at(new, &format!("/spec/{field}")).as_i64();
+    let least = seconds("minReadySeconds").unwrap_or(0).max(0);
+    if seconds("progressDeadlineSeconds").is_some_and(|n| n <= least) {
+        let message = format!("must be greater than minReadySeconds ({least})");
+        errors.push(FieldError::invalid("spec.progressDeadlineSeconds", message));
+    }
     let selector = at(new, "/spec/selector");
     let wanted = at(selector, "/matchLabels").as_object();
     if wanted.is_none_or(|w| w.is_empty()) && list(selector, "/matchExpressions").is_empty() {
