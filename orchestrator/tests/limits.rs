@@ -133,16 +133,59 @@ fn what_is_half_sent_or_idle_is_closed() {
         rest(&mut head).await;
         rest(&mut idle).await;
         // HTTP/2, with its preface and nothing more.
-        let connector = tls(server.dir.path(), "admin", b"h2");
-        let tcp = TcpStream::connect(server.address).await.unwrap();
-        let mut idle = connector
-            .connect(ServerName::try_from("localhost").unwrap(), tcp)
-            .await
-            .unwrap();
-        idle.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
-            .await
-            .unwrap();
-        rest(&mut idle).await;
+        rest(&mut preface(&server).await).await;
+    });
+}
+
+/// An HTTP/2 connection of the administrator, with the preface and settings sent.
+async fn preface(server: &Server) -> TlsStream<TcpStream> {
+    let connector = tls(server.dir.path(), "admin", b"h2");
+    let tcp = TcpStream::connect(server.address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut stream = connector.connect(name, tcp).await.unwrap();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    stream.write_all(preface).await.unwrap();
+    stream
+}
+
+#[test]
+fn who_sends_control_frames_without_end_is_cut_off_and_who_reads_much_is_not() {
+    let server = Server::start();
+    runtime().block_on(async {
+        // Headers (RFC 9113, section 4.1) with payload: SETTINGS, PING, WINDOW_UPDATE, one that nobody knows.
+        for frame in [
+            &b"\0\0\0\x04\0\0\0\0\0"[..],
+            b"\0\0\x08\x06\0\0\0\0\0 a ping ",
+            b"\0\0\x04\x08\0\0\0\0\0\0\0\0\x01",
+            b"\0\0\x01\xc8\0\0\0\0\0?",
+        ] {
+            let (mut read, mut write) = tokio::io::split(preface(&server).await);
+            let flood = frame.repeat(100);
+            // What it is answered is read all the time: it is not cut off for that.
+            let flooding = async { while write.write_all(&flood).await.is_ok() {} };
+            let reading = async {
+                let mut answers = [0; 1 << 16];
+                while read.read(&mut answers).await.is_ok_and(|length| length > 0) {}
+            };
+            let flooded = async {
+                // Cancel-safe: the connection is of no use afterwards.
+                tokio::select! {
+                    () = flooding => {}
+                    () = reading => {}
+                }
+            };
+            let cut_off = tokio::time::timeout(Duration::from_secs(20), flooded).await;
+            assert!(cut_off.is_ok(), "{frame:?} may be sent for ever");
+        }
+        maps(&server, 500).await;
+        let client = channel(&server, "admin").await;
+        for _ in 0..50 {
+            let request = http::Request::get(format!("http://localhost{MAPS}"))
+                .body(tonic::body::Body::empty())
+                .unwrap();
+            let reply = client.clone().oneshot(request).await.unwrap();
+            reply.into_body().collect().await.expect("on one connection");
+        }
     });
 }
 

@@ -24,6 +24,7 @@ use tower::ServiceExt;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::auth::{self, Admission, Identity};
+use super::frames::Framed;
 use super::held;
 use super::limits::ConnectionLimits;
 use super::share::{self, Arrivals, Client, Counted, Unread};
@@ -223,6 +224,8 @@ pub(super) async fn serve(
             .initial_stream_window_size(doors.limits.node_window)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     }
+    let frames = is_http2(&stream).then_some(doors.limits.frames);
+    let stream = Framed::new(stream, frames);
     let stream = TokioIo::new(Stall::new(stream, doors.limits.stall, counted));
     let mut served = std::pin::pin!(builder.serve_connection_with_upgrades(stream, service));
     let mut closing = false;
@@ -242,8 +245,11 @@ pub(super) async fn serve(
 }
 
 /// The protocol is what both ends agreed on, so that no byte of the client is waited for to find it out.
+fn is_http2(stream: &TlsStream<TcpStream>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(b"h2")
+}
+
 fn builder(stream: &TlsStream<TcpStream>, limits: &ConnectionLimits) -> Builder<TokioExecutor> {
-    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -261,7 +267,7 @@ fn builder(stream: &TlsStream<TcpStream>, limits: &ConnectionLimits) -> Builder<
         .max_pending_accept_reset_streams(RESETS)
         .max_local_error_reset_streams(OWN_RESETS)
         .max_send_buf_size(SEND_BYTES);
-    if is_http2 {
+    if is_http2(stream) {
         builder.http2_only()
     } else {
         builder.http1_only()

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use gantry_nodeagent_api::STREAM_WINDOW_BYTES;
 
+use super::frames::FrameLimits;
+
 /// All bounds of the API server.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -137,6 +139,8 @@ pub struct ConnectionLimits {
     pub streams: u32,
     /// HTTP/2: what may come of one request, and of all on one connection, ahead of whoever reads it.
     pub windows: (u32, u32),
+    /// HTTP/2: frames that are of no request.
+    pub frames: FrameLimits,
     /// Requests that arrive.
     pub arriving: ArrivingLimits,
     /// Answers that wait to be read.
@@ -202,6 +206,10 @@ impl Default for Limits {
                 stall: Duration::from_secs(120),
                 streams: 250,
                 windows: (64 << 10, 256 << 10),
+                frames: FrameLimits {
+                    burst: 1000,
+                    per_second: 100,
+                },
                 arriving: ArrivingLimits {
                     per_user_bytes: 32 << 20,
                     total_bytes: 64 << 20,

@@ -8,6 +8,7 @@ mod certificates;
 mod connection;
 mod discovery;
 mod error;
+mod frames;
 mod held;
 mod limits;
 mod list;
@@ -42,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use auth::{Identity, MASTERS, NODE_PREFIX, NODES};
 pub use error::ApiError;
+pub use frames::FrameLimits;
 pub use limits::{ArrivingLimits, ConnectionLimits, Limits, ObjectLimits, PatchLimits, ShareLimits};
 pub use listener::{ListenError, Listener};
 pub(crate) use objects::now;
