@@ -1,6 +1,8 @@
-//! Processes that outlive the command: started detached, found again by pid and start time, so that a reused pid is
-//! never taken for ours.
+//! Processes that outlive the command: started detached, found again by pid, start time and data directory, so that neither a
+//! reused pid nor what runs from the directory that this one is a copy of is ever taken for ours.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -14,12 +16,15 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::fs::statvfs;
 
+use crate::data_dir::DataDir;
+
 /// Length of a pid file: more than a pid and a start time can have, less than a sector, so that it is read as it was written.
 const RECORD_BYTES: usize = 64;
 
 /// One of Gantry's processes: `<name>.pid` and `<name>.log` in the data directory.
 pub struct Daemon {
     name: &'static str,
+    data_dir: PathBuf,
     pid_file: PathBuf,
     log_file: PathBuf,
 }
@@ -28,6 +33,7 @@ impl Daemon {
     pub fn new(name: &'static str, data_dir: &Path) -> Self {
         Self {
             name,
+            data_dir: data_dir.to_owned(),
             pid_file: data_dir.join(format!("{name}.pid")),
             log_file: data_dir.join(format!("{name}.log")),
         }
@@ -44,7 +50,7 @@ impl Daemon {
     /// The pid, if the process that was started still runs.
     pub fn running(&self) -> Option<i32> {
         let (pid, start) = self.recorded()?;
-        (start_time(pid)? == start).then_some(pid)
+        (start_time(pid)? == start && runs_from(pid, &self.data_dir)).then_some(pid)
     }
 
     /// Nobody has stopped it since it was started.
@@ -140,4 +146,50 @@ fn start_time(pid: i32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     (fields.first() != Some(&"Z")).then(|| fields.get(19).map(|f| (*f).to_owned()))?
+}
+
+/// Whether the process was started for this data directory (proc_pid_cmdline(5)).
+fn runs_from(pid: i32, data_dir: &Path) -> bool {
+    let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else {
+        return false;
+    };
+    let mut arguments = line.split(|byte| *byte == 0);
+    let said = arguments.find(|argument| *argument == b"--data-dir");
+    let dir = said.and_then(|_| arguments.next()).map(OsStr::from_bytes);
+    // It has none for a moment while it becomes another program, as the agent does when it starts.
+    line.is_empty() || dir.is_some_and(|dir| DataDir::new(dir.as_ref()).path() == data_dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_from_the_directory_that_was_copied_is_not_ours() {
+        let root = tempfile::tempdir().unwrap();
+        let [first, copy] = ["first", "copy"].map(|name| DataDir::new(&root.path().join(name)));
+        let link = root.path().join("link");
+        for dir in [&first, &copy] {
+            dir.create().unwrap();
+        }
+        std::os::unix::fs::symlink(first.path(), &link).unwrap();
+        let daemon = |dir: &DataDir| Daemon::new("nodeagent", dir.path());
+        for spelled in [first.path(), &link] {
+            let mut command = Command::new("sh");
+            command
+                .args(["-c", "while :; do sleep 0.1; done", "sh", "--data-dir"])
+                .arg(spelled);
+            let pid = daemon(&first).start(&mut command).unwrap();
+            fs::copy(
+                first.path().join("nodeagent.pid"),
+                copy.path().join("nodeagent.pid"),
+            )
+            .unwrap();
+            assert_eq!(daemon(&first).running(), Some(pid));
+            assert_eq!(daemon(&copy).running(), None);
+            assert!(!daemon(&copy).stop(Duration::from_secs(1)).unwrap());
+            assert_eq!(daemon(&first).running(), Some(pid), "the copy's was told to stop");
+            assert!(daemon(&first).stop(Duration::from_secs(5)).unwrap());
+        }
+    }
 }
