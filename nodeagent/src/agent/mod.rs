@@ -9,6 +9,7 @@ mod failure;
 mod http;
 mod ledger;
 mod link;
+mod lock;
 mod memory;
 mod netns;
 mod network;

@@ -9,8 +9,8 @@ use gantry_nodeagent_api::NodeNetwork;
 use super::Failure;
 use super::cni::Cni;
 use super::ledger::LedgerFile;
+use super::lock::{self, Instance};
 use super::netns::NetnsDir;
-use super::run::lock;
 use super::settings::{PurgeArgs, absolute, check_instance, cni_bin};
 use crate::host::cgroup::Cgroups;
 use crate::runtime;
@@ -20,18 +20,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Removes processes, mounts, cgroups, network and the agent's directory. May be repeated; the directory goes last.
 pub fn purge(args: &PurgeArgs) -> anyhow::Result<()> {
     check_instance(&args.instance)?;
-    let agent_dir = absolute("data-dir", &args.data_dir)?.join("agent");
+    let data_dir = absolute("data-dir", &args.data_dir)?;
+    // However it is spelled, the instance is the same directory's.
+    let agent_dir = data_dir.canonicalize().unwrap_or(data_dir).join("agent");
     let (agent_dir, _lock) = if agent_dir.exists() {
         // As the agent itself names it: see `Settings::agent_dir`.
         let agent_dir = agent_dir
             .canonicalize()
             .map_err(Failure::io("look up", &agent_dir))?;
-        let lock = lock(&agent_dir)?;
+        let lock = lock::directory(&agent_dir)?;
         (agent_dir, Some(lock))
     } else {
         (agent_dir, None)
     };
     let cgroups = Cgroups::detect(&args.instance)?;
+    let instance = Instance::claim(&args.instance, &agent_dir, &cgroups)?;
     runtime::purge(&agent_dir, &cgroups, PATIENCE)?;
     if agent_dir.exists() {
         remove_network(args, &agent_dir)?;
@@ -39,7 +42,7 @@ pub fn purge(args: &PurgeArgs) -> anyhow::Result<()> {
         runtime::purge(&agent_dir, &cgroups, PATIENCE)?;
         gantry_images::remove_tree(&agent_dir).map_err(Failure::io("remove", &agent_dir))?;
     }
-    Ok(())
+    instance.forget()
 }
 
 fn remove_network(args: &PurgeArgs, agent_dir: &Path) -> anyhow::Result<()> {

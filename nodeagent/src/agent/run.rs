@@ -3,13 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use gantry_nodeagent_api::{Generation, Hello};
 use gantry_topology::{CpuSet, Topology};
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -20,6 +18,7 @@ use super::dns::{Bounds, Rate, Server};
 use super::driver::{Clock, Driver, Hands, heavy};
 use super::ledger::LedgerFile;
 use super::link::Link;
+use super::lock::{self, Instance};
 use super::netns::NetnsDir;
 use super::network::Network;
 use super::observe::observe;
@@ -42,8 +41,6 @@ const COUNTERS_PERIOD: Duration = Duration::from_secs(2);
 const DNS_PORT: u16 = 53;
 /// How long blocking work may go on when the agent ends; whatever is cut off is repeated by the next agent.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long another agent of the directory may take to be gone.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs the agent until SIGTERM or SIGINT. Pods stay.
 pub fn main(args: &Args) -> anyhow::Result<()> {
@@ -84,7 +81,9 @@ pub fn main(args: &Args) -> anyhow::Result<()> {
 
 /// Runs the agent until cancelled.
 pub async fn run(settings: Settings, cancel: CancellationToken) -> anyhow::Result<()> {
-    let _lock = lock(&settings.agent_dir)?;
+    let _lock = lock::directory(&settings.agent_dir)?;
+    let cgroups = Cgroups::detect(&settings.instance)?;
+    let _instance = Instance::claim(&settings.instance, &settings.agent_dir, &cgroups)?;
     let settings = Arc::new(settings);
     let (answers, events) = mpsc::channel(EVENT_QUEUE);
     let (dns, tables) = watch::channel(None);
@@ -102,7 +101,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> anyhow::Resul
     let allocatable = memory::allocatable(&topology, settings.reserved_memory_bytes);
     let pods = Arc::new(Pods {
         runtime: RuntimeDir::new(&settings.agent_dir),
-        cgroups: Cgroups::detect(&settings.instance)?,
+        cgroups,
         netns: NetnsDir::new(&settings.agent_dir),
         ids: IdRanges::new(&settings.agent_dir),
         cni: cni.clone(),
@@ -239,26 +238,6 @@ async fn count(
                 tracing::debug!(error = chain(&failure), "cannot read the datapath's counters")
             }
             Err(_) => return,
-        }
-    }
-}
-
-/// One agent per directory: two would undo each other's work. One that was killed holds the lock until its last thread has ended.
-pub(super) fn lock(agent_dir: &Path) -> anyhow::Result<Flock<std::fs::File>> {
-    let path = agent_dir.join("lock");
-    let mut file = std::fs::File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
-    let deadline = Instant::now() + LOCK_PATIENCE;
-    loop {
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err((again, Errno::EAGAIN)) if Instant::now() < deadline => {
-                file = again;
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            Err((_, error)) => anyhow::bail!(
-                "an agent runs on {} ({error}); stop it first",
-                agent_dir.display()
-            ),
         }
     }
 }

@@ -91,6 +91,13 @@ fn kill_shim(dir: &PodDir, patience: Duration) -> Result<bool, PurgeError> {
     Ok(true)
 }
 
+impl PodDir {
+    /// The shim that was started here runs.
+    pub(crate) fn has_shim(&self) -> bool {
+        recorded(&self.pid_file()).is_some_and(|(pid, start_time)| start_time_of(pid) == Some(start_time))
+    }
+}
+
 /// `pid start-time`, as [`identity_of_self`] writes it.
 fn recorded(pid_file: &Path) -> Option<(u32, u64)> {
     let text = fs::read_to_string(pid_file).ok()?;

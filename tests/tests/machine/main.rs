@@ -1,6 +1,7 @@
 //! The real thing on this machine: binaries, containers, cgroups, eBPF, a SIP core. Needs root; says so loudly otherwise.
 
 mod bad_input;
+mod copies;
 mod first_version;
 mod full_disk;
 mod hostile;

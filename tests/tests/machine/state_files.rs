@@ -129,7 +129,7 @@ fn node_of(dir: &Path) -> Result<String> {
     nodes.next().context("no node has a key")
 }
 
-fn up(name: &str, net: u8) -> Result<Gantry> {
+pub(crate) fn up(name: &str, net: u8) -> Result<Gantry> {
     let gantry = Gantry::new(name, false)?;
     let (pods, services) = (format!("10.{net}.0.0/16"), format!("10.{}.0.0/16", net + 1));
     gantry.first_up(&["--pod-cidr", &pods, "--service-cidr", &services])?;
@@ -178,7 +178,7 @@ fn harm(path: &Path, damage: &str, good: &[u8], other: &Path) -> Result<()> {
 }
 
 /// The node is Ready and the pod runs, as the control plane sees it.
-fn settled(gantry: &Gantry, pod: &Value) -> Result<()> {
+pub(crate) fn settled(gantry: &Gantry, pod: &Value) -> Result<()> {
     let seen = || {
         let pods = gantry.pods("echo").ok()?;
         let same = pods
