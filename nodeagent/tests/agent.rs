@@ -37,6 +37,7 @@ fn pod(agent: &Agent, name: &str, last: u8) -> PodConfig {
             memory_bytes: 64 << 20,
             ..Default::default()
         },
+        memory_request_bytes: 64 << 20,
         readiness: Some(probe),
         ..ContainerConfig::default()
     };
@@ -323,9 +324,10 @@ async fn resize(orchestrator: &Orchestrator, wanted: &mut NodeConfig) {
     let before = orchestrator.status().unwrap().pods["u-a"].containers[0].pid;
     wanted.generation = Generation(2);
     wanted.shared_cpus = "0".parse().unwrap();
-    let resources = &mut wanted.pods.get_mut("u-a").unwrap().containers[0].resources;
-    resources.cpus = "1".parse().unwrap();
-    resources.memory_bytes = 96 << 20;
+    let container = &mut wanted.pods.get_mut("u-a").unwrap().containers[0];
+    container.resources.cpus = "1".parse().unwrap();
+    container.resources.memory_bytes = 96 << 20;
+    container.memory_request_bytes = 96 << 20;
     let begun = Instant::now();
     orchestrator.wants(wanted);
     let status = orchestrator

@@ -20,6 +20,7 @@ fn pod(agent: &Agent, last: u8, name: &str, policy: RestartPolicy, script: &str)
             memory_bytes: 16 << 20,
             ..Default::default()
         },
+        memory_request_bytes: 16 << 20,
         ..ContainerConfig::default()
     };
     PodConfig {
