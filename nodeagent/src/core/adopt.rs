@@ -36,8 +36,9 @@ pub(super) fn start(state: &mut State, now_ms: u64, observed: Observed) {
         };
         for (name, container) in found.containers {
             let exclusive = is_exclusive(state, &uid, &name, &container, &sets);
-            pod.containers
-                .insert(name, adopt(container, found.shim, exclusive, now_ms));
+            let mut container = adopt(container, found.shim, exclusive, now_ms);
+            container.guessed = exclusive && is_of_the_pool(state, &uid, &name);
+            pod.containers.insert(name, container);
         }
         state.pods.insert(uid, pod);
     }
@@ -85,13 +86,14 @@ fn is_exclusive(state: &State, uid: &PodUid, name: &str, found: &ObservedContain
     let Some((_, cpus)) = &found.limits else {
         return false;
     };
-    let config = &state.ledger.config;
-    let wanted = config
-        .pods
-        .get(uid)
-        .and_then(|pod| pod.containers.iter().find(|c| c.name == name));
-    if wanted.is_some_and(|c| c.resources.cpus.is_empty()) && *cpus == config.shared_cpus {
+    if is_of_the_pool(state, uid, name) && *cpus == state.ledger.config.shared_cpus {
         return false;
     }
     sets.iter().filter(|other| !other.is_disjoint(cpus)).count() <= 1
+}
+
+fn is_of_the_pool(state: &State, uid: &PodUid, name: &str) -> bool {
+    let pod = state.ledger.config.pods.get(uid);
+    let wanted = pod.and_then(|pod| pod.containers.iter().find(|c| c.name == name));
+    wanted.is_some_and(|c| c.resources.cpus.is_empty())
 }

@@ -118,6 +118,7 @@ fn succeeded(pod: &mut Pod, now_ms: u64, what: UnderWay, done: PodDone) {
                 exclusive: limits.resources.cpus.clone(),
                 shared: limits.shared_cpus.clone(),
             };
+            container.guessed = false;
             container.in_force = Some(limits);
             container.numa_nodes = Some(numa_nodes);
             pod.backoff.reset();

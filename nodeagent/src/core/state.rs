@@ -122,6 +122,9 @@ pub(super) struct Container {
     /// NUMA nodes whose memory it may use, as last put in force; `None`: unknown.
     pub(super) numa_nodes: Option<Vec<u32>>,
     pub(super) owned: Owned,
+    /// It is to run in the shared pool, and what a former agent left it on is taken as its own until it does: nobody else gets
+    /// that, and nobody is told that it has it.
+    pub(super) guessed: bool,
     pub(super) memory_refused: Option<MemoryRefused>,
     pub(super) restart: Backoff,
     pub(super) ending: Option<Ending>,

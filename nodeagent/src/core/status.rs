@@ -118,6 +118,7 @@ fn pod_status(uid: &str, pod: &Pod) -> PodStatus {
         ready: phase == PodPhase::Running && containers.iter().all(|c| c.ready),
         cpus: own
             .clone()
+            .filter(|c| !c.guessed)
             .fold(CpuSet::new(), |all, c| all.union(&c.owned.exclusive)),
         memory_bytes: promise::of(pod, known),
         address: config.and_then(|c| c.address).filter(|_| !pod.released),
