@@ -1,9 +1,11 @@
 //! What the machine must have before anything is started: one clear error for all that is missing.
 
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::{env, fs};
+use std::time::{Duration, Instant};
+use std::{env, fs, io};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, fsopen};
 
@@ -30,6 +32,9 @@ const KERNEL_FEATURES: [(&str, &str); 4] = [
 /// The first kernel with tcx links.
 const MIN_KERNEL: (u32, u32) = (6, 6);
 
+/// How long one of Gantry's own processes may take to let go of its port.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Fails with everything that is missing.
 pub fn check() -> Result<()> {
     require_root("gantry up")?;
@@ -44,6 +49,27 @@ pub fn check() -> Result<()> {
         "this machine cannot run pods yet; missing:\n  - {}",
         missing.join("\n  - ")
     )
+}
+
+/// Nobody listens where the control plane is to. One of ours that was killed does until its last thread has ended.
+pub async fn port(listen: SocketAddr) -> Result<()> {
+    let deadline = Instant::now() + PORT_PATIENCE;
+    loop {
+        let error = match TcpListener::bind(listen) {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        if error.kind() != io::ErrorKind::AddrInUse {
+            return Err(error)
+                .with_context(|| format!("cannot listen on {listen}; choose another address with --listen"));
+        }
+        if Instant::now() > deadline {
+            return Err(error).with_context(|| {
+                format!("{listen} is in use by another program; choose a free one with --listen ADDR:PORT")
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Whether the kernel has a file system; loads its module as mount(2) would.

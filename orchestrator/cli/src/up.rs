@@ -1,7 +1,7 @@
 //! `gantry up`: the processes of this machine.
 
 use std::env;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ pub async fn up(args: &UpArgs, global: &Global) -> Result<()> {
     let runs = orchestrator.running().or(agent.running()).is_some();
     let mut settings = settings(args, &data_dir, saved.as_ref(), runs)?;
     if orchestrator.running().is_none() {
-        ensure_port_free(settings.listen)?;
+        preflight::port(settings.listen).await?;
     }
     data_dir.create()?;
     let lock = data_dir.lock()?;
@@ -219,18 +219,6 @@ fn reserved_bytes(settings: &Settings) -> Result<Option<u64>> {
     let text = settings.reserved_memory.as_deref();
     text.map(|text| quantity::units(text).with_context(|| wrong(text)))
         .transpose()
-}
-
-fn ensure_port_free(listen: SocketAddr) -> Result<()> {
-    match TcpListener::bind(listen) {
-        Ok(_) => Ok(()),
-        Err(error) if TcpStream::connect_timeout(&listen, Duration::from_secs(1)).is_ok() => Err(error)
-            .with_context(|| {
-                format!("{listen} is in use by another program; choose a free one with --listen ADDR:PORT")
-            }),
-        Err(error) => Err(error)
-            .with_context(|| format!("cannot listen on {listen}; choose another address with --listen")),
-    }
 }
 
 async fn wait_until(daemon: &Daemon, ready: impl AsyncFn() -> bool) -> Result<()> {
