@@ -300,7 +300,7 @@ fn new_files_reach_a_running_container() {
     prepare(&pod, &with("old"), None).unwrap();
     write_network_files(&pod, &NetworkFiles::default()).unwrap();
     let script = "grep -q ' /secret tmpfs ro' /proc/mounts && echo in memory; echo begun; \
-                  until grep -q new /map/x/a /dev/null; do sleep 0.05; done; cat /map/x/a /secret/x/a /one; exit 0";
+                  until grep -q new /map/x/a && grep -q new /secret/x/a; do sleep 0.05; done; cat /map/x/a /secret/x/a /one; exit 0";
     let mut start = node.sh(&pod, "f", "web", script);
     start.mounts = container_mounts(&pod, &with("old"), &container).unwrap();
     node.shim(&pod).start_container(&start).unwrap();

@@ -16,9 +16,14 @@ pub(crate) fn open_in_root(dir: impl AsFd, path: &Path, flags: OFlags) -> rustix
     open(dir, path, flags, ResolveFlags::IN_ROOT)
 }
 
+/// Opens what is in `dir`; paths and links that leave it are refused.
+pub fn open_beneath(dir: impl AsFd, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    open(dir, path, flags, ResolveFlags::BENEATH)
+}
+
 /// Reads a regular file; refuses paths and links that leave `dir`.
 pub(crate) fn read_beneath(dir: impl AsFd, path: &Path, limit_bytes: u64) -> io::Result<Vec<u8>> {
-    read(open(dir, path, READ, ResolveFlags::BENEATH)?, limit_bytes)
+    read(open_beneath(dir, path, READ)?, limit_bytes)
 }
 
 /// Reads a regular file with `dir` as the root.

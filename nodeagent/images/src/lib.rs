@@ -24,6 +24,7 @@ pub mod unpack;
 pub mod user;
 mod walk;
 
+pub use beneath::open_beneath;
 pub use build::{BuildError, BuildEvent, BuildOptions, BuildOutcome, build};
 pub use config::ImageConfig;
 pub use digest::Digest;

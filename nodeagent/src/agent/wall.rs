@@ -4,8 +4,9 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
+use gantry_images::open_beneath;
 use gantry_nodeagent_api::{ContainerConfig, PodConfig, Seccomp};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::Failure;
 use crate::runtime::ids::IDS;
@@ -86,8 +87,7 @@ pub(super) fn seccomp(agent_dir: &Path, container: &ContainerConfig) -> Result<S
 fn read_beneath(dir: &Path, path: &str) -> io::Result<String> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let dir = openat(CWD, dir, flags | OFlags::DIRECTORY, Mode::empty())?;
-    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let file = File::from(openat2(&dir, path, flags, Mode::empty(), inside)?);
+    let file = File::from(open_beneath(&dir, Path::new(path), flags)?);
     let found = file.metadata()?;
     if !found.is_file() || found.len() > MAX_PROFILE_BYTES {
         return Err(io::Error::other(format!(

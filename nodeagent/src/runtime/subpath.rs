@@ -6,8 +6,9 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use gantry_images::open_beneath;
 use nix::mount::{MsFlags, mount};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fchmod, fstat, mkdirat, openat, openat2};
+use rustix::fs::{CWD, Mode, OFlags, fchmod, fstat, mkdirat, openat};
 use rustix::io::Errno;
 
 use super::{PodDir, mounts};
@@ -25,8 +26,7 @@ pub(super) fn pin(
 ) -> io::Result<PathBuf> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let root = openat(CWD, volume, flags | OFlags::DIRECTORY, Mode::empty())?;
-    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let find = || openat2(&root, sub_path, flags, Mode::empty(), inside);
+    let find = || open_beneath(&root, Path::new(sub_path), flags);
     let part = match find() {
         Err(Errno::NOENT) if may_make => {
             make_inside(&root, sub_path)?;
@@ -58,21 +58,14 @@ pub(super) fn pin(
 fn make_inside(root: &OwnedFd, sub_path: &str) -> io::Result<()> {
     let mode = Mode::from_raw_mode(fstat(root)?.st_mode & 0o777);
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let mut above = root.try_clone()?;
     for part in Path::new(sub_path).components() {
-        let part = part.as_os_str();
-        match openat2(&above, part, flags, Mode::empty(), inside) {
+        let part = Path::new(part.as_os_str());
+        match open_beneath(&above, part, flags) {
             Ok(next) => above = next,
             Err(Errno::NOENT) => {
                 mkdirat(&above, part, mode)?;
-                let next = openat2(
-                    &above,
-                    part,
-                    flags,
-                    Mode::empty(),
-                    inside | ResolveFlags::NO_SYMLINKS,
-                )?;
+                let next = open_beneath(&above, part, flags | OFlags::NOFOLLOW)?;
                 // Whatever the umask of this process.
                 let made = Mode::from_raw_mode(fstat(&next)?.st_mode & 0o7000) | mode;
                 fchmod(&next, made)?;
