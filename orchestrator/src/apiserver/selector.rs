@@ -1,21 +1,12 @@
 //! Label selectors and field selectors.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::error::ApiError;
 use super::limits::ObjectLimits;
 use super::looked::looked;
-use crate::kinds::{is_label_value, is_qualified_name};
+use crate::kinds::{Requirement, is_label_value, is_qualified_name};
 use crate::store::Version;
-
-/// One requirement on a label.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Requirement {
-    In(String, Vec<String>),
-    NotIn(String, Vec<String>),
-    Exists(String),
-    NotExists(String),
-}
 
 /// Where labels are.
 pub(super) const LABELS: &str = "metadata.labels";
@@ -96,7 +87,7 @@ impl Selector {
     /// Whether an object is selected.
     pub fn matches(&self, object: &Value) -> bool {
         let labels = object.pointer("/metadata/labels").and_then(Value::as_object);
-        self.labels.iter().all(|r| r.matches(labels))
+        self.labels.iter().all(|r| r.is_met(labels))
             && self.fields.iter().all(|(pointer, value, equal)| {
                 let found = match object.pointer(pointer) {
                     Some(Value::String(text)) => text == value,
@@ -105,18 +96,6 @@ impl Selector {
                 };
                 found == *equal
             })
-    }
-}
-
-impl Requirement {
-    fn matches(&self, labels: Option<&Map<String, Value>>) -> bool {
-        let get = |key: &String| labels.and_then(|l| l.get(key)).and_then(Value::as_str);
-        match self {
-            Self::In(key, values) => get(key).is_some_and(|v| values.iter().any(|w| w == v)),
-            Self::NotIn(key, values) => get(key).is_none_or(|v| values.iter().all(|w| w != v)),
-            Self::Exists(key) => get(key).is_some(),
-            Self::NotExists(key) => get(key).is_none(),
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Source: k8s.io/apimachinery/pkg/apis/meta/v1/validation, `ValidateLabelSelector`.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::FieldError;
 use super::names::{is_label_value, is_qualified_name};
@@ -58,18 +58,48 @@ fn requirement(expression: &Value, here: &str, errors: &mut Errors) {
 
 /// Whether a sound selector selects what has these labels.
 pub(super) fn selects(selector: &Value, labels: &Value) -> bool {
-    let mut wanted = at(selector, "/matchLabels").as_object().into_iter().flatten();
-    wanted.all(|(key, value)| labels.get(key) == Some(value))
-        && list(selector, "/matchExpressions").iter().all(|expression| {
-            let found = labels.get(text(expression, "/key"));
-            let is_listed = found.is_some_and(|value| list(expression, "/values").contains(value));
-            match text(expression, "/operator") {
-                "In" => is_listed,
-                "NotIn" => !is_listed,
-                "Exists" => found.is_some(),
-                _ => found.is_none(),
-            }
-        })
+    let owned = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let labelled = at(selector, "/matchLabels").as_object().into_iter().flatten();
+    let labelled = labelled.map(|(key, value)| Requirement::In(key.clone(), vec![owned(value)]));
+    let expressions = list(selector, "/matchExpressions").iter().map(|expression| {
+        let key = text(expression, "/key").to_owned();
+        let values = || list(expression, "/values").iter().map(owned).collect();
+        match text(expression, "/operator") {
+            "In" => Requirement::In(key, values()),
+            "NotIn" => Requirement::NotIn(key, values()),
+            "Exists" => Requirement::Exists(key),
+            _ => Requirement::NotExists(key),
+        }
+    });
+    labelled
+        .chain(expressions)
+        .all(|requirement| requirement.is_met(labels.as_object()))
+}
+
+/// One requirement on a label, of an object's selector or of a request's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Requirement {
+    /// It is there, and has one of the values.
+    In(String, Vec<String>),
+    /// It is not there, or has none of the values.
+    NotIn(String, Vec<String>),
+    /// It is there.
+    Exists(String),
+    /// It is not there.
+    NotExists(String),
+}
+
+impl Requirement {
+    /// Whether these labels have it so.
+    pub fn is_met(&self, labels: Option<&Map<String, Value>>) -> bool {
+        let get = |key: &String| labels.and_then(|l| l.get(key)).and_then(Value::as_str);
+        match self {
+            Self::In(key, values) => get(key).is_some_and(|v| values.iter().any(|w| w == v)),
+            Self::NotIn(key, values) => get(key).is_none_or(|v| values.iter().all(|w| w != v)),
+            Self::Exists(key) => get(key).is_some(),
+            Self::NotExists(key) => get(key).is_none(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ use serde_json::Value;
 
 pub use columns::{Cell, Column, human_age};
 pub(crate) use defaults::qos_class;
+pub use labelselector::Requirement;
 pub use names::{
     is_dns_label, is_dns_subdomain, is_env_name, is_label_value, is_qualified_name, label_problem,
     subdomain_problem,
