@@ -109,7 +109,8 @@ fn facts(work: &Work<'_>, pod: &Pod, state: &DrainState) -> Facts {
     }
 }
 
-/// On every node the services of a configuration are in force that says about the pod what the phase needs. A node that was deleted does not count.
+/// On every node the services of a configuration are in force that says about the pod what the phase needs. A node that was deleted
+/// does not count.
 fn in_force(work: &Work<'_>, uid: &str, state: &DrainState) -> bool {
     work.sent.iter().all(|(name, config)| {
         let key = Key::new("", name);

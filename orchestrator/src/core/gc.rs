@@ -39,32 +39,32 @@ pub fn run(work: &mut Work<'_>) {
     old_ends(work);
 }
 
-fn orphans<T: Kinded>(work: &mut Work<'_>, alive: &mut BTreeSet<Owner>) {
+fn orphans<T: Kinded>(work: &mut Work<'_>, alive: &mut Alive) {
     let table = T::table(&work.objects).iter();
     let lost = table.filter(|(_, o)| {
         let goes = o.meta().deletion_timestamp.is_some();
-        let is_lost = owner(o.meta()).is_some_and(|owner| !alive.contains(&owner));
+        let lives = |(namespace, uid)| alive.get(namespace).is_some_and(|uids| uids.contains(uid));
+        let is_lost = owner(o.meta()).is_some_and(|owner| !lives(owner));
         !goes && is_lost && !quarantine::is_owner(work, o.meta())
     });
-    let lost: Vec<(Key, Owner)> = lost
-        .map(|(key, o)| (key.clone(), itself(o.meta())))
+    let lost: Vec<(Key, String)> = lost
+        .map(|(key, o)| (key.clone(), meta::uid(o.meta()).to_owned()))
         .take(work.limits.pods_a_pass)
         .collect();
-    for (key, owner) in lost {
+    for (key, uid) in lost {
         work.at.object(T::KIND, &key);
         work.retire::<T>(&key);
         // What lingers still is an owner.
-        if !T::table(&work.objects).contains_key(&key) {
-            alive.remove(&owner);
+        if !T::table(&work.objects).contains_key(&key)
+            && let Some(uids) = alive.get_mut(&key.namespace)
+        {
+            uids.remove(&uid);
         }
     }
 }
 
-/// Namespace and uid: see [`meta::Owner`].
-type Owner = (String, String);
-
 /// The controller, if it is of a kind that is looked for.
-fn owner(meta: &ObjectMeta) -> Option<Owner> {
+fn owner(meta: &ObjectMeta) -> Option<meta::Owner<'_>> {
     let owners = meta.owner_references.as_ref()?;
     let controller = owners.iter().find(|o| o.controller == Some(true))?;
     let group = controller
@@ -73,15 +73,14 @@ fn owner(meta: &ObjectMeta) -> Option<Owner> {
         .map_or("", |(group, _)| group);
     OWNERS
         .contains(&(group, controller.kind.as_str()))
-        .then(|| (meta::namespace(meta).to_owned(), controller.uid.clone()))
+        .then(|| (meta::namespace(meta), controller.uid.as_str()))
 }
 
-fn itself(meta: &ObjectMeta) -> Owner {
-    (meta::namespace(meta).to_owned(), meta::uid(meta).to_owned())
-}
+/// Uids by namespace.
+type Alive = BTreeMap<String, BTreeSet<String>>;
 
 /// All objects of the [`OWNERS`]' kinds.
-fn owners(work: &Work<'_>) -> BTreeSet<Owner> {
+fn owners(work: &Work<'_>) -> Alive {
     let o = &work.objects;
     let metas = o.network_services.values().map(|x| &x.metadata);
     let metas = metas.chain(o.functions.values().map(|x| &x.metadata));
@@ -89,7 +88,12 @@ fn owners(work: &Work<'_>) -> BTreeSet<Owner> {
     let metas = metas.chain(o.replica_sets.values().map(|x| &x.metadata));
     let metas = metas.chain(o.services.values().map(|x| &x.metadata));
     let metas = metas.chain(o.pods.values().map(|x| &x.metadata));
-    metas.map(itself).collect()
+    let mut alive = Alive::new();
+    for m in metas {
+        let uids = alive.entry(meta::namespace(m).to_owned()).or_default();
+        uids.insert(meta::uid(m).to_owned());
+    }
+    alive
 }
 
 fn old_operations(work: &mut Work<'_>) {
@@ -107,7 +111,7 @@ fn old_operations(work: &mut Work<'_>) {
 }
 
 fn old_ends(work: &mut Work<'_>) {
-    let mut ended: BTreeMap<Owner, Vec<(u64, Key)>> = BTreeMap::new();
+    let mut ended: BTreeMap<meta::Owner<'_>, Vec<(u64, Key)>> = BTreeMap::new();
     for (key, pod) in &work.objects.pods {
         if let Some(owner) = owner(&pod.metadata)
             && pods::is_over(pod)

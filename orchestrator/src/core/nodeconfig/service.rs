@@ -1,6 +1,6 @@
 //! Services as every node is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use gantry_nodeagent_api::{Backend, DEFAULT_UDP_IDLE_S, Protocol, ServiceConfig, ServicePort};
@@ -33,11 +33,15 @@ fn config(work: &Work<'_>, service: &Service) -> Option<ServiceConfig> {
         let port = u16::try_from(p.port).ok().filter(|port| *port > 0)?;
         let mut backends: Vec<Backend> = members.iter().filter_map(|m| backend(work, m, p)).collect();
         let before = told.iter().filter(|t| (t.port, t.protocol) == (port, protocol));
+        let at = |b: &Backend| (b.address, b.port);
+        let mut there: BTreeSet<_> = backends.iter().map(at).collect();
         for old in before.flat_map(|t| &t.backends) {
-            let is_there = backends
-                .iter()
-                .any(|b| (b.address, b.port) == (old.address, old.port));
-            backends.extend((!is_there).then(|| left(work, service, old)).flatten());
+            if !there.contains(&at(old))
+                && let Some(left) = left(work, service, old)
+            {
+                there.insert(at(old));
+                backends.push(left);
+            }
         }
         Some(ServicePort {
             port,
@@ -53,11 +57,8 @@ fn config(work: &Work<'_>, service: &Service) -> Option<ServiceConfig> {
 
 /// The Service's ports as nodes were told them last.
 fn told<'a>(work: &'a Work<'_>, service: &Service, vip: Ipv4Addr) -> Vec<&'a ServicePort> {
-    let key = Key::of(&service.metadata);
-    let configs = work
-        .sent
-        .values()
-        .filter_map(|config| config.services.get(&key.to_string()));
+    let key = Key::of(&service.metadata).to_string();
+    let configs = work.sent.values().filter_map(|config| config.services.get(&key));
     configs
         .filter(|told| told.vip == vip)
         .flat_map(|told| &told.ports)
@@ -67,8 +68,11 @@ fn told<'a>(work: &'a Work<'_>, service: &Service, vip: Ipv4Addr) -> Vec<&'a Ser
 /// The Service has turned away from a pod (labels, selector, target port) that goes on: established flows stay where they are,
 /// until the container behind the port has ended.
 fn left(work: &Work<'_>, service: &Service, old: &Backend) -> Option<Backend> {
-    let mut pods = work.objects.pods_in(meta::namespace(&service.metadata));
-    let pod = pods.find(|pod| meta::uid(&pod.metadata) == old.pod)?;
+    // What runs has a place, by its uid.
+    let place = work.plan.placements.get(&old.pod)?;
+    let pod = work.objects.pods.get(&Key::new(&place.namespace, &place.name))?;
+    let is_it = meta::uid(&pod.metadata) == old.pod && place.namespace == meta::namespace(&service.metadata);
+    is_it.then_some(())?;
     endpoints::keeps_flows(work, pod, old.port).then(|| Backend {
         draining: true,
         udp_idle_s: pods::extras(pod).drain.flow_idle_seconds,
