@@ -192,7 +192,14 @@ impl Watcher {
     async fn next(&mut self) -> Option<Bytes> {
         self.unread = None;
         let chunk = self.chunk().await?;
-        self.unread = Some(self.client.reading(chunk.len(), None).ok()?);
+        self.unread = self.client.reading(chunk.len(), None).ok();
+        if self.unread.is_none() {
+            tracing::warn!(
+                user = self.client.user,
+                "a client does not read its answers: its watch ends"
+            );
+            return None;
+        }
         Some(chunk)
     }
 

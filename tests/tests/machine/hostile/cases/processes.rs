@@ -27,6 +27,14 @@ pub(super) const CASES: &[Case] = &[
         harm: Harm::Told("it has"),
     },
     Case {
+        name: "a bomb of forks",
+        kind: "processes",
+        protection: "pids",
+        attack: bomb,
+        told: "PidsLimit",
+        harm: Harm::Told("it has"),
+    },
+    Case {
         name: "ended processes that nobody waits for",
         kind: "processes",
         protection: "pids",
@@ -99,6 +107,13 @@ fn multiply(tenant: &Tenant<'_>, script: &str) -> Result<String> {
     pod.told_or("PidsLimit", || {
         many().map(|count| format!("it has {count} processes"))
     })
+}
+
+/// It goes on for a while after the pod is told, so that neighbours feel it.
+fn bomb(tenant: &Tenant<'_>) -> Result<String> {
+    let told = multiply(tenant, "b() { b & b & }; while :; do b; done")?;
+    std::thread::sleep(Duration::from_secs(5));
+    Ok(told)
 }
 
 /// Deletes the pod, which should be gone in its time and a little.

@@ -224,8 +224,8 @@ fn unread_objects(tenant: &Tenant<'_>) -> Result<String> {
     unread(tenant, "configmaps/big", || Ok(()))
 }
 
-/// Watches that choose, so that each has copies of its own, and then large objects. Clients do not see in time that they are cut
-/// off: the server's log says it.
+/// Watches that choose, so that each has copies of its own, and then large objects. Clients do not see in time that their watches
+/// have ended: the server's log says it.
 fn unread_watches(tenant: &Tenant<'_>) -> Result<String> {
     let seen = unread(tenant, "configmaps?watch=true&labelSelector=!a", || {
         (0..WRITES).try_for_each(|number| {
