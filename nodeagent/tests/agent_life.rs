@@ -4,6 +4,7 @@ mod agent_support;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 
 use agent_support::orchestrator::Orchestrator;
 use agent_support::{Agent, cni_or_skip};
@@ -178,6 +179,16 @@ async fn what_ends_says_how_and_holds_nothing() {
         .until("nothing of it", |s| !s.pods.contains_key("u-done"))
         .await;
     assert!(!agent.data.path().join("agent/pods/u-done").exists());
+    let pods = list(&agent.data.path().join("agent/pods"));
+    let roots = pods.iter().flat_map(|pod| list(&pod.join("rootfs")));
+    let mounted = roots.filter(|root| root.join("merged").exists()).count();
+    let leases = list(&agent.data.path().join("images/leases")).len();
+    assert_eq!(leases, mounted, "only what is mounted needs layers");
+}
+
+fn list(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
 }
 
 /// Init container, sidecar and main container share a volume.

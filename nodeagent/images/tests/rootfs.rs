@@ -103,6 +103,11 @@ fn layers_whiteouts_writes_and_leases() {
     Rootfs::unmount(&pod).unwrap();
     assert!(!mounted(root) && Rootfs::open(&pod).is_none());
     Rootfs::unmount(&pod).unwrap();
+    let leases = || std::fs::read_dir(store.dir().join("leases")).unwrap().count();
+    assert_eq!(leases(), 1);
+    store.release(&pod).unwrap();
+    store.release(&pod).unwrap();
+    assert_eq!(leases(), 0);
     assert_eq!(store.gc().unwrap().layers, 3);
     let gone = Rootfs::mount(&unpacked, &pod, None).unwrap_err().to_string();
     assert!(gone.contains("unpack the image again"), "{gone}");

@@ -18,6 +18,7 @@ mod own_ids;
 mod pods;
 mod probe;
 mod purge;
+mod rootfs;
 mod run;
 mod session;
 mod settings;

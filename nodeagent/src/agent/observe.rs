@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use gantry_topology::CpuSet;
 
 use super::Failure;
-use super::pods::{Pods, end_before, read_record, run_of};
+use super::pods::{Pods, end_before, run_of};
+use super::rootfs::read_record;
 use crate::core::{Observed, ObservedPod};
 use crate::runtime::{RuntimeError, ShimHandle};
 

@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use gantry_images::{ImageStore, Rootfs};
-use gantry_nodeagent_api::{ContainerConfig, NodeNetwork, PodConfig, RunEnd};
-use serde::{Deserialize, Serialize};
+use gantry_images::Rootfs;
+use gantry_nodeagent_api::{NodeNetwork, PodConfig, RunEnd};
 
 use super::cni::{Asked, Cni, CniError};
 use super::netns::NetnsDir;
-use super::own_ids::with_ids;
+use super::rootfs::{read_record, rootfs_dir};
 use super::watch::Watches;
 use super::{Failure, Settings, wall};
 use crate::chain::chain;
@@ -20,8 +19,8 @@ use crate::guard;
 use crate::host::cgroup::Cgroups;
 use crate::runtime::{
     ContainerExit, ContainerStart, ContainerState, LOG_MAX_BYTES, PodDir, RuntimeDir, RuntimeError,
-    ShimHandle, UserNamespace, ids::IdRanges, merge_argv, names, oom, quota::Projects, resolve_user, root,
-    termination, volumes,
+    ShimHandle, ids::IdRanges, merge_argv, names, oom, quota::Projects, resolve_user, root, termination,
+    volumes,
 };
 
 /// How long the kernel may take to end processes and let go of groups.
@@ -44,22 +43,6 @@ pub(super) struct Pods {
     pub(super) memory_bytes: u64,
     /// The last known network: DEL needs one.
     pub(super) network: Mutex<Option<NodeNetwork>>,
-}
-
-/// What a container's image says, kept beside the pod, so that neither a restart nor a reboot needs the name again.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct ImageRecord {
-    pub(super) digest: String,
-    entrypoint: Vec<String>,
-    cmd: Vec<String>,
-    env: Vec<String>,
-    user: String,
-    working_dir: String,
-    #[serde(default)]
-    volumes: Vec<String>,
-    /// The signal that asks it to end; 0 where the image names none. Records of earlier versions have none.
-    #[serde(default)]
-    pub(super) stop_signal: i32,
 }
 
 impl Pods {
@@ -119,50 +102,6 @@ impl Pods {
         ShimHandle::spawn(&dir, &self.settings.executable)?;
         self.watches.watch(uid, &dir)?;
         Ok(images)
-    }
-
-    fn mount_image(
-        &self,
-        dir: &PodDir,
-        container: &ContainerConfig,
-        ids: Option<&UserNamespace>,
-    ) -> Result<ImageRecord, Failure> {
-        let root = rootfs_dir(dir, &container.name);
-        let record_path = root.join("image.json");
-        let known = read_record(dir, &container.name);
-        if let (Some(record), Some(_)) = (&known, Rootfs::open(&root)) {
-            return Ok(record.clone());
-        }
-        let store = ImageStore::open(&self.settings.images).map_err(Failure::other)?;
-        let name = known.map_or_else(|| container.image.clone(), |record| record.digest);
-        let image = store.resolve(&name).map_err(Failure::image(container))?;
-        let unpacked = store.unpack(&image).map_err(Failure::image(container))?;
-        if Rootfs::open(&root).is_none() {
-            with_ids(ids, |ids| {
-                Rootfs::mount(&unpacked, &root, ids).map_err(Failure::other)
-            })?;
-        }
-        let config = image.config;
-        let stop_signal = config.stop_signal_number().unwrap_or(0);
-        let record = ImageRecord {
-            digest: image.digest.to_string(),
-            entrypoint: config.entrypoint,
-            cmd: config.cmd,
-            env: config.env,
-            user: config.user,
-            volumes: config.volumes,
-            stop_signal,
-            working_dir: config.working_dir,
-        };
-        let bytes = serde_json::to_vec(&record).map_err(Failure::other)?;
-        std::fs::write(&record_path, bytes).map_err(Failure::io("write", &record_path))?;
-        Ok(record)
-    }
-
-    /// Unpacked layers that no pod uses can be made again at once.
-    pub(super) fn shed_layers(&self) -> Result<usize, Failure> {
-        let store = ImageStore::open(&self.settings.images).map_err(Failure::other)?;
-        Ok(store.shed(None).map_err(Failure::other)?.layers)
     }
 
     /// The pod's network, and what its files say about it.
@@ -301,15 +240,6 @@ impl Pods {
         Ok(run_of(&started.map_err(|e| Failure::start(e, &bounds.limits))?))
     }
 
-    /// Each run begins with the image as it is; what is to outlive a run is on a volume.
-    fn clean(&self, root: &Path, ids: Option<&UserNamespace>) -> Result<(), Failure> {
-        let store = ImageStore::open(&self.settings.images).map_err(Failure::other)?;
-        with_ids(ids, |ids| {
-            Rootfs::renew(&store, root, ids).map_err(Failure::other)
-        })?;
-        Ok(())
-    }
-
     fn signal(&self, uid: &str, containers: &[String], kill: bool) -> Result<PodDone, Failure> {
         let dir = self.runtime.pod(uid);
         if kill && guard::off("kill") {
@@ -386,6 +316,7 @@ impl Pods {
             .remove(uid)
             .map_err(Failure::io("remove network namespace", &self.netns.path(uid)))?;
         volumes::unmount(dir)?;
+        self.release_images(dir)?;
         self.cgroups.remove_pod(uid, PATIENCE)?;
         Ok(())
     }
@@ -411,15 +342,6 @@ fn end_shim(dir: &PodDir) -> Result<(), RuntimeError> {
             _ => std::thread::sleep(Duration::from_millis(5)),
         }
     }
-}
-
-pub(super) fn rootfs_dir(dir: &PodDir, container: &str) -> PathBuf {
-    dir.path().join("rootfs").join(container)
-}
-
-pub(super) fn read_record(dir: &PodDir, container: &str) -> Option<ImageRecord> {
-    let bytes = std::fs::read(rootfs_dir(dir, container).join("image.json")).ok()?;
-    serde_json::from_slice(&bytes).ok()
 }
 
 /// The directory of a container's logs: `<attempt>.log`, the last two attempts.
