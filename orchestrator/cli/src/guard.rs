@@ -22,7 +22,7 @@
 //! | `templates` | templates are rendered in the orchestrator itself, and take what they like |
 //! | `events` | a namespace's Events are kept for an hour, however many there are |
 //! | `image-space` | an image that is taken over may fill the disk to its last byte |
-//! | `namespace-share` | one namespace can fill the nodes' tables of services |
+//! | `group-share` | one group can fill the nodes' tables of services, and a node's configuration |
 //! | `config-room` | the files and variables of pods may come to more than a node can be told |
 //!
 //! `GANTRY_TEST_UNGUARDED` lists names, with commas between. It is read only in debug builds.
@@ -116,7 +116,7 @@ pub fn core_limits() -> CoreLimits {
     if off("replicas") {
         limits.pods_a_pass = CoreLimits::NONE.pods_a_pass;
         limits.waiting_of_owner = CoreLimits::NONE.waiting_of_owner;
-        limits.waiting_in_namespace = CoreLimits::NONE.waiting_in_namespace;
+        limits.waiting_of_group = CoreLimits::NONE.waiting_of_group;
     }
     if off("templates") {
         limits.templates = Bounds::NONE;
@@ -127,8 +127,8 @@ pub fn core_limits() -> CoreLimits {
     if off("events") {
         limits.events_in_namespace = CoreLimits::NONE.events_in_namespace;
     }
-    if off("namespace-share") {
-        limits.namespace_share = CoreLimits::NONE.namespace_share;
+    if off("group-share") {
+        limits.group_share = CoreLimits::NONE.group_share;
     }
     limits.pod_security = !off("pod-security");
     limits

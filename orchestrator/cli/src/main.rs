@@ -71,8 +71,9 @@ fn start(cli: &Cli) -> Result<u8> {
         Command::Server(args) => return server::run(args, &cli.global).map(|()| 0),
         Command::Render => return Ok(gantry_orchestrator::renderer::serve().map(|()| 0)?),
         Command::Completion { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "gantry", &mut std::io::stdout());
-            return Ok(0);
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "gantry", &mut script);
+            return output::write_out(&String::from_utf8_lossy(&script)).map(|()| 0);
         }
         Command::Catalog(command) => return catalog::run(command, cli.global.output).map(|()| 0),
         Command::Image(command) => return image::run(command, &cli.global).map(|()| 0),

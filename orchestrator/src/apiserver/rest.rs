@@ -20,7 +20,7 @@ use crate::kinds::codec;
 use crate::pki::ADMINISTRATOR;
 use crate::store::Version;
 
-/// Characters of all warnings of an answer together, and of one, as in Kubernetes.
+/// Characters of all warnings of an answer together, and of one where they come to more, as in Kubernetes.
 const WARNINGS: usize = 4096;
 const WARNING: usize = 256;
 /// What an object grows by when its resourceVersion is put in, and a little more.
@@ -323,10 +323,12 @@ impl Call<'_> {
 /// Adds Warning headers.
 pub(super) fn warn(response: &mut Response, warnings: &[String]) {
     let mut room = WARNINGS;
+    let all: usize = warnings.iter().map(|warning| warning.chars().count()).sum();
+    let most = if all > WARNINGS { WARNING } else { WARNINGS };
     for warning in warnings {
         let quoted: String = warning
             .chars()
-            .take(WARNING)
+            .take(most)
             .collect::<String>()
             .replace('\\', "\\\\")
             .replace('"', "\\\"")

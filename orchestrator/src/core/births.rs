@@ -6,7 +6,7 @@ use gantry_api::ObjectMeta;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::world::{Key, Work};
-use super::{crowd, meta, quarantine};
+use super::{crowd, group, meta, quarantine};
 use crate::podsecurity::{self, Level, Mode, Policy};
 
 /// Condition of an owner whose pods are not all made (Kubernetes' ReplicaSets and Deployments have it too).
@@ -59,22 +59,24 @@ pub fn allowance(
     // One that cannot be read may wait too.
     let unreadable = quarantine::owned(work, "Pod", owner);
     let waiting = unreadable + owned.iter().filter(|p| crowd::waits(p)).count();
-    let waiting_in_namespace = work.crowds.waiting_in(namespace);
+    let group = group::of(&work.objects, namespace);
     let of_owner = limits.waiting_of_owner.saturating_sub(waiting);
-    let of_namespace = limits.waiting_in_namespace.saturating_sub(waiting_in_namespace);
-    let room = of_owner.min(of_namespace);
+    let of_group = limits
+        .waiting_of_group
+        .saturating_sub(work.crowds.waiting_of(&group));
+    let room = of_owner.min(of_group);
     // The rest of what fits into the bound is made in the next passes.
     let held_back = (missing > room).then(|| {
         let left = missing - room;
-        let message = if of_owner <= of_namespace {
+        let message = if of_owner <= of_group {
             let most = limits.waiting_of_owner;
             format!(
                 "{left} more pods are not made while {most} of its own wait for a place: make room, or ask for fewer"
             )
         } else {
-            let most = limits.waiting_in_namespace;
+            let most = limits.waiting_of_group;
             format!(
-                "{left} more pods are not made while {most} of namespace {namespace} wait for a place: make room, or ask for fewer"
+                "{left} more pods are not made while {most} of {group} wait for a place: make room, or ask for fewer"
             )
         };
         let reason = TOO_MANY;

@@ -1,4 +1,4 @@
-//! Who owns which pods, and how many of a namespace wait for a place: looked up by all controllers, built once a pass.
+//! Who owns which pods, and how many of a group wait for a place: looked up by all controllers, built once a pass.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,13 +6,13 @@ use gantry_api::ObjectMeta;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::world::{Key, Objects};
-use super::{meta, pods};
+use super::{group, meta, pods};
 
 /// The index over the pods of a working copy.
 pub struct Crowds {
     /// By namespace, and in it by the uid of the controller.
     by_owner: BTreeMap<String, BTreeMap<String, BTreeSet<Key>>>,
-    /// By namespace; those that this pass makes count, for none of them has a place yet.
+    /// By group; those that this pass makes count, for none of them has a place yet.
     waiting: BTreeMap<String, usize>,
 }
 
@@ -28,19 +28,24 @@ impl Crowds {
             by_owner: BTreeMap::new(),
             waiting: BTreeMap::new(),
         };
+        // Pods are in the order of their namespaces.
+        let mut last = ("", String::new());
         for (key, pod) in &objects.pods {
             crowds.own(&pod.metadata, key);
             if waits(pod) {
-                crowds.count(&key.namespace);
+                if last.0 != key.namespace {
+                    last = (&key.namespace, group::of(objects, &key.namespace));
+                }
+                crowds.count(&last.1);
             }
         }
         crowds
     }
 
-    /// A pod is made.
-    pub fn join(&mut self, pod: &ObjectMeta) {
+    /// A pod of a group is made.
+    pub fn join(&mut self, pod: &ObjectMeta, group: &str) {
         self.own(pod, &Key::of(pod));
-        self.count(meta::namespace(pod));
+        self.count(group);
     }
 
     /// A pod is taken out.
@@ -56,9 +61,9 @@ impl Crowds {
         owners.and_then(|owners| owners.get(uid)).into_iter().flatten()
     }
 
-    /// How many pods of a namespace wait for a place.
-    pub fn waiting_in(&self, namespace: &str) -> usize {
-        self.waiting.get(namespace).copied().unwrap_or(0)
+    /// How many pods of a group wait for a place.
+    pub fn waiting_of(&self, group: &str) -> usize {
+        self.waiting.get(group).copied().unwrap_or(0)
     }
 
     fn own(&mut self, pod: &ObjectMeta, key: &Key) {
@@ -80,11 +85,11 @@ impl Crowds {
         }
     }
 
-    fn count(&mut self, namespace: &str) {
-        match self.waiting.get_mut(namespace) {
+    fn count(&mut self, group: &str) {
+        match self.waiting.get_mut(group) {
             Some(count) => *count += 1,
             None => {
-                self.waiting.insert(namespace.to_owned(), 1);
+                self.waiting.insert(group.to_owned(), 1);
             }
         }
     }

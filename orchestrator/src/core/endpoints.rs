@@ -127,7 +127,8 @@ fn slice(work: &mut Work<'_>, key: &Key, service: &Service) {
         };
         let protocol = port.protocol.clone().or_else(|| Some("TCP".to_owned()));
         Some(EndpointPort {
-            name: port.name.clone(),
+            // Never absent (discovery/v1): clients look at it without asking.
+            name: Some(port.name.clone().unwrap_or_default()),
             port: Some(i32::from(number)),
             protocol,
             ..Default::default()
@@ -248,6 +249,9 @@ mod tests {
         let told: Vec<&str> = members.iter().map(told).collect();
         slice(&mut work, &Key::new("default", "e"), &service);
         let slice = &work.objects.endpoint_slices[&Key::new("default", "e")];
+        let ports = slice.ports.iter().flatten();
+        let names: Vec<_> = ports.map(|port| port.name.as_deref()).collect();
+        assert_eq!(names, [Some("")], "clients expect a name");
         let endpoints = slice.endpoints.iter().flatten();
         let line = |(endpoint, told): (&Endpoint, &str)| {
             let name = endpoint.target_ref.as_ref().unwrap().name.clone().unwrap();

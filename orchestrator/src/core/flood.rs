@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use gantry_api::labels;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use serde_json::json;
 
 use super::lab::Lab;
@@ -135,6 +136,25 @@ fn the_floods_of_a_namespace_have_a_bound_together() {
         .iter()
         .filter(|(key, _)| key.namespace == "other");
     assert_eq!(others.filter(|(_, p)| pods::node(p).is_some()).count(), 3);
+}
+
+#[test]
+fn the_floods_of_one_persons_namespaces_have_a_bound_together() {
+    let mut lab = Lab::new(&["n"]);
+    for number in 0..8 {
+        let name = format!("eve-{number}");
+        let annotations = json!({labels::REQUESTER: "eve"});
+        let namespace = json!({"metadata": {"name": name, "annotations": annotations}});
+        let namespace: Namespace = serde_json::from_value(namespace).unwrap();
+        lab.world.objects.put(Object::Namespace(Arc::new(namespace)));
+        lab.world.objects.put(deployment("huge", &name, 1_000));
+    }
+    lab.settle();
+    assert_eq!(waiting(&lab), 4_000);
+    let last = &lab.world.objects.deployments[&Key::new("eve-7", "huge")];
+    let conditions = last.status.as_ref().unwrap().conditions.as_ref().unwrap();
+    let said = conditions[0].message.as_deref().unwrap();
+    assert!(said.contains("4000 of user eve wait for a place"), "{said}");
 }
 
 /// What the harm is: without the bounds an owner gets all that it asks for, at once.

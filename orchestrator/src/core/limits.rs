@@ -9,12 +9,12 @@ pub struct Limits {
     pub pods_a_pass: usize,
     /// No more pods are made for an owner while so many of its own wait for a place.
     pub waiting_of_owner: usize,
-    /// Nor for any owner of a namespace while so many of the namespace do.
-    pub waiting_in_namespace: usize,
+    /// Nor for any owner of a group of namespaces ([`super::group`]) while so many of the group do.
+    pub waiting_of_group: usize,
     /// What the templates of one function may take.
     pub templates: Bounds,
-    /// The part of the nodes' tables of services that one namespace can fill: one in so many.
-    pub namespace_share: usize,
+    /// The part of the nodes' tables of services, and of a node's configuration, that one group can fill: one in so many.
+    pub group_share: usize,
     /// What pods may take of a node's configuration.
     pub config: ConfigLimits,
     /// Events of a namespace that are kept: the newest. Whoever writes a hundred thousand pushes out only his own.
@@ -28,7 +28,7 @@ pub struct Limits {
 pub struct ConfigLimits {
     /// Of one pod.
     pub pod: usize,
-    /// Of all pods of a node: half of a message ([`gantry_nodeagent_api::MAX_MESSAGE_BYTES`]). One namespace fills its share.
+    /// Of all pods of a node: half of a message ([`gantry_nodeagent_api::MAX_MESSAGE_BYTES`]). One group fills its share.
     pub node: usize,
 }
 
@@ -46,9 +46,9 @@ impl Limits {
     pub const NONE: Self = Self {
         pods_a_pass: usize::MAX,
         waiting_of_owner: usize::MAX,
-        waiting_in_namespace: usize::MAX,
+        waiting_of_group: usize::MAX,
         templates: Bounds::NONE,
-        namespace_share: 1,
+        group_share: 1,
         config: ConfigLimits {
             pod: usize::MAX,
             node: usize::MAX,
@@ -63,9 +63,9 @@ impl Default for Limits {
         Self {
             pods_a_pass: 500,
             waiting_of_owner: 1_000,
-            waiting_in_namespace: 4_000,
+            waiting_of_group: 4_000,
             templates: Bounds::default(),
-            namespace_share: 4,
+            group_share: 4,
             config: ConfigLimits::default(),
             events_in_namespace: 5_000,
             pod_security: true,

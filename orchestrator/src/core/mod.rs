@@ -20,6 +20,7 @@ mod endpoints;
 #[cfg(test)]
 mod flood;
 mod gc;
+mod group;
 #[cfg(test)]
 mod lab;
 mod leads;

@@ -1,13 +1,13 @@
-//! Every Service without an address gets one out of the service range, as long as its namespace has not its share.
+//! Every Service without an address gets one out of the service range, as long as its group of namespaces has not its share.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
-use super::quarantine;
 use super::service_condition::{self, Trouble};
 use super::world::Work;
+use super::{group, quarantine};
 use crate::kinds::service_share;
 
 /// Gives addresses to Services that want one and have none.
@@ -27,7 +27,7 @@ pub fn run(work: &mut Work<'_>) {
     );
     let mut had: BTreeMap<String, u64> = BTreeMap::new();
     for (key, _) in work.objects.services.iter().filter(|(_, s)| of(s).is_some()) {
-        *had.entry(key.namespace.clone()).or_default() += 1;
+        *had.entry(group::of(&work.objects, &key.namespace)).or_default() += 1;
     }
     for key in work.keys::<Service>() {
         let Some(service) = work.get::<Service>(&key) else {
@@ -36,13 +36,13 @@ pub fn run(work: &mut Work<'_>) {
         if !service.spec.as_ref().is_some_and(wants_one) {
             continue;
         }
-        let had = had.entry(key.namespace.clone()).or_default();
+        let group = group::of(&work.objects, &key.namespace);
+        let had = had.entry(group.clone()).or_default();
         if *had >= share {
             let trouble = Trouble {
                 reason: "ShareExhausted".to_owned(),
                 message: format!(
-                    "namespace {} has its share of the service addresses of {range}, which is {share}: delete Services there",
-                    key.namespace
+                    "{group} has its share of the service addresses of {range}, which is {share}: delete Services there"
                 ),
             };
             service_condition::set(work, &key, CONDITION, "True", Some(&trouble));
@@ -81,6 +81,7 @@ pub fn of(service: &Service) -> Option<Ipv4Addr> {
 mod tests {
     use std::sync::Arc;
 
+    use gantry_api::labels;
     use serde_json::json;
 
     use super::super::lab::Lab;
@@ -98,9 +99,19 @@ mod tests {
             let value = json!({"metadata": metadata, "spec": spec});
             Object::Service(Arc::new(serde_json::from_value(value).unwrap()))
         };
-        // 64 are anybody's, however small the range is.
+        // 64 are anybody's, however small the range is; one person's namespaces together have them once.
         for i in 0..66 {
             lab.world.objects.put(service("default", format!("s{i:02}")));
+        }
+        for name in ["eve-a", "eve-b"] {
+            let annotations = json!({labels::REQUESTER: "eve"});
+            let value = json!({"metadata": {"name": name, "annotations": annotations}});
+            lab.world.objects.put(Object::Namespace(Arc::new(
+                serde_json::from_value(value).unwrap(),
+            )));
+            for i in 0..40 {
+                lab.world.objects.put(service(name, format!("e{i:02}")));
+            }
         }
         lab.world.objects.put(service("other", "t".to_owned()));
         let told = lab.settle();
@@ -110,7 +121,9 @@ mod tests {
             own.filter(|(_, s)| of(s).is_some()).count()
         };
         assert_eq!((has("default"), has("other")), (64, 1));
-        let without: Vec<_> = told.iter().filter(|t| t.ends_with("ShareExhausted")).collect();
+        assert_eq!((has("eve-a"), has("eve-b")), (40, 24));
+        let of_default = |t: &&String| t.starts_with('s') && t.ends_with("ShareExhausted");
+        let without: Vec<_> = told.iter().filter(of_default).collect();
         assert_eq!(without, ["s64 ShareExhausted", "s65 ShareExhausted"]);
     }
 

@@ -400,7 +400,8 @@ impl<'a> Work<'a> {
             return key;
         }
         if T::KIND == "Pod" {
-            self.crowds.join(object.meta());
+            let group = super::group::of(&self.objects, &key.namespace);
+            self.crowds.join(object.meta(), &group);
         }
         T::table_mut(&mut self.objects).insert(key.clone(), Arc::new(object));
         key

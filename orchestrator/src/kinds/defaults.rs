@@ -100,10 +100,12 @@ pub(crate) fn qos_class(pod: &Value) -> &'static str {
         for resource in ["cpu", "memory"] {
             let amount = |which: &str| {
                 let quantity = container.pointer(&format!("/resources/{which}/{resource}"))?;
-                amount(resource, quantity.as_str()?).filter(|amount| *amount > 0)
+                amount(resource, quantity.as_str()?)
             };
-            let (limit, request) = (amount("limits"), amount("requests"));
-            any |= limit.is_some() || request.is_some();
+            let limit = amount("limits").filter(|limit| *limit > 0);
+            // A request that is absent is the limit; one of nothing is none.
+            let request = amount("requests");
+            any |= limit.is_some() || request.is_some_and(|request| request > 0);
             all &= limit.is_some() && request.is_none_or(|request| Some(request) == limit);
         }
     }

@@ -157,6 +157,7 @@ const HARMLESS_NUMBERS: &[(&str, i64)] = &[
     ("minReadySeconds", 0),
     ("hostPort", 0),
     ("nodePort", 0),
+    ("healthCheckNodePort", 0),
     ("mode", 0o777),
 ];
 

@@ -387,4 +387,9 @@ fn every_container_makes_the_quality_of_service() {
         "Burstable"
     );
     assert_eq!(of(json!([{"name": "i"}])), "Burstable");
+    let nothing_asked = json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "0"}});
+    assert_eq!(
+        of(json!([{"name": "i", "resources": nothing_asked}])),
+        "Burstable"
+    );
 }

@@ -66,14 +66,20 @@ pub struct PodConfig {
     pub qos: QosClass,
 }
 
+/// Those who have one share of what all use together: all namespaces that one person has made, or one namespace that nobody's
+/// name is on.
+pub fn share_group(requester: &str, namespace: &str) -> String {
+    if requester.is_empty() {
+        format!("namespace {namespace}")
+    } else {
+        format!("user {requester}")
+    }
+}
+
 impl PodConfig {
-    /// Those whose pods have one share of what all use together: one person's namespaces, or one namespace.
+    /// Whose share of what all use together it takes of.
     pub fn share_group(&self) -> String {
-        if self.requester.is_empty() {
-            format!("namespace {}", self.namespace)
-        } else {
-            format!("user {}", self.requester)
-        }
+        share_group(&self.requester, &self.namespace)
     }
 
     /// What its containers may have of memory at once, in bytes; 0 if one of them has no limit.

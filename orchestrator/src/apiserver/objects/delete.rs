@@ -32,6 +32,9 @@ pub enum Deleted {
     Marked(Value),
 }
 
+/// Namespaces that are always there, as in Kubernetes.
+const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
+
 impl Objects {
     /// Deletes an object. 404 if absent, 409 if a precondition does not hold.
     pub async fn delete(
@@ -107,6 +110,13 @@ impl Objects {
 }
 
 fn check(kind: &Kind, name: &str, old: &Value, options: &DeleteOptions) -> Result<(), ApiError> {
+    if kind.kind == "Namespace" && IMMORTAL.contains(&name) {
+        return Err(ApiError::forbidden_object(
+            kind,
+            name,
+            "this namespace may not be deleted",
+        ));
+    }
     for (field, wanted) in [
         ("uid", &options.uid),
         ("resourceVersion", &options.resource_version),

@@ -116,14 +116,30 @@ pub(super) fn reject(kind: &Kind, object: &Value, errors: &[FieldError]) -> Resu
     }
 }
 
-/// Drops nulls, which types of Kubernetes never write and ours may.
+/// Drops nulls, which types of Kubernetes never write and ours may. In the values of a package and of a function they say something.
 fn prune(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.retain(|_, v| !v.is_null());
-            fields.values_mut().for_each(prune);
+            let fields = fields.iter_mut().filter(|(name, _)| *name != "values");
+            fields.for_each(|(_, v)| prune(v));
         }
         Value::Array(items) => items.iter_mut().for_each(prune),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn nulls_go_and_stay_where_they_are_a_users_values() {
+        let values = json!({"nothing": null, "list": [{"nothing": null}]});
+        let mut object = json!({"spec": {"values": values, "group": null, "needs": [{"group": null}]}});
+        prune(&mut object);
+        assert_eq!(object, json!({"spec": {"values": values, "needs": [{}]}}));
     }
 }

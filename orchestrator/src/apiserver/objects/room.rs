@@ -56,6 +56,13 @@ impl Room {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whose share of what all use together the namespace takes of.
+    pub(super) fn group(&self, namespace: &str) -> String {
+        let books = self.lock();
+        let requester = books.requesters.get(namespace).map_or("", String::as_str);
+        gantry_nodeagent_api::share_group(requester, namespace)
+    }
+
     /// 403 if there is no room for `more` bytes of an object. What is being written at the same time is not counted yet.
     pub(super) fn check(
         &self,

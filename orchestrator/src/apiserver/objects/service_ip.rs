@@ -40,11 +40,15 @@ impl Objects {
         let last = self.store.get(SERVICE_ADDRESS).await?;
         let compare = last.map_or(Compare::Absent, |version| Compare::At(version.mod_revision));
         let services = self.list(kind, None, &Selector::default()).await?.items;
-        let namespace = at(object, "/metadata/namespace");
+        let group = |object: &Value| {
+            let namespace = at(object, "/metadata/namespace").as_str();
+            self.room.group(namespace.unwrap_or_default())
+        };
+        let own_group = group(object);
         let (mut own, mut taken) = (0, HashSet::new());
         for service in services.iter().map(codec::decode) {
             let address = at(&service, "/spec/clusterIP");
-            own += u64::from(at(&service, "/metadata/namespace") == namespace && address != "None");
+            own += u64::from(address != "None" && group(&service) == own_group);
             taken.extend(address.as_str().map(str::to_owned));
         }
         let (share, all) = (
@@ -53,8 +57,7 @@ impl Objects {
         );
         if own >= share {
             return Err(ApiError::forbidden(format!(
-                "namespace {} has its share of the {all} service addresses of {}, which is {share}: delete Services there",
-                namespace.as_str().unwrap_or_default(),
+                "{own_group} has its share of the {all} service addresses of {}, which is {share}: delete Services there",
                 self.service_cidr
             )));
         }

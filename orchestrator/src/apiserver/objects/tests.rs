@@ -319,6 +319,23 @@ async fn unknown_fields_by_wish() {
 }
 
 #[tokio::test]
+async fn the_namespaces_that_are_always_there_stay() {
+    let o = objects().await;
+    for name in ["default", "other"] {
+        let input = json!({"metadata": {"name": name}});
+        // The first may be there already.
+        let _ = o.create(row("Namespace"), "", input, USER).await;
+    }
+    let delete = async |name| {
+        let options = DeleteOptions::default();
+        let done = o.delete(row("Namespace"), "", name, &options).await;
+        done.map(drop).map_err(|error| error.code)
+    };
+    assert_eq!(delete("default").await, Err(http::StatusCode::FORBIDDEN));
+    assert_eq!(delete("other").await, Ok(()));
+}
+
+#[tokio::test]
 async fn what_is_no_object_or_could_be_no_file_is_refused() {
     let o = objects().await;
     let map = row("ConfigMap");

@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use gantry_nodeagent_api::{MAX_SERVICE_BACKENDS, MAX_SERVICE_PORTS, ServiceConfig, ServiceFaultReason};
 use k8s_openapi::api::core::v1::Service;
 
-use super::super::meta;
 use super::super::service_condition::{self, Trouble};
 use super::super::world::{Key, Work};
+use super::super::{group, meta};
 
 /// Condition of a Service that is not, or not wholly, in force on the nodes.
 const CONDITION: &str = "Programmed";
 
-/// How much there is room for, over all namespaces.
+/// How much there is room for, over all groups.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
     pub ports: usize,
@@ -29,7 +29,7 @@ pub(super) const LIMITS: Limits = Limits {
 type Configs = BTreeMap<Key, ServiceConfig>;
 type Troubles = BTreeMap<Key, Trouble>;
 
-/// Leaves out Services whose address another one has, and the newest ones when the tables or their namespace's share of
+/// Leaves out Services whose address another one has, and the newest ones when the tables or their group's share of
 /// them are full. Those that the nodes have already come first, then the older ones.
 pub(super) fn admit(work: &Work<'_>, configs: Configs, limits: Limits) -> (Configs, Troubles) {
     let in_force: BTreeSet<&String> = work.sent.values().flat_map(|c| c.services.keys()).collect();
@@ -42,14 +42,15 @@ pub(super) fn admit(work: &Work<'_>, configs: Configs, limits: Limits) -> (Confi
     order.sort_by_cached_key(|(key, _)| (!in_force.contains(&key.to_string()), age(key), key.clone()));
     let mut books = Books {
         limits,
-        share: work.limits.namespace_share,
+        share: work.limits.group_share,
         owners: BTreeMap::new(),
         used: BTreeMap::new(),
         all: (0, 0),
     };
     let (mut admitted, mut troubles) = (BTreeMap::new(), BTreeMap::new());
     for (key, config) in order {
-        match books.enter(&key, &config) {
+        let group = group::of(&work.objects, &key.namespace);
+        match books.enter(&key, group, &config) {
             None => drop(admitted.insert(key, config)),
             Some(trouble) => drop(troubles.insert(key, trouble)),
         }
@@ -62,7 +63,7 @@ struct Books {
     limits: Limits,
     share: usize,
     owners: BTreeMap<std::net::Ipv4Addr, Key>,
-    /// Ports and backends by namespace.
+    /// Ports and backends by group.
     used: BTreeMap<String, (usize, usize)>,
     /// Ports and backends of all.
     all: (usize, usize),
@@ -70,7 +71,7 @@ struct Books {
 
 impl Books {
     /// Enters a Service, or says why there is no place for it.
-    fn enter(&mut self, key: &Key, config: &ServiceConfig) -> Option<Trouble> {
+    fn enter(&mut self, key: &Key, group: String, config: &ServiceConfig) -> Option<Trouble> {
         if let Some(owner) = self.owners.get(&config.vip) {
             return Some(Trouble {
                 reason: "AddressConflict".to_owned(),
@@ -83,15 +84,14 @@ impl Books {
         let backends = config.ports.iter().map(|p| p.backends.len()).sum::<usize>();
         let wanted = (config.ports.len(), backends);
         let add = |a: (usize, usize), b: (usize, usize)| (a.0 + b.0, a.1 + b.1);
-        let own = add(self.used.get(&key.namespace).copied().unwrap_or_default(), wanted);
+        let own = add(self.used.get(&group).copied().unwrap_or_default(), wanted);
         let all = add(self.all, wanted);
         let fits = |(ports, backends), part| {
             ports <= self.limits.ports / part && backends <= self.limits.backends / part
         };
         let message = if !fits(own, self.share) {
             format!(
-                "namespace {} has no room left for it: {} service ports and {} backends are its share; delete Services there",
-                key.namespace,
+                "{group} has no room left for it: {} service ports and {} backends are its share; delete Services there",
                 self.limits.ports / self.share,
                 self.limits.backends / self.share
             )
@@ -102,7 +102,7 @@ impl Books {
             )
         } else {
             self.owners.insert(config.vip, key.clone());
-            self.used.insert(key.namespace.clone(), own);
+            self.used.insert(group, own);
             self.all = all;
             return None;
         };

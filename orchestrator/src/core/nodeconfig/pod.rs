@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use gantry_api::PodExtras;
-use gantry_api::labels::REQUESTER;
 use gantry_nodeagent_api::{
     ContainerConfig, ContainerResources, ContainerRole, PodConfig, PodDesired, QosClass, RestartPolicy,
     SessionProbe, TerminationMessage,
@@ -13,7 +12,7 @@ use gantry_topology::CpuSet;
 use k8s_openapi::api::core::v1::{self as k8s, Container, Pod};
 
 use super::super::world::{Key, Work};
-use super::super::{meta, pods, quarantine, resources};
+use super::super::{group, meta, pods, quarantine, resources};
 use super::room::Allowance;
 use super::{env, expand, podnames, probe, security, volume};
 use crate::kinds::grace_seconds;
@@ -42,7 +41,7 @@ pub(super) fn config(work: &Work<'_>, pod: &Pod, warnings: &mut Vec<Warning>) ->
     Ok(PodConfig {
         namespace: meta::namespace(&pod.metadata).to_owned(),
         name: meta::name(&pod.metadata).to_owned(),
-        requester: requester(work, meta::namespace(&pod.metadata)),
+        requester: group::requester(&work.objects, meta::namespace(&pod.metadata)).to_owned(),
         labels: pod.metadata.labels.clone().unwrap_or_default(),
         desired: desired(pod),
         address: pods::address(pod),
@@ -66,14 +65,6 @@ pub(super) fn config(work: &Work<'_>, pod: &Pod, warnings: &mut Vec<Warning>) ->
         deadline_ms: deadline_ms(pod),
         qos: qos(pod),
     })
-}
-
-/// Who has made the namespace, as the API server has written it there.
-fn requester(work: &Work<'_>, namespace: &str) -> String {
-    let namespace = work.objects.namespaces.get(&Key::new("", namespace));
-    let annotations = namespace.and_then(|namespace| namespace.metadata.annotations.as_ref());
-    let requester = annotations.and_then(|annotations| annotations.get(REQUESTER));
-    requester.cloned().unwrap_or_default()
 }
 
 /// Secrets for registries that are named and not there, in the words of Kubernetes.

@@ -1,4 +1,4 @@
-//! How much of a node's configuration pods take: each pod, each namespace and all of them have a bound, since a node is told
+//! How much of a node's configuration pods take: each pod, each group of namespaces and all of them have a bound, since a node is told
 //! everything in one message. Who is there stays; who comes where there is no room left waits, and is told why.
 
 use std::collections::BTreeMap;
@@ -54,7 +54,7 @@ fn mib(bytes: usize) -> usize {
 /// What is taken on one node, in bytes.
 pub(super) struct Room {
     limits: Limits,
-    namespaces: BTreeMap<String, usize>,
+    groups: BTreeMap<String, usize>,
     all: usize,
 }
 
@@ -63,11 +63,11 @@ impl Room {
     pub(super) fn new<'a>(limits: Limits, there: impl Iterator<Item = &'a PodConfig>) -> Self {
         let mut room = Self {
             limits,
-            namespaces: BTreeMap::new(),
+            groups: BTreeMap::new(),
             all: 0,
         };
         for pod in there {
-            room.add(&pod.namespace, pod.size_bytes());
+            room.add(pod.share_group(), pod.size_bytes());
         }
         room
     }
@@ -85,16 +85,16 @@ impl Room {
     fn grow(&mut self, pod: &PodConfig, before: usize) -> Result<(), String> {
         let size = pod.size_bytes();
         let more = size.saturating_sub(before);
-        let (namespace, config) = (&pod.namespace, self.limits.config);
-        let share = config.node / self.limits.namespace_share;
-        let of_namespace = self.namespaces.get(namespace).copied().unwrap_or_default();
+        let (group, config) = (pod.share_group(), self.limits.config);
+        let share = config.node / self.limits.group_share;
+        let of_group = self.groups.get(&group).copied().unwrap_or_default();
         // Who becomes smaller always may.
         if more > 0 && size > config.pod {
             return Err(too_large(config.pod));
         }
-        if more > 0 && of_namespace.saturating_add(more) > share {
+        if more > 0 && of_group.saturating_add(more) > share {
             return Err(format!(
-                "namespace {namespace} has no room left on the node: {WHAT} of its pods there may come to {} MiB",
+                "{group} has no room left on the node: {WHAT} of its pods there may come to {} MiB",
                 mib(share)
             ));
         }
@@ -104,12 +104,12 @@ impl Room {
                 mib(config.node)
             ));
         }
-        self.add(namespace, more);
+        self.add(group, more);
         Ok(())
     }
 
-    fn add(&mut self, namespace: &str, bytes: usize) {
-        *self.namespaces.entry(namespace.to_owned()).or_default() += bytes;
+    fn add(&mut self, group: String, bytes: usize) {
+        *self.groups.entry(group).or_default() += bytes;
         self.all += bytes;
     }
 }
@@ -148,6 +148,18 @@ mod tests {
         room.enter(&pod("e", 3 << 20)).unwrap();
         let text = room.enter(&pod("f", 3 << 20)).unwrap_err();
         assert!(text.contains("may come to 32 MiB"), "{text}");
+    }
+
+    #[test]
+    fn many_namespaces_of_one_person_have_one_share() {
+        let of_eve = |namespace| PodConfig {
+            requester: "eve".to_owned(),
+            ..pod(namespace, 3 << 20)
+        };
+        let mut room = Room::new(Limits::default(), [of_eve("a"), of_eve("b")].iter());
+        let text = room.enter(&of_eve("c")).unwrap_err();
+        assert!(text.contains("user eve has no room left on the node"), "{text}");
+        room.enter(&pod("d", 3 << 20)).unwrap();
     }
 
     #[test]

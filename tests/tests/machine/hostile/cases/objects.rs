@@ -19,19 +19,20 @@ pub(super) const CASES: &[Case] = &[
         kind: "configuration",
         protection: "config-room",
         attack: |tenant| {
-            let map = json!({"metadata": {"name": "big"}, "data": {"a": "x".repeat(1_000_000)}});
-            tenant.make("configmaps", &map)?;
-            let names: Vec<String> = (0..VOLUMES).map(|i| format!("v{i}")).collect();
-            let mount = |v: &String| json!({"name": v, "mountPath": format!("/{v}")});
-            let mounts: Vec<Value> = names.iter().map(mount).collect();
-            let mut pod = pods::of(pods::container("exec sleep 600", json!({"volumeMounts": mounts})));
-            let volume = |v: &String| json!({"name": v, "configMap": {"name": "big"}});
-            pod["spec"]["volumes"] = names.iter().map(volume).collect();
-            tenant.make("pods", &pod)?;
+            tenant.make("configmaps", &big())?;
+            tenant.make("pods", &mounting(VOLUMES))?;
             tenant.condition("pods/p", "a pod may have")
         },
         told: "a pod may have 4 MiB",
         harm: Harm::Memory(Process::Orchestrator, 300),
+    },
+    Case {
+        name: "a node's room taken from five namespaces",
+        kind: "configuration",
+        protection: "group-share",
+        attack: from_many_namespaces,
+        told: "its pods there may come to 8 MiB",
+        harm: Harm::Told("may come to 32 MiB"),
     },
     Case {
         name: "one long variable in thousands of arguments",
@@ -110,6 +111,45 @@ pub(super) const CASES: &[Case] = &[
         harm: TAKEN,
     },
 ];
+
+fn big() -> Value {
+    json!({"metadata": {"name": "big"}, "data": {"a": "x".repeat(1_000_000)}})
+}
+
+/// A pod that mounts it so many times.
+fn mounting(times: usize) -> Value {
+    let names: Vec<String> = (0..times).map(|i| format!("v{i}")).collect();
+    let mount = |v: &String| json!({"name": v, "mountPath": format!("/{v}")});
+    let mounts: Vec<Value> = names.iter().map(mount).collect();
+    let mut pod = pods::of(pods::container("exec sleep 600", json!({"volumeMounts": mounts})));
+    let volume = |v: &String| json!({"name": v, "configMap": {"name": "big"}});
+    pod["spec"]["volumes"] = names.iter().map(volume).collect();
+    pod
+}
+
+/// In each as much as one group may have.
+fn from_many_namespaces(tenant: &Tenant<'_>) -> Result<String> {
+    let mut made = Vec::new();
+    for number in 0..5 {
+        let namespace = format!("{}-{number}", tenant.namespace);
+        tenant.make_outside("/api/v1/namespaces", &json!({"metadata": {"name": namespace}}))?;
+        let within = format!("/api/v1/namespaces/{namespace}");
+        tenant.api.make(&format!("{within}/configmaps"), &big())?;
+        for name in ["a", "b"] {
+            let mut pod = mounting(4);
+            pod["metadata"]["name"] = json!(name);
+            tenant.api.make(&format!("{within}/pods"), &pod)?;
+            made.push(format!("{within}/pods/{name}"));
+        }
+    }
+    tenant.wait("that there is no room", || {
+        made.iter().find_map(|pod| {
+            let pod = tenant.api.get(pod).ok()?.json();
+            let said = pod["status"]["conditions"].to_string();
+            said.contains("no room left").then_some(said)
+        })
+    })
+}
 
 fn port_twice(tenant: &Tenant<'_>) -> Result<String> {
     let port = |name: &str| json!({"name": name, "port": 80});

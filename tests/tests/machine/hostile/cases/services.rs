@@ -16,7 +16,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "more service ports than its share",
         kind: "service tables",
-        protection: "namespace-share",
+        protection: "group-share",
         attack: ports,
         told: "4096 service ports and 16384 backends are its share",
         harm: Harm::Told("all are in force"),
@@ -24,7 +24,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "more backends than its share",
         kind: "service tables",
-        protection: "namespace-share",
+        protection: "group-share",
         attack: backends,
         told: "4096 service ports and 16384 backends are its share",
         harm: Harm::Told("all are in force"),
