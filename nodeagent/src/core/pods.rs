@@ -133,19 +133,23 @@ fn preparation(
 }
 
 /// The first container, in order, that can be started now. An init container holds back those after it until it has ended
-/// well, a sidecar until it is up; once a main container has run, only its own.
+/// well, a sidecar until it is up; once a main container has run, only its own. A main container holds back those that have not
+/// run yet until the hook after its start has ended.
 fn start(pod: &mut Pod, config: &PodConfig, eager: bool, now_ms: u64, wake: &mut Wake) -> Next {
     let ran = |c: &ContainerConfig| {
         let known = pod.containers.get(&c.name);
-        c.role == ContainerRole::Main && known.is_some_and(|c| c.run.is_some() && !c.outdated)
+        c.role == ContainerRole::Main && known.is_some_and(Container::has_run)
     };
     let begun = config.containers.iter().any(ran);
+    let mut hook_runs = false;
     for wanted in &config.containers {
         let container = pod.containers.entry(wanted.name.clone()).or_default();
         let passed = is_initialized(Some(&*container), wanted);
         let again = !(wanted.role == ContainerRole::Init && passed);
+        let held = hook_runs && !container.has_run();
         if !container.running()
             && again
+            && !held
             && let Some(limits) = startable_in(container, wanted, config).cloned()
             && (eager || !wake.later(now_ms, container.restart.not_before_ms))
             && !wake.later(now_ms, pod.backoff.not_before_ms)
@@ -164,6 +168,7 @@ fn start(pod: &mut Pod, config: &PodConfig, eager: bool, now_ms: u64, wake: &mut
         if !passed && !begun {
             break;
         }
+        hook_runs |= !passed && wanted.role == ContainerRole::Main;
     }
     None
 }

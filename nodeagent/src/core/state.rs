@@ -205,6 +205,11 @@ impl Container {
         self.run.as_ref().is_some_and(|run| run.exit.is_none())
     }
 
+    /// It has run since the pod was last set up from the ground.
+    pub(super) fn has_run(&self) -> bool {
+        self.run.is_some() && !self.outdated
+    }
+
     /// Its cgroup may be gone, or have other limits: they are put in force before the next start.
     pub(super) fn forget_limits(&mut self) {
         self.in_force = None;

@@ -36,6 +36,15 @@ fn hooks(node: &Node) -> Vec<usize> {
         .collect()
 }
 
+/// Lets time pass and does all that is asked, while no hook ends.
+fn pass_without_hooks(node: &mut Node, ms: u64) {
+    node.now_ms += ms;
+    node.event(Event::Tick);
+    while let Some(index) = (0..node.pending.len()).find(|i| !hooks(node).contains(i)) {
+        node.perform(index);
+    }
+}
+
 #[test]
 fn the_next_waits_for_the_hook_after_a_start_and_an_agent_does_it_once() {
     let mut node = Node::new();
@@ -43,7 +52,10 @@ fn the_next_waits_for_the_hook_after_a_start_and_an_agent_does_it_once() {
     while hooks(&node).is_empty() {
         node.perform(0);
     }
-    assert_eq!(node.starts, 1);
+    for _ in 0..3 {
+        pass_without_hooks(&mut node, 20_000);
+    }
+    assert_eq!((node.starts, hooks(&node).len()), (1, 1));
     let first = &node.pod("a").containers[0];
     assert!(first.running && !first.started && !first.ready);
     node.settle();
@@ -52,6 +64,46 @@ fn the_next_waits_for_the_hook_after_a_start_and_an_agent_does_it_once() {
     node.crash(node.disk.clone());
     node.settle();
     assert_eq!(node.hooks.len(), 1);
+}
+
+#[test]
+fn the_next_waits_again_once_its_pod_was_set_up_anew() {
+    let mut node = begun(&hooked());
+    for run in node.runs.values_mut() {
+        run.exit = Some(Exit::with(137, 0));
+    }
+    node.shims.clear();
+    node.event(Event::ShimGone { uid: "a".to_owned() });
+    while hooks(&node).is_empty() {
+        node.perform(0);
+    }
+    pass_without_hooks(&mut node, 20_000);
+    assert_eq!(node.starts, 3);
+    node.settle();
+    assert_eq!((node.starts, node.hooks.len()), (4, 2));
+}
+
+#[test]
+fn what_has_run_waits_for_no_hook_of_another() {
+    let mut node = begun(&hooked());
+    node.exit("a", "c", 1);
+    node.exit("a", "d", 1);
+    pass_without_hooks(&mut node, 20_000);
+    assert_eq!((node.starts, hooks(&node).len()), (4, 1));
+    assert!(node.pod("a").containers.iter().all(|c| c.running));
+}
+
+#[test]
+fn a_new_agent_waits_for_no_hook_of_the_one_before() {
+    let mut node = Node::new();
+    node.config(&hooked());
+    while hooks(&node).is_empty() {
+        node.perform(0);
+    }
+    node.crash(node.disk.clone());
+    node.settle();
+    assert_eq!((node.starts, node.hooks.len()), (2, 0));
+    assert!(node.pod("a").ready);
 }
 
 #[test]
