@@ -3,7 +3,7 @@
 mod runtime_support;
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -200,6 +200,62 @@ fn a_user_plane_gets_its_tunnel_and_a_privileged_container_what_its_shim_has() {
                 start.name
             );
         }
+    }
+}
+
+#[test]
+fn a_privileged_container_has_the_devices_of_its_host_and_others_do_not() {
+    let Some(node) = node() else { return };
+    // Where the host's own root cannot open one, nothing can be shown with it.
+    let all = ["kmsg", "loop0", "loop-control", "vda", "fuse", "kvm"].map(|name| format!("/dev/{name}"));
+    let devices: Vec<&String> = all.iter().filter(|path| fs::File::open(path).is_ok()).collect();
+    assert!(!devices.is_empty(), "this host has none of {all:?}");
+    let mut script: String = devices
+        .iter()
+        .map(|path| format!("ls -ln {path}; (: < {path}) && echo opens {path}; "))
+        .collect();
+    // `/dev/kmsg` again.
+    script += "/bin/busybox mknod /dev/made c 1 11 && echo made && (: < /dev/made) && echo opens what it made; \
+               cat /dev/net/given; ls /dev/console; exit 0";
+    let pod = node.pod("v");
+    let shim = node.shim(&pod);
+    // A volume stays as it is, also where the host has a node (`/dev/net/tun`).
+    let volume = pod.path().join("volume");
+    fs::create_dir_all(&volume).unwrap();
+    fs::write(volume.join("given"), "content\n").unwrap();
+    let mut all = node.sh(&pod, "v", "all", &script);
+    all.security.privileged = true;
+    let mut plain = node.sh(&pod, "v", "plain", &script);
+    plain.security.root_capabilities = vec!["MKNOD".to_owned()];
+    node.cgroups.guard_devices("v", "plain", false).unwrap();
+    for start in [&mut all, &mut plain] {
+        start.mounts = vec![BindMount {
+            source: volume.clone(),
+            target: "/dev/net".into(),
+            read_only: false,
+        }];
+    }
+    let said = |start| {
+        shim.start_container(start).unwrap();
+        exit_on_record(&pod, &start.name);
+        logged(start)
+    };
+    let (by_all, by_plain) = (said(&all), said(&plain));
+    for path in devices {
+        let number = fs::metadata(path).unwrap().rdev();
+        let number = format!("{:3}, {:3} ", nix::libc::major(number), nix::libc::minor(number));
+        let there = by_all.contains(&number) && by_all.contains(&format!("opens {path}"));
+        assert!(there, "{path} {number}: {by_all}");
+        assert!(!by_plain.contains(&format!("opens {path}")), "{path}: {by_plain}");
+    }
+    assert_eq!(fs::read_dir(&volume).unwrap().count(), 1);
+    for (said, made) in [(&by_all, true), (&by_plain, false)] {
+        assert!(said.contains("made\n"), "{said}");
+        assert_eq!(said.contains("opens what it made"), made, "{said}");
+        assert!(
+            said.contains("content") && said.contains("/dev/console: No such file"),
+            "{said}"
+        );
     }
 }
 

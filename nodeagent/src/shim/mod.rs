@@ -7,6 +7,7 @@
 mod allowance;
 mod complaints;
 mod daemon;
+mod devices;
 pub mod fresh;
 mod last_words;
 pub(crate) mod launch;

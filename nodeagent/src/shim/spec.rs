@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    LinuxBuilder, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroupBuilder, LinuxDeviceType,
-    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources, LinuxResourcesBuilder, Mount, MountBuilder,
-    ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder, get_default_maskedpaths,
-    get_default_readonly_paths,
+    LinuxBuilder, LinuxDeviceCgroupBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources,
+    LinuxResourcesBuilder, Mount, MountBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    get_default_maskedpaths, get_default_readonly_paths,
 };
 
+use super::devices;
 use super::wall::no_new_privileges;
 use crate::guard;
 use crate::runtime::ContainerStart;
@@ -52,9 +52,11 @@ pub(super) fn build(start: &ContainerStart) -> Result<Spec, OciSpecError> {
     let mut linux = LinuxBuilder::default()
         .namespaces(namespaces(start)?)
         .cgroups_path(PathBuf::from(&start.cgroup))
-        .devices(devices(start)?)
+        .devices(devices::of(start)?)
         .sysctl(start.sysctls.clone().into_iter().collect::<HashMap<_, _>>());
     if privileged {
+        // Without a rule all devices are allowed that its group's parent allows; the usual ones, which libcontainer adds, take
+        // nothing away.
         linux = linux.masked_paths(Vec::new()).readonly_paths(Vec::new());
     } else if guard::off("paths") {
         linux = linux
@@ -122,30 +124,6 @@ fn namespaces(start: &ContainerStart) -> Result<Vec<oci_spec::runtime::LinuxName
         }
     }
     Ok(list)
-}
-
-/// `/dev/net/tun` for those that may configure networks: user planes make their tunnels with it.
-fn devices(start: &ContainerStart) -> Result<Vec<LinuxDevice>, OciSpecError> {
-    let tun = Path::new("/dev/net/tun");
-    let allowed = start.security.privileged
-        || start
-            .security
-            .capabilities
-            .iter()
-            .any(|c| c.ends_with("NET_ADMIN") || c == "ALL");
-    if !allowed || !tun.exists() {
-        return Ok(Vec::new());
-    }
-    let device = LinuxDeviceBuilder::default()
-        .path(tun)
-        .typ(LinuxDeviceType::C)
-        .major(10)
-        .minor(200)
-        .file_mode(0o666u32)
-        .uid(0u32)
-        .gid(0u32)
-        .build()?;
-    Ok(vec![device])
 }
 
 fn mounts(start: &ContainerStart) -> Result<Vec<Mount>, OciSpecError> {
