@@ -13,8 +13,8 @@ use super::{Case, Harm, Process, Tenant};
 const TERMS: usize = 250;
 /// Requests at once on one connection: no more wait for their turn.
 const AT_ONCE: usize = 60;
-/// Large objects for watches that are not read: made over the seconds in which those begin.
-const WRITES: usize = 40;
+/// Of an object whose watches are not read: over the seconds in which those begin.
+const CHANGES: usize = 40;
 /// Clients that read little.
 const READERS: usize = 10;
 /// What curl ends with when its time is over.
@@ -224,13 +224,21 @@ fn unread_objects(tenant: &Tenant<'_>) -> Result<String> {
     unread(tenant, "configmaps/big", || Ok(()))
 }
 
-/// Watches that choose, so that each has copies of its own, and then large objects. Clients do not see in time that their watches
-/// have ended: the server's log says it.
+/// Watches for which a large object comes and goes, so that each has copies of its own. Clients do not see in time that their
+/// watches have ended: the server's log says it.
 fn unread_watches(tenant: &Tenant<'_>) -> Result<String> {
-    let seen = unread(tenant, "configmaps?watch=true&labelSelector=!a", || {
-        (0..WRITES).try_for_each(|number| {
+    large(tenant, "big")?;
+    let seen = unread(tenant, "configmaps?watch=true&labelSelector=chosen", || {
+        (0..CHANGES).try_for_each(|number| {
             std::thread::sleep(Duration::from_millis(100));
-            large(tenant, &format!("big{number}"))
+            let chosen = (number % 2 == 0).then_some("yes");
+            let labels = json!({"metadata": {"labels": {"chosen": chosen}}});
+            let (path, media) = (tenant.path("configmaps/big"), "application/merge-patch+json");
+            // Or it is refused, since too much is not read.
+            tenant
+                .api
+                .ask("PATCH", &path, media, &labels.to_string())
+                .map(drop)
         })
     })?;
     let log = fs::read_to_string(tenant.gantry.path().join("orchestrator.log"))?;
@@ -238,7 +246,6 @@ fn unread_watches(tenant: &Tenant<'_>) -> Result<String> {
     Ok(log.lines().find(cut).unwrap_or(&seen).to_owned())
 }
 
-/// Or it is refused, since too much is not read.
 fn large(tenant: &Tenant<'_>, name: &str) -> Result<()> {
     let data = json!({"a": "x".repeat(1400 << 10)});
     let map = json!({"metadata": {"name": name}, "data": data});
