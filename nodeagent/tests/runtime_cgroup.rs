@@ -328,6 +328,9 @@ fn v2_bounds_all_pods_and_asks_what_is_in_use_first() {
         let written = fs::read_to_string(instance.join("memory.max")).unwrap();
         assert_eq!(written.trim(), in_force.to_string());
     }
+    // Asked again when more is in use: it gets nothing more for that.
+    fs::write(instance.join("memory.current"), (60 << 20).to_string()).unwrap();
+    assert_eq!(cgroups.bound_pods(1 << 20).unwrap(), 1_000_000 + (64 << 20));
 }
 
 /// Memory and hugepages change together or not at all, and before any CPU.

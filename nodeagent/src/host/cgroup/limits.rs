@@ -107,7 +107,7 @@ impl Cgroups {
     }
 
     /// As the kernel writes it.
-    fn memory_limit(&self, group: &str) -> Result<String, CgroupError> {
+    pub(super) fn memory_limit(&self, group: &str) -> Result<String, CgroupError> {
         read(&self.memory_limit_file(group)?)
     }
 

@@ -2,7 +2,7 @@
 //! whatever pods without limits of their own take; where it is reached the kernel ends the worst of the pods (`oom_score_adj`). Of one
 //! pod: files in memory that a container leaves behind.
 
-use super::files::{read, write_if_other};
+use super::files::{number, read, write_if_other};
 use super::sockets::Whose;
 use super::{CgroupError, Cgroups, Hierarchy};
 use crate::guard;
@@ -44,6 +44,11 @@ impl Cgroups {
             },
         );
         let wanted = limit(bytes, self.used(group)?.saturating_sub(cache));
+        // It is asked before each start: whoever leaves something behind gets nothing more for that.
+        let wanted = match number(&self.memory_limit(group)?) {
+            Some(now) if (1..=now).contains(&bytes) => wanted.min(now),
+            _ => wanted,
+        };
         let in_force = match self.set_memory(group, wanted) {
             Ok(()) => wanted,
             Err(CgroupError::MemoryInUse { used_bytes, .. }) => {

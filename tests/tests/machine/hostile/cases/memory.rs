@@ -94,24 +94,18 @@ fn memory(tenant: &Tenant<'_>, script: &str, volume: Value) -> Result<String> {
 
 /// Each container keeps within its limit, and leaves what the next one adds to.
 fn left_behind(tenant: &Tenant<'_>) -> Result<String> {
-    let container = |name: &str, script: &str| {
-        let mut container = pods::container(
-            script,
-            json!({
-                "resources": {"limits": {"memory": LIMIT}},
-                "volumeMounts": [{"name": "v", "mountPath": "/v"}],
-            }),
-        );
-        container["name"] = json!(name);
-        container
-    };
+    let limits = json!({"limits": {"memory": LIMIT}});
     let writer = |i: u32| {
-        let script = format!("exec busybox dd if=/dev/zero of=/v/{i} bs=1M count=40");
-        container(&format!("i{i}"), &script)
+        let script = "exec busybox dd if=/dev/zero of=/v/f bs=1M count=40";
+        let mounts = json!([{"name": format!("v{i}"), "mountPath": "/v"}]);
+        let more = json!({"name": format!("i{i}"), "resources": limits, "volumeMounts": mounts});
+        pods::container(script, more)
     };
-    let mut object = pods::of(container("c", "exec sleep 600"));
+    // A volume for each: one of them may not be larger than the pod's limit.
+    let volume = |i: u32| json!({"name": format!("v{i}"), "emptyDir": {"medium": "Memory"}});
+    let mut object = pods::of(pods::container("exec sleep 600", json!({"resources": limits})));
     object["spec"]["initContainers"] = (0..6).map(writer).collect();
-    object["spec"]["volumes"] = json!([{"name": "v", "emptyDir": {"medium": "Memory"}}]);
+    object["spec"]["volumes"] = (0..6).map(volume).collect();
     let pod = pods::make(tenant, &object)?;
     let large = || pod.memory_mib().filter(|mib| *mib > MORE_MIB);
     pod.told_or("OOMKilled", || large().map(|mib| format!("it has {mib} MiB")))
