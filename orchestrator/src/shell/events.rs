@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::core::{EventNote, Key, meta};
 use crate::kinds;
-use crate::store::{Compare, Range, Revision, Store, StoreError, Txn};
+use crate::store::{Compare, Range, Revision, Store, StoreError, Txn, Version};
 
 /// How long an Event is kept (Kubernetes' default).
 const KEPT_MS: u64 = 3_600_000;
@@ -47,7 +49,7 @@ impl Recorder {
     /// Remembers what the store has.
     pub(super) async fn open(store: &dyn Store) -> Result<Self, StoreError> {
         let mut recorder = Self::default();
-        for (event, _, _) in all(store).await? {
+        for event in all(store).await? {
             let key = Key::of(&event.metadata);
             let uid = event.involved_object.uid.clone().unwrap_or_default();
             let time = |at: &Option<_>| at.as_ref().map_or(0, meta::millis);
@@ -161,16 +163,13 @@ fn object(note: &EventNote, key: &Key, message: &str, told: &Told) -> Value {
     })
 }
 
-async fn all(store: &dyn Store) -> Result<Vec<(Event, String, Revision)>, StoreError> {
+async fn all(store: &dyn Store) -> Result<Vec<Event>, StoreError> {
     let Some(kind) = kinds::named("Event") else {
         return Ok(Vec::new());
     };
     let listing = store.list(Range::prefix(kind.prefix(None))).await?;
-    let events = listing.items.into_iter().filter_map(|version| {
-        let event = serde_json::from_value(kinds::codec::decode(&version)).ok()?;
-        Some((event, version.key.to_string(), version.mod_revision))
-    });
-    Ok(events.collect())
+    let event = |version| serde_json::from_value(kinds::codec::decode(&version)).ok();
+    Ok(listing.items.into_iter().filter_map(event).collect())
 }
 
 /// Removes Events that are old, and of each namespace all but the newest `kept`, until `stop`. A task of its own: nothing waits
@@ -191,21 +190,14 @@ pub(super) async fn expire(store: Arc<dyn Store>, kept: usize, now_ms: fn() -> u
 }
 
 async fn expire_once(store: &dyn Store, kept: usize, now_ms: u64) -> Result<(), StoreError> {
-    let mut by_namespace: BTreeMap<String, Vec<(Event, String, Revision)>> = BTreeMap::new();
-    for event in all(store).await? {
-        let namespace = event.0.metadata.namespace.clone().unwrap_or_default();
-        by_namespace.entry(namespace).or_default().push(event);
-    }
-    let mut old = Vec::new();
-    for mut events in by_namespace.into_values() {
-        events.sort_by_key(|(_, _, revision)| *revision);
-        let surplus = events.len().saturating_sub(kept);
-        let gone = events
-            .into_iter()
-            .enumerate()
-            .filter(|(index, (event, _, _))| *index < surplus || is_old(event, now_ms));
-        old.extend(gone.map(|(_, (_, key, revision))| (key, revision)));
-    }
+    let Some(kind) = kinds::named("Event") else {
+        return Ok(());
+    };
+    let events = store.list(Range::prefix(kind.prefix(None))).await?.items;
+    // There may be thousands: others are answered meanwhile.
+    let Ok(old) = tokio::task::spawn_blocking(move || old(events, kept, now_ms)).await else {
+        return Ok(());
+    };
     for chunk in old.chunks(AT_ONCE) {
         let mut txn = Txn::default();
         for (key, revision) in chunk {
@@ -220,12 +212,54 @@ async fn expire_once(store: &dyn Store, kept: usize, now_ms: u64) -> Result<(), 
     Ok(())
 }
 
-fn is_old(event: &Event, now_ms: u64) -> bool {
-    let at = event
-        .last_timestamp
-        .as_ref()
-        .or(event.metadata.creation_timestamp.as_ref());
-    at.is_some_and(|at| meta::millis(at) + KEPT_MS < now_ms)
+/// Those of each namespace that are old, or more than are kept.
+fn old(events: Vec<Version>, kept: usize, now_ms: u64) -> Vec<(String, Revision)> {
+    let mut by_namespace: BTreeMap<String, Vec<(Version, Age)>> = BTreeMap::new();
+    for event in events {
+        let Ok(age) = serde_json::from_slice(&event.value) else {
+            continue;
+        };
+        let namespace = event.key.rsplit_once('/').map_or("", |(namespace, _)| namespace);
+        by_namespace
+            .entry(namespace.to_owned())
+            .or_default()
+            .push((event, age));
+    }
+    let mut old = Vec::new();
+    for mut events in by_namespace.into_values() {
+        events.sort_by_key(|(event, _)| event.mod_revision);
+        let surplus = events.len().saturating_sub(kept);
+        let gone = events
+            .into_iter()
+            .enumerate()
+            .filter(|(index, (_, age))| *index < surplus || age.is_old(now_ms));
+        old.extend(gone.map(|(_, (event, _))| (event.key.to_string(), event.mod_revision)));
+    }
+    old
+}
+
+/// All that is read of an Event to see whether it is old.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Age {
+    last_timestamp: Option<Time>,
+    metadata: Birth,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Birth {
+    creation_timestamp: Option<Time>,
+}
+
+impl Age {
+    fn is_old(&self, now_ms: u64) -> bool {
+        let at = self
+            .last_timestamp
+            .as_ref()
+            .or(self.metadata.creation_timestamp.as_ref());
+        at.is_some_and(|at| meta::millis(at) + KEPT_MS < now_ms)
+    }
 }
 
 #[cfg(test)]
@@ -321,7 +355,7 @@ mod tests {
         }
         expire_once(&store, KEPT, 2_000).await.unwrap();
         let left = all(&store).await.unwrap();
-        let names = left.iter().filter_map(|(e, _, _)| e.metadata.name.as_deref());
+        let names = left.iter().filter_map(|e| e.metadata.name.as_deref());
         assert_eq!(names.filter(|n| n.starts_with("700-")).count(), 700);
         assert_eq!(left.len(), KEPT + 1);
     }
