@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::apiserver::{ApiError, Planning};
@@ -36,11 +37,13 @@ pub async fn start(parts: Parts) -> Result<Controllers, ServerError> {
     shell.pass().await;
     let planning = Arc::new(WhatIf(shell.planner()));
     let shutdown = parts.shutdown;
-    let task = tokio::spawn(async move {
+    let runtime = Handle::current();
+    // Decisions take as long as they take: on a thread of their own, behind which no answer waits.
+    let task = tokio::task::spawn_blocking(move || {
         // Without controllers nothing is decided any more: however they end, a panic included, the orchestrator ends, and
         // whoever supervises it starts it again.
         let _end = shutdown.clone().drop_guard();
-        if let Err(error) = shell.run(shutdown.clone()).await {
+        if let Err(error) = runtime.block_on(shell.run(shutdown.clone())) {
             tracing::error!(%error, "the controllers cannot go on; the orchestrator stops");
         }
     });
@@ -62,6 +65,8 @@ impl Planning for WhatIf {
     }
 
     async fn explain(&self, namespace: &str, name: &str) -> Option<Value> {
-        self.0.explain(namespace, name)
+        let (planner, namespace, name) = (self.0.clone(), namespace.to_owned(), name.to_owned());
+        let asked = tokio::task::spawn_blocking(move || planner.explain(&namespace, &name));
+        asked.await.ok().flatten()
     }
 }

@@ -47,10 +47,11 @@ impl Record {
             version: self.version,
         })
     }
+}
 
-    fn size(&self) -> usize {
-        self.value.as_ref().map_or(0, Bytes::len) + self.key.len() + 64
-    }
+/// What a change counts for in the history.
+fn logged_bytes(event: &Event) -> usize {
+    event.after.as_ref().map_or(0, |after| after.value.len()) + event.key.len() + 64
 }
 
 /// Keys of transactions that are decided but not on disk yet.
@@ -212,25 +213,34 @@ impl History {
         let before = versions.last().and_then(Record::alive);
         self.revision = self.revision.max(record.revision);
         if record.revision > self.compacted {
-            self.log_bytes += record.size();
-            self.log.push_back(Arc::new(Event {
+            let event = Event {
                 key: record.key.clone(),
                 revision: record.revision,
                 after: record.alive(),
                 before,
                 wire: OnceLock::new(),
                 looked: OnceLock::new(),
-            }));
+            };
+            self.log_bytes += logged_bytes(&event);
+            self.log.push_back(Arc::new(event));
         }
         versions.push(record);
     }
 
-    /// Where to compact to, if the history is longer than it may be: the newer half stays.
-    pub fn over(&self, limits: Limits) -> Option<Revision> {
-        if self.log.len() <= limits.events && self.log_bytes <= limits.bytes {
-            return None;
+    /// Where to compact to, if the history is longer than it may be: some `most` changes further, whatever is over beyond that
+    /// goes later.
+    pub fn over(&self, limits: Limits, most: usize) -> Option<Revision> {
+        let (mut events, mut bytes) = (self.log.len(), self.log_bytes);
+        let mut through = None;
+        for event in self.log.iter().take(most) {
+            if events <= limits.events && bytes <= limits.bytes {
+                break;
+            }
+            events -= 1;
+            bytes = bytes.saturating_sub(logged_bytes(event));
+            through = Some(event.revision);
         }
-        self.log.get(self.log.len() / 2).map(|event| event.revision)
+        through
     }
 
     /// Forgets what nobody can ask for any more; returns the records to drop from the log.
@@ -240,9 +250,7 @@ impl History {
         let mut touched: HashSet<Arc<str>> = HashSet::new();
         while let Some(event) = self.log.front().filter(|event| event.revision <= through) {
             touched.insert(event.key.clone());
-            self.log_bytes = self
-                .log_bytes
-                .saturating_sub(event.after.as_ref().map_or(0, |v| v.value.len()) + event.key.len() + 64);
+            self.log_bytes = self.log_bytes.saturating_sub(logged_bytes(event));
             self.log.pop_front();
         }
         for key in touched {

@@ -399,6 +399,32 @@ async fn a_slow_watcher_blocks_nobody_and_is_told() {
 }
 
 #[tokio::test]
+async fn the_history_is_trimmed_bit_by_bit() {
+    let place = tempfile::tempdir().unwrap();
+    let limits = Limits {
+        events: 500,
+        bytes: 1 << 20,
+    };
+    let file = StoreFile::create(&place.path().join("store.redb"), "c", None).unwrap();
+    let s = file.start("c", limits).unwrap();
+    // A transaction as large as the history may be: what it makes too much goes with those after it.
+    let many = (0..500).fold(Txn::default(), |txn, i| txn.put(&format!("/many/{i}"), text("x")));
+    for _ in 0..2 {
+        s.txn(many.clone()).await.unwrap();
+    }
+    let mut before = s.compacted();
+    for i in 0..100 {
+        s.put("/k", text(&i.to_string()), Compare::Any).await.unwrap();
+        let now = s.compacted();
+        assert!(now.0 <= before.0 + 500, "no more than one revision at a time");
+        before = now;
+    }
+    let kept = s.watch("/", before).unwrap().next().await.unwrap();
+    assert!(!kept.events.is_empty() && kept.events.len() <= 500);
+    assert_eq!(s.list(Range::prefix("/many/")).await.unwrap().items.len(), 500);
+}
+
+#[tokio::test]
 async fn lists_in_pages_of_one_revision() {
     let s = store();
     for i in 0..10 {

@@ -1,6 +1,6 @@
 //! The one thread that writes: concurrent transactions share an fsync.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -10,6 +10,8 @@ use super::types::{Commit, Revision, StoreError, Txn};
 
 /// Transactions that share one fsync, at most.
 const GROUP: usize = 512;
+/// Changes that are forgotten with a write, at least, when there are too many. Whoever writes waits for them.
+const TRIMMED: usize = 64;
 
 /// What the thread is asked.
 pub(super) enum Request {
@@ -32,6 +34,14 @@ type Answer = (
 );
 
 impl Writer {
+    fn read(&self) -> RwLockReadGuard<'_, History> {
+        self.history.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, History> {
+        self.history.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn run(mut self) {
         let mut group = Vec::with_capacity(GROUP);
         while self.requests.blocking_recv_many(&mut group, GROUP) > 0 {
@@ -44,7 +54,7 @@ impl Writer {
         let mut answers: Vec<Answer> = Vec::with_capacity(group.len());
         let mut compactions = Vec::new();
         {
-            let history = self.history.read().unwrap_or_else(PoisonError::into_inner);
+            let history = self.read();
             for request in group.drain(..) {
                 match request {
                     Request::Txn(txn, answer) => {
@@ -69,34 +79,28 @@ impl Writer {
         for (through, answer) in compactions {
             let _ = answer.send(self.compact(through));
         }
-        let over = self
-            .history
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .over(self.limits);
-        if let Some(through) = over
-            && let Err(error) = self.compact(through)
-        {
-            tracing::error!(%error, %through, "compact the store");
-        }
     }
 
+    /// Writes what was decided. What the history has too much goes with it, bit by bit: as much as comes, and a little more.
     fn commit(&mut self, pending: Pending) -> Result<(), Arc<DiskError>> {
         if pending.records.is_empty() {
             return Ok(());
         }
+        let most = pending.records.len().max(TRIMMED);
+        let over = self.read().over(self.limits, most);
+        let dropped = match over {
+            Some(through) => self.write().compact(through).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let known = self.read().revision;
         if let Some(disk) = &mut self.disk {
-            let known = self
-                .history
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .revision;
-            disk.write(&pending.records, &[], None, known).map_err(|error| {
-                tracing::error!(error = &error as &dyn std::error::Error, "write the store");
-                Arc::new(error)
-            })?;
+            disk.write(&pending.records, &dropped, over, known)
+                .map_err(|error| {
+                    tracing::error!(error = &error as &dyn std::error::Error, "write the store");
+                    Arc::new(error)
+                })?;
         }
-        let mut history = self.history.write().unwrap_or_else(PoisonError::into_inner);
+        let mut history = self.write();
         pending
             .records
             .into_iter()
@@ -109,7 +113,7 @@ impl Writer {
 
     fn compact(&mut self, through: Revision) -> Result<(), StoreError> {
         let (dropped, known) = {
-            let mut history = self.history.write().unwrap_or_else(PoisonError::into_inner);
+            let mut history = self.write();
             (history.compact(through)?, history.revision)
         };
         match &mut self.disk {
