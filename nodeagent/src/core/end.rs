@@ -85,6 +85,15 @@ pub(super) fn policy(container: &ContainerConfig, config: &PodConfig) -> Restart
     }
 }
 
+/// What is told of a container that is ended for what is wrong with it.
+pub(super) fn killing(container: &ContainerConfig, config: &PodConfig, why: &str) -> String {
+    let next = match policy(container, config) {
+        RestartPolicy::Never => "",
+        RestartPolicy::Always | RestartPolicy::OnFailure => ", will be restarted",
+    };
+    format!("Container {} {why}{next}", container.name)
+}
+
 /// Its last run ended with code 0.
 pub(super) fn ended_well(container: &Container) -> bool {
     let exit = container.run.as_ref().and_then(|run| run.exit.as_ref());

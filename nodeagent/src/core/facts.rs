@@ -4,8 +4,8 @@ use gantry_nodeagent_api::{EndReason, Trouble, WaitingReason};
 
 use super::state::{Container, HookState, MemoryRefused, Owned, Pod, UnderWay};
 use super::{
-    Action, Bounds, Event, Exit, FailureKind, PodDone, PodFailure, Run, State, accept, adopt, cpus, hooks,
-    network, probes, stop, storage, troubles,
+    Action, Bounds, Event, Exit, FailureKind, PodDone, PodFailure, Run, State, accept, adopt, cpus, end,
+    hooks, network, probes, stop, storage, troubles,
 };
 
 /// Milliseconds of running after which a container counts as healthy again.
@@ -64,6 +64,11 @@ pub(super) fn note(state: &mut State, now_ms: u64, event: Event, actions: &mut V
             {
                 let message = format!("container {container}: {}", known.message);
                 pod.troubles.note(now_ms, trouble, message);
+                let wanted = config.containers.iter().find(|c| c.name == container);
+                if let Some(wanted) = wanted.filter(|_| trouble == Trouble::FailedPostStartHook) {
+                    let why = end::killing(wanted, config, "failed its PostStartHook");
+                    pod.troubles.note(now_ms, Trouble::Killing, why);
+                }
             }
         }
         Event::Sessions { id, uid, result } => {

@@ -3,7 +3,7 @@
 use gantry_nodeagent_api::{ContainerConfig, Probe, Readiness, Trouble};
 
 use super::state::{Container, Ending, HookState};
-use super::{Action, RequestId, State, sessions};
+use super::{Action, RequestId, State, end, sessions};
 
 /// Shortest time between two probes in milliseconds.
 const SHORTEST_PERIOD_MS: u64 = 100;
@@ -38,6 +38,16 @@ enum Purpose {
     Startup,
     Readiness,
     Liveness,
+}
+
+impl Purpose {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Startup => "startup",
+            Self::Readiness => "readiness",
+            Self::Liveness => "liveness",
+        }
+    }
 }
 
 impl Probes {
@@ -195,8 +205,9 @@ pub(super) fn answered(
         let Some(probe) = probe else { return };
         let grace_ms = u64::from(probe.termination_grace_s.unwrap_or(grace_s)) * 1000;
         let passed = result.is_ok();
-        if count(check, purpose, probe, result) {
-            container.ending.get_or_insert(Ending {
+        let kills = count(check, purpose, probe, result) && container.ending.is_none();
+        if kills {
+            container.ending = Some(Ending {
                 kill_at_ms: now_ms + grace_ms,
                 ..Ending::default()
             });
@@ -208,6 +219,11 @@ pub(super) fn answered(
             }
             Some(_) => {}
             None => pod.troubles.clear(Trouble::Unhealthy),
+        }
+        if kills {
+            let why = format!("failed {} probe", purpose.name());
+            pod.troubles
+                .note(now_ms, Trouble::Killing, end::killing(wanted, config, &why));
         }
         return;
     }

@@ -10,6 +10,9 @@ pub const TROUBLE: &str = "gantry.dev/Trouble";
 /// Reason of a pod that its node has ended for the space that it takes, or for want of space.
 pub const EVICTED: &str = "Evicted";
 
+/// Reason of a container that is being ended.
+const KILLING: &str = "Killing";
+
 /// One thing to tell.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Told {
@@ -35,7 +38,7 @@ pub fn since(before: Option<&PodStatus>, pod: &Pod) -> Vec<Told> {
     let new = troubles(after)
         .into_iter()
         .filter(|trouble| !known.contains(trouble));
-    told.extend(new.map(|(reason, message)| tell(true, reason, message.to_owned())));
+    told.extend(new.map(|(reason, message)| tell(reason != KILLING, reason, message.to_owned())));
     told.extend(sandbox(before, after));
     for (warning, reason) in [(false, "DeadlineExceeded"), (true, EVICTED)] {
         let is = |status: &PodStatus| status.reason.as_deref() == Some(reason);
@@ -99,7 +102,7 @@ fn container(pod: &Pod, was: Option<&ContainerStatus>, now: &ContainerStatus, to
         None => {}
     }
     if pods::is_stopping(pod) && was.is_some_and(runs) && !runs(now) {
-        told.push(tell(false, "Killing", format!("Stopping container {name}")));
+        told.push(tell(false, KILLING, format!("Stopping container {name}")));
     }
     let (reason, message) = waiting(now.state.as_ref());
     if (reason, message) != waiting(was.and_then(|c| c.state.as_ref())) || new_run {
@@ -240,6 +243,9 @@ mod tests {
         let two = with("PidsLimit: a: too many\nUnhealthy: Liveness probe failed: x");
         assert_eq!(told(&up, &one), ["!PidsLimit a: too many"]);
         assert_eq!(told(&one, &two), ["!Unhealthy Liveness probe failed: x"]);
+        let killed = with("Killing: Container a failed liveness probe, will be restarted");
+        let word = "Killing Container a failed liveness probe, will be restarted";
+        assert_eq!(told(&up, &killed), [word]);
         assert!(told(&two, &one).is_empty() && told(&one, &up).is_empty());
     }
 }

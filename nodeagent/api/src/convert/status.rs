@@ -241,6 +241,7 @@ fn wire(trouble: Trouble) -> proto::Trouble {
         Trouble::FailedPostStartHook => proto::Trouble::FailedPostStartHook,
         Trouble::FailedPreStopHook => proto::Trouble::FailedPreStopHook,
         Trouble::Unhealthy => proto::Trouble::Unhealthy,
+        Trouble::Killing => proto::Trouble::Killing,
     }
 }
 

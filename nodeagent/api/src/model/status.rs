@@ -102,11 +102,13 @@ pub enum Trouble {
     FailedPreStopHook,
     /// A probe fails.
     Unhealthy,
+    /// A container is ended for what its probe or its hook after the start has said.
+    Killing,
 }
 
 impl Trouble {
     /// All of them, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::PidsLimit,
         Self::LogRateLimit,
         Self::DnsRateLimit,
@@ -115,6 +117,7 @@ impl Trouble {
         Self::FailedPostStartHook,
         Self::FailedPreStopHook,
         Self::Unhealthy,
+        Self::Killing,
     ];
 
     /// As the reason of a condition or an Event; those that Kubernetes has are called as there.
@@ -128,6 +131,7 @@ impl Trouble {
             Self::FailedPostStartHook => "FailedPostStartHook",
             Self::FailedPreStopHook => "FailedPreStopHook",
             Self::Unhealthy => "Unhealthy",
+            Self::Killing => "Killing",
         }
     }
 }

@@ -176,6 +176,8 @@ fn liveness_restarts_and_startup_holds_the_others_back() {
             result: Err("x".to_owned()),
         });
     }
+    let told = &node.pod("a").troubles[&Trouble::Killing];
+    assert_eq!(told, "Container c failed liveness probe, will be restarted");
     node.settle();
     assert_eq!(node.starts, 2);
 }
