@@ -120,6 +120,11 @@ pub struct NetworkFunctionStatus {
     pub conditions: Vec<Condition>,
 }
 
+impl NetworkFunctionStatus {
+    /// Condition of a function whose templates cannot be rendered.
+    pub const TEMPLATE_FAILURE: &str = "TemplateFailure";
+}
+
 /// A former state of a NetworkFunction.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

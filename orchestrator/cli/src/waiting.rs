@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use gantry_api::{NetworkFunction, Operation, OperationPhase};
+use gantry_api::{NetworkFunction, NetworkFunctionStatus, Operation, OperationPhase};
 use serde_json::{Value, json};
 
 use crate::args::{Output, Wait};
@@ -106,6 +106,8 @@ enum Verdict {
     Superseded,
     /// The function is gone.
     Gone,
+    /// Its templates cannot be rendered, and why: it never gets an operation as it is.
+    Flawed(String),
 }
 
 /// `function` was read before `operation`: both are written at once, so one that saw the change has its operation, or never will.
@@ -119,13 +121,24 @@ fn judge(change: &Change, operation: Option<&Operation>, function: Option<&Netwo
     let Some(function) = function.filter(|f| f.metadata.uid.as_deref() == Some(&change.uid)) else {
         return Verdict::Gone;
     };
-    if function.status.observed_generation < change.generation {
+    if let Some(why) = flaw(&function.status, change.generation) {
+        Verdict::Flawed(why)
+    } else if function.status.observed_generation < change.generation {
         Verdict::Wait("planning".to_owned())
     } else if function.status.observed_generation > change.generation {
         Verdict::Superseded
     } else {
         Verdict::Nothing
     }
+}
+
+fn flaw(status: &NetworkFunctionStatus, generation: i64) -> Option<String> {
+    let known = status.conditions.iter().find(|condition| {
+        condition.type_ == NetworkFunctionStatus::TEMPLATE_FAILURE
+            && condition.status == "True"
+            && condition.observed_generation == Some(generation)
+    });
+    known.map(|condition| condition.message.clone())
 }
 
 /// Waits until the operations of all changes have ended, prints their receipts, and fails if one did not succeed.
@@ -188,6 +201,7 @@ async fn wait_for(client: &Client, change: &Change, patience: &mut Patience) -> 
                 Verdict::Nothing => return Ok(None),
                 Verdict::Superseded => bail!("{name} was replaced by a newer change of {}", change.function),
                 Verdict::Gone => bail!("{} was removed meanwhile", change.function),
+                Verdict::Flawed(why) => bail!("{name} cannot be done: {why}"),
             }
         } else {
             "waiting for the API server".clone_into(&mut state);
@@ -245,6 +259,21 @@ mod tests {
         assert_eq!(judge(2), Verdict::Wait("planning".to_owned()));
         assert_eq!(judge(3), Verdict::Nothing);
         assert_eq!(judge(4), Verdict::Superseded);
+    }
+
+    #[test]
+    fn templates_that_cannot_be_rendered_end_the_wait_for_that_change() {
+        let flawed = |generation: i64| {
+            let mut function = function("u", 2);
+            let condition = json!({
+                "type": "TemplateFailure", "status": "True", "reason": "TemplateInvalid", "message": "a.cfg:3",
+                "observedGeneration": generation, "lastTransitionTime": "2026-01-01T00:00:00Z",
+            });
+            function.status.conditions = vec![serde_json::from_value(condition).unwrap()];
+            judge(&change(), None, Some(&function))
+        };
+        assert_eq!(flawed(2), Verdict::Wait("planning".to_owned()));
+        assert_eq!(flawed(3), Verdict::Flawed("a.cfg:3".to_owned()));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gantry_api::{NetworkFunction, NfPackage};
+use gantry_api::{NetworkFunction, NetworkFunctionStatus, NfPackage};
 use gantry_catalog::{Answer, Bounds, Job, TemplateReason};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -12,9 +12,6 @@ use serde_json::{Value, json};
 use super::super::meta;
 use super::super::world::{Flaw, Key, Work};
 use super::render::file_key;
-
-/// Condition of a function whose templates cannot be rendered.
-const CONDITION: &str = "TemplateFailure";
 
 /// Another function as templates see it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -120,7 +117,7 @@ fn made(inputs: &Inputs, answer: Answer) -> Result<Made, Flaw> {
             Some(problem) => (reason(problem.reason), problem.to_string()),
         };
         let message = format!("package {}: {why}", package.package);
-        Flaw::new(CONDITION, reason, message)
+        Flaw::new(NetworkFunctionStatus::TEMPLATE_FAILURE, reason, message)
     })?;
     let files = package.config.iter().filter_map(|file| {
         let traced = done.get(&file.template)?;
