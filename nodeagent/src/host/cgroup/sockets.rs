@@ -68,9 +68,18 @@ impl Cgroups {
     }
 
     fn sockets_used(&self, group: &str) -> Result<u64, CgroupError> {
-        let usage = self.sockets_file(group, "usage_in_bytes")?;
-        let text = usage.map(|file| read(&file)).transpose()?;
-        Ok(text.and_then(|text| number(&text)).unwrap_or_default())
+        Ok(self.sockets_number(group, "usage_in_bytes")?.unwrap_or_default())
+    }
+
+    /// In force; `None` where there is no such limit.
+    pub(super) fn sockets_limit(&self, group: &str) -> Result<Option<u64>, CgroupError> {
+        self.sockets_number(group, "limit_in_bytes")
+    }
+
+    fn sockets_number(&self, group: &str, what: &str) -> Result<Option<u64>, CgroupError> {
+        let file = self.sockets_file(group, what)?;
+        let text = file.map(|file| read(&file)).transpose()?;
+        Ok(text.and_then(|text| number(&text)))
     }
 
     /// A file of the counter of sockets, where there is one.

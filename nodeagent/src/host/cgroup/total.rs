@@ -44,11 +44,7 @@ impl Cgroups {
             },
         );
         let wanted = limit(bytes, self.used(group)?.saturating_sub(cache));
-        // It is asked before each start: whoever leaves something behind gets nothing more for that.
-        let wanted = match number(&self.memory_limit(group)?) {
-            Some(now) if (1..=now).contains(&bytes) => wanted.min(now),
-            _ => wanted,
-        };
+        let wanted = no_more(wanted, bytes, number(&self.memory_limit(group)?));
         let in_force = match self.set_memory(group, wanted) {
             Ok(()) => wanted,
             Err(CgroupError::MemoryInUse { used_bytes, .. }) => {
@@ -68,7 +64,13 @@ impl Cgroups {
                 wanted_bytes,
                 used_bytes,
                 ..
-            }) => self.set_sockets(group, Some(limit(wanted_bytes, used_bytes))),
+            }) => {
+                let more = limit(wanted_bytes, used_bytes);
+                self.set_sockets(
+                    group,
+                    Some(no_more(more, wanted_bytes, self.sockets_limit(group)?)),
+                )
+            }
             done => done,
         }
     }
@@ -79,6 +81,15 @@ fn limit(wanted_bytes: u64, in_use_bytes: u64) -> u64 {
         return 0;
     }
     wanted_bytes.max(in_use_bytes.saturating_add(MARGIN_BYTES))
+}
+
+/// What of `wanted_bytes` comes in force beside what is: both limits are asked for before each start, and whoever leaves something
+/// behind gets nothing more for that than the `asked_bytes`.
+fn no_more(wanted_bytes: u64, asked_bytes: u64, in_force: Option<u64>) -> u64 {
+    match in_force {
+        Some(now) if (1..=now).contains(&asked_bytes) => wanted_bytes.min(now),
+        _ => wanted_bytes,
+    }
 }
 
 /// Bytes that the kernel gives back before it kills anybody: a row of `memory.stat`.
@@ -99,6 +110,15 @@ mod tests {
         assert_eq!(limit(1 << 30, 1 << 30), (1 << 30) + MARGIN_BYTES);
         assert_eq!(limit(1, 5), 5 + MARGIN_BYTES);
         assert_eq!(limit(0, 5), 0, "none is none");
+    }
+
+    #[test]
+    fn nobody_gets_more_by_asking_again() {
+        assert_eq!(no_more(8, 5, Some(6)), 6);
+        assert_eq!(no_more(8, 5, Some(u64::MAX)), 8);
+        assert_eq!(no_more(8, 5, None), 8);
+        assert_eq!(no_more(8, 7, Some(6)), 8, "a limit that grows");
+        assert_eq!(no_more(0, 0, Some(6)), 0, "none is none");
     }
 
     #[test]
