@@ -147,7 +147,7 @@ pub fn restore(args: &RestoreArgs, global: &Global) -> Result<()> {
     let manifest = match checked {
         Ok(manifest) => manifest,
         Err(error) => {
-            let _ = fs::remove_dir_all(&stage);
+            remove_stage(&data_dir);
             return Err(error.context(format!("nothing was restored from {}", args.file.display())));
         }
     };
@@ -161,6 +161,11 @@ pub fn restore(args: &RestoreArgs, global: &Global) -> Result<()> {
         "cluster {} is restored; `gantry up` starts it, and takes over the pods that run\n{kept}",
         manifest.cluster
     ))
+}
+
+/// What a restore that was killed has left, keys among it. Whoever calls holds the lock of the directory.
+pub fn remove_stage(data_dir: &DataDir) {
+    let _ = fs::remove_dir_all(data_dir.path().join(STAGE));
 }
 
 /// A certificate that was revoked after the backup was made stays revoked, one that was issued can be. What is damaged is no

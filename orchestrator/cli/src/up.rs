@@ -15,6 +15,7 @@ use nix::sys::utsname::uname;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Global, UpArgs};
+use crate::backup;
 use crate::client::Client;
 use crate::daemon::Daemon;
 use crate::data_dir::{DataDir, Settings};
@@ -47,6 +48,7 @@ pub async fn up(args: &UpArgs, global: &Global) -> Result<()> {
     }
     data_dir.create()?;
     let lock = data_dir.lock()?;
+    backup::remove_stage(&data_dir);
     data_dir.save_settings(&settings)?;
     let node = node_name();
 
