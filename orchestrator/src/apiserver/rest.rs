@@ -211,6 +211,11 @@ fn delete_options(call: &Call<'_>) -> Result<DeleteOptions, ApiError> {
             "propagationPolicy Orphan is not supported: remove the ownerReferences of the dependents first",
         ));
     }
+    if let Some(unknown) = policy.filter(|policy| !["Foreground", "Background"].contains(&policy.as_str())) {
+        return Err(ApiError::bad_request(format!(
+            "propagationPolicy: unsupported value {unknown:?}; supported are \"Foreground\" and \"Background\""
+        )));
+    }
     Ok(DeleteOptions {
         grace_period_seconds: body["gracePeriodSeconds"]
             .as_i64()
