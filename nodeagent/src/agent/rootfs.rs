@@ -28,6 +28,10 @@ pub(super) struct ImageRecord {
 }
 
 impl Pods {
+    fn images(&self) -> Result<ImageStore, Failure> {
+        ImageStore::open(&self.settings.images).map_err(Failure::other)
+    }
+
     /// Mounts the container's image, or finds it mounted.
     pub(super) fn mount_image(
         &self,
@@ -41,7 +45,7 @@ impl Pods {
         if let (Some(record), Some(_)) = (&known, Rootfs::open(&root)) {
             return Ok(record.clone());
         }
-        let store = ImageStore::open(&self.settings.images).map_err(Failure::other)?;
+        let store = self.images()?;
         let name = known.map_or_else(|| container.image.clone(), |record| record.digest);
         let image = store.resolve(&name).map_err(Failure::image(container))?;
         let unpacked = store.unpack(&image).map_err(Failure::image(container))?;
@@ -69,7 +73,7 @@ impl Pods {
 
     /// Each run begins with the image as it is; what is to outlive a run is on a volume.
     pub(super) fn clean(&self, root: &Path, ids: Option<&UserNamespace>) -> Result<(), Failure> {
-        let store = ImageStore::open(&self.settings.images).map_err(Failure::other)?;
+        let store = self.images()?;
         with_ids(ids, |ids| {
             Rootfs::renew(&store, root, ids).map_err(Failure::other)
         })?;
@@ -78,7 +82,7 @@ impl Pods {
 
     /// Nothing of the pod is mounted any more.
     pub(super) fn release_images(&self, dir: &PodDir) -> Result<(), Failure> {
-        let store = ImageStore::open(&self.settings.images).map_err(Failure::other)?;
+        let store = self.images()?;
         let roots = dir.path().join("rootfs");
         match std::fs::read_dir(&roots) {
             Ok(entries) => entries
@@ -93,8 +97,7 @@ impl Pods {
 
     /// Unpacked layers that no pod uses can be made again at once.
     pub(super) fn shed_layers(&self) -> Result<usize, Failure> {
-        let store = ImageStore::open(&self.settings.images).map_err(Failure::other)?;
-        Ok(store.shed(None).map_err(Failure::other)?.layers)
+        Ok(self.images()?.shed(None).map_err(Failure::other)?.layers)
     }
 }
 
