@@ -5,13 +5,17 @@ use std::process::Command;
 
 /// Every member of the workspace and the members it may import. A new edge is a decision: it changes this table and
 /// ARCHITECTURE.md in one commit.
-const MAY_IMPORT: [(&str, &[&str]); 16] = [
+const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("gantry-catalog", &[]),
     ("gantry-topology", &[]),
     ("gantry-ebpf-common", &[]),
     ("gantry-images", &[]),
+    ("gantry-lab-aka", &[]),
+    ("gantry-lab-diameter", &[]),
+    ("gantry-lab-ue", &["gantry-lab-aka"]),
     ("gantry-log", &[]),
     ("gantry-api", &["gantry-catalog", "gantry-topology"]),
+    ("gantry-lab-hss", &["gantry-lab-aka", "gantry-lab-diameter"]),
     ("gantry-nodeagent-api", &["gantry-topology"]),
     ("gantry-plan", &["gantry-topology"]),
     ("gantry-ebpf", &["gantry-ebpf-common"]),
@@ -54,8 +58,9 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
 ];
 
 /// Leaves and pure crates: no runtime, no sockets, no system calls.
-const PURE: [&str; 4] = [
+const PURE: [&str; 5] = [
     "gantry-catalog",
+    "gantry-lab-aka",
     "gantry-topology",
     "gantry-ebpf-common",
     "gantry-plan",

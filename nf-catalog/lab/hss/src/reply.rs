@@ -1,0 +1,76 @@
+//! What a request comes to: attributes of the answer, and what must be on the disk before it is sent.
+
+use gantry_lab_diameter::codes::{avp, result};
+use gantry_lab_diameter::{Avp, AvpCode, Avps, Message, VENDOR_3GPP};
+
+use crate::identity::Nth;
+use crate::registry::Record;
+
+/// It was done.
+#[derive(Debug, Default)]
+pub struct Reply {
+    /// Result-Code or Experimental-Result, and the rest.
+    pub avps: Vec<Avp>,
+    /// To be kept first.
+    pub record: Option<(Nth, Record)>,
+}
+
+impl Reply {
+    /// Plainly done.
+    pub fn done(avps: Vec<Avp>) -> Self {
+        Self::with(Avp::number(avp::RESULT_CODE, result::SUCCESS), avps)
+    }
+
+    /// Done, with a word of 3GPP's.
+    pub fn experimental(code: u32, avps: Vec<Avp>) -> Self {
+        Self::with(experimental(code), avps)
+    }
+
+    /// With what is to be kept.
+    #[must_use]
+    pub fn keeping(mut self, nth: Nth, record: Option<Record>) -> Self {
+        self.record = record.map(|record| (nth, record));
+        self
+    }
+
+    fn with(result: Avp, mut avps: Vec<Avp>) -> Self {
+        avps.insert(0, result);
+        Self { avps, record: None }
+    }
+}
+
+/// It was not done.
+#[derive(Debug)]
+pub struct Refusal(Vec<Avp>);
+
+impl Refusal {
+    /// With a Result-Code, in words.
+    pub fn new(code: u32, why: &str) -> Self {
+        let why = Avp::text(avp::ERROR_MESSAGE, why).optional();
+        Self(vec![Avp::number(avp::RESULT_CODE, code), why])
+    }
+
+    /// With a word of 3GPP's.
+    pub fn experimental(code: u32) -> Self {
+        Self(vec![experimental(code)])
+    }
+
+    /// The attributes of the answer.
+    pub fn into_avps(self) -> Vec<Avp> {
+        self.0
+    }
+}
+
+fn experimental(code: u32) -> Avp {
+    let parts = [
+        Avp::number(avp::VENDOR_ID, VENDOR_3GPP),
+        Avp::number(avp::EXPERIMENTAL_RESULT_CODE, code),
+    ];
+    Avp::group(avp::EXPERIMENTAL_RESULT, &parts)
+}
+
+/// The text of an attribute that must be there.
+pub fn required<'a>(request: &'a Message, code: AvpCode, name: &str) -> Result<&'a str, Refusal> {
+    let text = request.avps.text(code);
+    text.ok_or_else(|| Refusal::new(result::MISSING_AVP, &format!("{name} is missing, or no text")))
+}

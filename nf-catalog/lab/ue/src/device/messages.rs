@@ -1,0 +1,29 @@
+//! Short messages (RFC 3428).
+
+use super::{Device, Purpose};
+
+impl Device {
+    /// Sends a text, if it is registered.
+    pub fn message(&mut self, to: &str, text: &str, now_ms: u64) -> bool {
+        if !self.registration.stands() {
+            return false;
+        }
+        self.counts.messages.begun += 1;
+        let own = self.card.public.clone();
+        let mut request = self.first_request("MESSAGE", to);
+        let headers = &mut request.headers;
+        headers.push("P-Preferred-Identity", format!("<{own}>"));
+        headers.push("Content-Type", "text/plain");
+        request.body = text.as_bytes().to_vec();
+        self.ask(request, Purpose::Message { since_ms: now_ms }, now_ms);
+        true
+    }
+
+    /// The answer to a MESSAGE; 0: nobody answered.
+    pub(super) fn messaged(&mut self, code: u16, since_ms: u64, now_ms: u64) {
+        match code {
+            200..300 => self.counts.messages.done(now_ms.saturating_sub(since_ms)),
+            code => self.counts.messages.failed(code),
+        }
+    }
+}

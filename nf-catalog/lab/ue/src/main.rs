@@ -1,0 +1,237 @@
+//! `lab-ue`: any number of subscribers' devices, and the report of what they saw. See the README.
+
+mod counts;
+mod device;
+mod net;
+mod report;
+mod rtp;
+mod sip;
+mod work;
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use gantry_lab_aka::{Seen, Subscriber};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use counts::Counts;
+use device::{Card, Config};
+use net::Handset;
+use report::Report;
+use sip::Timers;
+use work::{Contact, Work};
+
+/// After the last device was switched on, before there is work.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// Devices of subscribers for labs: they register with AKA, stay registered, and report what they saw as JSON.
+///
+/// Example: lab-ue --subscribers subscribers.csv --domain ims.lab --p-cscf 10.85.0.7:5060 --first-address 10.90.0.1
+/// --count 1000 --rate 100 --seconds 120
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// File of subscribers: lines of imsi,msisdn,k,opc.
+    #[arg(long)]
+    subscribers: PathBuf,
+    /// IMS domain.
+    #[arg(long)]
+    domain: String,
+    /// Address and port of the P-CSCF.
+    #[arg(long)]
+    p_cscf: SocketAddrV4,
+    /// Address of the first device; those after it have the addresses after it. They must be this host's.
+    #[arg(long)]
+    first_address: Ipv4Addr,
+    /// Port of each device.
+    #[arg(long, default_value_t = 5060)]
+    port: u16,
+    /// Port of each device's audio.
+    #[arg(long, default_value_t = 40000)]
+    audio_port: u16,
+    /// How many devices; all of the file if absent.
+    #[arg(long)]
+    count: Option<usize>,
+    /// Devices that are switched on in a second.
+    #[arg(long, default_value_t = 20)]
+    rate: u32,
+    /// Seconds from the first device's start to the end.
+    #[arg(long)]
+    seconds: u64,
+    /// Seconds for which a registration is asked.
+    #[arg(long, default_value_t = 600)]
+    expires: u64,
+    /// Seconds after which it is asked for anew, at most.
+    #[arg(long, default_value_t = 300)]
+    refresh: u64,
+    /// By how many percent sooner at most, spread over the devices.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u8).range(0..=90))]
+    spread: u8,
+    /// Calls that are begun in a second, once all are registered, by the first half of the devices to the second.
+    #[arg(long, default_value_t = 0)]
+    calls: u32,
+    /// Seconds of a call, from the shortest to the longest.
+    #[arg(long, default_value = "10-30", value_parser = range)]
+    talk: (u64, u64),
+    /// Every so many calls is put on hold for its middle third; none if 0.
+    #[arg(long, default_value_t = 5)]
+    hold_every: u32,
+    /// Messages in a second, likewise.
+    #[arg(long, default_value_t = 0)]
+    messages: u32,
+    /// Bytes of a message.
+    #[arg(long, default_value_t = 100)]
+    message_bytes: usize,
+    /// No calls and messages are begun in the last so many seconds: longer than a call.
+    #[arg(long, default_value_t = 40)]
+    quiet_end: u64,
+    /// Call by telephone number (tel:), which the network has to look up; else by SIP URI.
+    #[arg(long)]
+    by_number: bool,
+    /// Where the report goes; standard output if absent.
+    #[arg(long)]
+    report: Option<PathBuf>,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let (counts, refused) = runtime.block_on(run(&args))?;
+    let mut text = serde_json::to_string_pretty(&Report::of(&counts, refused))?;
+    text.push('\n');
+    match &args.report {
+        Some(path) => std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display())),
+        None => {
+            print!("{text}");
+            Ok(())
+        }
+    }
+}
+
+/// Runs all devices for the time that was asked; what they counted, and how many orders were not followed.
+async fn run(args: &Args) -> Result<(Vec<Counts>, u64)> {
+    ensure!(args.rate > 0, "--rate must be above 0");
+    let subscribers = subscribers(&args.subscribers, args.count)?;
+    let run = rand::random();
+    let (mut handsets, mut contacts) = (Vec::new(), Vec::new());
+    for (nth, subscriber) in (0..).zip(subscribers) {
+        let config = config(args, nth)?;
+        let local = config.local;
+        let uri = match args.by_number {
+            true => format!("tel:+{}", subscriber.msisdn),
+            false => format!("sip:{}@{}", subscriber.imsi, args.domain),
+        };
+        let handset = Handset::new(card(subscriber, &args.domain), config, run).await;
+        let (handset, orders) = handset.with_context(|| {
+            format!("device {nth} cannot have {local}: is the address this host's, and free?")
+        })?;
+        handsets.push(handset);
+        contacts.push(Contact { orders, uri });
+    }
+    let (stop, enough) = (CancellationToken::new(), CancellationToken::new());
+    let count = u32::try_from(handsets.len()).unwrap_or(u32::MAX);
+    let mut lives = JoinSet::new();
+    for (nth, handset) in (0..).zip(handsets) {
+        let begin = Duration::from_secs(1) * nth / args.rate;
+        lives.spawn(handset.live(begin, stop.clone()));
+    }
+    let all = Duration::from_secs(args.seconds);
+    let registered = Duration::from_secs(1) * count / args.rate + SETTLED;
+    let given = tokio::spawn({
+        let (work, enough) = (work(args), enough.clone());
+        async move {
+            tokio::time::sleep(registered).await;
+            work.give(contacts, enough).await
+        }
+    });
+    let end = async {
+        tokio::time::sleep(all.saturating_sub(Duration::from_secs(args.quiet_end))).await;
+        enough.cancel();
+        tokio::time::sleep(all.min(Duration::from_secs(args.quiet_end))).await;
+    };
+    // Cancel-safe: neither holds anything.
+    tokio::select! {
+        () = end => {}
+        _ = tokio::signal::ctrl_c() => enough.cancel(),
+    }
+    stop.cancel();
+    let lives = lives.join_all().await;
+    given.abort();
+    let not_given = given.await.unwrap_or_default();
+    let refused = lives.iter().map(|(_, refused)| refused).sum::<u64>() + not_given;
+    Ok((lives.into_iter().map(|(counts, _)| counts).collect(), refused))
+}
+
+fn work(args: &Args) -> Work {
+    Work {
+        calls_per_second: args.calls,
+        talk_s: args.talk,
+        hold_every: args.hold_every,
+        messages_per_second: args.messages,
+        message_bytes: args.message_bytes,
+    }
+}
+
+/// `10-30`, or `10`.
+fn range(text: &str) -> Result<(u64, u64), String> {
+    let (from, to) = text.split_once('-').unwrap_or((text, text));
+    let number = |text: &str| {
+        text.parse()
+            .map_err(|_| format!("`{text}` is no number of seconds"))
+    };
+    let (from, to) = (number(from)?, number(to)?);
+    if (1..=to).contains(&from) {
+        Ok((from, to))
+    } else {
+        Err("from 1 on, the shorter first".to_owned())
+    }
+}
+
+fn subscribers(path: &Path, count: Option<usize>) -> Result<Vec<Subscriber>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut list = gantry_lab_aka::read(&text).with_context(|| format!("{}", path.display()))?;
+    let count = count.unwrap_or(list.len());
+    ensure!(
+        count <= list.len(),
+        "{} has {} subscribers, fewer than --count {count}",
+        path.display(),
+        list.len()
+    );
+    list.truncate(count);
+    Ok(list)
+}
+
+fn card(subscriber: Subscriber, domain: &str) -> Card {
+    let private = format!("{}@{domain}", subscriber.imsi);
+    Card {
+        public: format!("sip:{private}"),
+        private,
+        key: subscriber.key,
+        seen: Seen::default(),
+    }
+}
+
+fn config(args: &Args, nth: u32) -> Result<Config> {
+    let address = u32::from(args.first_address).checked_add(nth);
+    let address =
+        address.with_context(|| format!("there are no {nth} addresses behind {}", args.first_address))?;
+    Ok(Config {
+        domain: args.domain.clone(),
+        local: SocketAddrV4::new(address.into(), args.port),
+        audio_port: args.audio_port,
+        proxy: args.p_cscf,
+        expires_s: args.expires,
+        refresh_s: args.refresh,
+        spread_percent: args.spread,
+        // Neighbours are far apart: a stride that has no factor in common with what it goes round in.
+        place: u16::try_from(nth * 619 % 1001).unwrap_or_default(),
+        timers: Timers::default(),
+    })
+}

@@ -1,0 +1,218 @@
+//! The report: what all devices counted, added up.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
+
+use crate::counts::{Counts, Operation};
+
+/// One kind of request over all devices.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub struct OperationReport {
+    begun: u64,
+    done: u64,
+    failed: u64,
+    /// By the code of the answer; 0: nobody answered.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    failed_by_code: BTreeMap<u16, u64>,
+    /// Neither done nor failed when the time was over.
+    open: u64,
+    #[serde(flatten)]
+    times: Times,
+}
+
+/// How long something took.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Times {
+    p50_ms: u32,
+    p95_ms: u32,
+    p99_ms: u32,
+    longest_ms: u32,
+}
+
+/// Packets of all calls.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Audio {
+    streams: u64,
+    sent: u64,
+    received: u64,
+    lost: u64,
+    /// Streams of which not one packet came.
+    unheard: u64,
+    doubled: u64,
+    reordered: u64,
+    /// Of another stream, or none.
+    foreign: u64,
+    without_call: u64,
+    longest_gap_ms: u64,
+    slowest_ms: u64,
+}
+
+/// All of it.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    ues: u64,
+    registrations: OperationReport,
+    refreshes: OperationReport,
+    subscriptions: OperationReport,
+    calls: OperationReport,
+    ringing: Times,
+    holds: OperationReport,
+    messages: OperationReport,
+    calls_taken: u64,
+    calls_ended_by_other: u64,
+    messages_taken: u64,
+    audio: Audio,
+    without_identity: u64,
+    wrong_targets: u64,
+    repeated_answers: u64,
+    unacknowledged: u64,
+    retransmissions: u64,
+    repeated_requests: u64,
+    repeated_responses: u64,
+    malformed: u64,
+    stray: u64,
+    not_authentic: u64,
+    leaked_keys: u64,
+    wrong_vias: u64,
+    wrong_contacts: u64,
+    terminated: u64,
+    /// Calls and messages that were to be begun by a device that was busy or not registered.
+    not_begun: u64,
+}
+
+impl Report {
+    /// Of the devices that have counted so.
+    pub fn of(all: &[Counts], not_begun: u64) -> Self {
+        let sum = |of: fn(&Counts) -> u64| all.iter().map(of).sum();
+        let operation = |of: fn(&Counts) -> &Operation| OperationReport::of(all.iter().map(of));
+        Self {
+            ues: all.len() as u64,
+            registrations: operation(|c| &c.registrations),
+            refreshes: operation(|c| &c.refreshes),
+            subscriptions: operation(|c| &c.subscriptions),
+            calls: operation(|c| &c.calls),
+            ringing: Times::of(all.iter().flat_map(|c| &c.ringing_ms).copied().collect()),
+            holds: operation(|c| &c.holds),
+            messages: operation(|c| &c.messages),
+            calls_taken: sum(|c| c.taken),
+            calls_ended_by_other: sum(|c| c.ended_by_other),
+            messages_taken: sum(|c| c.messages_taken),
+            audio: Audio::of(all),
+            without_identity: sum(|c| c.without_identity),
+            wrong_targets: sum(|c| c.wrong_targets),
+            repeated_answers: sum(|c| c.repeated_answers),
+            unacknowledged: sum(|c| c.unacknowledged),
+            retransmissions: sum(|c| c.retransmissions),
+            repeated_requests: sum(|c| c.repeated_requests),
+            repeated_responses: sum(|c| c.repeated_responses),
+            malformed: sum(|c| c.malformed),
+            stray: sum(|c| c.stray),
+            not_authentic: sum(|c| c.not_authentic),
+            leaked_keys: sum(|c| c.leaked_keys),
+            wrong_vias: sum(|c| c.wrong_vias),
+            wrong_contacts: sum(|c| c.wrong_contacts),
+            terminated: sum(|c| c.terminated),
+            not_begun,
+        }
+    }
+}
+
+impl OperationReport {
+    fn of<'a>(all: impl Iterator<Item = &'a Operation>) -> Self {
+        let mut report = Self::default();
+        let mut took_ms = Vec::new();
+        for operation in all {
+            report.begun += operation.begun;
+            report.done += operation.done;
+            for (code, count) in &operation.failed {
+                *report.failed_by_code.entry(*code).or_default() += count;
+            }
+            took_ms.extend(&operation.took_ms);
+        }
+        report.failed = report.failed_by_code.values().sum();
+        report.open = report.begun.saturating_sub(report.done + report.failed);
+        report.times = Times::of(took_ms);
+        report
+    }
+}
+
+impl Times {
+    fn of(mut took_ms: Vec<u32>) -> Self {
+        took_ms.sort_unstable();
+        let percentile = |percent: usize| {
+            // The smallest that so many percent do not exceed.
+            let rank = (took_ms.len() * percent).div_ceil(100).max(1);
+            took_ms.get(rank - 1).copied().unwrap_or_default()
+        };
+        Self {
+            p50_ms: percentile(50),
+            p95_ms: percentile(95),
+            p99_ms: percentile(99),
+            longest_ms: took_ms.last().copied().unwrap_or_default(),
+        }
+    }
+}
+
+impl Audio {
+    /// What one end has sent and the other heard; whoever has no other end was not heard at all.
+    fn of(all: &[Counts]) -> Self {
+        let legs = || all.iter().flat_map(|counts| &counts.legs);
+        let heard: HashMap<u64, u64> = legs()
+            .map(|leg| (leg.received.0, leg.received.1.packets))
+            .collect();
+        let mut audio = Self {
+            without_call: all.iter().map(|counts| counts.audio_without_call).sum(),
+            ..Self::default()
+        };
+        for leg in legs() {
+            let (stream, sent) = leg.sent;
+            let got = heard.get(&stream).copied().unwrap_or_default();
+            audio.streams += 1;
+            audio.sent += sent;
+            audio.lost += sent.saturating_sub(got);
+            audio.unheard += u64::from(got == 0 && sent > 0);
+            let received = &leg.received.1;
+            audio.received += received.packets;
+            audio.doubled += received.doubled;
+            audio.reordered += received.reordered;
+            audio.foreign += received.foreign;
+            audio.longest_gap_ms = audio.longest_gap_ms.max(received.longest_gap_ms);
+            audio.slowest_ms = audio.slowest_ms.max(received.slowest_ms);
+        }
+        audio
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_adds_up_and_hides_nothing() {
+        let mut one = Counts::default();
+        one.registrations.begun = 3;
+        one.registrations.done(5);
+        one.registrations.failed(504);
+        let mut other = Counts::default();
+        other.registrations.begun = 2;
+        other.registrations.done(1);
+        other.registrations.done(9);
+        other.retransmissions = 4;
+        let report = Report::of(&[one, other], 0);
+        let registrations = &report.registrations;
+        assert_eq!(
+            (
+                registrations.begun,
+                registrations.done,
+                registrations.failed,
+                registrations.open
+            ),
+            (5, 3, 1, 1)
+        );
+        let times = &registrations.times;
+        assert_eq!((times.p50_ms, times.p95_ms, times.longest_ms), (5, 9, 9));
+        assert_eq!((report.ues, report.retransmissions), (2, 4));
+        assert_eq!(Report::of(&[], 0).registrations, OperationReport::default());
+    }
+}
