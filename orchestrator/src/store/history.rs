@@ -51,7 +51,11 @@ impl Record {
 
 /// What a change counts for in the history.
 fn logged_bytes(event: &Event) -> usize {
-    event.after.as_ref().map_or(0, |after| after.value.len()) + event.key.len() + 64
+    bytes(&event.key, event.after.as_ref().map(|after| &after.value))
+}
+
+fn bytes(key: &str, value: Option<&Bytes>) -> usize {
+    value.map_or(0, Bytes::len) + key.len() + 64
 }
 
 /// Keys of transactions that are decided but not on disk yet.
@@ -62,6 +66,17 @@ pub(super) struct Pending {
     pub records: Vec<Record>,
     /// Revision after the last of them.
     pub revision: Revision,
+}
+
+impl Pending {
+    /// How much the history grows by them.
+    pub fn size(&self) -> Limits {
+        let sizes = self.records.iter().map(|r| bytes(&r.key, r.value.as_ref()));
+        Limits {
+            events: self.records.len(),
+            bytes: sizes.sum(),
+        }
+    }
 }
 
 /// All keys, all remembered versions.
@@ -227,17 +242,19 @@ impl History {
         versions.push(record);
     }
 
-    /// Where to compact to, if the history is longer than it may be: some `most` changes further, whatever is over beyond that
-    /// goes later.
-    pub fn over(&self, limits: Limits, most: usize) -> Option<Revision> {
-        let (mut events, mut bytes) = (self.log.len(), self.log_bytes);
+    /// Where to compact to, if the history is longer than it may be: so many changes further, and so many bytes. What is over beyond
+    /// that goes later.
+    pub fn over(&self, limits: Limits, pace: Limits) -> Option<Revision> {
+        let (mut events, mut bytes) = (0, 0);
         let mut through = None;
-        for event in self.log.iter().take(most) {
-            if events <= limits.events && bytes <= limits.bytes {
+        for event in &self.log {
+            let (left, left_bytes) = (self.log.len() - events, self.log_bytes.saturating_sub(bytes));
+            let within = left <= limits.events && left_bytes <= limits.bytes;
+            if within || (events >= pace.events && bytes >= pace.bytes) {
                 break;
             }
-            events -= 1;
-            bytes = bytes.saturating_sub(logged_bytes(event));
+            events += 1;
+            bytes += logged_bytes(event);
             through = Some(event.revision);
         }
         through

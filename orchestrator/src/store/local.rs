@@ -223,6 +223,7 @@ impl LocalStore {
             disk,
             moved: sender,
             limits,
+            owed: Vec::new(),
         };
         std::thread::Builder::new()
             .name("store".to_owned())

@@ -398,8 +398,23 @@ async fn a_slow_watcher_blocks_nobody_and_is_told() {
     ));
 }
 
+/// How many changes, and how many bytes of values, the history has.
+async fn history(s: &LocalStore) -> (usize, usize) {
+    let (mut count, mut bytes) = (0, 0);
+    let mut watch = s.watch("/", s.compacted()).unwrap();
+    loop {
+        let batch = soon(watch.next()).await.unwrap();
+        count += batch.events.len();
+        let values = batch.events.iter().filter_map(|event| event.after.as_ref());
+        bytes += values.map(|version| version.value.len()).sum::<usize>();
+        if batch.through == s.revision() {
+            return (count, bytes);
+        }
+    }
+}
+
 #[tokio::test]
-async fn the_history_is_trimmed_bit_by_bit() {
+async fn the_history_is_trimmed_with_the_writes_that_make_it_too_long() {
     let place = tempfile::tempdir().unwrap();
     let limits = Limits {
         events: 500,
@@ -407,21 +422,102 @@ async fn the_history_is_trimmed_bit_by_bit() {
     };
     let file = StoreFile::create(&place.path().join("store.redb"), "c", None).unwrap();
     let s = file.start("c", limits).unwrap();
-    // A transaction as large as the history may be: what it makes too much goes with those after it.
-    let many = (0..500).fold(Txn::default(), |txn, i| txn.put(&format!("/many/{i}"), text("x")));
-    for _ in 0..2 {
-        s.txn(many.clone()).await.unwrap();
+    for i in 0..500 {
+        s.put(&format!("/many/{i}"), text("x"), Compare::Any)
+            .await
+            .unwrap();
     }
-    let mut before = s.compacted();
-    for i in 0..100 {
+    assert_eq!(
+        (history(&s).await.0, s.compacted()),
+        (500, Revision(1)),
+        "as long as it may be"
+    );
+    // A transaction that is as long goes in at once; what it makes too much goes with those after it, a part with each.
+    let many = (0..500).fold(Txn::default(), |txn, i| txn.put(&format!("/many/{i}"), text("y")));
+    s.txn(many).await.unwrap();
+    let mut before = history(&s).await.0;
+    assert!(before > 500);
+    for i in 0..20 {
         s.put("/k", text(&i.to_string()), Compare::Any).await.unwrap();
-        let now = s.compacted();
-        assert!(now.0 <= before.0 + 500, "no more than one revision at a time");
+        let now = history(&s).await.0;
+        assert!(now <= before.max(501), "{before}, then {now}");
         before = now;
     }
-    let kept = s.watch("/", before).unwrap().next().await.unwrap();
-    assert!(!kept.events.is_empty() && kept.events.len() <= 500);
+    assert!(before <= 501, "{before} are left");
     assert_eq!(s.list(Range::prefix("/many/")).await.unwrap().items.len(), 500);
+}
+
+#[tokio::test]
+async fn large_values_push_out_as_many_bytes_as_they_bring() {
+    let s = LocalStore::in_memory(Limits {
+        events: 100_000,
+        bytes: 1 << 20,
+    })
+    .unwrap();
+    for i in 0..10_000 {
+        s.put(&format!("/small/{}", i % 100), text("x"), Compare::Any)
+            .await
+            .unwrap();
+    }
+    let large = Bytes::from(vec![7; 200 << 10]);
+    for _ in 0..50 {
+        s.put("/large", large.clone(), Compare::Any).await.unwrap();
+        let (_, bytes) = history(&s).await;
+        assert!(bytes <= (1 << 20) + large.len(), "{bytes} bytes");
+    }
+}
+
+#[tokio::test]
+async fn what_was_forgotten_while_the_disk_was_full_does_not_come_back() {
+    let Some(disk) = SmallDisk::mount("20m") else {
+        return;
+    };
+    let path = disk.path().join("store.redb");
+    let limits = Limits {
+        events: 64,
+        bytes: 64 << 20,
+    };
+    let file = StoreFile::create(&path, "c", None).unwrap();
+    let s = file.start("c", limits).unwrap();
+    for value in ["1", "2"] {
+        s.put("/gone", text(value), Compare::Any).await.unwrap();
+    }
+    disk.fill();
+    let big = async |i: usize| {
+        let value = Bytes::from(vec![7; 1 << 20]);
+        s.put(&format!("/big/{i}"), value, Compare::Any).await.is_ok()
+    };
+    let mut taken = 0;
+    while big(taken).await {
+        taken += 1;
+    }
+    // What is small still finds room. One more than the history may have: the next write is to forget the first of all.
+    for i in 2 + taken..65 {
+        s.put(&format!("/small/{i}"), text("x"), Compare::Any)
+            .await
+            .unwrap();
+    }
+    let before = s.compacted();
+    assert!(!big(taken).await, "the disk has room again");
+    assert!(s.compacted() > before, "nothing was forgotten");
+    std::fs::remove_file(disk.path().join("filler")).unwrap();
+    s.delete("/gone", Compare::Any).await.unwrap();
+    for i in 0..100 {
+        s.put("/k", text(&i.to_string()), Compare::Any).await.unwrap();
+    }
+    let before = s.list(Range::default()).await.unwrap();
+    drop(s);
+    let s = soon(async {
+        loop {
+            match open(&path) {
+                Ok(s) => return s,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    })
+    .await;
+    assert_eq!(s.list(Range::default()).await.unwrap(), before);
+    assert!(s.get("/gone").await.unwrap().is_none(), "it is back");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::disk::{Disk, DiskError};
-use super::history::{History, Limits, Pending};
+use super::history::{History, Limits, Pending, Record};
 use super::types::{Commit, Revision, StoreError, Txn};
 
 /// Transactions that share one fsync, at most.
@@ -26,6 +26,9 @@ pub(super) struct Writer {
     pub disk: Option<Disk>,
     pub moved: watch::Sender<Revision>,
     pub limits: Limits,
+    /// What memory has forgotten and the disk has not, since a write failed: it goes with the next one, or it would be back after a
+    /// restart.
+    pub owed: Vec<(Revision, Arc<str>)>,
 }
 
 type Answer = (
@@ -86,20 +89,17 @@ impl Writer {
         if pending.records.is_empty() {
             return Ok(());
         }
-        let most = pending.records.len().max(TRIMMED);
-        let over = self.read().over(self.limits, most);
-        let dropped = match over {
-            Some(through) => self.write().compact(through).unwrap_or_default(),
-            None => Vec::new(),
+        let size = pending.size();
+        let pace = Limits {
+            events: size.events + TRIMMED,
+            ..size
         };
-        let known = self.read().revision;
-        if let Some(disk) = &mut self.disk {
-            disk.write(&pending.records, &dropped, over, known)
-                .map_err(|error| {
-                    tracing::error!(error = &error as &dyn std::error::Error, "write the store");
-                    Arc::new(error)
-                })?;
+        let over = self.read().over(self.limits, pace);
+        if let Some(through) = over {
+            let forgotten = self.write().compact(through).unwrap_or_default();
+            self.owed.extend(forgotten);
         }
+        self.put(&pending.records, over.is_some())?;
         let mut history = self.write();
         pending
             .records
@@ -112,15 +112,25 @@ impl Writer {
     }
 
     fn compact(&mut self, through: Revision) -> Result<(), StoreError> {
-        let (dropped, known) = {
-            let mut history = self.write();
-            (history.compact(through)?, history.revision)
+        let forgotten = self.write().compact(through)?;
+        self.owed.extend(forgotten);
+        self.put(&[], true).map_err(StoreError::Disk)
+    }
+
+    /// Puts records on the disk, and takes off it what is owed.
+    fn put(&mut self, records: &[Record], compacted: bool) -> Result<(), Arc<DiskError>> {
+        let (known, through) = {
+            let history = self.read();
+            (history.revision, history.compacted)
         };
-        match &mut self.disk {
-            Some(disk) => disk
-                .write(&[], &dropped, Some(through), known)
-                .map_err(|error| StoreError::Disk(Arc::new(error))),
-            None => Ok(()),
+        if let Some(disk) = &mut self.disk {
+            let through = (compacted || !self.owed.is_empty()).then_some(through);
+            disk.write(records, &self.owed, through, known).map_err(|error| {
+                tracing::error!(error = &error as &dyn std::error::Error, "write the store");
+                Arc::new(error)
+            })?;
         }
+        self.owed.clear();
+        Ok(())
     }
 }
