@@ -64,9 +64,10 @@ impl Planning for WhatIf {
             .map_err(|error| ApiError::bad_request(error.to_string()))
     }
 
-    async fn explain(&self, namespace: &str, name: &str) -> Option<Value> {
+    async fn explain(&self, namespace: &str, name: &str) -> Result<Option<Value>, ApiError> {
         let (planner, namespace, name) = (self.0.clone(), namespace.to_owned(), name.to_owned());
-        let asked = tokio::task::spawn_blocking(move || planner.explain(&namespace, &name));
-        asked.await.ok().flatten()
+        tokio::task::spawn_blocking(move || planner.explain(&namespace, &name))
+            .await
+            .map_err(|error| ApiError::internal(error.to_string()))
     }
 }

@@ -81,8 +81,8 @@ pub async fn list(call: &Call<'_>, seat: Seat) -> Result<Response, ApiError> {
     let counted = selector.is_everything();
     let wanted = query.limit;
     // Parsing many objects takes a while: not on a thread that others' answers wait for.
-    let selected = tokio::task::spawn_blocking(move || select(listing, &selector, wanted));
-    let listing = selected
+    let selected = tokio::task::spawn_blocking(move || (select(listing, &selector, wanted), seat));
+    let (listing, seat) = selected
         .await
         .map_err(|e| ApiError::internal(format!("make the list: {e}")))?;
     let metadata = metadata(&listing, counted);

@@ -7,7 +7,7 @@ use http::Extensions;
 use serde_json::Value;
 
 use super::error::ApiError;
-use super::share::{Client, Cost};
+use super::share::{Client, Cost, Seat};
 use super::{ApiServer, body, measure};
 
 /// The planner as the API server sees it.
@@ -17,7 +17,7 @@ pub trait Planning: Send + Sync {
     async fn dry_run(&self, objects: Vec<Value>) -> Result<Value, ApiError>;
 
     /// Where a pod is, or why it has no place or is held at its old size; `None` if there is no such pod.
-    async fn explain(&self, namespace: &str, name: &str) -> Option<Value>;
+    async fn explain(&self, namespace: &str, name: &str) -> Result<Option<Value>, ApiError>;
 }
 
 /// `POST /gantry/v1/plan`: a list of manifests in, the plan out.
@@ -25,11 +25,12 @@ pub(super) async fn plan(State(server): State<ApiServer>, request: Request) -> R
     let (parts, body) = request.into_parts();
     let client = Client::of(&parts.extensions);
     let body = body::read(&parts, body, &server.limits).await?;
-    let _seat = body.seated(server.share.enter(Cost::Heavy, &client)).await?;
+    let seat = body.seated(server.share.enter(Cost::Heavy, &client)).await?;
     measure::scan(&body.bytes, &server.limits.objects).map_err(|e| ApiError::too_large(e.to_string()))?;
     let objects: Vec<Value> = serde_json::from_slice(&body.bytes)
         .map_err(|e| ApiError::bad_request(format!("the body must be a list of objects: {e}")))?;
-    server.planning.dry_run(objects).await.map(Json)
+    let planning = server.planning;
+    with(seat, async move { planning.dry_run(objects).await.map(Json) }).await
 }
 
 /// `GET /gantry/v1/explain/<namespace>/<pod>`: the explanation, or 404.
@@ -38,10 +39,28 @@ pub(super) async fn explain(
     Path((namespace, name)): Path<(String, String)>,
     extensions: Extensions,
 ) -> Result<Json<Value>, ApiError> {
-    let _seat = server.share.enter(Cost::Heavy, &Client::of(&extensions)).await?;
+    let seat = server.share.enter(Cost::Heavy, &Client::of(&extensions)).await?;
     let kind = crate::kinds::named("Pod").expect("the table has Pod");
-    let explanation = server.planning.explain(&namespace, &name).await;
-    explanation
-        .map(Json)
-        .ok_or_else(|| ApiError::not_found(kind, &name))
+    let planning = server.planning;
+    let work = async move {
+        let explanation = planning.explain(&namespace, &name).await?;
+        explanation
+            .map(Json)
+            .ok_or_else(|| ApiError::not_found(kind, &name))
+    };
+    with(seat, work).await
+}
+
+/// Does what goes on without the client with the seat that it was given: a client that goes frees none for the next.
+async fn with<T: Send + 'static>(
+    seat: Seat,
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    let seated = tokio::spawn(async move {
+        let _seat = seat;
+        work.await
+    });
+    seated
+        .await
+        .unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
 }

@@ -32,9 +32,9 @@ impl Planning for NoPlanning {
         Ok(json!({"placements": [], "unplaced": [], "objects": objects.len()}))
     }
 
-    async fn explain(&self, _: &str, pod: &str) -> Option<Value> {
+    async fn explain(&self, _: &str, pod: &str) -> Result<Option<Value>, ApiError> {
         assert_ne!(pod, PANIC, "as a defect would");
-        None
+        Ok(None)
     }
 }
 
