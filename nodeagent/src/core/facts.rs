@@ -4,8 +4,8 @@ use gantry_nodeagent_api::{EndReason, Trouble, WaitingReason};
 
 use super::state::{Container, HookState, MemoryRefused, Owned, Pod, UnderWay};
 use super::{
-    Action, Bounds, Event, Exit, FailureKind, PodDone, PodFailure, Run, State, accept, adopt, cpus, end,
-    hooks, network, probes, stop, storage, troubles,
+    Action, Bounds, Event, Exit, FailureKind, PodDone, PodFailure, Run, State, accept, adopt, cpus, hooks,
+    network, probes, stop, storage, troubles,
 };
 
 /// Milliseconds of running after which a container counts as healthy again.
@@ -58,17 +58,8 @@ pub(super) fn note(state: &mut State, now_ms: u64, event: Event, actions: &mut V
             container,
             result,
         } => {
-            if let Some(pod) = state.pods.get_mut(&uid)
-                && let (Some(config), Some(known)) = (&pod.config, pod.containers.get_mut(&container))
-                && let Some(trouble) = hooks::answered(known, config, now_ms, id, result)
-            {
-                let message = format!("container {container}: {}", known.message);
-                pod.troubles.note(now_ms, trouble, message);
-                let wanted = config.containers.iter().find(|c| c.name == container);
-                if let Some(wanted) = wanted.filter(|_| trouble == Trouble::FailedPostStartHook) {
-                    let why = end::killing(wanted, config, "failed its PostStartHook");
-                    pod.troubles.note(now_ms, Trouble::Killing, why);
-                }
+            if let Some(pod) = state.pods.get_mut(&uid) {
+                hooks::done(pod, &container, now_ms, id, result);
             }
         }
         Event::Sessions { id, uid, result } => {

@@ -4,7 +4,7 @@ use gantry_nodeagent_api::{ContainerConfig, Hook, PodConfig, Trouble};
 
 use super::state::{Container, Ending, HookState, Pod};
 use super::stop::LEAST_GRACE_MS;
-use super::{Action, RequestId, State, sessions};
+use super::{Action, RequestId, State, end, sessions};
 
 /// How long a hook after the start may take, in milliseconds. Kubernetes sets no bound; this one is on a helper's life.
 const POST_START_MS: u64 = 3_600_000;
@@ -84,9 +84,28 @@ fn due(
     Some((hook, timeout_ms))
 }
 
+/// A container's hook was done, or failed: what is to be told of it is.
+pub(super) fn done(pod: &mut Pod, name: &str, now_ms: u64, id: RequestId, result: Result<(), String>) {
+    let (Some(config), Some(container)) = (pod.config.clone(), pod.containers.get_mut(name)) else {
+        return;
+    };
+    let goes_on = container.running() && container.ending.is_none() && !pod.stopping;
+    let Some(trouble) = answered(container, &config, now_ms, id, result) else {
+        return;
+    };
+    let message = format!("container {name}: {}", container.message);
+    pod.troubles.note(now_ms, trouble, message);
+    let wanted = config.containers.iter().find(|c| c.name == name);
+    let kills = goes_on && trouble == Trouble::FailedPostStartHook;
+    if let Some(wanted) = wanted.filter(|_| kills) {
+        let why = end::killing(wanted, &config, "failed its PostStartHook");
+        pod.troubles.note(now_ms, Trouble::Killing, why);
+    }
+}
+
 /// A hook was done, or failed: a container whose hook after the start fails is ended, one that is to end is told now. What is
 /// to be told of it is returned, in the container's message.
-pub(super) fn answered(
+fn answered(
     container: &mut Container,
     config: &PodConfig,
     now_ms: u64,

@@ -220,7 +220,7 @@ pub(super) fn answered(
             Some(_) => {}
             None => pod.troubles.clear(Trouble::Unhealthy),
         }
-        if kills {
+        if kills && !pod.stopping {
             let why = format!("failed {} probe", purpose.name());
             pod.troubles
                 .note(now_ms, Trouble::Killing, end::killing(wanted, config, &why));
