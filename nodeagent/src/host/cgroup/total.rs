@@ -11,6 +11,9 @@ use crate::guard;
 /// between two looks, and nothing that runs is to be killed for a limit that came later.
 const MARGIN_BYTES: u64 = 64 << 20;
 
+/// The kernel keeps limits in whole pages: one that is asked for may be in force as a little less.
+const PAGE_BYTES: u64 = 4096;
+
 impl Cgroups {
     /// Bounds the memory of all pods of this instance together, in bytes. Returns what is in force: more where more is in use.
     pub fn bound_pods(&self, bytes: u64) -> Result<u64, CgroupError> {
@@ -59,18 +62,23 @@ impl Cgroups {
     }
 
     fn bound_sockets(&self, group: &str, memory_bytes: u64, whose: Whose) -> Result<(), CgroupError> {
-        match self.set_sockets(group, self.sockets_wanted(memory_bytes, whose)) {
-            Err(CgroupError::MemoryInUse {
-                wanted_bytes,
-                used_bytes,
-                ..
-            }) => {
-                let more = limit(wanted_bytes, used_bytes);
-                self.set_sockets(
-                    group,
-                    Some(no_more(more, wanted_bytes, self.sockets_limit(group)?)),
-                )
-            }
+        let (wanted_bytes, used_bytes) =
+            match self.set_sockets(group, self.sockets_wanted(memory_bytes, whose)) {
+                Err(CgroupError::MemoryInUse {
+                    wanted_bytes,
+                    used_bytes,
+                    ..
+                }) => (wanted_bytes, used_bytes),
+                done => return done,
+            };
+        let more = no_more(
+            limit(wanted_bytes, used_bytes),
+            wanted_bytes,
+            self.sockets_limit(group)?,
+        );
+        match self.set_sockets(group, Some(more)) {
+            // More is in use than what is in force, for what is sent is let beyond it: that stays.
+            Err(CgroupError::MemoryInUse { .. }) => Ok(()),
             done => done,
         }
     }
@@ -87,7 +95,7 @@ fn limit(wanted_bytes: u64, in_use_bytes: u64) -> u64 {
 /// behind gets nothing more for that than the `asked_bytes`.
 fn no_more(wanted_bytes: u64, asked_bytes: u64, in_force: Option<u64>) -> u64 {
     match in_force {
-        Some(now) if (1..=now).contains(&asked_bytes) => wanted_bytes.min(now),
+        Some(now) if (1..now.saturating_add(PAGE_BYTES)).contains(&asked_bytes) => wanted_bytes.min(now),
         _ => wanted_bytes,
     }
 }
@@ -117,7 +125,12 @@ mod tests {
         assert_eq!(no_more(8, 5, Some(6)), 6);
         assert_eq!(no_more(8, 5, Some(u64::MAX)), 8);
         assert_eq!(no_more(8, 5, None), 8);
-        assert_eq!(no_more(8, 7, Some(6)), 8, "a limit that grows");
+        assert_eq!(
+            no_more(2 << 20, 1 << 20, Some(1 << 19)),
+            2 << 20,
+            "a limit that grows"
+        );
+        assert_eq!(no_more(2 << 20, 100_000, Some(98_304)), 98_304, "in whole pages");
         assert_eq!(no_more(0, 0, Some(6)), 0, "none is none");
     }
 
