@@ -19,9 +19,11 @@ spec:
 
 fn run(recipe: &Path, store: &ImageStore, no_cache: bool) -> BuildOutcome {
     let mut log = Vec::new();
-    let outcome = build(recipe, store, &BuildOptions { no_cache }, &mut |e: BuildEvent| {
-        log.push(e)
-    });
+    let options = BuildOptions {
+        no_cache,
+        ..BuildOptions::default()
+    };
+    let outcome = build(recipe, store, &options, &mut |e: BuildEvent| log.push(e));
     outcome.unwrap_or_else(|e| panic!("{e}: {:?}\n{log:?}", std::error::Error::source(&e)))
 }
 

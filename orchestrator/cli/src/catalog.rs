@@ -13,7 +13,7 @@ use rust_embed::RustEmbed;
 
 use self::folder::Folder;
 use crate::args::{CatalogCommand, Output};
-use crate::{deploy, guard, output};
+use crate::{deploy, guard, image, output};
 
 #[derive(RustEmbed)]
 #[folder = "../../nf-catalog"]
@@ -123,11 +123,13 @@ pub fn run(command: &CatalogCommand, output: Output) -> Result<()> {
         CatalogCommand::Render { name, set, catalog } => {
             render(&load(catalog.as_deref())?, name, set, output)
         }
-        CatalogCommand::Verify { directory } => verify(directory, &guard::renderer(), output),
+        CatalogCommand::Verify { directory } => {
+            verify(directory, &image::programs()?, &guard::renderer(), output)
+        }
     }
 }
 
-fn verify(directory: &Path, renderer: &Renderer, output: Output) -> Result<()> {
+fn verify(directory: &Path, programs: &Path, renderer: &Renderer, output: Output) -> Result<()> {
     let catalog = read(Some(directory), renderer)?;
     let (packages, services) = (catalog.packages.len(), catalog.services.len());
     if packages == 0 {
@@ -136,7 +138,7 @@ fn verify(directory: &Path, renderer: &Renderer, output: Output) -> Result<()> {
             directory.display()
         );
     }
-    let images = verify_recipes(&Folder::open(directory)?)?;
+    let images = verify_recipes(&Folder::open(directory)?, programs)?;
     let value = serde_json::json!({"packages": packages, "services": services, "images": images});
     output::print(output, &value, || {
         let directory = directory.display();
@@ -145,7 +147,7 @@ fn verify(directory: &Path, renderer: &Renderer, output: Output) -> Result<()> {
 }
 
 /// Reads every recipe and the files that it names; how many there are.
-fn verify_recipes(catalog: &Folder) -> Result<usize> {
+fn verify_recipes(catalog: &Folder, programs: &Path) -> Result<usize> {
     let Some(images) = catalog.folder("images")? else {
         return Ok(0);
     };
@@ -154,7 +156,7 @@ fn verify_recipes(catalog: &Folder) -> Result<usize> {
         let path = images.path().join(&name);
         match path.extension().and_then(|e| e.to_str()) {
             Some("yaml") => {
-                gantry_images::Recipe::from_text(&images.read(&name)?, &path)?;
+                gantry_images::Recipe::from_text(&images.read(&name)?, &path, programs)?;
                 count += 1;
             }
             Some("yml") => bail!(
@@ -276,7 +278,10 @@ mod tests {
     #[test]
     fn the_built_in_catalog_is_good() {
         let directory = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../nf-catalog"));
-        verify(directory, &Renderer::Here, Output::Text).unwrap();
+        // Tests lie in a directory below that of the programs.
+        let programs = image::programs().unwrap();
+        let programs = programs.parent().unwrap();
+        verify(directory, programs, &Renderer::Here, Output::Text).unwrap();
         assert_eq!(
             load(None).unwrap(),
             read(Some(directory), &Renderer::Here).unwrap()
@@ -287,13 +292,13 @@ mod tests {
     fn nothing_at_all_and_a_broken_recipe_are_no_good_catalog() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("packages")).unwrap();
-        let error = verify(root.path(), &Renderer::Here, Output::Text)
+        let error = verify(root.path(), root.path(), &Renderer::Here, Output::Text)
             .unwrap_err()
             .to_string();
         assert!(error.contains("no package"), "{error}");
         fs::create_dir(root.path().join("images")).unwrap();
         fs::write(root.path().join("images/x.yaml"), "kind: ImageRecipe\n").unwrap();
-        assert!(verify_recipes(&Folder::open(root.path()).unwrap()).is_err());
+        assert!(verify_recipes(&Folder::open(root.path()).unwrap(), root.path()).is_err());
     }
 
     /// A catalog of one package with a template and a service, in a folder of its own.
@@ -335,7 +340,7 @@ mod tests {
                 }
                 let root = tempfile::tempdir().unwrap();
                 small(root.path());
-                verify(root.path(), &Renderer::Here, Output::Text).unwrap();
+                verify(root.path(), root.path(), &Renderer::Here, Output::Text).unwrap();
                 let path = root.path().join(place);
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
                 match fs::symlink_metadata(&path) {
@@ -358,7 +363,7 @@ mod tests {
                     "a pipe" => mknodat(CWD, &path, FileType::Fifo, Mode::RUSR, 0).unwrap(),
                     _ => File::create(&path).unwrap().set_len(2 << 30).unwrap(),
                 }
-                let error = verify(root.path(), &Renderer::Here, Output::Text).unwrap_err();
+                let error = verify(root.path(), root.path(), &Renderer::Here, Output::Text).unwrap_err();
                 let said = format!("{error:#}");
                 assert!(said.contains(path.to_str().unwrap()), "{place} {damage}: {said}");
             }
@@ -366,6 +371,6 @@ mod tests {
         // Whoever names the catalog itself may name a link.
         let link = outside.path().join("link");
         symlink(outside.path(), &link).unwrap();
-        verify(&link, &Renderer::Here, Output::Text).unwrap();
+        verify(&link, outside.path(), &Renderer::Here, Output::Text).unwrap();
     }
 }

@@ -1,5 +1,6 @@
 //! `gantry image`: the image store of this machine.
 
+use std::env;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -42,17 +43,26 @@ fn open(global: &Global) -> Result<ImageStore> {
     Ok(ImageStore::open_with(&data_dir.images(), guard::image_limits())?)
 }
 
+/// Where programs are that go into images: beside this one.
+pub fn programs() -> Result<PathBuf> {
+    let own = env::current_exe().context("cannot find out where this program is")?;
+    Ok(own.parent().unwrap_or(Path::new("/")).to_owned())
+}
+
 fn build(store: &ImageStore, recipes: &[String], no_cache: bool, output: Output) -> Result<()> {
+    let options = BuildOptions {
+        no_cache,
+        programs: programs()?,
+    };
     let mut ready = Vec::new();
     for recipe in recipes {
         let source = RecipeSource::find(recipe)?;
         let mut progress = Progress::new(&format!("{recipe}: reading the recipe"));
-        let outcome =
-            gantry_images::build(&source.path(), store, &BuildOptions { no_cache }, &mut |event| {
-                if let BuildEvent::Step(step) = event {
-                    progress.set(&format!("{recipe}: {step}"));
-                }
-            })?;
+        let outcome = gantry_images::build(&source.path(), store, &options, &mut |event| {
+            if let BuildEvent::Step(step) = event {
+                progress.set(&format!("{recipe}: {step}"));
+            }
+        })?;
         drop(progress);
         let verb = if matches!(outcome, BuildOutcome::Built(_)) {
             "built"
@@ -200,7 +210,7 @@ mod tests {
         let directory = file.parent().unwrap();
         assert_eq!(directory.metadata().unwrap().permissions().mode() & 0o777, 0o700);
         assert!(directory.join("metrics.sh").is_file());
-        assert!(gantry_images::Recipe::load(&file).is_ok());
+        assert!(gantry_images::Recipe::load(&file, directory).is_ok());
         let directory = directory.to_owned();
         drop(source);
         assert!(!directory.exists());

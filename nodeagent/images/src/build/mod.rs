@@ -98,6 +98,8 @@ pub enum BuildError {
 pub struct BuildOptions {
     /// Builds although an image of the same recipe exists. Needed to take newer Debian packages.
     pub no_cache: bool,
+    /// Where the programs are that recipes name.
+    pub programs: PathBuf,
 }
 
 /// Progress of a build.
@@ -153,7 +155,7 @@ pub fn build(
     options: &BuildOptions,
     progress: &mut dyn FnMut(BuildEvent),
 ) -> Result<BuildOutcome, BuildError> {
-    let recipe = Recipe::load(recipe_path)?;
+    let recipe = Recipe::load(recipe_path, &options.programs)?;
     let hash = recipe.hash();
     let find = || -> Result<Option<ImageSummary>, StoreError> {
         Ok(store.list_named(|name| name == Some(recipe.name.as_str()))?.pop())

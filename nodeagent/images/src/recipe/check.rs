@@ -57,6 +57,7 @@ pub(super) struct RawFile {
     path: Spanned<String>,
     content: Option<String>,
     source: Option<Spanned<String>>,
+    program: Option<Spanned<String>>,
     mode: Option<Spanned<String>>,
 }
 
@@ -64,6 +65,8 @@ pub(super) struct RawFile {
 pub(super) struct Check<'a> {
     pub file: &'a Path,
     pub folder: &'a Path,
+    /// Where programs are.
+    pub programs: &'a Path,
     pub problems: Vec<Problem>,
 }
 
@@ -152,7 +155,8 @@ impl Check<'_> {
         for f in raw {
             let at = f.path.referenced;
             let path = self.absolute(&f.path);
-            let mode = f.mode.as_ref().map_or(Some(0o644), |m| {
+            let usual = if f.program.is_some() { 0o755 } else { 0o644 };
+            let mode = f.mode.as_ref().map_or(Some(usual), |m| {
                 let bits = u32::from_str_radix(&m.value, 8).ok().filter(|b| *b <= 0o777);
                 if bits.is_none() {
                     self.problem(
@@ -162,11 +166,12 @@ impl Check<'_> {
                 }
                 bits
             });
-            let content = match (&f.content, &f.source) {
-                (Some(text), None) => Some(text.clone().into_bytes()),
-                (None, Some(source)) => Some(self.source(source)?),
+            let content = match (&f.content, &f.source, &f.program) {
+                (Some(text), None, None) => Some(text.clone().into_bytes()),
+                (None, Some(source), None) => Some(self.source(source)?),
+                (None, None, Some(program)) => self.program(program)?,
                 _ => {
-                    self.problem(at, "a file has either content or source");
+                    self.problem(at, "a file has either content, source or program");
                     None
                 }
             };
@@ -222,13 +227,31 @@ impl Check<'_> {
 
     /// Reads a source file; it, and every link on the way, must lie in the recipe's folder or below.
     fn source(&self, source: &Spanned<String>) -> Result<Vec<u8>, RecipeError> {
-        let shown = self.folder.join(&source.value);
+        self.read(self.folder, &source.value)
+    }
+
+    /// Reads a program that lies beside those of this installation.
+    fn program(&mut self, program: &Spanned<String>) -> Result<Option<Vec<u8>>, RecipeError> {
+        let name = &program.value;
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        if name.is_empty() || !name.bytes().all(plain) {
+            self.problem(
+                program.referenced,
+                format!("{name:?} is not the name of a program"),
+            );
+            return Ok(None);
+        }
+        self.read(self.programs, name).map(Some)
+    }
+
+    fn read(&self, folder: &Path, name: &str) -> Result<Vec<u8>, RecipeError> {
+        let shown = folder.join(name);
         let fail = |source| RecipeError::Read {
             recipe: self.file.to_owned(),
             path: shown.clone(),
             source,
         };
-        let folder = std::fs::File::open(self.folder).map_err(fail)?;
-        beneath::read_beneath(&folder, Path::new(&source.value), SOURCE_LIMIT_BYTES).map_err(fail)
+        let folder = std::fs::File::open(folder).map_err(fail)?;
+        beneath::read_beneath(&folder, Path::new(name), SOURCE_LIMIT_BYTES).map_err(fail)
     }
 }

@@ -21,7 +21,7 @@ const RECIPE_LIMIT_BYTES: u64 = 1 << 20;
 pub enum RecipeError {
     /// The recipe, or a file that it names, cannot be read.
     #[error(
-        "cannot read {path} for the recipe {recipe}; check the path, it must lie in the recipe's folder or below"
+        "cannot read {path} for the recipe {recipe}; check the path: it must lie in the recipe's folder or below, or, if it is a program, beside `gantry` (`cargo build --workspace` puts it there)"
     )]
     Read {
         /// The recipe.
@@ -127,8 +127,8 @@ fn as_text<S: serde::Serializer>(name: &ImageName, s: S) -> Result<S::Ok, S::Err
 }
 
 impl Recipe {
-    /// Reads and checks the recipe at `path` and the files that it names.
-    pub fn load(path: &Path) -> Result<Self, RecipeError> {
+    /// Reads and checks the recipe at `path`, the files that it names, and the programs, which are in `programs`.
+    pub fn load(path: &Path, programs: &Path) -> Result<Self, RecipeError> {
         let fail = |source| RecipeError::Read {
             recipe: path.to_owned(),
             path: path.to_owned(),
@@ -136,19 +136,20 @@ impl Recipe {
         };
         let bytes = crate::store::read_bounded(path, RECIPE_LIMIT_BYTES).map_err(fail)?;
         let text = String::from_utf8(bytes).map_err(|e| fail(std::io::Error::other(e)))?;
-        Self::from_text(&text, path)
+        Self::from_text(&text, path, programs)
     }
 
-    /// Checks a recipe that somebody else has read from `path`, and reads the files that it names: they lie in its folder or below.
-    pub fn from_text(text: &str, path: &Path) -> Result<Self, RecipeError> {
+    /// Checks a recipe that somebody else has read from `path`, and reads the files that it names: they lie in its folder or below,
+    /// programs in `programs`.
+    pub fn from_text(text: &str, path: &Path, programs: &Path) -> Result<Self, RecipeError> {
         let folder = match path.parent() {
             Some(p) if !p.as_os_str().is_empty() => p,
             _ => Path::new("."),
         };
-        Self::parse(text, path, folder)
+        Self::parse(text, path, folder, programs)
     }
 
-    fn parse(text: &str, path: &Path, folder: &Path) -> Result<Self, RecipeError> {
+    fn parse(text: &str, path: &Path, folder: &Path, programs: &Path) -> Result<Self, RecipeError> {
         let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
         let raw: RawRecipe = serde_saphyr::from_str_with_options(text, options).map_err(|e| {
             let at = e.location().unwrap_or(Location::UNKNOWN);
@@ -166,6 +167,7 @@ impl Recipe {
         let mut check = Check {
             file: path,
             folder,
+            programs,
             problems: Vec::new(),
         };
         let recipe = check.recipe(&raw)?;

@@ -16,12 +16,19 @@ fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("sub")).unwrap();
     std::fs::write(dir.path().join("sub/run.sh"), "#!/bin/sh\n").unwrap();
+    std::fs::create_dir(dir.path().join("programs")).unwrap();
+    std::fs::write(dir.path().join("programs/lab-x"), "program").unwrap();
     dir
 }
 
 fn parse(text: &str) -> Result<Recipe, RecipeError> {
     let dir = folder();
-    Recipe::parse(text, Path::new("demo.yaml"), dir.path())
+    Recipe::parse(
+        text,
+        Path::new("demo.yaml"),
+        dir.path(),
+        &dir.path().join("programs"),
+    )
 }
 
 fn refused(from: &str, to: &str) -> String {
@@ -39,6 +46,19 @@ fn a_good_recipe() {
     assert_eq!(files, [("/bin/run", 0o755), ("/etc/demo", 0o600)]);
     assert_eq!(r.trim, ["/usr/share/doc"]);
     assert_eq!(r.config.working_dir, "/tmp");
+}
+
+#[test]
+fn a_program_comes_from_beside_those_of_the_installation() {
+    let text = GOOD.replace(
+        "{path: /bin/run, source: sub/run.sh, mode: \"0755\"}",
+        "{path: /usr/bin/lab-x, program: lab-x}",
+    );
+    let recipe = parse(&text).unwrap();
+    let file = recipe.files.iter().find(|f| f.path == "/usr/bin/lab-x").unwrap();
+    assert_eq!((file.mode, file.content.as_slice()), (0o755, &b"program"[..]));
+    let missing = parse(&text.replace("program: lab-x", "program: lab-y")).unwrap_err();
+    assert!(missing.to_string().contains("beside `gantry`"), "{missing}");
 }
 
 #[test]
@@ -65,7 +85,12 @@ fn every_mistake_has_its_place() {
         ("/etc/demo", "/etc/../x", "demo.yaml:7:14: "),
         ("\"0600\"", "\"4755\"", "demo.yaml:7:45: "),
         ("content: \"x\"", "colour: red", "demo.yaml:7:"),
-        (", source: sub/run.sh", "", "either content or source"),
+        (", source: sub/run.sh", "", "either content, source or program"),
+        (
+            "source: sub/run.sh",
+            "program: ../lab-x",
+            "is not the name of a program",
+        ),
         ("\"A=b\"", "\"A\"", "NAME=value"),
         ("/etc/demo", "/bin/run", "twice"),
         ("tag: 5.6.3", "tag: [1]", "demo.yaml:3:"),
@@ -89,7 +114,7 @@ fn sources_do_not_leave_the_folder() {
     std::os::unix::fs::symlink("/etc/passwd", dir.path().join("sub/link")).unwrap();
     for path in ["../x", "/etc/passwd", "sub/link", "sub", "missing"] {
         let text = GOOD.replace("sub/run.sh", path);
-        let err = Recipe::parse(&text, Path::new("demo.yaml"), dir.path()).unwrap_err();
+        let err = Recipe::parse(&text, Path::new("demo.yaml"), dir.path(), dir.path()).unwrap_err();
         assert!(matches!(err, RecipeError::Read { .. }), "{path}: {err}");
     }
 }
