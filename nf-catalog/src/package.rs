@@ -40,6 +40,9 @@ pub struct NfPackageSpec {
     /// Configuration files from templates.
     #[serde(default)]
     pub config: Vec<ConfigFile>,
+    /// Files from Secrets: keys and passwords, which stand in no template and no argument.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretFile>,
     /// How tags are marked in the templates. A descriptor file that says nothing means `angle`; an object of the API without
     /// it is older than the choice, and means `jinja`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -318,6 +321,18 @@ pub struct Need {
 pub struct ConfigFile {
     /// File beside the descriptor.
     pub template: String,
+    /// Absolute path in every container.
+    pub path: String,
+}
+
+/// A file from a Secret. Its pods wait until that is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretFile {
+    /// Name of the Secret, in the function's namespace.
+    pub secret: String,
+    /// Key within.
+    pub key: String,
     /// Absolute path in every container.
     pub path: String,
 }

@@ -117,7 +117,26 @@ impl NfPackageSpec {
         found.require(size(&self.values) <= MOST_VALUE_BYTES, "spec.values", || {
             format!("the values are larger than {MOST_VALUE_BYTES} bytes")
         });
-        found.unique("spec.config", self.config.iter().map(|c| c.path.as_str()));
+        let paths = || self.config.iter().map(|c| c.path.as_str());
+        found.unique("spec.config", paths());
+        found.unique("spec.secrets", self.secrets.iter().map(|s| s.path.as_str()));
+        for (i, file) in self.secrets.iter().enumerate() {
+            let path = format!("spec.secrets[{i}]");
+            found.require(is_dns_label(&file.secret), &format!("{path}.secret"), || {
+                dns_label_hint(&file.secret)
+            });
+            found.require(is_key(&file.key), &format!("{path}.key"), || {
+                format!("`{}` is no key: letters, digits, `-`, `_` and `.`", file.key)
+            });
+            found.require(is_clean_absolute(&file.path), &format!("{path}.path"), || {
+                absolute_hint(&file.path)
+            });
+            found.require(
+                !paths().any(|other| other == file.path),
+                &format!("{path}.path"),
+                || format!("`{}` is a file of spec.config, too", file.path),
+            );
+        }
         for (i, file) in self.config.iter().enumerate() {
             let path = format!("spec.config[{i}]");
             found.require(is_clean_absolute(&file.path), &format!("{path}.path"), || {
@@ -428,6 +447,12 @@ fn dns_label_hint(name: &str) -> String {
     format!(
         "`{name}` is no name: lower-case letters, digits and inner hyphens, at most {MAX_NAME_BYTES} (RFC 1123)"
     )
+}
+
+/// As in Kubernetes.
+fn is_key(key: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    !key.is_empty() && key.len() <= 253 && key.bytes().all(plain) && !matches!(key, "." | "..")
 }
 
 fn is_version(version: &str) -> bool {

@@ -110,6 +110,21 @@ fn broken_descriptors_name_file_line_and_column() {
             "spec.drain.flowIdleSeconds",
         ),
         (
+            "  config:",
+            "  secrets: [{secret: keys, key: k, path: /etc/proxy.cfg}]\n  config:",
+            "spec.secrets[0].path: `/etc/proxy.cfg` is a file of spec.config, too",
+        ),
+        (
+            "  config:",
+            "  secrets: [{secret: keys, key: a/b, path: /k}]\n  config:",
+            "spec.secrets[0].key",
+        ),
+        (
+            "  config:",
+            "  secrets: [{secret: Keys, key: k, path: /k}]\n  config:",
+            "spec.secrets[0].secret",
+        ),
+        (
             "{tcpSocket: {port: 9090}}",
             "{periodSeconds: 1}",
             "proxy.yaml:14:23: spec.containers[0].readinessProbe",

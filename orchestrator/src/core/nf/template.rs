@@ -1,6 +1,6 @@
 //! The Pod of a function, as Kubernetes spells it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_api::{ExclusiveCpus, NetworkFunctionSpec, PodExtras, labels};
 use gantry_catalog::{Cpu, NfContainer, NfProbe, NfSecurity};
@@ -29,6 +29,8 @@ pub(super) fn pod(blueprint: &Blueprint, name: String) -> k8s::Pod {
             ..Default::default()
         });
     }
+    let secrets: BTreeSet<&str> = package.secrets.iter().map(|s| s.secret.as_str()).collect();
+    volumes.extend(secrets.into_iter().map(secret_volume));
     let containers = package
         .containers
         .iter()
@@ -94,7 +96,15 @@ fn container(blueprint: &Blueprint, from: &NfContainer, volumes: &mut Vec<k8s::V
         read_only: Some(true),
         ..Default::default()
     });
-    let mut mounts: Vec<_> = config.collect();
+    let secrets = blueprint.package.spec.secrets.iter();
+    let secrets = secrets.map(|file| k8s::VolumeMount {
+        name: secret_volume(&file.secret).name,
+        mount_path: file.path.clone(),
+        sub_path: Some(file.key.clone()),
+        read_only: Some(true),
+        ..Default::default()
+    });
+    let mut mounts: Vec<_> = config.chain(secrets).collect();
     for (index, path) in from.scratch.iter().enumerate() {
         let name = format!("{}-scratch-{index}", from.name);
         let empty_dir = k8s::EmptyDirVolumeSource {
@@ -125,6 +135,17 @@ fn container(blueprint: &Blueprint, from: &NfContainer, volumes: &mut Vec<k8s::V
         security_context: Some(security(&from.security)),
         volume_mounts: (!mounts.is_empty()).then_some(mounts),
         ports: ports(blueprint),
+        ..Default::default()
+    }
+}
+
+fn secret_volume(secret: &str) -> k8s::Volume {
+    k8s::Volume {
+        name: format!("secret-{secret}"),
+        secret: Some(k8s::SecretVolumeSource {
+            secret_name: Some(secret.to_owned()),
+            ..Default::default()
+        }),
         ..Default::default()
     }
 }
@@ -217,4 +238,37 @@ pub(super) fn sizes(pod: &k8s::Pod) -> BTreeMap<String, Option<k8s::ResourceRequ
     containers
         .map(|c| (c.name.clone(), c.resources.clone()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::core::lab::Lab;
+
+    #[test]
+    fn a_secret_that_a_package_names_is_a_file_of_its_pods() {
+        let mut lab = Lab::new(&["n1"]);
+        let files = json!([
+            {"secret": "keys", "key": "a", "path": "/etc/a"},
+            {"secret": "keys", "key": "b", "path": "/etc/b"}
+        ]);
+        lab.publish("hss", "1.0.0", json!({"secrets": files}));
+        lab.deploy("hss", json!({}));
+        lab.settle();
+        let pod = lab.world.objects.pods.values().next().expect("a pod");
+        let spec = pod.spec.as_ref().unwrap();
+        let secrets = spec
+            .volumes
+            .iter()
+            .flatten()
+            .filter_map(|v| v.secret.as_ref()?.secret_name.as_deref());
+        assert_eq!(secrets.collect::<Vec<_>>(), ["keys"], "once, however many files");
+        let mounts = spec.containers[0].volume_mounts.iter().flatten();
+        let files = mounts.filter(|m| m.name == "secret-keys");
+        let files: Vec<_> = files
+            .map(|m| (m.sub_path.as_deref(), m.mount_path.as_str()))
+            .collect();
+        assert_eq!(files, [(Some("a"), "/etc/a"), (Some("b"), "/etc/b")]);
+    }
 }
