@@ -21,6 +21,8 @@ pub struct Challenge {
     pub qop_auth: bool,
     /// To be given back.
     pub opaque: String,
+    /// CK or IK stand there, which are for the network only.
+    pub shows_keys: bool,
 }
 
 /// Who answers, and for what.
@@ -49,6 +51,7 @@ impl Challenge {
                 "nonce" => challenge.nonce = value,
                 "algorithm" => challenge.algorithm = value,
                 "opaque" => challenge.opaque = value,
+                "ck" | "ik" => challenge.shows_keys = true,
                 "qop" => challenge.qop_auth = value.split(',').any(|qop| qop.trim() == "auth"),
                 _ => {}
             }
@@ -191,6 +194,17 @@ mod tests {
             .answer(&key, &mut seen, who())
             .expect("a word on the number");
         assert!(again.contains("auts=\""), "{again}");
+    }
+
+    #[test]
+    fn keys_are_seen_by_their_names_and_not_within_a_nonce() {
+        // The base64 of these bytes ends in `ik=`.
+        let nonce = format!("{}ik=", "A".repeat(41));
+        let header = |more: &str| format!("Digest realm=\"r\", nonce=\"{nonce}\", algorithm=AKAv1-MD5{more}");
+        let shows = |more: &str| Challenge::parse(&header(more)).map(|c| c.shows_keys);
+        assert_eq!(shows(""), Some(false));
+        assert_eq!(shows(", ck=\"00\""), Some(true));
+        assert_eq!(shows(",ik=\"00\""), Some(true));
     }
 
     #[test]

@@ -40,31 +40,18 @@ fn file(place: &TempDir, name: &str) -> PathBuf {
 }
 
 fn command_line(place: &TempDir, ports: [u16; 3]) -> Command {
+    let [port, metrics, control] = ports;
+    let config = format!(
+        "host: hss.ims.lab\nrealm: ims.lab\ndomain: ims.lab\nsubscribers: {}\nstate: {}\nsCscfs: [\"{S_CSCF}\"]\n\
+         applicationServer: sip:as.ims.lab\nport: {port}\nmetricsPort: {metrics}\ncontrolPort: {control}\n",
+        file(place, "subscribers.csv").display(),
+        file(place, "hss.redb").display()
+    );
+    std::fs::write(file(place, "hss.yaml"), config).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_lab-hss"));
     command
-        .args([
-            "--host",
-            "hss.ims.lab",
-            "--realm",
-            "ims.lab",
-            "--address",
-            "127.0.0.1",
-        ])
-        .args([
-            "--domain",
-            "ims.lab",
-            "--s-cscf",
-            S_CSCF,
-            "--application-server",
-            "sip:as.ims.lab",
-        ])
-        .arg("--subscribers")
-        .arg(file(place, "subscribers.csv"))
-        .arg("--state")
-        .arg(file(place, "hss.redb"));
-    for (name, port) in ["--port", "--metrics-port", "--control-port"].iter().zip(ports) {
-        command.args([name.to_string(), port.to_string()]);
-    }
+        .args(["--address", "127.0.0.1", "--config"])
+        .arg(file(place, "hss.yaml"));
     command
 }
 

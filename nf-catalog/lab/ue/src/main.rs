@@ -8,7 +8,7 @@ mod rtp;
 mod sip;
 mod work;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -41,12 +41,16 @@ struct Args {
     /// IMS domain.
     #[arg(long)]
     domain: String,
-    /// Address and port of the P-CSCF.
+    /// The P-CSCF: a name or an address, and a port.
     #[arg(long)]
-    p_cscf: SocketAddrV4,
+    p_cscf: String,
     /// Address of the first device; those after it have the addresses after it. They must be this host's.
-    #[arg(long)]
+    #[arg(long, env = "POD_IP")]
     first_address: Ipv4Addr,
+    /// All devices have the first address, and ports of their own: two each from --port on. A P-CSCF of kamailio bears that for some
+    /// hundred.
+    #[arg(long)]
+    one_address: bool,
     /// Port of each device.
     #[arg(long, default_value_t = 5060)]
     port: u16,
@@ -119,10 +123,11 @@ fn main() -> Result<()> {
 async fn run(args: &Args) -> Result<(Vec<Counts>, u64)> {
     ensure!(args.rate > 0, "--rate must be above 0");
     let subscribers = subscribers(&args.subscribers, args.count)?;
+    let proxy = resolve(&args.p_cscf).await?;
     let run = rand::random();
     let (mut handsets, mut contacts) = (Vec::new(), Vec::new());
     for (nth, subscriber) in (0..).zip(subscribers) {
-        let config = config(args, nth)?;
+        let config = config(args, proxy, nth)?;
         let local = config.local;
         let uri = match args.by_number {
             true => format!("tel:+{}", subscriber.msisdn),
@@ -218,15 +223,37 @@ fn card(subscriber: Subscriber, domain: &str) -> Card {
     }
 }
 
-fn config(args: &Args, nth: u32) -> Result<Config> {
-    let address = u32::from(args.first_address).checked_add(nth);
-    let address =
-        address.with_context(|| format!("there are no {nth} addresses behind {}", args.first_address))?;
+async fn resolve(name: &str) -> Result<SocketAddrV4> {
+    let found = tokio::net::lookup_host(name).await;
+    let found =
+        found.with_context(|| format!("cannot find {name}: write a name or an address, and a port"))?;
+    let mut found = found.filter_map(|address| match address {
+        SocketAddr::V4(address) => Some(address),
+        SocketAddr::V6(_) => None,
+    });
+    found
+        .next()
+        .with_context(|| format!("{name} has no IPv4 address"))
+}
+
+/// Address and ports of a device.
+fn place(args: &Args, nth: u32) -> Option<(SocketAddrV4, u16)> {
+    if args.one_address {
+        let port = u16::try_from(nth).ok()?.checked_mul(2)?.checked_add(args.port)?;
+        return Some((SocketAddrV4::new(args.first_address, port), port.checked_add(1)?));
+    }
+    let address = u32::from(args.first_address).checked_add(nth)?;
+    Some((SocketAddrV4::new(address.into(), args.port), args.audio_port))
+}
+
+fn config(args: &Args, proxy: SocketAddrV4, nth: u32) -> Result<Config> {
+    let (local, audio_port) =
+        place(args, nth).with_context(|| format!("there is no address, or no port, for device {nth}"))?;
     Ok(Config {
         domain: args.domain.clone(),
-        local: SocketAddrV4::new(address.into(), args.port),
-        audio_port: args.audio_port,
-        proxy: args.p_cscf,
+        local,
+        audio_port,
+        proxy,
         expires_s: args.expires,
         refresh_s: args.refresh,
         spread_percent: args.spread,

@@ -174,10 +174,8 @@ impl Device {
     /// The answer to a challenge; `None` if it is none that a card answers.
     fn authorization(&mut self, response: &Message) -> Option<String> {
         let header = response.headers.get("WWW-Authenticate")?;
-        if ["ck=", "ik="].iter().any(|key| header.contains(key)) {
-            self.counts.leaked_keys += 1;
-        }
         let challenge = Challenge::parse(header)?;
+        self.counts.leaked_keys += u64::from(challenge.shows_keys);
         let (uri, cnonce) = (format!("sip:{}", self.config.domain), self.ids.tag());
         let who = Credentials {
             username: &self.card.private,
