@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ fn store() -> LocalStore {
 }
 
 /// The store of a file, made if there is none.
-fn open(path: &std::path::Path) -> Result<LocalStore, OpenError> {
+fn open(path: &Path) -> Result<LocalStore, OpenError> {
     let file = match StoreFile::open(path, None)? {
         Some(file) => file,
         None => StoreFile::create(path, "c", None)?,
@@ -143,6 +144,19 @@ async fn a_full_disk_stops_others_and_not_the_store() {
 }
 
 /// Once even its reserve is used up, writes fail; when there is room again they do not.
+/// Once nobody has it any more.
+async fn reopened(path: &Path) -> LocalStore {
+    let opened = async {
+        loop {
+            match open(path) {
+                Ok(s) => return s,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    soon(opened).await
+}
+
 #[tokio::test]
 async fn a_store_that_had_no_room_goes_on_when_it_has() {
     let Some(disk) = SmallDisk::mount("20m") else {
@@ -164,15 +178,7 @@ async fn a_store_that_had_no_room_goes_on_when_it_has() {
     let small = s.put("/small", text("x"), Compare::Any).await.unwrap();
     drop(s);
     let path = disk.path().join("store.redb");
-    let s = soon(async {
-        loop {
-            match open(&path) {
-                Ok(s) => return s,
-                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        }
-    })
-    .await;
+    let s = reopened(&path).await;
     let found = s.list(Range::default()).await.unwrap();
     assert_eq!(
         (found.items.len(), found.revision),
@@ -355,15 +361,7 @@ async fn survives_a_restart_with_its_history() {
     let before = s.list(Range::default()).await.unwrap();
     assert!(matches!(open(&path), Err(OpenError::InUse(_))), "one at a time");
     drop(s);
-    let s = soon(async {
-        loop {
-            match open(&path) {
-                Ok(s) => return s,
-                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        }
-    })
-    .await;
+    let s = reopened(&path).await;
     assert_eq!(s.list(Range::default()).await.unwrap(), before);
     assert_eq!(
         s.get_at("/a", first.revision).await.unwrap().unwrap().value,
@@ -507,15 +505,7 @@ async fn what_was_forgotten_while_the_disk_was_full_does_not_come_back() {
     }
     let before = s.list(Range::default()).await.unwrap();
     drop(s);
-    let s = soon(async {
-        loop {
-            match open(&path) {
-                Ok(s) => return s,
-                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        }
-    })
-    .await;
+    let s = reopened(&path).await;
     assert_eq!(s.list(Range::default()).await.unwrap(), before);
     assert!(s.get("/gone").await.unwrap().is_none(), "it is back");
 }

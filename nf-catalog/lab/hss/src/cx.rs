@@ -1,13 +1,13 @@
 //! Cx: whom an I-CSCF asks who serves a user, and an S-CSCF for vectors and profiles (TS 29.228, 6; TS 29.229).
 
 use gantry_lab_diameter::codes::{application, avp, command, result};
-use gantry_lab_diameter::{Avp, Avps, Message, VENDOR_3GPP};
+use gantry_lab_diameter::{Avp, Avps, Message};
 
 use crate::hss::Hss;
 use crate::identity::Nth;
 use crate::profile;
 use crate::registry::{Assignment, Authorized, Domain};
-use crate::reply::{Refusal, Reply, required};
+use crate::reply::{Refusal, Reply, common, required};
 
 /// The only scheme (TS 29.228, 6.3).
 const SCHEME: &str = "Digest-AKAv1-MD5";
@@ -15,8 +15,6 @@ const SCHEME: &str = "Digest-AKAv1-MD5";
 const DE_REGISTRATION: u32 = 1;
 /// Reason-Code of the end of a registration: another S-CSCF shall take over (TS 29.229, 6.3.17).
 const NEW_SERVER_ASSIGNED: u32 = 1;
-/// Auth-Session-State: nothing is remembered of a session.
-const NO_STATE: u32 = 1;
 
 /// The answer to a request of Cx; `None` if the command is unknown.
 pub fn answer(hss: &Hss, request: &Message) -> Option<Result<Reply, Refusal>> {
@@ -27,18 +25,6 @@ pub fn answer(hss: &Hss, request: &Message) -> Option<Result<Reply, Refusal>> {
         command::LOCATION_INFO => location_info(hss, request),
         _ => return None,
     })
-}
-
-/// Attributes that each message of Cx has.
-pub fn common() -> Vec<Avp> {
-    let parts = [
-        Avp::number(avp::VENDOR_ID, VENDOR_3GPP),
-        Avp::number(avp::AUTH_APPLICATION_ID, application::CX),
-    ];
-    vec![
-        Avp::group(avp::VENDOR_SPECIFIC_APPLICATION_ID, &parts),
-        Avp::number(avp::AUTH_SESSION_STATE, NO_STATE),
-    ]
 }
 
 /// The user by both names, which must be of one.
@@ -180,7 +166,7 @@ pub fn registration_termination(hss: &Hss, nth: Nth, to: &str) -> Message {
     let session = format!("{};rtr;{}", hss.identity().host, rand::random::<u64>());
     let reason = [Avp::number(avp::REASON_CODE, NEW_SERVER_ASSIGNED)];
     let mut avps = vec![Avp::text(avp::SESSION_ID, session)];
-    avps.extend(common());
+    avps.extend(common(application::CX));
     avps.extend(origin);
     avps.push(Avp::text(avp::DESTINATION_HOST, to));
     avps.push(Avp::text(avp::DESTINATION_REALM, &hss.identity().realm));

@@ -10,7 +10,7 @@ use crate::disk::Disk;
 use crate::identity::Users;
 use crate::profile::ApplicationServer;
 use crate::registry::Registry;
-use crate::reply::{Refusal, Reply};
+use crate::reply::{Refusal, Reply, common};
 use crate::{cx, s6a};
 
 /// Names of the commands that are counted.
@@ -117,10 +117,11 @@ impl Hss {
 
 impl Service for Hss {
     async fn answer(&self, request: Message, _from: &Peer) -> Message {
-        let (reply, common) = match request.header.application {
-            application::CX => (cx::answer(self, &request), cx::common()),
-            application::S6A => (s6a::answer(self, &request), s6a::common()),
-            _ => (None, Vec::new()),
+        let application = request.header.application;
+        let reply = match application {
+            application::CX => cx::answer(self, &request),
+            application::S6A => s6a::answer(self, &request),
+            _ => None,
         };
         let Some(reply) = reply else {
             return request.unknown(&self.identity);
@@ -131,7 +132,10 @@ impl Service for Hss {
         };
         self.count(request.header.command, avps.is_err());
         let avps = avps.unwrap_or_else(Refusal::into_avps);
-        let all = common.into_iter().chain(self.identity.origin()).chain(avps);
+        let all = common(application)
+            .into_iter()
+            .chain(self.identity.origin())
+            .chain(avps);
         request.answer(all.collect())
     }
 }

@@ -74,3 +74,18 @@ pub fn required<'a>(request: &'a Message, code: AvpCode, name: &str) -> Result<&
     let text = request.avps.text(code);
     text.ok_or_else(|| Refusal::new(result::MISSING_AVP, &format!("{name} is missing, or no text")))
 }
+
+/// Auth-Session-State: nothing is remembered of a session.
+const NO_STATE: u32 = 1;
+
+/// Attributes that each message of an application of 3GPP's has.
+pub fn common(application: u32) -> Vec<Avp> {
+    let parts = [
+        Avp::number(avp::VENDOR_ID, VENDOR_3GPP),
+        Avp::number(avp::AUTH_APPLICATION_ID, application),
+    ];
+    vec![
+        Avp::group(avp::VENDOR_SPECIFIC_APPLICATION_ID, &parts),
+        Avp::number(avp::AUTH_SESSION_STATE, NO_STATE),
+    ]
+}

@@ -1,8 +1,8 @@
 //! S6a as far as a lab's MME asks: vectors, and where a user is attached (TS 29.272, 5.2).
 
 use gantry_lab_aka::{Auts, Vector};
-use gantry_lab_diameter::codes::{application, avp, command, result};
-use gantry_lab_diameter::{Avp, AvpCode, Avps, Message, VENDOR_3GPP};
+use gantry_lab_diameter::codes::{avp, command, result};
+use gantry_lab_diameter::{Avp, AvpCode, Avps, Message};
 
 use crate::hss::Hss;
 use crate::identity::Nth;
@@ -23,18 +23,6 @@ pub fn answer(hss: &Hss, request: &Message) -> Option<Result<Reply, Refusal>> {
         command::UPDATE_LOCATION => update_location(hss, request),
         _ => return None,
     })
-}
-
-/// Attributes that each message of S6a has.
-pub fn common() -> Vec<Avp> {
-    let parts = [
-        Avp::number(avp::VENDOR_ID, VENDOR_3GPP),
-        Avp::number(avp::AUTH_APPLICATION_ID, application::S6A),
-    ];
-    vec![
-        Avp::group(avp::VENDOR_SPECIFIC_APPLICATION_ID, &parts),
-        Avp::number(avp::AUTH_SESSION_STATE, 1),
-    ]
 }
 
 fn user(hss: &Hss, request: &Message) -> Result<Nth, Refusal> {
