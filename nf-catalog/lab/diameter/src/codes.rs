@@ -50,10 +50,6 @@ pub mod result {
     pub const SUBSEQUENT_REGISTRATION: u32 = 2002;
     /// The command is of no application that is spoken here.
     pub const COMMAND_UNSUPPORTED: u32 = 3001;
-    /// Nobody here serves that realm or host.
-    pub const UNABLE_TO_DELIVER: u32 = 3002;
-    /// Too much to do.
-    pub const TOO_BUSY: u32 = 3004;
     /// A value makes no sense.
     pub const INVALID_AVP_VALUE: u32 = 5004;
     /// Something that must be there is not.
@@ -68,8 +64,6 @@ pub mod result {
     pub const IDENTITIES_DONT_MATCH: u32 = 5002;
     /// Cx, experimental: nobody serves that identity.
     pub const IDENTITY_NOT_REGISTERED: u32 = 5003;
-    /// Gx, experimental: there is no such subscriber or session.
-    pub const UNKNOWN_SESSION_ID: u32 = 5002;
 }
 
 /// Attributes.
@@ -78,10 +72,6 @@ pub mod avp {
 
     /// Who the subscriber is: IMPI or IMSI.
     pub const USER_NAME: AvpCode = AvpCode::base(1);
-    /// Address that a user's device has.
-    pub const FRAMED_IP_ADDRESS: AvpCode = AvpCode::base(8);
-    /// Which APN.
-    pub const CALLED_STATION_ID: AvpCode = AvpCode::base(30);
     /// Address of the sender.
     pub const HOST_IP_ADDRESS: AvpCode = AvpCode::base(257);
     /// Application that a node speaks.
@@ -104,8 +94,6 @@ pub mod avp {
     pub const DISCONNECT_CAUSE: AvpCode = AvpCode::base(273);
     /// Whether the server remembers sessions.
     pub const AUTH_SESSION_STATE: AvpCode = AvpCode::base(277);
-    /// Changes when a node loses its state.
-    pub const ORIGIN_STATE_ID: AvpCode = AvpCode::base(278);
     /// In words.
     pub const ERROR_MESSAGE: AvpCode = AvpCode::base(281);
     /// Whose realm it goes to.
@@ -120,21 +108,11 @@ pub mod avp {
     pub const EXPERIMENTAL_RESULT: AvpCode = AvpCode::base(297);
     /// The number within.
     pub const EXPERIMENTAL_RESULT_CODE: AvpCode = AvpCode::base(298);
-    /// Begin, update or end.
-    pub const CC_REQUEST_TYPE: AvpCode = AvpCode::base(416);
-    /// Which of a session's requests.
-    pub const CC_REQUEST_NUMBER: AvpCode = AvpCode::base(415);
-    /// Who the subscriber is: a group.
-    pub const SUBSCRIPTION_ID: AvpCode = AvpCode::base(443);
-    /// The identity within.
-    pub const SUBSCRIPTION_ID_DATA: AvpCode = AvpCode::base(444);
 
     /// SIP URI or tel URI of a user.
     pub const PUBLIC_IDENTITY: AvpCode = AvpCode::of_3gpp(601);
     /// SIP URI of an S-CSCF.
     pub const SERVER_NAME: AvpCode = AvpCode::of_3gpp(602);
-    /// What an S-CSCF must be able to do: a group.
-    pub const SERVER_CAPABILITIES: AvpCode = AvpCode::of_3gpp(603);
     /// A user's profile, XML.
     pub const USER_DATA: AvpCode = AvpCode::of_3gpp(606);
     /// How many authentication vectors.

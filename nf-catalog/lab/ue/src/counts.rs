@@ -18,6 +18,14 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// One has its final answer; 0: nobody answered.
+    pub fn ended(&mut self, code: u16, took_ms: u64) {
+        match code {
+            200..300 => self.done(took_ms),
+            code => self.failed(code),
+        }
+    }
+
     /// One has ended well.
     pub fn done(&mut self, took_ms: u64) {
         self.done += 1;

@@ -352,10 +352,8 @@ impl Device {
     /// The final answer to the own BYE; 0: nobody answered.
     pub(super) fn said_bye(&mut self, code: u16, now_ms: u64) {
         let Some(call) = self.call.take() else { return };
-        match code {
-            200..300 => self.counts.calls.done(now_ms.saturating_sub(call.begun_ms)),
-            code => self.counts.calls.failed(code),
-        }
+        let took_ms = now_ms.saturating_sub(call.begun_ms);
+        self.counts.calls.ended(code, took_ms);
         self.over(call, now_ms);
     }
 

@@ -21,9 +21,6 @@ impl Device {
 
     /// The answer to a MESSAGE; 0: nobody answered.
     pub(super) fn messaged(&mut self, code: u16, since_ms: u64, now_ms: u64) {
-        match code {
-            200..300 => self.counts.messages.done(now_ms.saturating_sub(since_ms)),
-            code => self.counts.messages.failed(code),
-        }
+        self.counts.messages.ended(code, now_ms.saturating_sub(since_ms));
     }
 }

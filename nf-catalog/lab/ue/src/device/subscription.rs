@@ -43,9 +43,8 @@ impl Device {
 
     /// The answer to a SUBSCRIBE; 0: nobody answered.
     pub(super) fn subscribed(&mut self, code: u16, since_ms: u64, now_ms: u64) {
-        match code {
-            200..300 => self.counts.subscriptions.done(now_ms.saturating_sub(since_ms)),
-            code => self.counts.subscriptions.failed(code),
-        }
+        self.counts
+            .subscriptions
+            .ended(code, now_ms.saturating_sub(since_ms));
     }
 }
