@@ -113,7 +113,11 @@ fn template_errors(
 ) -> Vec<DescriptorError> {
     let mut problems = package.template_problems();
     if problems.is_empty() {
-        problems = trial_problems(render(&package.trial()));
+        problems = package
+            .trials()
+            .iter()
+            .flat_map(|trial| trial_problems(render(trial)))
+            .collect();
     }
     let at = |problem: crate::TemplateProblem| DescriptorError {
         file: format!("{directory}{}", problem.template),

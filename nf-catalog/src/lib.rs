@@ -1,6 +1,8 @@
 //! What a network function is: descriptor types, their YAML form, and the rules they must meet. A leaf: no I/O, no async.
 
 mod catalog;
+mod container;
+mod context;
 mod drain;
 mod package;
 mod quantity;
@@ -9,9 +11,13 @@ mod rules;
 mod service;
 pub mod template;
 mod trace;
+mod waits;
+mod wiring;
 mod yaml;
 
 pub use catalog::*;
+pub use container::*;
+pub use context::*;
 pub use drain::*;
 pub use package::*;
 pub use quantity::{MilliCpu, ParseQuantityError, Quantity};
@@ -20,4 +26,6 @@ pub use rules::MAX_ID;
 pub use service::*;
 pub use template::{TemplateProblem, TemplateReason, TemplateSyntax};
 pub use trace::{Removed, Traced};
+pub use waits::Waits;
+pub use wiring::*;
 pub use yaml::{DescriptorError, MAX_DESCRIPTOR_BYTES, Problem, locate, parse};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Drain, MilliCpu, Quantity, TemplateSyntax};
+use crate::{Drain, Exec, Interface, Need, NfContainer, NfDns, Quantity, TemplateSyntax};
 
 /// A network function at one version: what it runs, what it offers and needs, how it is resized and drained.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -29,17 +29,41 @@ pub struct NfPackageSpec {
     /// Defaults of the template values; a NetworkFunction may override any of these and no other.
     #[serde(default)]
     pub values: BTreeMap<String, Value>,
+    /// Containers that run to their end before the others start, one after the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub init_containers: Vec<NfContainer>,
     /// Containers, in start order.
     pub containers: Vec<NfContainer>,
+    /// The level of Kubernetes' Pod Security Standards that its pods need.
+    #[serde(default)]
+    pub pod_security: PodSecurityLevel,
+    /// Kernel parameters of its pods' network namespace.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sysctls: BTreeMap<String, String>,
+    /// Directories that each instance keeps, whatever happens to its pod.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<NfVolume>,
     /// Connection points.
     #[serde(default)]
     pub interfaces: Vec<Interface>,
-    /// Other functions that it talks to first.
+    /// True: no virtual address; who talks to it chooses an instance by itself, by DNS or from the list of instances.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub headless: bool,
+    /// Other functions that it talks to; two may need each other.
     #[serde(default)]
     pub needs: Vec<Need>,
+    /// Whom its pods ask for names; the node, which knows all services, if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<NfDns>,
+    /// True: the files of its instances may name all functions of its service, as `functions`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sees_service: bool,
     /// Configuration files from templates.
     #[serde(default)]
     pub config: Vec<ConfigFile>,
+    /// What is done in a running container when files of its instance were replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reload: Vec<Reload>,
     /// Files from Secrets: keys and passwords, which stand in no template and no argument.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretFile>,
@@ -93,228 +117,6 @@ pub enum Plane {
     Data,
 }
 
-/// One container of a function.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct NfContainer {
-    /// Name within the pod.
-    pub name: String,
-    /// Image name, normally one of the catalog's recipes.
-    pub image: String,
-    /// Replaces the image's entrypoint.
-    #[serde(default)]
-    pub command: Vec<String>,
-    /// Arguments; `$(VAR)` expands from the environment, POD_IP, POD_NAME and POD_NAMESPACE included.
-    #[serde(default)]
-    pub args: Vec<String>,
-    /// Environment.
-    #[serde(default)]
-    pub env: Vec<EnvVar>,
-    /// CPU by default.
-    pub cpu: Cpu,
-    /// Memory by default: request and limit.
-    pub memory: Quantity,
-    /// Hugepages: page size (`2Mi`, `1Gi`) to amount.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub hugepages: BTreeMap<String, Quantity>,
-    /// Gates traffic. Kubernetes' shape.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub readiness_probe: Option<NfProbe>,
-    /// Failing it restarts the container. Kubernetes' shape.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub liveness_probe: Option<NfProbe>,
-    /// What it may do; least by default.
-    #[serde(default)]
-    pub security: NfSecurity,
-    /// Files and sockets that it may have open before it raises its limit itself; 1,024 if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub open_files: Option<u32>,
-    /// Directories with a tmpfs.
-    #[serde(default)]
-    pub scratch: Vec<String>,
-}
-
-/// One environment variable.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EnvVar {
-    /// Name.
-    pub name: String,
-    /// Value; `$(VAR)` expands from earlier ones.
-    pub value: String,
-}
-
-/// Shared or exclusive CPU.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "mode", deny_unknown_fields)]
-pub enum Cpu {
-    /// A share of the shared pool.
-    Shared {
-        /// Guaranteed.
-        request: MilliCpu,
-        /// Ceiling, if any.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        limit: Option<MilliCpu>,
-    },
-    /// Whole logical CPUs by exact id.
-    Exclusive {
-        /// How many.
-        count: u32,
-        /// What SMT siblings may be.
-        #[serde(default)]
-        smt: Smt,
-    },
-}
-
-impl Default for Cpu {
-    fn default() -> Self {
-        Self::Shared {
-            request: MilliCpu(100),
-            limit: None,
-        }
-    }
-}
-
-/// What SMT siblings of an exclusive CPU may be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Smt {
-    /// Whole physical cores.
-    #[default]
-    Full,
-    /// Any logical CPU.
-    Any,
-}
-
-/// A probe in Kubernetes' shape; exactly one of the three actions.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct NfProbe {
-    /// HTTP GET.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub http_get: Option<HttpGet>,
-    /// TCP connect.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tcp_socket: Option<TcpSocket>,
-    /// Command in the container.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exec: Option<Exec>,
-    /// Seconds before the first.
-    #[serde(default)]
-    pub initial_delay_seconds: u32,
-    /// Seconds between two.
-    #[serde(default = "default_period")]
-    pub period_seconds: u32,
-    /// Seconds until one counts as failed.
-    #[serde(default = "one")]
-    pub timeout_seconds: u32,
-    /// Failures in a row that count.
-    #[serde(default = "three")]
-    pub failure_threshold: u32,
-}
-
-fn default_period() -> u32 {
-    10
-}
-fn one() -> u32 {
-    1
-}
-fn three() -> u32 {
-    3
-}
-
-/// HTTP GET of a probe.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HttpGet {
-    /// Path.
-    pub path: String,
-    /// Port.
-    pub port: u16,
-}
-
-/// TCP connect of a probe.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TcpSocket {
-    /// Port.
-    pub port: u16,
-}
-
-/// Command of a probe.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Exec {
-    /// argv.
-    pub command: Vec<String>,
-}
-
-/// What a container may do.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct NfSecurity {
-    /// Numeric user, 0 to 2147483647; the image's if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<u32>,
-    /// Numeric group, 0 to 2147483647; the image's if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub group: Option<u32>,
-    /// Capabilities without `CAP_`.
-    #[serde(default)]
-    pub capabilities: Vec<String>,
-    /// Root file system without writes.
-    #[serde(default)]
-    pub read_only_root_filesystem: bool,
-}
-
-/// A connection point.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Interface {
-    /// Name, for example `sip`, `n4`.
-    pub name: String,
-    /// Application protocol, for example `SIP`, `PFCP`.
-    pub protocol: String,
-    /// Transport.
-    pub transport: Transport,
-    /// Port.
-    pub port: u16,
-    /// Network (segment); `pod` is the pod network.
-    #[serde(default = "pod_network")]
-    pub network: String,
-    /// True: reachable by a virtual address that spreads new flows over the instances.
-    #[serde(default)]
-    pub service: bool,
-}
-
-fn pod_network() -> String {
-    "pod".to_owned()
-}
-
-/// Transport protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Transport {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// SCTP.
-    Sctp,
-}
-
-/// A function that must be there first. In templates: `peers.<function>.vip`, `.port`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Need {
-    /// Name of the peer in templates and in `peers` of a NetworkFunction.
-    pub function: String,
-    /// Role it must have.
-    pub role: String,
-    /// Its interface whose virtual address is used.
-    pub interface: String,
-}
-
 /// A configuration file from a template (minijinja; `values`, `peers`, `self`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -323,6 +125,76 @@ pub struct ConfigFile {
     pub template: String,
     /// Absolute path in every container.
     pub path: String,
+    /// True: each instance has its own, in which templates name `self.index`, `self.address` and the like, and the instances of
+    /// peers. When those change it is replaced at once and as a whole, and `reload` follows: no new revision. Its directory holds
+    /// nothing else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub instance: bool,
+}
+
+impl ConfigFile {
+    /// The directory that it is in.
+    pub fn directory(&self) -> &str {
+        self.path.rsplit_once('/').map_or("", |(directory, _)| directory)
+    }
+
+    /// Its name there.
+    pub fn name(&self) -> &str {
+        self.path.rsplit_once('/').map_or("", |(_, name)| name)
+    }
+}
+
+/// What is done in a container when files of its instance were replaced; exactly one of the two ways.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Reload {
+    /// Name of the container.
+    pub container: String,
+    /// A signal to its first process, for example `SIGHUP`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<ReloadSignal>,
+    /// A command in it, which ends with 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec: Option<Exec>,
+}
+
+/// Signals that programs take as the word to read their files again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReloadSignal {
+    /// Hang up.
+    #[serde(rename = "SIGHUP")]
+    Hup,
+    /// The first that is a program's own.
+    #[serde(rename = "SIGUSR1")]
+    Usr1,
+    /// The second.
+    #[serde(rename = "SIGUSR2")]
+    Usr2,
+}
+
+/// A directory of an instance on the node's disk: kept when its pod is replaced, removed with the function.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NfVolume {
+    /// Name.
+    pub name: String,
+    /// Absolute path in every container.
+    pub path: String,
+    /// How much it may hold.
+    pub size: Quantity,
+}
+
+/// Levels of Kubernetes' Pod Security Standards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PodSecurityLevel {
+    /// What every namespace takes.
+    #[default]
+    Restricted,
+    /// Some of what containers do by default.
+    Baseline,
+    /// Anything, for example `NET_ADMIN`.
+    Privileged,
 }
 
 /// A file from a Secret. Its pods wait until that is there.

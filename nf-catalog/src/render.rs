@@ -8,11 +8,10 @@ use std::io::{self, Write};
 
 use minijinja::value::Serde;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::template::fault;
 use crate::trace::{self, Traced};
-use crate::{NfPackageSpec, TemplateProblem, TemplateReason};
+use crate::{Context, NfPackageSpec, TemplateProblem, TemplateReason};
 
 /// Frames (loops, includes, macros) in one another; real configurations have a handful.
 const DEPTH: usize = 32;
@@ -59,8 +58,8 @@ impl Default for Bounds {
 pub struct Job {
     /// The package with its templates.
     pub package: NfPackageSpec,
-    /// What templates name: `values`, `peers`, `self`.
-    pub context: Value,
+    /// What templates name. With an instance in it the files of that instance are rendered, and otherwise those that all share.
+    pub context: Context,
     /// Also find the lines that are not in the result.
     pub traced: bool,
     /// How much it may take.
@@ -76,7 +75,13 @@ impl Job {
         let mut left = self.bounds;
         let mut done: BTreeMap<String, Traced> = BTreeMap::new();
         let mut problems = Vec::new();
-        for file in &self.package.config {
+        let of_instance = self.context.own.instance.is_some();
+        for file in self
+            .package
+            .config
+            .iter()
+            .filter(|file| file.instance == of_instance)
+        {
             let name = &file.template;
             at(name);
             let known = done.get(name);

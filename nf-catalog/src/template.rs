@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::NfPackageSpec;
 use crate::render::{Answer, Bounds, Job};
@@ -170,32 +170,20 @@ impl NfPackageSpec {
     }
 
     /// A trial with the package's own values and with peers that do not exist.
-    pub fn trial(&self) -> Job {
-        self.example(self.example_context("name", &BTreeMap::new()))
+    pub(crate) fn trials(&self) -> Vec<Job> {
+        self.examples("name", &BTreeMap::new())
     }
 
-    /// What `catalog render` shows.
-    pub fn example(&self, context: Value) -> Job {
-        Job {
+    /// What `catalog render` shows, for a function of this name with some values of its own.
+    pub fn examples(&self, name: &str, values: &BTreeMap<String, Value>) -> Vec<Job> {
+        let contexts = self.example_contexts(name, values).into_iter();
+        let job = |context| Job {
             package: self.clone(),
             context,
             traced: true,
             bounds: Bounds::default(),
-        }
-    }
-
-    /// What templates are rendered with, for a function of this name: the package's values with others over them, and
-    /// addresses that nobody has (RFC 5737).
-    pub fn example_context(&self, name: &str, values: &BTreeMap<String, Value>) -> Value {
-        let mut all = self.values.clone();
-        all.extend(values.clone());
-        let peer = |(n, need): (usize, &crate::Need)| {
-            let peer = json!({"name": need.function, "vip": format!("192.0.2.{}", n + 2), "port": 5060});
-            (need.function.clone(), peer)
         };
-        let peers: BTreeMap<String, Value> = self.needs.iter().enumerate().map(peer).collect();
-        let own = json!({"name": name, "namespace": "default", "vip": "192.0.2.1"});
-        json!({"values": all, "peers": peers, "self": own})
+        contexts.map(job).collect()
     }
 }
 

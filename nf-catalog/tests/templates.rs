@@ -37,8 +37,7 @@ fn load(syntax: &str, template: &str) -> Result<NfPackageSpec, String> {
 
 fn rendered(syntax: &str, template: &str) -> (String, Vec<Removed>) {
     let package = load(syntax, template).unwrap_or_else(|e| panic!("{template}: {e}"));
-    let context = package.example_context("x", &BTreeMap::new());
-    let mut done = package.example(context).run(|_| ()).unwrap();
+    let mut done = package.examples("x", &BTreeMap::new())[0].run(|_| ()).unwrap();
     let traced = done.remove("proxy.cfg").unwrap();
     (traced.text, traced.removed)
 }

@@ -14,6 +14,8 @@ use crate::{
 /// Largest user or group id, as in Kubernetes. The kernel has ids of 32 bits, and takes the last one for "leave it as it is": a
 /// process that is to become it stays root.
 pub const MAX_ID: u32 = 2_147_483_647;
+/// The last signal of Linux.
+const MAX_SIGNAL: u32 = 64;
 
 /// Longest path of a file within a volume, in bytes: with the pod's directory in front it is still one for the kernel.
 const MAX_FILE_PATH: usize = 1024;
@@ -157,10 +159,10 @@ fn asked_ports(container: &ContainerConfig) -> impl Iterator<Item = u16> {
             ProbeAction::TcpSocket { port } => Some(*port),
             ProbeAction::Exec { .. } => None,
         });
-    let hooks = [&container.post_start, &container.pre_stop];
+    let hooks = [&container.post_start, &container.pre_stop, &container.reload];
     let hooked = hooks.into_iter().flatten().filter_map(|hook| match hook {
         Hook::HttpGet(get) => Some(get.port),
-        Hook::Exec { .. } | Hook::Sleep { .. } => None,
+        Hook::Exec { .. } | Hook::Sleep { .. } | Hook::Signal { .. } => None,
     });
     probed.chain(hooked)
 }
@@ -170,6 +172,11 @@ fn check_container(pod: &PodConfig, container: &ContainerConfig) -> Result<(), S
     check_ids(security.user.iter().chain(&security.group))?;
     if asked_ports(container).any(|port| port == 0) {
         return Err("a probe or a hook asks port 0, which is none".to_owned());
+    }
+    if let Some(Hook::Signal { signal }) = &container.reload
+        && !(1..=MAX_SIGNAL).contains(signal)
+    {
+        return Err(format!("{signal} is no signal: 1 to {MAX_SIGNAL}"));
     }
     for mount in &container.mounts {
         if !pod.volumes.contains_key(&mount.volume) {

@@ -55,6 +55,7 @@ fn hook() -> impl Strategy<Value = Hook> {
         http_get().prop_map(Hook::HttpGet),
         vec(text(), 0..3).prop_map(|command| Hook::Exec { command }),
         any::<u32>().prop_map(|seconds| Hook::Sleep { seconds }),
+        any::<u32>().prop_map(|signal| Hook::Signal { signal }),
     ]
 }
 
@@ -155,7 +156,7 @@ fn container() -> impl Strategy<Value = ContainerConfig> {
             option::of(probe()),
             role,
             option::of(hook()),
-            option::of(hook()),
+            (option::of(hook()), option::of(hook())),
             (text(), any::<bool>()),
         ),
     )
@@ -168,7 +169,7 @@ fn container() -> impl Strategy<Value = ContainerConfig> {
                     security,
                     open_files,
                 ),
-                (readiness, liveness, startup, role, post_start, pre_stop, (path, from_log)),
+                (readiness, liveness, startup, role, post_start, (pre_stop, reload), (path, from_log)),
             )| ContainerConfig {
                 name,
                 image,
@@ -191,6 +192,7 @@ fn container() -> impl Strategy<Value = ContainerConfig> {
                 role,
                 post_start,
                 pre_stop,
+                reload,
                 termination_message: TerminationMessage { path, from_log },
             },
         )

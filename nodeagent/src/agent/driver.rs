@@ -13,8 +13,8 @@ use super::entering::{self, Places};
 use super::ledger::LedgerFile;
 use super::network::Network;
 use super::pods::Pods;
-use super::probe;
 use super::turns::{Group, Turns};
+use super::{hook, probe};
 use crate::chain::chain;
 use crate::core::{Action, Event, PodOp, State, step};
 
@@ -197,14 +197,7 @@ impl Hands {
                 let pods = self.pods.clone();
                 let (of_pod, name) = (uid.clone(), container.clone());
                 let work = async move {
-                    let enter = || entering::command(&pods, &of_pod, &name);
-                    let result = match probe::of_hook(hook, timeout_ms) {
-                        Ok(probe) => probe::run(&probe, address, enter).await,
-                        Err(pause) => {
-                            tokio::time::sleep(pause).await;
-                            Ok(())
-                        }
-                    };
+                    let result = hook::run(hook, &pods, (&of_pod, &name), address, timeout_ms).await;
                     if let Err(error) = &result {
                         tracing::warn!(pod = of_pod, container = name, error, "a hook failed");
                     }

@@ -6,6 +6,7 @@ mod driver;
 mod entering;
 mod excess;
 mod failure;
+mod hook;
 mod http;
 mod ledger;
 mod link;

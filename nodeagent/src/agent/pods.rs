@@ -269,6 +269,13 @@ impl Pods {
         Ok(PodDone::Signalled)
     }
 
+    /// Sends any signal to a container's first process; in words why it did not get it.
+    pub(super) fn send(&self, uid: &str, container: &str, signal: u32) -> Result<(), String> {
+        let number = i32::try_from(signal).map_err(|e| e.to_string())?;
+        let shim = ShimHandle::connect(&self.runtime.pod(uid)).map_err(|e| chain(&e))?;
+        shim.signal(container, number).map_err(|e| chain(&e))
+    }
+
     /// A pod that has ended holds nothing but its logs and records.
     fn release(&self, uid: &str, sure: bool, keep_logs: bool) -> Result<PodDone, Failure> {
         let dir = self.runtime.pod(uid);

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::Stdio;
 use std::time::Duration;
 
-use gantry_nodeagent_api::{Hook, Probe, ProbeAction, SessionProbe};
+use gantry_nodeagent_api::{Probe, ProbeAction, SessionProbe};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
@@ -88,27 +88,6 @@ fn time(usual: Duration) -> Duration {
         true => Duration::MAX,
         false => usual,
     }
-}
-
-/// A hook is done as a probe is, or is a pause.
-pub(super) fn of_hook(hook: Hook, timeout_ms: u64) -> Result<Probe, Duration> {
-    let action = match hook {
-        Hook::HttpGet(get) => ProbeAction::HttpGet(get),
-        Hook::Exec { command } => ProbeAction::Exec { command },
-        Hook::Sleep { seconds } => {
-            let asked = Duration::from_secs(seconds.into());
-            return Err(asked.min(Duration::from_millis(timeout_ms)));
-        }
-    };
-    Ok(Probe {
-        action,
-        initial_delay_ms: 0,
-        period_ms: 0,
-        timeout_ms,
-        failure_threshold: 1,
-        success_threshold: 1,
-        termination_grace_s: None,
-    })
 }
 
 /// Reads the number of sessions.

@@ -2,10 +2,11 @@
 
 use gantry_nodeagent_api::{EndReason, Trouble, WaitingReason};
 
+use super::reload::Reload;
 use super::state::{Container, HookState, MemoryRefused, Owned, Pod, UnderWay};
 use super::{
     Action, Bounds, Event, Exit, FailureKind, PodDone, PodFailure, Run, State, accept, adopt, cpus, hooks,
-    network, probes, stop, storage, troubles,
+    network, probes, reload, stop, storage, troubles,
 };
 
 /// Milliseconds of running after which a container counts as healthy again.
@@ -59,7 +60,10 @@ pub(super) fn note(state: &mut State, now_ms: u64, event: Event, actions: &mut V
             result,
         } => {
             if let Some(pod) = state.pods.get_mut(&uid) {
-                hooks::done(pod, &container, now_ms, id, result);
+                let reloaded = reload::done(pod, &container, now_ms, id, &result);
+                if !reloaded {
+                    hooks::done(pod, &container, now_ms, id, result);
+                }
             }
         }
         Event::Sessions { id, uid, result } => {
@@ -132,6 +136,7 @@ fn succeeded(pod: &mut Pod, now_ms: u64, what: UnderWay, done: PodDone) {
                 container.forget_limits();
             }
             observe_run(container, now_ms, run);
+            container.reload = Reload::started(pod.files_of.clone());
         }
         (UnderWay::Release, PodDone::Released) => released(pod),
         (UnderWay::Teardown, PodDone::TornDown) => {

@@ -17,6 +17,7 @@ mod network;
 mod pods;
 mod probes;
 mod promise;
+mod reload;
 mod sessions;
 mod state;
 mod status;
@@ -44,6 +45,7 @@ pub fn step(state: &mut State, now_ms: u64, event: Event) -> Vec<Action> {
         cpus::run(state, now_ms, &mut actions);
         pods::run(state, now_ms, &mut actions);
         hooks::run(state, now_ms, &mut actions);
+        reload::run(state, now_ms, &mut actions);
         probes::run(state, now_ms, &mut actions);
         sessions::run(state, now_ms, &mut actions);
         troubles::run(state, now_ms);

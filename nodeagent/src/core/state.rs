@@ -130,6 +130,8 @@ pub(super) struct Container {
     pub(super) ending: Option<Ending>,
     /// Of the hook after its start.
     pub(super) post_start: HookState,
+    /// Of its files.
+    pub(super) reload: super::reload::Reload,
     pub(super) probes: Probes,
     pub(super) image_id: String,
     /// Why its limits are not as wanted.

@@ -161,12 +161,28 @@ pub struct PodExtras {
     /// Soft limits on open files, by container; 1,024 where none is.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub open_files: BTreeMap<String, u64>,
+    /// What a container does when files of a volume that it has mounted as a whole were replaced, by container.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reload: BTreeMap<String, ReloadHook>,
+    /// NetworkFunctions of its namespace: it is started once each has an instance that is ready.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<String>,
     /// All-or-nothing group.
     #[serde(default)]
     pub group: Option<String>,
     /// How it drains.
     #[serde(default)]
     pub drain: Drain,
+}
+
+/// What a container does when its files were replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ReloadHook {
+    /// A signal to its first process: number as in `signal(7)`.
+    Signal(u32),
+    /// A command in it.
+    Exec(Vec<String>),
 }
 
 /// Exclusive CPUs of one container.

@@ -231,13 +231,15 @@ fn render(catalog: &Catalog, name: &str, set: &[String], output: Output) -> Resu
     if let Some(unknown) = values.keys().find(|key| !package.values.contains_key(*key)) {
         bail!("{name} has no value `{unknown}`; `gantry catalog show {name}` lists those it has");
     }
-    let job = package.example(package.example_context(name, &values));
-    let answer = guard::renderer().render(&job);
-    let answer = answer.context("cannot start the process that renders templates")?;
-    let traced = answer.map_err(|problems| {
-        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        anyhow!("package {name}: {}", problems.join("; "))
-    })?;
+    let mut traced = BTreeMap::new();
+    for job in package.examples(name, &values) {
+        let answer = guard::renderer().render(&job);
+        let answer = answer.context("cannot start the process that renders templates")?;
+        traced.extend(answer.map_err(|problems| {
+            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            anyhow!("package {name}: {}", problems.join("; "))
+        })?);
+    }
     let files = package.config.iter();
     let files: Vec<_> = files
         .filter_map(|file| Some((file, traced.get(&file.template)?)))

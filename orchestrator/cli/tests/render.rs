@@ -19,7 +19,7 @@ fn job(template: &str) -> Job {
     }))
     .unwrap();
     Job {
-        context: package.example_context("x", &BTreeMap::new()),
+        context: package.example_contexts("x", &BTreeMap::new()).remove(0),
         package,
         traced: false,
         bounds: Bounds::default(),

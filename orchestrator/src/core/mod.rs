@@ -54,7 +54,7 @@ pub use at::Probe;
 pub use diskpressure::DISK_PRESSURE;
 pub use drain::{Facts as DrainFacts, SETTLE_MS, step as drain_step};
 pub use limits::Limits;
-pub use nf::{FINALIZER, Rendered, Rendering, UNDEPLOY};
+pub use nf::{FINALIZER, Rendered, Rendering, UNDEPLOY, Whose};
 pub use nodeconfig::RESEND_AFTER_MS;
 pub use nodes::LOST_AFTER_MS;
 pub use quarantine::{LIST as UNREADABLE_LIST, Quarantine, Unreadable};

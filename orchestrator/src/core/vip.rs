@@ -72,6 +72,15 @@ fn wants_one(spec: &ServiceSpec) -> bool {
     spec.cluster_ip.as_deref().unwrap_or_default().is_empty() && spec.type_.as_deref() != Some("ExternalName")
 }
 
+/// What stands in the place of an address in a Service that wants none.
+pub const HEADLESS: &str = "None";
+
+/// It has no virtual address, and wants none: its name leads to its pods.
+pub fn is_headless(service: &Service) -> bool {
+    let spec = service.spec.as_ref();
+    spec.is_some_and(|spec| spec.cluster_ip.as_deref() == Some(HEADLESS))
+}
+
 /// A Service's virtual address.
 pub fn of(service: &Service) -> Option<Ipv4Addr> {
     service.spec.as_ref()?.cluster_ip.as_deref()?.parse().ok()

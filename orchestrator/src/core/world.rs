@@ -279,7 +279,7 @@ impl World {
     /// Takes over what templates came to; what functions that are gone had is forgotten.
     pub fn answered(&mut self, rendering: Rendering, answer: gantry_catalog::Answer) {
         self.rendered.put(rendering, answer);
-        self.rendered.forget_all_but(&self.objects.functions);
+        self.rendered.forget_all_but(&self.objects);
     }
 }
 

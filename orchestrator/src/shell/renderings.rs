@@ -7,7 +7,7 @@ use std::time::Duration;
 use gantry_catalog::Answer;
 use tokio::sync::mpsc;
 
-use crate::core::{Key, Rendering, World};
+use crate::core::{Rendering, Whose, World};
 use crate::renderer::Renderer;
 
 /// Processes at one time.
@@ -22,7 +22,7 @@ pub(super) type Ended = (Rendering, io::Result<Answer>);
 pub(super) struct Renderings {
     renderer: Renderer,
     wanted: Vec<Rendering>,
-    running: BTreeSet<Key>,
+    running: BTreeSet<Whose>,
     /// When each namespace had its last turn.
     turns: BTreeMap<String, u64>,
     turn: u64,
@@ -61,9 +61,10 @@ impl Renderings {
     pub fn take(&mut self, ended: Ended, world: &mut World) {
         let mut next = Some(ended);
         while let Some((rendering, answer)) = next {
-            self.running.remove(&rendering.key);
+            let whose = rendering.whose();
+            self.running.remove(&whose);
             // It was asked for again meanwhile; the next pass knows whether with something new.
-            self.wanted.retain(|wanted| wanted.key != rendering.key);
+            self.wanted.retain(|wanted| wanted.whose() != whose);
             match answer {
                 Ok(answer) => world.answered(rendering, answer),
                 // The core asks again.
@@ -79,7 +80,7 @@ impl Renderings {
     fn start(&mut self) {
         while self.running.len() < AT_ONCE {
             let free = self.wanted.iter().enumerate();
-            let free = free.filter(|(_, r)| !self.running.contains(&r.key));
+            let free = free.filter(|(_, r)| !self.running.contains(&r.whose()));
             let last = |r: &Rendering| self.turns.get(&r.key.namespace).copied().unwrap_or(0);
             let Some((index, _)) = free.min_by_key(|(index, r)| (last(r), *index)) else {
                 return;
@@ -87,7 +88,7 @@ impl Renderings {
             let rendering = self.wanted.remove(index);
             self.turn += 1;
             self.turns.insert(rendering.key.namespace.clone(), self.turn);
-            self.running.insert(rendering.key.clone());
+            self.running.insert(rendering.whose());
             let (renderer, done) = (self.renderer.clone(), self.done.clone());
             tokio::task::spawn_blocking(move || {
                 let answer = renderer.render(&rendering.job());

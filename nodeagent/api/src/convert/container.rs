@@ -46,6 +46,7 @@ impl From<&ContainerConfig> for proto::ContainerConfig {
             role: role(m.role).into(),
             post_start: m.post_start.as_ref().map(Into::into),
             pre_stop: m.pre_stop.as_ref().map(Into::into),
+            reload: m.reload.as_ref().map(Into::into),
             termination_message: Some(proto::TerminationMessage {
                 path: m.termination_message.path.clone(),
                 from_log: m.termination_message.from_log,
@@ -106,6 +107,7 @@ impl TryFrom<proto::ContainerConfig> for ContainerConfig {
             role,
             post_start: optional("postStart", w.post_start, TryInto::try_into)?,
             pre_stop: optional("preStop", w.pre_stop, TryInto::try_into)?,
+            reload: optional("reload", w.reload, TryInto::try_into)?,
             termination_message: w
                 .termination_message
                 .map_or_else(TerminationMessage::default, |m| TerminationMessage {
@@ -198,6 +200,7 @@ impl From<&Hook> for proto::Hook {
                 command: command.clone(),
             }),
             Hook::Sleep { seconds } => Action::SleepS(*seconds),
+            Hook::Signal { signal } => Action::Signal(*signal),
         };
         Self { action: Some(action) }
     }
@@ -212,6 +215,7 @@ impl TryFrom<proto::Hook> for Hook {
             Action::HttpGet(a) => Self::HttpGet(a.try_into()?),
             Action::Exec(a) => Self::Exec { command: a.command },
             Action::SleepS(seconds) => Self::Sleep { seconds },
+            Action::Signal(signal) => Self::Signal { signal },
         })
     }
 }

@@ -242,6 +242,7 @@ fn wire(trouble: Trouble) -> proto::Trouble {
         Trouble::FailedPreStopHook => proto::Trouble::FailedPreStopHook,
         Trouble::Unhealthy => proto::Trouble::Unhealthy,
         Trouble::Killing => proto::Trouble::Killing,
+        Trouble::FailedReload => proto::Trouble::FailedReload,
     }
 }
 

@@ -158,6 +158,9 @@ pub struct ContainerConfig {
     /// Done before it is told to end, within the grace period.
     #[serde(default)]
     pub pre_stop: Option<Hook>,
+    /// Done while it runs when files of a volume that it has mounted as a whole were replaced.
+    #[serde(default)]
+    pub reload: Option<Hook>,
     /// Its part in the pod's life.
     #[serde(default)]
     pub role: ContainerRole,

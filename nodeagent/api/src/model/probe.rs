@@ -23,7 +23,7 @@ pub struct Probe {
     pub termination_grace_s: Option<u32>,
 }
 
-/// What is done when a container has started, or before it is told to end.
+/// What is done when a container has started, when its files were replaced, or before it is told to end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Hook {
@@ -38,6 +38,11 @@ pub enum Hook {
     Sleep {
         /// Seconds.
         seconds: u32,
+    },
+    /// A signal to the container's first process.
+    Signal {
+        /// Number as in `signal(7)`.
+        signal: u32,
     },
 }
 

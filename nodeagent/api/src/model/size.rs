@@ -54,7 +54,7 @@ fn container(of: &ContainerConfig) -> usize {
         .flat_map(|m| [&m.volume, &m.path].into_iter().chain(&m.sub_path));
     let capabilities = security.capabilities.iter().chain(&security.root_capabilities);
     let probes = [&of.readiness, &of.liveness, &of.startup].into_iter().flatten();
-    let hooks = [&of.post_start, &of.pre_stop].into_iter().flatten();
+    let hooks = [&of.post_start, &of.pre_stop, &of.reload].into_iter().flatten();
     FIXED
         + texts(own)
         + texts(words)
@@ -82,7 +82,7 @@ fn hook(of: &Hook) -> usize {
     EACH + match of {
         Hook::HttpGet(get) => http_get(get),
         Hook::Exec { command } => texts(command),
-        Hook::Sleep { .. } => 0,
+        Hook::Sleep { .. } | Hook::Signal { .. } => 0,
     }
 }
 

@@ -104,11 +104,13 @@ pub enum Trouble {
     Unhealthy,
     /// A container is ended for what its probe or its hook after the start has said.
     Killing,
+    /// It was not told, or did not take, that its files were replaced.
+    FailedReload,
 }
 
 impl Trouble {
     /// All of them, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::PidsLimit,
         Self::LogRateLimit,
         Self::DnsRateLimit,
@@ -118,6 +120,7 @@ impl Trouble {
         Self::FailedPreStopHook,
         Self::Unhealthy,
         Self::Killing,
+        Self::FailedReload,
     ];
 
     /// As the reason of a condition or an Event; those that Kubernetes has are called as there.
@@ -132,6 +135,7 @@ impl Trouble {
             Self::FailedPreStopHook => "FailedPreStopHook",
             Self::Unhealthy => "Unhealthy",
             Self::Killing => "Killing",
+            Self::FailedReload => "FailedReload",
         }
     }
 }

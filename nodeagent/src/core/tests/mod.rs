@@ -5,5 +5,6 @@ mod init;
 mod life;
 mod node;
 mod random;
+mod reload;
 mod start;
 mod storage;

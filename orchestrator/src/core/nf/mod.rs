@@ -1,23 +1,33 @@
 //! NetworkFunction -> Service, ConfigMap of the revision, Pods: made, scaled, resized, upgraded, taken down.
 
+mod around;
+mod identity;
+mod instances;
+mod own_files;
 mod render;
 mod rendered;
+mod revision;
 mod scale;
 mod status;
 mod template;
 mod undeploy;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gantry_api::{NetworkFunction, NfPackage, NfPackageSpec, ObjectMeta, labels};
-use gantry_catalog::Transport;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServicePort, ServiceSpec};
+use gantry_catalog::{OwnContext, PeerContext, Transport};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Pod, PodDNSConfig, PodDNSConfigOption, Service, ServicePort, ServiceSpec,
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
 
 use super::world::{Key, Work};
 use super::{meta, operation, pods, vip};
 use rendered::Unmade;
-pub use rendered::{Rendered, Rendering};
+pub use rendered::{Rendered, Rendering, Whose};
+use revision::Revision;
 pub use status::run as status;
 pub use undeploy::UNDEPLOY;
 
@@ -30,12 +40,43 @@ pub(super) struct Blueprint {
     pub package: Arc<NfPackage>,
     pub revision: String,
     /// File key to text.
-    pub files: std::collections::BTreeMap<String, String>,
+    pub files: BTreeMap<String, String>,
+    values: BTreeMap<String, Value>,
+    peers: BTreeMap<String, PeerContext>,
+    own: OwnContext,
+}
+
+impl Blueprint {
+    /// Whom its pods ask for names; none: the node.
+    fn dns(&self) -> Option<PodDNSConfig> {
+        let dns = self.package.spec.dns.as_ref()?;
+        let server = self.peers.get(&dns.server)?.vip.clone()?;
+        let option = |(name, value): (&String, &String)| PodDNSConfigOption {
+            name: Some(name.clone()),
+            value: (!value.is_empty()).then(|| value.clone()),
+        };
+        let options: Vec<_> = dns.options.iter().map(option).collect();
+        Some(PodDNSConfig {
+            nameservers: Some(vec![server]),
+            searches: (!dns.searches.is_empty()).then(|| dns.searches.clone()),
+            options: (!options.is_empty()).then_some(options),
+        })
+    }
+
+    /// What its instances' own files depend on, but for what is around them.
+    fn made_from(&self) -> Revision {
+        Revision {
+            package: self.function.spec.package.clone(),
+            version: self.function.spec.version.clone(),
+            values: self.values.clone(),
+            peers: self.peers.clone(),
+        }
+    }
 }
 
 /// Brings every function a step nearer to what is asked.
 pub fn run(work: &mut Work<'_>) {
-    // All virtual addresses first: functions name each other's in their configuration.
+    // All Services first: functions name each other's in their configuration.
     for key in work.keys::<NetworkFunction>() {
         ensure_service(work, &key);
     }
@@ -55,6 +96,7 @@ pub fn run(work: &mut Work<'_>) {
                 operation::revised(work, &blueprint.function, &blueprint.revision);
                 ensure_config_map(work, &blueprint);
                 scale::run(work, &blueprint);
+                instances::run(work, &blueprint);
                 drop_old_config_maps(work, &blueprint);
             }
             Err(Unmade::Problem(problem)) => {
@@ -130,10 +172,12 @@ fn ensure_service(work: &mut Work<'_>, key: &Key) {
     }
     match work.get::<Service>(key) {
         None => {
+            let headless = package.spec.headless;
             let spec = ServiceSpec {
                 selector: Some(meta::pairs(&[(labels::NF, &key.name)])),
                 ports: Some(ports),
                 type_: Some("ClusterIP".to_owned()),
+                cluster_ip: headless.then(|| vip::HEADLESS.to_owned()),
                 ..Default::default()
             };
             let metadata = child_meta(&function.metadata, key.name.clone(), None);
@@ -150,9 +194,14 @@ fn ensure_service(work: &mut Work<'_>, key: &Key) {
             );
             work.problems.insert(key.clone(), problem);
         }
-        Some(_) => {
+        Some(old) => {
+            let turned = vip::is_headless(&old) != package.spec.headless;
             if let Some(spec) = work.edit::<Service>(key).and_then(|s| s.spec.as_mut()) {
                 spec.ports = Some(ports);
+                if turned {
+                    spec.cluster_ip = package.spec.headless.then(|| vip::HEADLESS.to_owned());
+                    spec.cluster_ips = None;
+                }
             }
         }
     }
@@ -186,8 +235,10 @@ fn ensure_config_map(work: &mut Work<'_>, blueprint: &Blueprint) {
     let function = &blueprint.function.metadata;
     let name = config_map_name(function, &blueprint.revision);
     let key = Key::new(meta::namespace(function), &name);
-    if !blueprint.files.is_empty() && !work.objects.config_maps.contains_key(&key) {
-        let metadata = child_meta(function, name, Some(&blueprint.revision));
+    if !blueprint.package.spec.config.is_empty() && !work.objects.config_maps.contains_key(&key) {
+        let mut metadata = child_meta(function, name, Some(&blueprint.revision));
+        let (annotation, made_from) = blueprint.made_from().annotation();
+        meta::annotate(&mut metadata, annotation, Some(made_from));
         work.create(ConfigMap {
             metadata,
             data: Some(blueprint.files.clone()),

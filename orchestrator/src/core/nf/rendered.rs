@@ -4,42 +4,27 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gantry_api::{NetworkFunction, NetworkFunctionStatus, NfPackage};
-use gantry_catalog::{Answer, Bounds, Job, TemplateReason};
+use gantry_api::{NetworkFunctionStatus, NfPackage};
+use gantry_catalog::{Answer, Bounds, Context, Job, TemplateReason};
 use serde::Serialize;
-use serde_json::{Value, json};
 
 use super::super::meta;
-use super::super::world::{Flaw, Key, Work};
+use super::super::world::{Flaw, Key, Objects, Work};
 use super::render::file_key;
 
-/// Another function as templates see it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Peer {
-    pub name: String,
-    pub vip: String,
-    pub port: u16,
-}
-
-/// All that the files of a function depend on.
+/// All that some files of a function depend on: those that its instances share, or those of one.
 #[derive(Clone, Debug)]
 pub(super) struct Inputs {
     pub package: Arc<NfPackage>,
     /// The package and version that the function names.
     pub named: (String, String),
-    pub vip: String,
-    pub values: BTreeMap<String, Value>,
-    pub peers: BTreeMap<String, Peer>,
+    pub context: Context,
 }
 
 impl PartialEq for Inputs {
     fn eq(&self, other: &Self) -> bool {
         let same_package = Arc::ptr_eq(&self.package, &other.package) || self.package == other.package;
-        same_package
-            && self.named == other.named
-            && self.vip == other.vip
-            && self.values == other.values
-            && self.peers == other.peers
+        same_package && self.named == other.named && self.context == other.context
     }
 }
 
@@ -67,7 +52,10 @@ pub(super) struct Made {
     pub files: BTreeMap<String, String>,
 }
 
-/// What the files of a function are to be made from.
+/// Whose files: the function, and its instance if they are those of one.
+pub type Whose = (Key, Option<String>);
+
+/// What files of a function are to be made from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rendering {
     /// The function.
@@ -77,34 +65,45 @@ pub struct Rendering {
 }
 
 impl Rendering {
+    /// Whose files.
+    pub fn whose(&self) -> Whose {
+        whose(&self.key, &self.inputs)
+    }
+
     /// What whoever renders has to do.
     pub fn job(&self) -> Job {
-        let inputs = &self.inputs;
-        let own = json!({"name": self.key.name, "namespace": self.key.namespace, "vip": inputs.vip});
         Job {
-            package: inputs.package.spec.clone(),
-            context: json!({"values": inputs.values, "peers": inputs.peers, "self": own}),
+            package: self.inputs.package.spec.clone(),
+            context: self.inputs.context.clone(),
             traced: false,
             bounds: self.bounds,
         }
     }
 }
 
+fn whose(key: &Key, inputs: &Inputs) -> Whose {
+    let instance = inputs.context.own.instance.as_ref();
+    (key.clone(), instance.map(|own| own.instance.clone()))
+}
+
 /// What the templates of each function came to last, failures included.
 #[derive(Clone, Debug, Default)]
-pub struct Rendered(BTreeMap<Key, (Inputs, Result<Arc<Made>, Flaw>)>);
+pub struct Rendered(BTreeMap<Whose, (Inputs, Result<Arc<Made>, Flaw>)>);
 
 impl Rendered {
     /// The answer to what was asked.
     pub(in crate::core) fn put(&mut self, rendering: Rendering, answer: Answer) {
-        let Rendering { key, inputs, .. } = rendering;
-        let made = made(&inputs, answer).map(Arc::new);
-        self.0.insert(key, (inputs, made));
+        let whose = rendering.whose();
+        let made = made(&rendering.inputs, answer).map(Arc::new);
+        self.0.insert(whose, (rendering.inputs, made));
     }
 
-    /// Forgets functions that are gone.
-    pub(in crate::core) fn forget_all_but(&mut self, functions: &BTreeMap<Key, Arc<NetworkFunction>>) {
-        self.0.retain(|key, _| functions.contains_key(key));
+    /// Forgets functions and instances that are gone.
+    pub(in crate::core) fn forget_all_but(&mut self, objects: &Objects) {
+        self.0.retain(|(function, instance), _| {
+            let lives = |name: &String| objects.pods.contains_key(&Key::new(&function.namespace, name));
+            objects.functions.contains_key(function) && instance.as_ref().is_none_or(lives)
+        });
     }
 }
 
@@ -141,12 +140,14 @@ fn reason(reason: TemplateReason) -> &'static str {
 
 /// The files of a function as known; if they are not, they are asked for.
 pub(super) fn make(work: &mut Work<'_>, key: &Key, inputs: &Inputs) -> Result<Arc<Made>, Unmade> {
-    let known = work.rendered.0.get(key);
+    let known = work.rendered.0.get(&whose(key, inputs));
     if let Some((_, made)) = known.filter(|(known, _)| known == inputs) {
         return made.clone().map_err(Unmade::Flaw);
     }
     // Nothing to render: no reason to wait.
-    if inputs.package.spec.config.is_empty() {
+    let of_instance = inputs.context.own.instance.is_some();
+    let mut files = inputs.package.spec.config.iter();
+    if !files.any(|file| file.instance == of_instance) {
         return made(inputs, Ok(BTreeMap::new()))
             .map(Arc::new)
             .map_err(Unmade::Flaw);
@@ -159,9 +160,26 @@ pub(super) fn make(work: &mut Work<'_>, key: &Key, inputs: &Inputs) -> Result<Ar
     Err(Unmade::Later)
 }
 
+/// A peer as it counts for the revision: what is only said of it in other words is no change.
+#[derive(Serialize)]
+struct Wired<'a> {
+    name: &'a str,
+    vip: &'a str,
+    port: u16,
+}
+
 fn revision(inputs: &Inputs, files: &BTreeMap<String, String>) -> String {
     let (package, version) = &inputs.named;
-    let parts = [json(&inputs.values), json(&inputs.peers), json(files)];
+    let peers = inputs.context.peers.iter().map(|(need, peer)| {
+        let wired = Wired {
+            name: &peer.name,
+            vip: peer.vip.as_deref().unwrap_or_default(),
+            port: peer.port,
+        };
+        (need.as_str(), wired)
+    });
+    let peers: BTreeMap<&str, Wired<'_>> = peers.collect();
+    let parts = [json(&inputs.context.values), json(&peers), json(files)];
     meta::hash(&[package, version, &parts[0], &parts[1], &parts[2]])[..10].to_owned()
 }
 

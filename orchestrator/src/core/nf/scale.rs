@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::super::world::{Flaw, Key, Work};
 use super::super::{births, meta, pods, quarantine};
-use super::{Blueprint, is_sized_as_asked, template};
+use super::{Blueprint, identity, is_sized_as_asked, template};
 
 /// The pods of a function by what they are good for.
 #[derive(Default)]
@@ -26,7 +26,7 @@ struct Crew {
 
 /// One step towards the number, revision and size of pods that is asked.
 pub(super) fn run(work: &mut Work<'_>, blueprint: &Blueprint) {
-    let wanted = template::pod(blueprint, String::new());
+    let wanted = template::pod(blueprint, 0);
     clear(work, blueprint);
     resize_in_place(work, blueprint, &wanted);
     let crew = muster(work, blueprint);
@@ -145,12 +145,11 @@ fn add(work: &mut Work<'_>, blueprint: &Blueprint, crew: &Crew, count: usize) {
     let function = &blueprint.function.metadata;
     let missing = count.saturating_sub(crew.recallable.len());
     let waiting: Vec<Arc<Pod>> = crew.current.iter().chain(&crew.outdated).cloned().collect();
-    let sample = template::pod(blueprint, String::new());
+    let sample = template::pod(blueprint, 0);
     let allowance = births::allowance(work, function, &waiting, missing, &sample);
-    for number in 0..allowance.now {
-        if let Some(key) = births::name(work, function, number) {
-            work.create(template::pod(blueprint, key.name));
-        }
+    for _ in 0..allowance.now {
+        let index = identity::free(work, function);
+        work.create(template::pod(blueprint, index));
     }
     if let Some(why) = allowance.held_back {
         work.flaws.insert(
@@ -188,7 +187,6 @@ fn drain_cost(
 /// Gives pods of the current revision the size that is asked, live, as far as the package can take it.
 fn resize_in_place(work: &mut Work<'_>, blueprint: &Blueprint, wanted: &Pod) {
     let classes = blueprint.package.spec.resize;
-    let extras = template::extras(blueprint);
     for pod in work.pods_of(&blueprint.function.metadata) {
         let same_revision = meta::label(&pod.metadata, labels::REVISION) == Some(&blueprint.revision);
         if !same_revision || pods::is_leaving(&pod) {
@@ -218,7 +216,8 @@ fn resize_in_place(work: &mut Work<'_>, blueprint: &Blueprint, wanted: &Pod) {
                 container.resources.clone_from(size);
             }
         }
-        meta::annotate(&mut pod.metadata, labels::EXTRAS, Some(extras.clone()));
+        let extras = template::extras(blueprint, identity::index(pod));
+        meta::annotate(&mut pod.metadata, labels::EXTRAS, Some(extras));
         let sized_by = meta::annotation(&wanted.metadata, pods::SIZED_BY).map(str::to_owned);
         meta::annotate(&mut pod.metadata, pods::SIZED_BY, sized_by);
     }

@@ -3,22 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_api::{ExclusiveCpus, NetworkFunctionSpec, PodExtras, labels};
-use gantry_catalog::{Cpu, NfContainer, NfProbe, NfSecurity};
+use gantry_catalog::{Cpu, NfContainer, NfPackageSpec, NfProbe, NfSecurity};
 use k8s_openapi::api::core::v1 as k8s;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::super::{meta, pods, resources};
 use super::render::file_key;
-use super::{Blueprint, child_meta, config_map_name};
+use super::{Blueprint, child_meta, config_map_name, identity, own_files};
 
 const CONFIG_VOLUME: &str = "config";
 
-/// A pod of the blueprint's revision and size.
-pub(super) fn pod(blueprint: &Blueprint, name: String) -> k8s::Pod {
+/// The pod of an instance, of the blueprint's revision and size.
+pub(super) fn pod(blueprint: &Blueprint, index: u32) -> k8s::Pod {
     let function = &blueprint.function;
     let package = &blueprint.package.spec;
+    let name = identity::name(&function.metadata, index);
     let mut volumes = Vec::new();
-    if !package.config.is_empty() {
+    if package.config.iter().any(|file| !file.instance) {
         let config_map = k8s::ConfigMapVolumeSource {
             name: config_map_name(&function.metadata, &blueprint.revision),
             ..Default::default()
@@ -29,20 +30,34 @@ pub(super) fn pod(blueprint: &Blueprint, name: String) -> k8s::Pod {
             ..Default::default()
         });
     }
+    volumes.extend(own_files::volumes(package, &name));
     let secrets: BTreeSet<&str> = package.secrets.iter().map(|s| s.secret.as_str()).collect();
     volumes.extend(secrets.into_iter().map(secret_volume));
-    let containers = package
-        .containers
-        .iter()
-        .map(|c| container(blueprint, c, &mut volumes))
-        .collect();
-    let mut metadata = child_meta(&function.metadata, name, Some(&blueprint.revision));
-    meta::annotate(&mut metadata, labels::EXTRAS, Some(extras(blueprint)));
+    let mut made = |containers: &[NfContainer]| -> Vec<k8s::Container> {
+        let made = containers.iter();
+        made.map(|c| container(blueprint, c, &mut volumes)).collect()
+    };
+    let (init_containers, containers) = (made(&package.init_containers), made(&package.containers));
+    let mut metadata = child_meta(&function.metadata, name.clone(), Some(&blueprint.revision));
+    let own_labels = metadata.labels.get_or_insert_default();
+    own_labels.insert(labels::INDEX.to_owned(), index.to_string());
+    meta::annotate(
+        &mut metadata,
+        labels::EXTRAS,
+        Some(extras(blueprint, Some(index))),
+    );
     meta::annotate(&mut metadata, pods::SIZED_BY, Some(size_of(&function.spec)));
+    let dns = blueprint.dns();
     let spec = k8s::PodSpec {
+        init_containers: (!init_containers.is_empty()).then_some(init_containers),
         containers,
         volumes: (!volumes.is_empty()).then_some(volumes),
         restart_policy: Some("Always".to_owned()),
+        hostname: Some(name),
+        subdomain: Some(meta::name(&function.metadata).to_owned()),
+        dns_policy: dns.is_some().then(|| "None".to_owned()),
+        dns_config: dns,
+        security_context: pod_security(package),
         ..Default::default()
     };
     k8s::Pod {
@@ -58,8 +73,25 @@ pub(super) fn size_of(spec: &NetworkFunctionSpec) -> String {
     meta::hash(&[&size])[..10].to_owned()
 }
 
+/// Kernel parameters, and the group that volumes belong to.
+fn pod_security(package: &NfPackageSpec) -> Option<k8s::PodSecurityContext> {
+    let sysctl = |(name, value): (&String, &String)| k8s::Sysctl {
+        name: name.clone(),
+        value: value.clone(),
+    };
+    let sysctls: Vec<_> = package.sysctls.iter().map(sysctl).collect();
+    let mut groups = package.containers.iter().filter_map(|c| c.security.group);
+    let group = groups.next().map(i64::from);
+    let context = k8s::PodSecurityContext {
+        sysctls: (!sysctls.is_empty()).then_some(sysctls),
+        fs_group: group.filter(|_| !package.volumes.is_empty()),
+        ..Default::default()
+    };
+    (context != k8s::PodSecurityContext::default()).then_some(context)
+}
+
 /// What the PodSpec cannot say, as the annotation's text.
-pub(super) fn extras(blueprint: &Blueprint) -> String {
+pub(super) fn extras(blueprint: &Blueprint, index: Option<u32>) -> String {
     let spec = &blueprint.function.spec;
     let package = &blueprint.package.spec;
     let exclusive = package
@@ -82,14 +114,25 @@ pub(super) fn extras(blueprint: &Blueprint) -> String {
             .iter()
             .filter_map(|c| Some((c.name.clone(), u64::from(c.open_files?))))
             .collect(),
+        reload: package.reload.iter().filter_map(own_files::reload).collect(),
+        waits_for: waits_for(package, spec),
         group: spec.group.clone(),
         drain: package.drain.clone(),
     };
     serde_json::to_string(&extras).expect("plain data has a JSON form")
 }
 
+/// Functions of which one instance has to be ready first.
+pub(super) fn waits_for(package: &NfPackageSpec, spec: &NetworkFunctionSpec) -> Vec<String> {
+    let needs = package.needs.iter().filter(|need| need.wait);
+    needs
+        .filter_map(|need| spec.peers.get(&need.function).cloned())
+        .collect()
+}
+
 fn container(blueprint: &Blueprint, from: &NfContainer, volumes: &mut Vec<k8s::Volume>) -> k8s::Container {
-    let config = blueprint.package.spec.config.iter().map(|file| k8s::VolumeMount {
+    let shared = blueprint.package.spec.config.iter().filter(|file| !file.instance);
+    let config = shared.map(|file| k8s::VolumeMount {
         name: CONFIG_VOLUME.to_owned(),
         mount_path: file.path.clone(),
         sub_path: Some(file_key(&file.path)),
@@ -104,7 +147,8 @@ fn container(blueprint: &Blueprint, from: &NfContainer, volumes: &mut Vec<k8s::V
         read_only: Some(true),
         ..Default::default()
     });
-    let mut mounts: Vec<_> = config.chain(secrets).collect();
+    let own = own_files::mounts(&blueprint.package.spec);
+    let mut mounts: Vec<_> = config.chain(own).chain(secrets).collect();
     for (index, path) in from.scratch.iter().enumerate() {
         let name = format!("{}-scratch-{index}", from.name);
         let empty_dir = k8s::EmptyDirVolumeSource {

@@ -2,21 +2,48 @@
 
 use std::sync::Arc;
 
-use gantry_api::NetworkFunction;
+use gantry_api::{NetworkFunction, NfPackage};
+use gantry_catalog::Waits;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 
 use super::super::world::{Key, Work};
 use super::super::{meta, pods, quarantine};
-use super::FINALIZER;
+use super::template::waits_for;
+use super::{FINALIZER, package_key};
 
 /// Annotation on a function: `drain` lets its sessions end before its pods stop; anything else stops them at once.
 pub const UNDEPLOY: &str = "gantry.dev/undeploy";
 
-/// One step towards nothing.
+/// Whether one that started after this function goes with it, and has not gone yet.
+fn is_needed(work: &Work<'_>, key: &Key) -> bool {
+    let all = work.objects.functions.iter();
+    let going: Vec<_> = all
+        .filter(|(other, f)| other.namespace == key.namespace && f.metadata.deletion_timestamp.is_some())
+        .filter_map(|(other, f)| {
+            let package = work.get::<NfPackage>(&package_key(f))?;
+            Some((&other.name, f, waits_for(&package.spec, &f.spec)))
+        })
+        .collect();
+    let mut waits = Waits::default();
+    for (name, _, peers) in &going {
+        peers.iter().for_each(|peer| waits.add(name, peer));
+    }
+    let runs = |f: &NetworkFunction| !work.pods_of(&f.metadata).is_empty();
+    going.iter().any(|(name, f, peers)| {
+        // In a circle none would ever be first.
+        let in_circle = waits.before(&key.name).contains(name.as_str());
+        peers.contains(&key.name) && !in_circle && runs(f)
+    })
+}
+
+/// One step towards nothing. Who has waited for this function goes before it.
 pub(super) fn run(work: &mut Work<'_>, key: &Key) {
     let Some(function) = work.get::<NetworkFunction>(key) else {
         return;
     };
+    if is_needed(work, key) {
+        return;
+    }
     let drains = meta::annotation(&function.metadata, UNDEPLOY) == Some("drain");
     let instances = work.pods_of(&function.metadata);
     let (agents, now_ms) = (work.agents, work.now_ms);

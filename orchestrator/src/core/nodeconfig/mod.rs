@@ -110,17 +110,24 @@ fn pods_on(work: &mut Work<'_>, node: &str, network: &NodeNetwork) -> BTreeMap<S
         let uid = meta::uid(&pod.metadata);
         // A pod enters the configuration when everything that it refers to is there.
         let mut warnings = Vec::new();
-        let first = pod::config(work, pod, &mut warnings)
-            .and_then(|config| takes(network, uid, config))
-            .and_then(|config| room.enter(&config).map(|()| config));
-        started.push((key.clone(), first.as_ref().err().cloned()));
-        if let Ok(config) = first {
-            warned.extend(warnings.into_iter().map(|warning| (pod.clone(), warning)));
-            configs.insert(uid.to_owned(), config);
-        }
+        let first = waiting::turn(work, pod).and_then(|()| {
+            let config = pod::config(work, pod, &mut warnings)?;
+            let config = takes(network, uid, config)?;
+            room.enter(&config)?;
+            Ok(config)
+        });
+        let held = match first {
+            Ok(config) => {
+                warned.extend(warnings.into_iter().map(|warning| (pod.clone(), warning)));
+                configs.insert(uid.to_owned(), config);
+                None
+            }
+            Err(held) => Some(held),
+        };
+        started.push((key.clone(), held));
     }
-    for (key, problem) in started {
-        waiting::explain(work, &key, problem.as_deref());
+    for (key, held) in started {
+        waiting::explain(work, &key, held.as_ref());
     }
     for (key, problem) in updated {
         waiting::explain_files(work, &key, problem.as_deref());

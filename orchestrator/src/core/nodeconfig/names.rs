@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use gantry_api::labels;
 use gantry_nodeagent_api::SrvTarget;
-use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 
 use super::super::endpoints::{self, Member};
 use super::super::world::{Key, Work};
@@ -17,7 +19,8 @@ pub(super) struct Names {
     pub srv: BTreeMap<String, Vec<SrvTarget>>,
 }
 
-/// `<service>.<namespace>.svc.<domain>`, `_<port>._<protocol>` before it, one name for each endpoint of a headless Service,
+/// `<service>.<namespace>.svc.<domain>`, `_<port>._<protocol>` before it, one name for each endpoint of a headless Service and each
+/// instance of a function,
 /// and `<dashed address>.<namespace>.pod.<domain>`.
 pub(super) fn names(work: &Work<'_>) -> Names {
     let mut names = Names::default();
@@ -32,7 +35,28 @@ pub(super) fn names(work: &Work<'_>) -> Names {
             names.addresses.insert(name.to_lowercase(), vec![address.into()]);
         }
     }
+    of_instances(work, &mut names);
     names
+}
+
+/// Each instance of a function by its own name, for as long as there is one: who talks to it does so to the end, ready or not.
+fn of_instances(work: &Work<'_>, names: &mut Names) {
+    let is_instance =
+        |pod: &&Arc<Pod>| meta::label(&pod.metadata, labels::INDEX).is_some() && !pods::is_over(pod);
+    for pod in work.objects.pods.values().filter(is_instance) {
+        let spec = pod.spec.as_ref();
+        let (Some(hostname), Some(function), Some(address)) = (
+            spec.and_then(|s| s.hostname.as_deref()),
+            spec.and_then(|s| s.subdomain.as_deref()),
+            pods::address(pod),
+        ) else {
+            continue;
+        };
+        let domain = &work.settings.cluster_domain;
+        let namespace = meta::namespace(&pod.metadata);
+        let name = format!("{hostname}.{function}.{namespace}.svc.{domain}").to_lowercase();
+        names.addresses.insert(name, vec![address.into()]);
+    }
 }
 
 fn of_service(work: &Work<'_>, key: &Key, service: &Service, names: &mut Names) {

@@ -256,6 +256,7 @@ fn container_config(
         startup: readers(&from.startup_probe)?,
         post_start: hook(lifecycle.and_then(|l| l.post_start.as_ref()))?,
         pre_stop: hook(lifecycle.and_then(|l| l.pre_stop.as_ref()))?,
+        reload: pods::extras(pod).reload.get(&from.name).map(probe::reload),
         role,
         termination_message: TerminationMessage {
             path: from

@@ -1,5 +1,6 @@
 //! Kubernetes' probes as an agent runs them.
 
+use gantry_api::ReloadHook;
 use gantry_nodeagent_api::{Hook, HttpGet, Probe, ProbeAction};
 use k8s_openapi::api::core::v1::{self as k8s, Container};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -100,6 +101,16 @@ fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
     };
     let number = number.and_then(|n| u16::try_from(n).ok());
     number.filter(|n| *n > 0).ok_or_else(unknown)
+}
+
+/// What a container does when its files were replaced.
+pub(super) fn reload(from: &ReloadHook) -> Hook {
+    match from {
+        ReloadHook::Signal(signal) => Hook::Signal { signal: *signal },
+        ReloadHook::Exec(command) => Hook::Exec {
+            command: command.clone(),
+        },
+    }
 }
 
 #[cfg(test)]

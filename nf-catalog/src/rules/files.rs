@@ -1,0 +1,124 @@
+//! Rules of a package's files and directories.
+
+use super::package::{MOST_VALUE_BYTES, size};
+use super::{Problems, absolute_hint, dns_label_hint, is_clean_absolute, is_dns_label, is_key};
+use crate::{NfPackageSpec, UpgradeStrategy};
+
+/// Configuration files of a package.
+const MOST_FILES: usize = 64;
+/// All templates of a package in bytes: what a ConfigMap may hold, for they become one.
+const MOST_TEMPLATE_BYTES: usize = 1 << 20;
+/// The smallest volume in bytes: below it a file system of its own is mostly overhead.
+const MIN_VOLUME_BYTES: u64 = 1 << 20;
+
+impl NfPackageSpec {
+    pub(super) fn file_problems(&self, found: &mut Problems) {
+        let count = self.config.len();
+        found.require(count <= MOST_FILES, "spec.config", || {
+            format!("{count} files: {MOST_FILES} at most")
+        });
+        let bytes: usize = self.templates.values().map(String::len).sum();
+        found.require(bytes <= MOST_TEMPLATE_BYTES, "spec.templates", || {
+            format!("{bytes} bytes of templates: {MOST_TEMPLATE_BYTES} at most")
+        });
+        found.require(size(&self.values) <= MOST_VALUE_BYTES, "spec.values", || {
+            format!("the values are larger than {MOST_VALUE_BYTES} bytes")
+        });
+        self.config_problems(found);
+        self.secret_problems(found);
+        self.volume_problems(found);
+        self.reload_problems(found);
+    }
+
+    fn config_problems(&self, found: &mut Problems) {
+        found.unique("spec.config", self.config.iter().map(|c| c.path.as_str()));
+        let shared: Vec<&str> = self
+            .config
+            .iter()
+            .filter(|file| !file.instance)
+            .map(|file| file.path.as_str())
+            .chain(self.secrets.iter().map(|file| file.path.as_str()))
+            .collect();
+        for (i, file) in self.config.iter().enumerate() {
+            let path = format!("spec.config[{i}]");
+            found.require(is_clean_absolute(&file.path), &format!("{path}.path"), || {
+                absolute_hint(&file.path)
+            });
+            found.require(
+                self.templates.contains_key(&file.template),
+                &format!("{path}.template"),
+                || format!("there is no file `{}` beside the descriptor", file.template),
+            );
+            let directory = file.directory();
+            let beside = |other: &&&str| {
+                other
+                    .strip_prefix(directory)
+                    .is_some_and(|rest| rest.starts_with('/'))
+            };
+            if let Some(other) = shared.iter().find(beside).filter(|_| file.instance) {
+                let message = format!(
+                    "`{directory}` is replaced as a whole with each change, and cannot hold `{other}`: choose a directory of its own"
+                );
+                found.add(&format!("{path}.path"), message);
+            }
+        }
+    }
+
+    fn secret_problems(&self, found: &mut Problems) {
+        found.unique("spec.secrets", self.secrets.iter().map(|s| s.path.as_str()));
+        for (i, file) in self.secrets.iter().enumerate() {
+            let path = format!("spec.secrets[{i}]");
+            found.require(is_dns_label(&file.secret), &format!("{path}.secret"), || {
+                dns_label_hint(&file.secret)
+            });
+            found.require(is_key(&file.key), &format!("{path}.key"), || {
+                format!("`{}` is no key: letters, digits, `-`, `_` and `.`", file.key)
+            });
+            found.require(is_clean_absolute(&file.path), &format!("{path}.path"), || {
+                absolute_hint(&file.path)
+            });
+            found.require(
+                !self.config.iter().any(|other| other.path == file.path),
+                &format!("{path}.path"),
+                || format!("`{}` is a file of spec.config, too", file.path),
+            );
+        }
+    }
+
+    fn volume_problems(&self, found: &mut Problems) {
+        found.unique("spec.volumes", self.volumes.iter().map(|v| v.name.as_str()));
+        for (i, volume) in self.volumes.iter().enumerate() {
+            let path = format!("spec.volumes[{i}]");
+            found.require(is_dns_label(&volume.name), &format!("{path}.name"), || {
+                dns_label_hint(&volume.name)
+            });
+            found.require(is_clean_absolute(&volume.path), &format!("{path}.path"), || {
+                absolute_hint(&volume.path)
+            });
+            found.require(volume.size.0 >= MIN_VOLUME_BYTES, &format!("{path}.size"), || {
+                format!("{} bytes are too few: at least 1Mi", volume.size.0)
+            });
+        }
+        let replaces = self.upgrade.strategy == UpgradeStrategy::Replace;
+        found.require(replaces || self.volumes.is_empty(), "spec.upgrade.strategy", || {
+            "an instance has its volumes for itself, so that the old one goes before the new one comes: say `replace`".to_owned()
+        });
+    }
+
+    fn reload_problems(&self, found: &mut Problems) {
+        found.unique("spec.reload", self.reload.iter().map(|r| r.container.as_str()));
+        for (i, reload) in self.reload.iter().enumerate() {
+            let path = format!("spec.reload[{i}]");
+            let known = self.containers.iter().any(|c| c.name == reload.container);
+            found.require(known, &format!("{path}.container"), || {
+                format!("there is no container `{}`", reload.container)
+            });
+            found.require(reload.signal.is_some() != reload.exec.is_some(), &path, || {
+                "exactly one of signal and exec is needed".to_owned()
+            });
+            found.require(self.config.iter().any(|file| file.instance), &path, || {
+                "no file of spec.config is an instance's, so that none is ever replaced".to_owned()
+            });
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Rules of a function.
+
+use super::container::cpu_problems;
+use super::package::{MOST_VALUE_BYTES, size};
+use super::{Problems, list};
+use crate::{NetworkFunctionSpec, NfPackageSpec, Problem, ServiceFunction};
+
+impl NetworkFunctionSpec {
+    /// Every broken rule of a function that runs `package`.
+    pub fn problems(&self, package: &NfPackageSpec) -> Vec<Problem> {
+        let mut found = Problems::default();
+        found.require(
+            self.replicas == 0 || (package.scale.min..=package.scale.max).contains(&self.replicas),
+            "spec.replicas",
+            || {
+                format!(
+                    "{} allows {} to {} instances",
+                    package.package, package.scale.min, package.scale.max
+                )
+            },
+        );
+        found.require(size(&self.values) <= MOST_VALUE_BYTES, "spec.values", || {
+            format!("the values are larger than {MOST_VALUE_BYTES} bytes")
+        });
+        for name in self.values.keys() {
+            found.require(
+                package.values.contains_key(name),
+                &format!("spec.values.{name}"),
+                || {
+                    format!(
+                        "{} has no value `{name}`; it has {}",
+                        package.package,
+                        list(package.values.keys())
+                    )
+                },
+            );
+        }
+        for need in package.needs.iter().filter(|need| !need.optional) {
+            found.require(self.peers.contains_key(&need.function), "spec.peers", || {
+                format!(
+                    "{} needs a {} as peer `{}`",
+                    package.package, need.role, need.function
+                )
+            });
+        }
+        for name in self.peers.keys() {
+            found.require(
+                package.needs.iter().any(|n| n.function == *name),
+                &format!("spec.peers.{name}"),
+                || format!("{} needs no peer `{name}`", package.package),
+            );
+        }
+        for (name, resources) in &self.resources {
+            let path = format!("spec.resources.{name}");
+            found.require(package.containers.iter().any(|c| c.name == *name), &path, || {
+                format!(
+                    "{} has no container `{name}`; it has {}",
+                    package.package,
+                    list(package.containers.iter().map(|c| &c.name))
+                )
+            });
+            if let Some(cpu) = &resources.cpu {
+                cpu_problems(cpu, &format!("{path}.cpu"), &mut found);
+            }
+        }
+        found.0
+    }
+}
+
+impl ServiceFunction {
+    /// The NetworkFunction that it becomes.
+    pub fn to_network_function(&self, group: Option<String>) -> NetworkFunctionSpec {
+        NetworkFunctionSpec {
+            package: self.package.clone(),
+            version: self.version.clone(),
+            replicas: self.replicas,
+            values: self.values.clone(),
+            peers: self.peers.clone(),
+            resources: self.resources.clone(),
+            group,
+        }
+    }
+}
