@@ -191,7 +191,7 @@ mod tests {
             .clone()
     }
 
-    const FIRST: &str = "media-0.media.default.svc.cluster.local true-false";
+    const FIRST: &str = "media-0.media.default.svc.cluster.local True-False";
 
     #[test]
     fn an_instance_knows_itself_and_learns_of_its_peers_without_a_new_revision() {
@@ -202,7 +202,7 @@ mod tests {
         lab.change("media", |spec| spec.replicas = 2);
         lab.settle();
         lab.run_for(2_000);
-        let second = "media-1.media.default.svc.cluster.local true-false";
+        let second = "media-1.media.default.svc.cluster.local True-False";
         assert_eq!(list(&lab, "cscf-0"), format!("cscf-0/0 1: {FIRST} {second}\n"));
         assert_eq!(lab.pods("cscf"), before, "the same pods");
         let pod = told(&lab, "cscf-1");
@@ -241,7 +241,7 @@ mod tests {
         lab.change("media", |spec| spec.replicas = 1);
         lab.settle();
         lab.run_for(1_000);
-        let going = "media-1.media.default.svc.cluster.local true-true";
+        let going = "media-1.media.default.svc.cluster.local True-True";
         assert_eq!(list(&lab, "cscf-0"), format!("cscf-0/0 1: {FIRST} {going}\n"));
         assert_eq!(list(&lab, "cscf-2"), format!("cscf-2/2 2: {FIRST} {going}\n"));
         let names = &lab.world.configs["n"].dns;
