@@ -5,17 +5,34 @@ use std::process::Command;
 
 /// Every member of the workspace and the members it may import. A new edge is a decision: it changes this table and
 /// ARCHITECTURE.md in one commit.
-const MAY_IMPORT: [(&str, &[&str]); 20] = [
+const MAY_IMPORT: [(&str, &[&str]); 25] = [
     ("gantry-catalog", &[]),
     ("gantry-topology", &[]),
     ("gantry-ebpf-common", &[]),
     ("gantry-images", &[]),
     ("gantry-lab-aka", &[]),
+    ("gantry-lab-daemon", &[]),
     ("gantry-lab-diameter", &[]),
+    ("gantry-lab-gtp", &[]),
+    (
+        "gantry-lab-mme",
+        &[
+            "gantry-lab-aka",
+            "gantry-lab-daemon",
+            "gantry-lab-diameter",
+            "gantry-lab-gtp",
+            "gantry-lab-radio",
+        ],
+    ),
+    ("gantry-lab-pcrf", &["gantry-lab-daemon", "gantry-lab-diameter"]),
+    ("gantry-lab-radio", &[]),
     ("gantry-lab-ue", &["gantry-lab-aka"]),
     ("gantry-log", &[]),
     ("gantry-api", &["gantry-catalog", "gantry-topology"]),
-    ("gantry-lab-hss", &["gantry-lab-aka", "gantry-lab-diameter"]),
+    (
+        "gantry-lab-hss",
+        &["gantry-lab-aka", "gantry-lab-daemon", "gantry-lab-diameter"],
+    ),
     ("gantry-nodeagent-api", &["gantry-topology"]),
     ("gantry-plan", &["gantry-topology"]),
     ("gantry-ebpf", &["gantry-ebpf-common"]),
@@ -58,9 +75,11 @@ const MAY_IMPORT: [(&str, &[&str]); 20] = [
 ];
 
 /// Leaves and pure crates: no runtime, no sockets, no system calls.
-const PURE: [&str; 5] = [
+const PURE: [&str; 7] = [
     "gantry-catalog",
     "gantry-lab-aka",
+    "gantry-lab-gtp",
+    "gantry-lab-radio",
     "gantry-topology",
     "gantry-ebpf-common",
     "gantry-plan",

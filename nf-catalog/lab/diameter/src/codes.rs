@@ -58,6 +58,8 @@ pub mod result {
     pub const NO_COMMON_APPLICATION: u32 = 5010;
     /// It did not work.
     pub const UNABLE_TO_COMPLY: u32 = 5012;
+    /// There is no such session.
+    pub const UNKNOWN_SESSION_ID: u32 = 5002;
     /// Cx and S6a, experimental: there is no such user.
     pub const USER_UNKNOWN: u32 = 5001;
     /// Cx, experimental: the identities are not of one user.
@@ -108,6 +110,11 @@ pub mod avp {
     pub const EXPERIMENTAL_RESULT: AvpCode = AvpCode::base(297);
     /// The number within.
     pub const EXPERIMENTAL_RESULT_CODE: AvpCode = AvpCode::base(298);
+
+    /// Which of a session's requests, counted.
+    pub const CC_REQUEST_NUMBER: AvpCode = AvpCode::base(415);
+    /// Which of a session's requests: its beginning, a change, its end.
+    pub const CC_REQUEST_TYPE: AvpCode = AvpCode::base(416);
 
     /// SIP URI or tel URI of a user.
     pub const PUBLIC_IDENTITY: AvpCode = AvpCode::of_3gpp(601);

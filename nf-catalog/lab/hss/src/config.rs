@@ -1,8 +1,7 @@
 //! The configuration: a YAML file.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
 use serde::Deserialize;
 
 /// All fields; unknown ones are refused.
@@ -49,13 +48,4 @@ fn metrics() -> u16 {
 
 fn control() -> u16 {
     9091
-}
-
-impl Config {
-    /// Reads a file; what is wrong is told with its line.
-    pub fn read(path: &Path) -> Result<Self> {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        serde_saphyr::from_str(&text).with_context(|| format!("{}", path.display()))
-    }
 }

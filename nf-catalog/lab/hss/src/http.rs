@@ -1,16 +1,13 @@
 //! What it tells over HTTP: metrics to everybody, and on the loopback what an operator orders.
 
-use std::fmt::Write;
-use std::io;
 use std::sync::atomic::Ordering;
 
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
+use axum::routing::post;
+use gantry_lab_daemon::Metrics;
 use gantry_lab_diameter::{Message, Node};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use crate::cx;
 use crate::hss::Hss;
@@ -18,11 +15,8 @@ use crate::hss::Hss;
 type Shared = State<Node<Hss>>;
 
 /// `/metrics` and `/healthz`.
-pub fn metrics(node: Node<Hss>) -> Router {
-    Router::new()
-        .route("/metrics", get(metrics_text))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .with_state(node)
+pub fn pages(node: Node<Hss>) -> Router {
+    gantry_lab_daemon::pages(move |page| metrics(&node, page), || Ok(()))
 }
 
 /// Orders.
@@ -32,47 +26,25 @@ pub fn control(node: Node<Hss>) -> Router {
         .with_state(node)
 }
 
-/// Serves until `stop`.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) -> io::Result<()> {
-    axum::serve(listener, router)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
-}
-
-async fn metrics_text(State(node): Shared) -> String {
+fn metrics(node: &Node<Hss>, page: &mut Metrics) {
     let hss = node.service();
     let (registered, attached) = {
         let registry = hss.registry();
         (registry.registered(), registry.attached())
     };
-    let mut text = String::new();
-    let gauges = [
-        ("hss_subscribers", hss.users().len()),
-        ("hss_registered", registered),
-        ("hss_attached", attached),
-        ("hss_peers", node.connected().len()),
-    ];
-    let written = (|| {
-        for (name, value) in gauges {
-            writeln!(text, "{name} {value}")?;
+    page.value("hss_subscribers", hss.users().len());
+    page.value("hss_registered", registered);
+    page.value("hss_attached", attached);
+    page.value("hss_peers", node.connected().len());
+    for (name, count) in hss.counts() {
+        let all = [
+            ("hss_requests_total", &count.asked),
+            ("hss_refused_total", &count.refused),
+        ];
+        for (metric, value) in all {
+            page.labelled(metric, ("command", name), value.load(Ordering::Relaxed));
         }
-        for (name, count) in hss.counts() {
-            let (asked, refused) = (&count.asked, &count.refused);
-            writeln!(
-                text,
-                "hss_requests_total{{command=\"{name}\"}} {}",
-                asked.load(Ordering::Relaxed)
-            )?;
-            writeln!(
-                text,
-                "hss_refused_total{{command=\"{name}\"}} {}",
-                refused.load(Ordering::Relaxed)
-            )?;
-        }
-        std::fmt::Result::Ok(())
-    })();
-    written.expect("a String takes everything");
-    text
+    }
 }
 
 /// Ends a user's registration at its S-CSCF, so that the next one may go to another.

@@ -11,15 +11,14 @@ mod registry;
 mod reply;
 mod s6a;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use gantry_lab_daemon::{listen, serve, stop_on_signal};
 use gantry_lab_diameter::codes::application;
 use gantry_lab_diameter::{Application, Identity, Node, VENDOR_3GPP};
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use config::Config;
@@ -44,20 +43,10 @@ struct Args {
 }
 
 fn main() -> Result<()> {
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
-        )
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
+    gantry_lab_daemon::log();
     let args = Args::parse();
-    let config = Config::read(&args.config)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    runtime.block_on(run(config, args.address))
+    let config: Config = gantry_lab_daemon::config(&args.config)?;
+    gantry_lab_daemon::runtime()?.block_on(run(config, args.address))
 }
 
 async fn run(config: Config, address: Ipv4Addr) -> Result<()> {
@@ -65,21 +54,12 @@ async fn run(config: Config, address: Ipv4Addr) -> Result<()> {
     let node = Node::new(identity.clone(), hss(&config, identity)?);
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
-    let listen = |address: Ipv4Addr, port: u16| async move {
-        let at = SocketAddr::from((address, port));
-        TcpListener::bind(at)
-            .await
-            .with_context(|| format!("cannot listen on {at}"))
-    };
     let any = Ipv4Addr::UNSPECIFIED;
     let peers = listen(any, config.port).await?;
-    let metrics = http::serve(
-        listen(any, config.metrics_port).await?,
-        http::metrics(node.clone()),
-        stop.clone(),
-    );
+    let metrics = listen(any, config.metrics_port).await?;
+    let metrics = serve(metrics, http::pages(node.clone()), stop.clone());
     let control = listen(Ipv4Addr::LOCALHOST, config.control_port).await?;
-    let control = http::serve(control, http::control(node.clone()), stop.clone());
+    let control = serve(control, http::control(node.clone()), stop.clone());
     for to in config.connect {
         let (node, stop) = (node.clone(), stop.clone());
         tokio::spawn(async move { node.keep_connected(&to, &stop).await });
@@ -128,17 +108,4 @@ fn users(path: &Path, domain: &str) -> Result<Users> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let list = gantry_lab_aka::read(&text).with_context(|| format!("{}", path.display()))?;
     Ok(Users::new(list, domain))
-}
-
-fn stop_on_signal(stop: CancellationToken) -> Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::spawn(async move {
-        // Cancel-safe: both wait for a signal and hold nothing else.
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        stop.cancel();
-    });
-    Ok(())
 }
