@@ -1,6 +1,7 @@
 //! What an eNB and an MME of the lab say to each other: a line of JSON a message. It stands in the place of S1AP with NAS in it, and is
 //! neither; the README says what of TS 36.413 and TS 24.301 each message stands for.
 
+mod attached;
 mod bytes;
 
 use std::net::Ipv4Addr;
@@ -8,6 +9,7 @@ use std::net::Ipv4Addr;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use attached::{Attached, NotAttached, read_attached, write_attached};
 pub use bytes::Bytes;
 
 /// Longest line that is taken, in bytes.
