@@ -32,7 +32,7 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
     ("gantry-lab-pcrf", &["gantry-lab-daemon", "gantry-lab-diameter"]),
     ("gantry-lab-radio", &[]),
     ("gantry-lab-traffic", &["gantry-lab-daemon", "gantry-lab-radio"]),
-    ("gantry-lab-ue", &["gantry-lab-aka"]),
+    ("gantry-lab-ue", &["gantry-lab-aka", "gantry-lab-radio"]),
     ("gantry-log", &[]),
     ("gantry-api", &["gantry-catalog", "gantry-topology"]),
     (

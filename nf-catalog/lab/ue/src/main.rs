@@ -8,6 +8,7 @@ mod rtp;
 mod sip;
 mod work;
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -45,12 +46,15 @@ struct Args {
     #[arg(long)]
     p_cscf: String,
     /// Address of the first device; those after it have the addresses after it. They must be this host's.
-    #[arg(long, env = "POD_IP")]
-    first_address: Ipv4Addr,
+    #[arg(long, env = "POD_IP", required_unless_present = "devices")]
+    first_address: Option<Ipv4Addr>,
     /// All devices have the first address, and ports of their own: two each from --port on. A P-CSCF of kamailio bears that for some
     /// hundred.
     #[arg(long)]
     one_address: bool,
+    /// File of lines of imsi,address in the place of addresses: the devices are those of its subscribers, in its order. lab-enb writes it.
+    #[arg(long, conflicts_with = "one_address")]
+    devices: Option<PathBuf>,
     /// Port of each device.
     #[arg(long, default_value_t = 5060)]
     port: u16,
@@ -122,12 +126,12 @@ fn main() -> Result<()> {
 /// Runs all devices for the time that was asked; what they counted, and how many orders were not followed.
 async fn run(args: &Args) -> Result<(Vec<Counts>, u64)> {
     ensure!(args.rate > 0, "--rate must be above 0");
-    let subscribers = subscribers(&args.subscribers, args.count)?;
+    let owners = owners(args)?;
     let proxy = resolve(&args.p_cscf).await?;
     let run = rand::random();
     let (mut handsets, mut contacts) = (Vec::new(), Vec::new());
-    for (nth, subscriber) in (0..).zip(subscribers) {
-        let config = config(args, proxy, nth)?;
+    for (nth, (subscriber, place)) in (0..).zip(owners) {
+        let config = config(args, proxy, nth, place);
         let local = config.local;
         let uri = match args.by_number {
             true => format!("tel:+{}", subscriber.msisdn),
@@ -199,18 +203,64 @@ fn range(text: &str) -> Result<(u64, u64), String> {
     }
 }
 
-fn subscribers(path: &Path, count: Option<usize>) -> Result<Vec<Subscriber>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut list = gantry_lab_aka::read(&text).with_context(|| format!("{}", path.display()))?;
-    let count = count.unwrap_or(list.len());
+/// Where a device is: its address with its port, and its audio's port.
+type Place = (SocketAddrV4, u16);
+
+/// Those whose devices there are, and where.
+fn owners(args: &Args) -> Result<Vec<(Subscriber, Place)>> {
+    let path = &args.subscribers;
+    let list = gantry_lab_aka::read(&read(path)?).with_context(|| format!("{}", path.display()))?;
+    let mut owners = match &args.devices {
+        Some(devices) => attached(list, devices, args)?,
+        None => in_turn(list, args)?,
+    };
+    let count = args.count.unwrap_or(owners.len());
     ensure!(
-        count <= list.len(),
+        count <= owners.len(),
         "{} has {} subscribers, fewer than --count {count}",
-        path.display(),
-        list.len()
+        args.devices.as_ref().unwrap_or(path).display(),
+        owners.len()
     );
-    list.truncate(count);
-    Ok(list)
+    owners.truncate(count);
+    Ok(owners)
+}
+
+/// Each has the address, or the ports, after the one's before.
+fn in_turn(list: Vec<Subscriber>, args: &Args) -> Result<Vec<(Subscriber, Place)>> {
+    // Those beyond the count need no place.
+    let list = list.into_iter().take(args.count.unwrap_or(usize::MAX));
+    let placed = (0..).zip(list).map(|(nth, subscriber)| {
+        let place = place(args, nth);
+        let place = place.with_context(|| format!("there is no address, or no port, for device {nth}"))?;
+        Ok((subscriber, place))
+    });
+    placed.collect()
+}
+
+/// Each has the address that is written down for it.
+fn attached(list: Vec<Subscriber>, path: &Path, args: &Args) -> Result<Vec<(Subscriber, Place)>> {
+    let mut known: HashMap<String, Subscriber> = list
+        .into_iter()
+        .map(|subscriber| (subscriber.imsi.clone(), subscriber))
+        .collect();
+    let devices = gantry_lab_radio::read_attached(&read(path)?);
+    let devices = devices.with_context(|| format!("{}", path.display()))?;
+    let owners = devices.into_iter().map(|device| {
+        let subscriber = known.remove(&device.imsi).with_context(|| {
+            format!(
+                "{} is in {} twice, or is no subscriber",
+                device.imsi,
+                path.display()
+            )
+        })?;
+        let local = SocketAddrV4::new(device.address, args.port);
+        Ok((subscriber, (local, args.audio_port)))
+    });
+    owners.collect()
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn card(subscriber: Subscriber, domain: &str) -> Card {
@@ -236,20 +286,19 @@ async fn resolve(name: &str) -> Result<SocketAddrV4> {
         .with_context(|| format!("{name} has no IPv4 address"))
 }
 
-/// Address and ports of a device.
-fn place(args: &Args, nth: u32) -> Option<(SocketAddrV4, u16)> {
+/// The place of a device without a file.
+fn place(args: &Args, nth: u32) -> Option<Place> {
+    let first = args.first_address?;
     if args.one_address {
         let port = u16::try_from(nth).ok()?.checked_mul(2)?.checked_add(args.port)?;
-        return Some((SocketAddrV4::new(args.first_address, port), port.checked_add(1)?));
+        return Some((SocketAddrV4::new(first, port), port.checked_add(1)?));
     }
-    let address = u32::from(args.first_address).checked_add(nth)?;
+    let address = u32::from(first).checked_add(nth)?;
     Some((SocketAddrV4::new(address.into(), args.port), args.audio_port))
 }
 
-fn config(args: &Args, proxy: SocketAddrV4, nth: u32) -> Result<Config> {
-    let (local, audio_port) =
-        place(args, nth).with_context(|| format!("there is no address, or no port, for device {nth}"))?;
-    Ok(Config {
+fn config(args: &Args, proxy: SocketAddrV4, nth: u32, (local, audio_port): Place) -> Config {
+    Config {
         domain: args.domain.clone(),
         local,
         audio_port,
@@ -260,5 +309,5 @@ fn config(args: &Args, proxy: SocketAddrV4, nth: u32) -> Result<Config> {
         // Neighbours are far apart: a stride that has no factor in common with what it goes round in.
         place: u16::try_from(nth * 619 % 1001).unwrap_or_default(),
         timers: Timers::default(),
-    })
+    }
 }

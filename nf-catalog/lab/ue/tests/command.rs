@@ -61,3 +61,24 @@ fn silence_is_reported_as_what_it_is() {
         "after half a second, and a second later"
     );
 }
+
+#[test]
+fn devices_may_be_those_of_a_file() {
+    let place = tempfile::tempdir().unwrap();
+    let devices = place.path().join("devices.csv");
+    let with = |text: &str| {
+        std::fs::write(&devices, text).unwrap();
+        run(SUBSCRIBERS, &["--devices", devices.to_str().unwrap()])
+    };
+    let (good, report, told) = with("001010000000001,127.0.93.7\n");
+    assert!(good, "{told}");
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["registrations"]["begun"], 1);
+    let (good, _, told) = with("001010000000002,127.0.93.7\n");
+    assert!(!good && told.contains("is no subscriber"), "{told}");
+    let (good, _, told) = with("001010000000001\n");
+    assert!(
+        !good && told.contains("devices.csv") && told.contains("line 1 is no"),
+        "{told}"
+    );
+}
