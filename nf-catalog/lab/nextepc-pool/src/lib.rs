@@ -1,10 +1,12 @@
 //! For `LD_PRELOAD` before nextepc's programs: their small objects come from libc and not from 256 buffers, their event queue holds
-//! more, and the time for which they keep answered requests can be set. The programs stay as they are. See the README.
+//! more, the time for which they keep answered requests can be set, and their sockets hold more packets. The programs stay as they are.
+//! See the README.
 //!
-//! Each function stands in the place of the one of the same name in nextepc's `libcore` (lib/core/include of nextepc 0.3.10), with its
-//! signature and its promises.
+//! Each function stands in the place of the one of the same name in nextepc's `libcore` (lib/core/include of nextepc 0.3.10) or in libc,
+//! with its signature and its promises.
 
 mod memory;
+mod receive;
 
 use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::sync::OnceLock;

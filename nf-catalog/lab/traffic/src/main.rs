@@ -105,6 +105,7 @@ async fn run_echo(args: EchoArgs) -> Result<()> {
     let at = (args.address, args.port);
     let socket =
         UdpSocket::bind(at).with_context(|| format!("cannot take port {} of {}", args.port, args.address))?;
+    send::make_room(&socket);
     let page = listen(Ipv4Addr::UNSPECIFIED, args.metrics_port).await?;
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;

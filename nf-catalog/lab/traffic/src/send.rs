@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio_util::sync::CancellationToken;
 
 use crate::judge::Judge;
@@ -17,6 +18,8 @@ use crate::packet::{MOST_BYTES, Packet};
 const TURN: Duration = Duration::from_micros(200);
 /// How long the receiver sleeps at most, in ms, before it looks whether it shall end.
 const LOOK_MS: u16 = 50;
+/// Bytes that a socket holds.
+const SOCKET_BYTES: usize = 4 << 20;
 /// Sockets that are told at once.
 const READY: usize = 256;
 
@@ -53,10 +56,17 @@ pub fn sockets(addresses: &[Ipv4Addr]) -> io::Result<Arc<[UdpSocket]>> {
     let bound = addresses.iter().map(|address| {
         let socket = UdpSocket::bind((*address, 0))
             .map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?;
+        make_room(&socket);
         socket.set_nonblocking(true)?;
         Ok(socket)
     });
     bound.collect()
+}
+
+/// What comes while this program does not run shall not be lost by it.
+pub fn make_room(socket: &UdpSocket) {
+    // Less is no error: the kernel has its own bound.
+    let _ = setsockopt(socket, sockopt::RcvBuf, &SOCKET_BYTES);
 }
 
 /// Sends, device after device, until all is sent or `stop`.
