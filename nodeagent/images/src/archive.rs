@@ -28,8 +28,6 @@ pub struct Meta {
     pub size_bytes: u64,
     /// Extended attributes from `SCHILY.xattr.` PAX records.
     pub xattrs: Vec<(String, Vec<u8>)>,
-    /// Where the data starts in the stream.
-    pub data_offset: u64,
 }
 
 /// Extended headers that apply to the entry after them.
@@ -173,7 +171,6 @@ impl Pending {
             mtime_s: self.mtime_s.map_or_else(|| header.mtime(), Ok)?,
             size_bytes,
             xattrs: self.xattrs,
-            data_offset: entry.raw_file_position(),
         })
     }
 }

@@ -215,7 +215,7 @@ fn overlay_in(dir: &Path, lower: &[PathBuf], ids: Option<OwnIds<'_>>) -> io::Res
 
 /// The mount API takes each lower folder by itself (Linux 6.8, `lowerdir+`), so neither their number nor odd
 /// characters matter. Older kernels get one option string of at most a page.
-fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> io::Result<()> {
+pub(crate) fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> io::Result<()> {
     match overlay_by_context(lower, upper, work, target) {
         Err(Errno::INVAL | Errno::NOSYS) => overlay_by_options(lower, upper, work, target),
         other => Ok(other?),

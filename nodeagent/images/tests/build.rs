@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 
 use common::root_or_skip;
-use gantry_images::{BuildEvent, BuildOptions, BuildOutcome, ImageStore, build};
+use gantry_images::{BuildEvent, BuildOptions, BuildOutcome, Digest, ImageStore, build};
 
 const FILES: &str = r#"apiVersion: gantry.dev/v1
 kind: ImageRecipe
@@ -95,7 +95,7 @@ fn debian_twice_gives_the_same_digest() {
     let tmp = tempfile::tempdir().unwrap();
     let recipe = tmp.path().join("base.yaml");
     let text = FILES
-        .replace("spec:\n", "spec:\n  debian: {suite: bookworm, packages: [hostname]}\n  trim: [/usr/share/doc, /usr/share/locale]\n")
+        .replace("spec:\n", "spec:\n  debian: {suite: bookworm, packages: [netbase]}\n  trim: [/usr/bin/chsh]\n  keep: [/usr/share/doc/netbase]\n")
         .replace("/etc/demo/a", "/bin/demo");
     std::fs::write(&recipe, text).unwrap();
     std::fs::write(tmp.path().join("b"), "b").unwrap();
@@ -104,19 +104,82 @@ fn debian_twice_gives_the_same_digest() {
     let second = run(&recipe, &store, true).summary().clone();
     assert_eq!(first.digest, second.digest);
     let unpacked = store.unpack(&store.resolve("demo:1").unwrap()).unwrap();
+    let [files, role, base] = &unpacked.lowerdirs[..] else {
+        panic!("{:?}", unpacked.lowerdirs);
+    };
     // /bin is a link in Debian: the file went where it leads, and the link is still there.
+    assert!(files.join("usr/bin/demo").is_file() && !files.join("bin").exists());
+    assert!(base.join("bin").is_symlink() && base.join("usr/bin/bash").exists());
+    assert!(!base.join("usr/bin/perl").exists() && !base.join("usr/share/doc").exists());
+    assert_eq!(std::fs::read(base.join("etc/resolv.conf")).unwrap(), b"");
+    assert!(role.join("etc/protocols").is_file() && role.join("var/lib/dpkg/status").is_file());
+    assert!(!role.join("usr/bin/bash").exists() && !role.join("usr/sbin/policy-rc.d").exists());
+    // Left out of the base, kept by the recipe; and the other way round.
+    assert!(role.join("usr/share/doc/netbase/copyright").is_file());
+    let hidden = rustix::fs::lstat(role.join("usr/bin/chsh")).unwrap();
+    assert_eq!((hidden.st_mode & 0o170_000, hidden.st_rdev), (0o020_000, 0));
+
+    one_base_is_shared_and_what_did_not_change_is_not_made_again(&tmp, &store, &recipe, &first.digest);
+}
+
+/// Goes on with the store of the test before: a base takes half a minute.
+fn one_base_is_shared_and_what_did_not_change_is_not_made_again(
+    tmp: &tempfile::TempDir,
+    store: &ImageStore,
+    recipe: &Path,
+    digest: &Digest,
+) {
+    let layers = |image: &str| store.resolve(image).unwrap().diff_ids;
+    let before = layers("demo:1");
+    let text = std::fs::read_to_string(recipe).unwrap();
+    let other = tmp.path().join("other.yaml");
+    std::fs::write(
+        &other,
+        text.replace("name: demo", "name: other")
+            .replace("[netbase]", "[hello]"),
+    )
+    .unwrap();
+    let steps = steps_of(&other, store);
     assert!(
-        unpacked.lowerdirs[0].join("usr/bin/demo").is_file() && !unpacked.lowerdirs[0].join("bin").exists()
+        !steps.contains("bootstrapping") && steps.contains("installing"),
+        "{steps}"
     );
+    assert_eq!(layers("other:1")[0], before[0]);
+    assert_ne!(layers("other:1")[1], before[1]);
+
+    // Another file: neither the base nor the packages are touched.
+    std::fs::write(tmp.path().join("b"), "changed").unwrap();
+    let steps = steps_of(recipe, store);
     assert!(
-        unpacked.lowerdirs[1].join("bin").is_symlink()
-            && unpacked.lowerdirs[1].join("usr/bin/hostname").exists()
+        !steps.contains("bootstrapping") && !steps.contains("installing"),
+        "{steps}"
     );
-    assert!(!unpacked.lowerdirs[1].join("usr/share/doc").exists());
-    assert_eq!(
-        std::fs::read(unpacked.lowerdirs[1].join("etc/resolv.conf")).unwrap(),
-        b""
-    );
+    assert_eq!(layers("demo:1")[..2], before[..2]);
+    assert_ne!(layers("demo:1")[2], before[2]);
+
+    // A base that somebody changed is not installed on, and one whose layer is damaged is not used.
+    std::fs::write(tmp.path().join("b"), "b").unwrap();
+    let cached = store.dir().join("cache/base-bookworm-minbase");
+    std::fs::write(cached.join("root/usr/bin/true"), "changed").unwrap();
+    std::fs::write(recipe, text.replace("[netbase]", "[netbase, hello]")).unwrap();
+    assert!(steps_of(recipe, store).contains("bootstrapping"));
+    std::fs::write(cached.join("layer"), "changed").unwrap();
+    std::fs::write(recipe, &text).unwrap();
+    assert!(steps_of(recipe, store).contains("bootstrapping"));
+    assert_eq!(store.resolve("demo:1").unwrap().digest, *digest);
+}
+
+/// Builds; what was done.
+fn steps_of(recipe: &Path, store: &ImageStore) -> String {
+    let mut steps = Vec::new();
+    let built = build(recipe, store, &BuildOptions::default(), &mut |event| {
+        if let BuildEvent::Step(step) = event {
+            steps.push(step);
+        }
+    });
+    let built = built.unwrap_or_else(|e| panic!("{e}: {:?}", std::error::Error::source(&e)));
+    assert!(matches!(built, BuildOutcome::Built(_)));
+    steps.join("\n")
 }
 
 #[test]

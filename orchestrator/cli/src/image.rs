@@ -4,6 +4,7 @@ use std::env;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use gantry_images::{BuildEvent, BuildOptions, BuildOutcome, ImageStore, ImageSummary};
@@ -52,6 +53,7 @@ pub fn programs() -> Result<PathBuf> {
 fn build(store: &ImageStore, recipes: &[String], no_cache: bool, output: Output) -> Result<()> {
     let options = BuildOptions {
         no_cache,
+        since: Some(SystemTime::now()),
         programs: programs()?,
     };
     let mut ready = Vec::new();

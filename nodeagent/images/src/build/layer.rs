@@ -9,13 +9,43 @@ use std::path::Path;
 use tar::{EntryType, Header};
 
 use super::EPOCH_S;
+use super::tree::{Entries, Tree};
 use crate::archive::Meta;
 use crate::digest::{Digest, HashingWriter};
 
 /// Speed over size: images stay on the machine.
 const ZSTD_LEVEL: i32 = 3;
 
+/// An entry of root's, without content yet.
+pub(super) fn entry(path: &[u8], kind: EntryType, mode: u32, size_bytes: u64) -> Meta {
+    Meta {
+        path: path.to_vec(),
+        link: None,
+        kind,
+        mode,
+        uid: 0,
+        gid: 0,
+        mtime_s: 0,
+        size_bytes,
+        xattrs: Vec::new(),
+    }
+}
+
+/// Writes entries whose content is in `tree`; those that it lacks have none.
+pub(super) fn write_layer(dir: &Path, entries: &Entries, tree: &Tree, what: String) -> io::Result<Layer> {
+    let mut writer = LayerWriter::create(dir)?;
+    for (path, meta) in entries {
+        if meta.kind == EntryType::Regular && meta.size_bytes > 0 {
+            writer.append(meta, tree.open(path)?.take(meta.size_bytes))?;
+        } else {
+            writer.append(meta, io::empty())?;
+        }
+    }
+    writer.finish(what)
+}
+
 /// A finished layer; its file in the scratch folder is named by the digest's hex digits.
+#[derive(Clone)]
 pub(super) struct Layer {
     /// What is in it, for the history.
     pub what: String,

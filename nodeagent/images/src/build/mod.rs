@@ -1,104 +1,50 @@
 //! Builds an image from a recipe. The same recipe and the same package versions give the same digest.
+//!
+//! Up to three layers: the base, which all images of one Debian release share (`base.rs`); the packages (`role.rs`); the files
+//! (`files.rs`).
 
+mod apart;
+mod base;
 mod debian;
+mod documents;
+mod error;
 mod files;
+mod install;
 mod layer;
 mod normalise;
+mod record;
+mod role;
+mod tree;
+mod trim;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use oci_spec::image::{
-    Arch, ConfigBuilder, Descriptor, HistoryBuilder, ImageConfiguration, ImageConfigurationBuilder,
-    ImageManifestBuilder, MediaType, Os, RootFsBuilder,
-};
+use crate::recipe::{Debian, Recipe};
+use crate::store::{ImageStore, ImageSummary, Scratch, StoreError};
 
-use crate::digest::Digest;
-use crate::recipe::{Recipe, RecipeConfig, RecipeError};
-use crate::store::admit::StartError;
-use crate::store::{Image, ImageStore, ImageSummary, NewImage, Scratch, StoreError, canonical_json};
-
+use base::Base;
+pub use error::BuildError;
 use layer::Layer;
+use tree::Entries;
 
 /// Part of a recipe's hash: raised when the same recipe is to give another image.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
 /// The time of everything in an image: 2000-01-01T00:00:00Z, in seconds since 1970.
 const EPOCH_S: u64 = 946_684_800;
-const CREATED: &str = "2000-01-01T00:00:00Z";
-
-/// A build failed; the store is as it was.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// The recipe.
-    #[error(transparent)]
-    Recipe(#[from] RecipeError),
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// What was built could not be started.
-    #[error(transparent)]
-    CannotStart(#[from] StartError),
-    /// mmdebstrap is not there.
-    #[error(
-        "cannot build image {image}: mmdebstrap is not installed; run `apt-get install mmdebstrap` as root"
-    )]
-    NoMmdebstrap {
-        /// The image.
-        image: String,
-    },
-    /// Package installation needs root.
-    #[error(
-        "cannot build image {image} as an ordinary user: it installs Debian packages; run as root (sudo)"
-    )]
-    NotRoot {
-        /// The image.
-        image: String,
-    },
-    /// mmdebstrap failed.
-    #[error(
-        "cannot build image {image}: mmdebstrap for {suite} ended with {status}; its last lines:\n{tail}\ncheck the package names and that apt reaches its mirror"
-    )]
-    Mmdebstrap {
-        /// The image.
-        image: String,
-        /// The release.
-        suite: String,
-        /// Exit status.
-        status: String,
-        /// The last lines of its log.
-        tail: String,
-    },
-    /// A file of the recipe cannot be where it is wanted.
-    #[error("cannot build image {image}: file {path}: {why}; choose another path")]
-    File {
-        /// The image.
-        image: String,
-        /// The path in the image.
-        path: String,
-        /// Why not.
-        why: &'static str,
-    },
-    /// A file operation failed.
-    #[error("cannot build image {image}: cannot {operation}; check free space in {dir}")]
-    Io {
-        /// The image.
-        image: String,
-        /// What was tried.
-        operation: &'static str,
-        /// The work folder.
-        dir: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-}
+/// apt, of a package that its lists have and its mirror has no more.
+const NOT_THERE: &str = "Failed to fetch";
 
 /// How to build.
 #[derive(Clone, Debug, Default)]
 pub struct BuildOptions {
     /// Builds although an image of the same recipe exists. Needed to take newer Debian packages.
     pub no_cache: bool,
-    /// Where the programs are that recipes name.
+    /// With `no_cache`: a base made later than this is new enough. Who builds several images says when they began, so that one base
+    /// is made for all.
+    pub since: Option<SystemTime>,
+    /// Where the programs and shared objects are that recipes name.
     pub programs: PathBuf,
 }
 
@@ -131,6 +77,7 @@ impl BuildOutcome {
 
 /// One build.
 struct Job<'a> {
+    store: &'a ImageStore,
     recipe: &'a Recipe,
     scratch: &'a Scratch,
 }
@@ -169,12 +116,13 @@ pub fn build(
     }
     let scratch = store.scratch()?;
     let job = Job {
+        store,
         recipe: &recipe,
         scratch: &scratch,
     };
-    let layers = job.layers(progress)?;
+    let layers = job.layers(options, progress)?;
     progress(BuildEvent::Step("writing the image".to_owned()));
-    let image = job.documents(&layers, hash, store)?;
+    let image = job.documents(&layers, hash)?;
     store.check_start(&scratch, &image.image)?;
     store.commit(&scratch, &[image])?;
     let built = find()?.ok_or_else(|| StoreError::NotFound {
@@ -185,130 +133,68 @@ pub fn build(
 }
 
 impl Job<'_> {
-    fn layers(&self, progress: &mut dyn FnMut(BuildEvent)) -> Result<Vec<Layer>, BuildError> {
+    /// The base's layer, the packages', the files': each only if there is something for it.
+    fn layers(
+        &self,
+        options: &BuildOptions,
+        progress: &mut dyn FnMut(BuildEvent),
+    ) -> Result<Vec<Layer>, BuildError> {
         let mut layers = Vec::new();
-        let mut base = normalise::Base::default();
+        let mut below = Entries::new();
         if let Some(debian) = &self.recipe.debian {
-            progress(BuildEvent::Step(format!(
-                "installing {} packages of Debian {} (mmdebstrap)",
-                debian.packages.len(),
-                debian.suite
-            )));
-            let tar = self.bootstrap(debian, progress)?;
-            progress(BuildEvent::Step(
-                "normalising and compressing the base layer".to_owned(),
-            ));
-            let (layer, found) = self.normalise(&tar).map_err(self.io("write the base layer"))?;
-            std::fs::remove_file(&tar).map_err(self.io("remove the base archive"))?;
-            layers.push(layer);
-            base = found;
+            let (base, role) = self.debian_layers(debian, options, progress)?;
+            layers.push(base.layer.clone());
+            below = base.entries.clone();
+            if let Some((layer, entries)) = role {
+                layers.push(layer);
+                below = role::stacked(below, &entries);
+            }
         }
         if !self.recipe.files.is_empty() {
             progress(BuildEvent::Step(format!(
                 "adding {} files",
                 self.recipe.files.len()
             )));
-            layers.push(self.files_layer(&base)?);
+            layers.push(self.files_layer(&below)?);
         }
         Ok(layers)
     }
 
-    /// Writes config and manifest next to the layers.
-    fn documents(
+    fn debian_layers(
         &self,
-        layers: &[Layer],
-        recipe_hash: String,
-        store: &ImageStore,
-    ) -> Result<NewImage, BuildError> {
-        let oci_config = oci_config(&self.recipe.config, layers);
-        let config = canonical_json(&oci_config);
-        let config_digest = self.store_document(&config)?;
-        let descriptors: Vec<Descriptor> = layers
-            .iter()
-            .map(|l| Descriptor::new(MediaType::ImageLayerZstd, l.size_bytes, oci_digest(&l.digest)))
-            .collect();
-        let manifest = ImageManifestBuilder::default()
-            .schema_version(2_u32)
-            .media_type(MediaType::ImageManifest)
-            .config(Descriptor::new(
-                MediaType::ImageConfig,
-                config.len() as u64,
-                oci_digest(&config_digest),
-            ))
-            .layers(descriptors)
-            .build()
-            .expect("all required fields are set");
-        let document = canonical_json(&manifest);
-        let digest = self.store_document(&document)?;
-        let mut blobs: Vec<Digest> = layers.iter().map(|l| l.digest.clone()).collect();
-        blobs.extend([config_digest, digest.clone()]);
-        let name = self.recipe.name.to_string();
-        let image = Image::of(Some(name.clone()), digest, &manifest, oci_config, store.limits());
-        Ok(NewImage {
-            name: self.recipe.name.clone(),
-            image: image.map_err(|why| StoreError::Invalid {
-                what: "recipe",
-                image: name,
-                why,
-            })?,
-            size_bytes: document.len() as u64,
-            blobs,
-            recipe_hash: Some(recipe_hash),
-        })
-    }
-
-    fn store_document(&self, bytes: &[u8]) -> Result<Digest, BuildError> {
-        let digest = Digest::of(bytes);
-        let write = || -> io::Result<()> {
-            let mut file = std::fs::File::create(self.scratch.path().join(digest.hex()))?;
-            io::Write::write_all(&mut file, bytes)?;
-            file.sync_all()
+        debian: &Debian,
+        options: &BuildOptions,
+        progress: &mut dyn FnMut(BuildEvent),
+    ) -> Result<(Base, Option<(Layer, Entries)>), BuildError> {
+        let image = self.recipe.name.to_string();
+        if !rustix::process::geteuid().is_root() {
+            return Err(BuildError::NotRoot { image });
+        }
+        let now_ms = base::now_ms();
+        let since_ms = match options.no_cache {
+            true => options.since.map_or(now_ms, base::as_ms),
+            false => 0,
         };
-        write().map_err(self.io("write a document of the image"))?;
-        Ok(digest)
+        let base = self.base(debian, since_ms, false, progress)?;
+        if !self.has_role(debian) {
+            return Ok((base, None));
+        }
+        if !options.no_cache
+            && let Some(role) = self.known_role(debian, &base)?
+        {
+            return Ok((base, Some(role)));
+        }
+        // Who holds one base could not make another.
+        drop(base);
+        let base = self.base(debian, since_ms, true, progress)?;
+        match self.role(debian, &base, progress) {
+            Err(BuildError::Install { tail, .. }) if base.made_ms() < now_ms && tail.contains(NOT_THERE) => {}
+            other => return Ok((base, Some(other?))),
+        }
+        // The mirrors have other packages by now.
+        drop(base);
+        let base = self.base(debian, now_ms, true, progress)?;
+        let role = self.role(debian, &base, progress)?;
+        Ok((base, Some(role)))
     }
-}
-
-fn oci_digest(digest: &Digest) -> oci_spec::image::Digest {
-    digest
-        .to_string()
-        .parse()
-        .expect("a sha256 digest is an OCI digest")
-}
-
-fn oci_config(c: &RecipeConfig, layers: &[Layer]) -> ImageConfiguration {
-    let some = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
-    let text = |s: &str| (!s.is_empty()).then(|| s.to_owned());
-    let mut run = ConfigBuilder::default().build().expect("no field is required");
-    run.set_entrypoint(some(&c.entrypoint));
-    run.set_cmd(some(&c.cmd));
-    run.set_env(some(&c.env));
-    run.set_user(text(&c.user));
-    run.set_working_dir(text(&c.working_dir));
-    run.set_stop_signal(text(&c.stop_signal));
-    let diff_ids: Vec<String> = layers.iter().map(|l| l.diff_id.to_string()).collect();
-    let history: Vec<_> = layers
-        .iter()
-        .map(|l| {
-            let row = HistoryBuilder::default()
-                .created(CREATED)
-                .created_by(format!("gantry image build: {}", l.what));
-            row.build().expect("no field is required")
-        })
-        .collect();
-    ImageConfigurationBuilder::default()
-        .created(CREATED)
-        .architecture(Arch::default())
-        .os(Os::Linux)
-        .config(run)
-        .rootfs(
-            RootFsBuilder::default()
-                .typ("layers")
-                .diff_ids(diff_ids)
-                .build()
-                .expect("both are set"),
-        )
-        .history(history)
-        .build()
-        .expect("all required fields are set")
 }

@@ -11,6 +11,8 @@ use crate::beneath;
 use crate::digest::Digest;
 use crate::reference::ImageName;
 
+/// Variants that have apt.
+const INSTALLS: [&str; 2] = ["minbase", "apt"];
 /// Largest file that a recipe may bring along, in bytes.
 const SOURCE_LIMIT_BYTES: u64 = 256 << 20;
 
@@ -39,6 +41,8 @@ pub(super) struct RawSpec {
     #[serde(default)]
     trim: Vec<Spanned<String>>,
     #[serde(default)]
+    keep: Vec<Spanned<String>>,
+    #[serde(default)]
     config: Option<Spanned<RecipeConfig>>,
 }
 
@@ -58,6 +62,7 @@ pub(super) struct RawFile {
     content: Option<String>,
     source: Option<Spanned<String>>,
     program: Option<Spanned<String>>,
+    library: Option<Spanned<String>>,
     mode: Option<Spanned<String>>,
 }
 
@@ -100,13 +105,25 @@ impl Check<'_> {
         }
         let debian = spec.debian.as_ref().map(|d| self.debian(d));
         let files = self.files(&spec.files)?;
-        let trim = spec.trim.iter().filter_map(|t| self.absolute(t)).collect();
+        let trim = self.patterns(&spec.trim);
+        let keep = self.patterns(&spec.keep);
+        for field in [&spec.trim, &spec.keep] {
+            if spec.debian.is_none()
+                && let Some(first) = field.first()
+            {
+                self.problem(
+                    first.referenced,
+                    "without debian there is nothing to trim or to keep",
+                );
+            }
+        }
         let config = spec.config.as_ref().map(|c| self.config(c)).unwrap_or_default();
         Ok(name.map(|name| Recipe {
             name,
             debian,
             files,
             trim,
+            keep,
             config,
         }))
     }
@@ -142,6 +159,14 @@ impl Check<'_> {
             }
             packages.insert(p.value.clone());
         }
+        if !INSTALLS.contains(&variant)
+            && let Some(first) = raw.packages.first()
+        {
+            self.problem(
+                first.referenced,
+                format!("variant {variant:?} has no apt to install packages with"),
+            );
+        }
         let packages = packages.into_iter().collect();
         Debian {
             suite: raw.suite.value.clone(),
@@ -166,12 +191,13 @@ impl Check<'_> {
                 }
                 bits
             });
-            let content = match (&f.content, &f.source, &f.program) {
-                (Some(text), None, None) => Some(text.clone().into_bytes()),
-                (None, Some(source), None) => Some(self.source(source)?),
-                (None, None, Some(program)) => self.program(program)?,
+            let content = match (&f.content, &f.source, &f.program, &f.library) {
+                (Some(text), None, None, None) => Some(text.clone().into_bytes()),
+                (None, Some(source), None, None) => Some(self.source(source)?),
+                (None, None, Some(program), None) => self.program(program)?,
+                (None, None, None, Some(library)) => self.library(library)?,
                 _ => {
-                    self.problem(at, "a file has either content, source or program");
+                    self.problem(at, "a file has either content, source, program or library");
                     None
                 }
             };
@@ -208,6 +234,19 @@ impl Check<'_> {
         Some(text.to_owned())
     }
 
+    /// Paths, in whose names one `*` each may stand for any part.
+    fn patterns(&mut self, raw: &[Spanned<String>]) -> Vec<String> {
+        let mut patterns = Vec::new();
+        for pattern in raw {
+            if pattern.value.split('/').any(|name| name.matches('*').count() > 1) {
+                let message = format!("{:?} has a name with more than one '*'", pattern.value);
+                self.problem(pattern.referenced, message);
+            }
+            patterns.extend(self.absolute(pattern));
+        }
+        patterns
+    }
+
     fn config(&mut self, c: &Spanned<RecipeConfig>) -> RecipeConfig {
         let bad_env: Vec<_> = c
             .value
@@ -232,16 +271,29 @@ impl Check<'_> {
 
     /// Reads a program that lies beside those of this installation.
     fn program(&mut self, program: &Spanned<String>) -> Result<Option<Vec<u8>>, RecipeError> {
-        let name = &program.value;
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-        if name.is_empty() || !name.bytes().all(plain) {
-            self.problem(
-                program.referenced,
-                format!("{name:?} is not the name of a program"),
-            );
+        if !is_plain(&program.value) {
+            let message = format!("{:?} is not the name of a program", program.value);
+            self.problem(program.referenced, message);
             return Ok(None);
         }
-        self.read(self.programs, name).map(Some)
+        self.read(self.programs, &program.value).map(Some)
+    }
+
+    /// Reads a shared object that lies there.
+    fn library(&mut self, library: &Spanned<String>) -> Result<Option<Vec<u8>>, RecipeError> {
+        let name = library
+            .value
+            .strip_prefix("lib")
+            .and_then(|rest| rest.strip_suffix(".so"));
+        if !name.is_some_and(is_plain) {
+            let message = format!(
+                "{:?} is not the name of a shared object, such as libx.so",
+                library.value
+            );
+            self.problem(library.referenced, message);
+            return Ok(None);
+        }
+        self.read(self.programs, &library.value).map(Some)
     }
 
     fn read(&self, folder: &Path, name: &str) -> Result<Vec<u8>, RecipeError> {
@@ -254,4 +306,9 @@ impl Check<'_> {
         let folder = std::fs::File::open(folder).map_err(fail)?;
         beneath::read_beneath(&folder, Path::new(name), SOURCE_LIMIT_BYTES).map_err(fail)
     }
+}
+
+fn is_plain(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    !name.is_empty() && name.bytes().all(plain)
 }

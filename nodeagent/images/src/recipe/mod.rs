@@ -21,7 +21,7 @@ const RECIPE_LIMIT_BYTES: u64 = 1 << 20;
 pub enum RecipeError {
     /// The recipe, or a file that it names, cannot be read.
     #[error(
-        "cannot read {path} for the recipe {recipe}; check the path: it must lie in the recipe's folder or below, or, if it is a program, beside `gantry` (`cargo build --workspace` puts it there)"
+        "cannot read {path} for the recipe {recipe}; check the path: it must lie in the recipe's folder or below, or, if it is a program or a library, beside `gantry` (`cargo build --workspace` puts it there)"
     )]
     Read {
         /// The recipe.
@@ -69,12 +69,14 @@ pub struct Recipe {
     /// `name:tag`.
     #[serde(serialize_with = "as_text")]
     pub name: ImageName,
-    /// Base layer, if any.
+    /// Debian release and packages, if any.
     pub debian: Option<Debian>,
     /// Files of the upper layer, sorted by path.
     pub files: Vec<RecipeFile>,
-    /// Absolute paths removed from the base layer.
+    /// Absolute paths that the image does not have, besides those that no image has. A `*` stands for any part of a name.
     pub trim: Vec<String>,
+    /// Absolute paths that the image has although images usually do not.
+    pub keep: Vec<String>,
     /// How the image is run.
     pub config: RecipeConfig,
 }

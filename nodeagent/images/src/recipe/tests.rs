@@ -9,6 +9,7 @@ spec:
     - {path: /etc/demo, content: "x", mode: "0600"}
     - {path: /bin/run, source: sub/run.sh, mode: "0755"}
   trim: [/usr/share/doc/]
+  keep: ["/usr/lib/*/perl"]
   config: {entrypoint: [/bin/run], env: ["A=b"], user: nobody, workingDir: /tmp}
 "#;
 
@@ -18,6 +19,7 @@ fn folder() -> tempfile::TempDir {
     std::fs::write(dir.path().join("sub/run.sh"), "#!/bin/sh\n").unwrap();
     std::fs::create_dir(dir.path().join("programs")).unwrap();
     std::fs::write(dir.path().join("programs/lab-x"), "program").unwrap();
+    std::fs::write(dir.path().join("programs/libx_y.so"), "library").unwrap();
     dir
 }
 
@@ -45,11 +47,12 @@ fn a_good_recipe() {
     let files: Vec<_> = r.files.iter().map(|f| (f.path.as_str(), f.mode)).collect();
     assert_eq!(files, [("/bin/run", 0o755), ("/etc/demo", 0o600)]);
     assert_eq!(r.trim, ["/usr/share/doc"]);
+    assert_eq!(r.keep, ["/usr/lib/*/perl"]);
     assert_eq!(r.config.working_dir, "/tmp");
 }
 
 #[test]
-fn a_program_comes_from_beside_those_of_the_installation() {
+fn programs_and_libraries_come_from_beside_those_of_the_installation() {
     let text = GOOD.replace(
         "{path: /bin/run, source: sub/run.sh, mode: \"0755\"}",
         "{path: /usr/bin/lab-x, program: lab-x}",
@@ -59,6 +62,9 @@ fn a_program_comes_from_beside_those_of_the_installation() {
     assert_eq!((file.mode, file.content.as_slice()), (0o755, &b"program"[..]));
     let missing = parse(&text.replace("program: lab-x", "program: lab-y")).unwrap_err();
     assert!(missing.to_string().contains("beside `gantry`"), "{missing}");
+    let recipe = parse(&text.replace("program: lab-x", "library: libx_y.so")).unwrap();
+    let file = recipe.files.iter().find(|f| f.path == "/usr/bin/lab-x").unwrap();
+    assert_eq!((file.mode, file.content.as_slice()), (0o644, &b"library"[..]));
 }
 
 #[test]
@@ -85,11 +91,31 @@ fn every_mistake_has_its_place() {
         ("/etc/demo", "/etc/../x", "demo.yaml:7:14: "),
         ("\"0600\"", "\"4755\"", "demo.yaml:7:45: "),
         ("content: \"x\"", "colour: red", "demo.yaml:7:"),
-        (", source: sub/run.sh", "", "either content, source or program"),
+        (
+            ", source: sub/run.sh",
+            "",
+            "either content, source, program or library",
+        ),
         (
             "source: sub/run.sh",
             "program: ../lab-x",
             "is not the name of a program",
+        ),
+        (
+            "source: sub/run.sh",
+            "library: ../libx_y.so",
+            "is not the name of a shared object",
+        ),
+        (
+            "source: sub/run.sh",
+            "library: x_y",
+            "is not the name of a shared object",
+        ),
+        ("/usr/lib/*/perl", "/usr/*lib*/perl", "demo.yaml:10:10: "),
+        (
+            "suite: bookworm",
+            "suite: bookworm, variant: essential",
+            "has no apt",
         ),
         ("\"A=b\"", "\"A\"", "NAME=value"),
         ("/etc/demo", "/bin/run", "twice"),
