@@ -4,7 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::apart::{apart, run};
+use super::apart::{Log, apart, run};
+use super::volatile::Volatile;
 use super::{BuildError, BuildEvent, EPOCH_S, Job};
 use crate::recipe::Debian;
 
@@ -26,12 +27,19 @@ impl Job<'_> {
         progress: &mut dyn FnMut(BuildEvent),
     ) -> Result<(), BuildError> {
         let image = self.recipe.name.to_string();
-        let command = self.mmdebstrap(debian, root);
-        let ended = apart(progress, |log| run(command, None, log)).flatten();
+        let dir = self.scratch.path().join("bootstrap");
+        let work = |log: &Log| {
+            let mounted = Volatile::mount(None, &dir)?;
+            let ended = run(self.mmdebstrap(debian, &mounted.merged()), None, log)?;
+            std::fs::rename(mounted.upper(), root)?;
+            Ok(ended)
+        };
+        let ended = apart(progress, work).flatten();
         let ended = ended.map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => BuildError::NoMmdebstrap { image: image.clone() },
             _ => self.io("run mmdebstrap")(e),
         })?;
+        std::fs::remove_dir_all(dir).map_err(self.io("remove a work folder"))?;
         if ended.status.success() {
             return Ok(());
         }

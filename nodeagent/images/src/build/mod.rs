@@ -16,6 +16,7 @@ mod record;
 mod role;
 mod tree;
 mod trim;
+mod volatile;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -193,6 +194,8 @@ impl Job<'_> {
         }
         // The mirrors have other packages by now.
         drop(base);
+        std::fs::remove_dir_all(self.scratch.path().join("role"))
+            .map_err(self.io("remove what was installed"))?;
         let base = self.base(debian, now_ms, true, progress)?;
         let role = self.role(debian, &base, progress)?;
         Ok((base, Some(role)))

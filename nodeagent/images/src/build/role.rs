@@ -53,14 +53,21 @@ impl Job<'_> {
             packages.len(),
             debian.suite
         )));
+        let dir = self.scratch.path().join("role");
         let (layer, entries) = apart(progress, |log| {
             if packages.is_empty() {
                 return self.difference(base, &base.root(), None, debian);
             }
-            let installed = self.install(&base.root(), packages, log)?;
-            self.difference(base, &installed.merged, Some(&installed.upper), debian)
+            let installed = self.install(&base.root(), &dir, packages, log)?;
+            self.difference(base, &installed.merged(), Some(&installed.upper()), debian)
         })
         .map_err(self.io("run apart from this machine"))??;
+        // What is gone is not written to the disk when the layers are synced.
+        match fs::remove_dir_all(&dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+        .map_err(self.io("remove what was installed"))?;
         self.remember(&self.role_key(debian, base), &layer)
             .map_err(self.io("remember the layer of packages"))?;
         Ok((layer, entries))
