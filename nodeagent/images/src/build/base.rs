@@ -21,8 +21,8 @@ use super::layer::{Layer, write_layer};
 use super::normalise::normalise;
 use super::record::{self, LayerRecord};
 use super::tree::{Entries, Tree};
-use super::trim::{Trim, USUAL};
-use super::{BuildError, BuildEvent, FORMAT_VERSION, Job};
+use super::trim::Trim;
+use super::{BuildError, BuildEvent, Job, rules};
 use crate::digest::Digest;
 use crate::recipe::Debian;
 use crate::store::{canonical_json, sync_dir};
@@ -188,7 +188,7 @@ impl Job<'_> {
             record::save(&new.join("record.json"), &new, &record)?;
             // A crash leaves the record before all that it speaks of: then it is made again.
             match fs::rename(to, self.scratch.path().join(format!("old-{}", record.made_ms))) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
                 _ => fs::rename(&new, to),
             }
         };
@@ -209,12 +209,11 @@ fn key(debian: &Debian) -> io::Result<String> {
         .map(fs::read_to_string)
         .collect::<io::Result<_>>()?;
     let of = (
-        FORMAT_VERSION,
+        rules(),
         &debian.suite,
         &debian.variant,
         std::env::consts::ARCH,
         sources,
-        USUAL.as_slice(),
     );
     Ok(Digest::of(&canonical_json(&of)).hex().to_owned())
 }

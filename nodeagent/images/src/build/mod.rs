@@ -30,12 +30,17 @@ pub use error::BuildError;
 use layer::Layer;
 use tree::Entries;
 
-/// Part of a recipe's hash: raised when the same recipe is to give another image.
-pub(crate) const FORMAT_VERSION: u32 = 2;
+/// Raised when the same recipe is to give another image.
+const FORMAT_VERSION: u32 = 2;
 /// The time of everything in an image: 2000-01-01T00:00:00Z, in seconds since 1970.
 const EPOCH_S: u64 = 946_684_800;
 /// apt, of a package that its lists have and its mirror has no more.
 const NOT_THERE: &str = "Failed to fetch";
+
+/// What every image depends on besides its recipe: part of a recipe's hash, and of what is kept of a build.
+pub(crate) fn rules() -> (u32, &'static [&'static str]) {
+    (FORMAT_VERSION, &trim::USUAL)
+}
 
 /// How to build.
 #[derive(Clone, Debug, Default)]

@@ -12,7 +12,7 @@ use super::normalise::normalise;
 use super::record::{self, LayerRecord};
 use super::tree::{Entries, Tree};
 use super::trim::{Trim, is_entered};
-use super::{BuildError, BuildEvent, FORMAT_VERSION, Job};
+use super::{BuildError, BuildEvent, Job, rules};
 use crate::digest::Digest;
 use crate::recipe::Debian;
 use crate::store::canonical_json;
@@ -105,7 +105,7 @@ impl Job<'_> {
     fn role_key(&self, debian: &Debian, base: &Base) -> String {
         let recipe = (&debian.packages, &self.recipe.trim, &self.recipe.keep);
         let base = (base.tree(), base.layer.digest.to_string());
-        Digest::of(&canonical_json(&(FORMAT_VERSION, base, recipe)))
+        Digest::of(&canonical_json(&(rules(), base, recipe)))
             .hex()
             .to_owned()
     }

@@ -53,7 +53,7 @@ pub(super) const USUAL: [&str; 44] = [
     "usr/bin/perl*",
     "usr/bin/python3*",
     "usr/lib/*/gconv",
-    "usr/lib/*/libapt-p*.so*",
+    "usr/lib/*/libapt-p*",
     "usr/lib/*/libperl.so*",
     "usr/lib/*/perl*",
     "usr/lib/*/security",
@@ -121,8 +121,8 @@ fn is_volatile(path: &[u8], kind: EntryType) -> bool {
         rest.is_some_and(|rest| rest.starts_with(b"/"))
     };
     DROPPED.iter().any(|p| covers(p, path))
-        || EMPTIED.iter().any(|dir| below(&dir))
-        || (HOLLOWED.iter().any(|dir| below(&dir)) && kind != EntryType::Directory)
+        || EMPTIED.iter().any(below)
+        || (HOLLOWED.iter().any(below) && kind != EntryType::Directory)
         // Byte code carries times, and Python makes it anew.
         || path.split(|b| *b == b'/').any(|p| p == b"__pycache__")
 }

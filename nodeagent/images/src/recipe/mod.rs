@@ -182,7 +182,7 @@ impl Recipe {
     /// Changes whenever what the recipe says, a file it brings, or the way images are built changes. Not when Debian
     /// publishes newer packages.
     pub fn hash(&self) -> String {
-        let json = crate::store::canonical_json(&(crate::build::FORMAT_VERSION, self));
+        let json = crate::store::canonical_json(&(crate::build::rules(), self));
         Digest::of(&json).hex().to_owned()
     }
 }
