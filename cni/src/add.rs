@@ -69,7 +69,7 @@ fn make(
     };
     let sending = Sending {
         group: config.share_group.as_deref(),
-        forwards: config.forwards,
+        realm: config.realm.as_deref(),
     };
     wire(&pod, &sending, netlink, &datapath)?;
     let value = result::success(config, &pod, &intent.netns.display().to_string());

@@ -61,7 +61,7 @@ struct RuntimeConfig {
     #[serde(default)]
     share_group: Option<String>,
     #[serde(default)]
-    forwards: bool,
+    realm: Option<String>,
 }
 
 /// One attachment that GC must keep.
@@ -104,8 +104,8 @@ pub struct Config {
     pub address: Option<Ipv4Addr>,
     /// Pods of one group have their share of what all use together: the flow tables, connections to the outside.
     pub share_group: Option<String>,
-    /// The pod forwards what others send, from other addresses than its own.
-    pub forwards: bool,
+    /// Pods of one realm reach the subnets behind each other.
+    pub realm: Option<String>,
     /// What ADD returned, in a CHECK.
     pub prev_result: Option<Value>,
     /// Attachments that GC must keep; `None` in other commands.
@@ -142,8 +142,12 @@ impl RawConfig {
             return Err(wrong("instance", "must be 1 to 6 lower-case letters and digits"));
         }
         let (pods, services) = (self.pod_cidr.trunc(), self.service_cidr.trunc());
-        if pods.prefix_len() > 30 {
-            return Err(wrong("podCidr", "must hold at least one pod: /30 or larger"));
+        // Beyond a /8 the datapath could not tell flows from behind two pods apart (`behind::tag` of `ebpf/common`).
+        if !(8..=30).contains(&pods.prefix_len()) {
+            return Err(wrong(
+                "podCidr",
+                "must hold at least one pod: /30 or larger, to /8",
+            ));
         }
         if pods.contains(&services) || services.contains(&pods) {
             return Err(wrong("serviceCidr", "must not overlap podCidr"));
@@ -166,7 +170,7 @@ impl RawConfig {
             mtu: self.mtu,
             address,
             share_group: self.runtime_config.share_group,
-            forwards: self.runtime_config.forwards,
+            realm: self.runtime_config.realm,
             prev_result: self.prev_result,
             valid_attachments: self.valid_attachments.or(self.attachments),
         })
@@ -255,6 +259,7 @@ mod tests {
             ("gateway", json!("10.99.0.1"), "gateway"),
             ("mtu", json!(10), "mtu"),
             ("podCidr", json!("10.85.0.0/31"), "podCidr"),
+            ("podCidr", json!("8.0.0.0/7"), "podCidr"),
             (
                 "runtimeConfig",
                 json!({"ips": ["10.85.0.1"]}),

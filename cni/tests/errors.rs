@@ -5,7 +5,7 @@ mod support;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use gantry_ebpf::{DropReason, Protocol, Service};
+use gantry_ebpf::{DropReason, PodSubnets, Protocol, Service};
 use serde_json::json;
 use support::icmp::{FRAGMENTATION_NEEDED, PORT_UNREACHABLE, Quoted, REDIRECT, learnt_mtu, send_error};
 use support::netns::Netns;
@@ -32,8 +32,9 @@ fn a_pod_tells_errors_only_about_what_was_sent_to_it() {
         return;
     }
     let node = Node::new("netr1");
-    let (neighbour, peer, forger) = (node.pod("neighbour"), node.pod("peer"), node.pod("forger"));
-    let router = node.pod_with("router", json!({"forwards": true}));
+    let neighbour = node.pod_with("neighbour", json!({"realm": "a"}));
+    let (peer, forger) = (node.pod("peer"), node.pod("forger"));
+    let router = node.pod_with("router", json!({"realm": "a"}));
     let call = udp_client(&neighbour.ns, SocketAddrV4::new(ANY, 5060));
     call.connect((peer.ip, 7777)).unwrap();
     call.set_nonblocking(true).unwrap();
@@ -67,15 +68,22 @@ fn a_pod_tells_errors_only_about_what_was_sent_to_it() {
     wait_until("the neighbour hears of its own packet", || {
         learnt_mtu(&neighbour.ns, forger.ip) == Some(MTU)
     });
-    // The control: one that forwards tells of others' packets, and is believed.
+    // The control: one that a network is behind tells of what was sent there, and is believed; of nothing else, and nobody who
+    // cannot have sent it.
+    let behind = PodSubnets {
+        address: router.ip,
+        realm: "a".to_owned(),
+        group: "a".to_owned(),
+        subnets: vec![(OUTSIDE, 32)],
+    };
+    node.datapath().sync_subnets(&[behind]).unwrap();
     say(&router.ns);
-    wait_until("the call is refused", || {
-        call.recv(&mut [0; 16]).unwrap_err().kind() == ErrorKind::ConnectionRefused
-    });
-    wait_until("paths are known", || {
-        learnt() == ([Some(MTU), Some(MTU)], Some(MTU))
-    });
-    assert_eq!(counted(), 6);
+    wait_until("the path is known", || learnt() == ([None, Some(MTU)], None));
+    assert_eq!(call.recv(&mut [0; 16]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    let question = Quoted::echo(peer.ip, OUTSIDE);
+    send_error(&router.ns, peer.ip, FRAGMENTATION_NEEDED, MTU, question);
+    wait_until("the rest is counted", || counted() == 11);
+    assert_eq!(learnt_mtu(&peer.ns, OUTSIDE), None);
 }
 
 #[test]

@@ -222,13 +222,14 @@ impl Datapath {
             .map_err(failed("write", maps::PODS))
     }
 
-    /// Forgets the receiver at this address, what it may send, and its flows. Fine if there is none.
+    /// Forgets the receiver at this address, what it may send, what is behind it, and its flows. Fine if there is none.
     pub fn remove_pod(&self, ip: Ipv4Addr) -> Result<(), DatapathError> {
         if let Some(pod) = self.pod(ip)? {
             self.forget_sender(pod.ifindex)?;
         }
         let mut map = maps::hash::<u32, Pod>(&self.dir, maps::PODS)?;
         maps::forget(&mut map, maps::PODS, &u32::from(ip))?;
+        self.forget_subnets_of(ip)?;
         self.forget_flows_of_pod(ip)
     }
 

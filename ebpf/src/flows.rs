@@ -6,8 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use gantry_ebpf_common::behind::tag;
 use gantry_ebpf_common::layout::{ACTIVE, Backend, Flow, FlowKey, Reverse, ServiceKey};
 
+use crate::claims::Subnet;
 use crate::datapath::Datapath;
 use crate::error::DatapathError;
 use crate::maps;
@@ -19,7 +21,7 @@ impl Datapath {
         let ip = u32::from(ip);
         let gone = self.backends()?.into_iter().filter(|(_, b)| b.ip == ip).collect();
         let lost = self.forget_flows(
-            |key, flow| key.src == ip || gone_has(&gone, flow),
+            |key, flow| key.src == ip || key.behind == tag(ip) || gone_has(&gone, flow),
             |key, reply| key.src == ip || key.dst == ip || reply.client == ip,
         )?;
         let clients = lost.into_iter().filter(|(key, _)| key.src != ip);
@@ -53,7 +55,26 @@ impl Datapath {
         self.tell_clients(lost.into_iter(), &gone)
     }
 
-    /// Tells the clients of flows that are forgotten, which may say nothing themselves for long.
+    /// Forgets the flows of clients in these subnets, of which each was behind the pod with that own address.
+    pub(crate) fn forget_flows_behind(&self, gone: &[(Subnet, u32)]) -> Result<(), DatapathError> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let realms = self.realms()?;
+        let was = |key: &FlowKey, _: &Flow| {
+            let mut gone = gone.iter();
+            gone.any(|(subnet, owner)| key.behind == tag(*owner) && subnet.holds(key.src))
+        };
+        // Whoever replies to one of these is of its realm; the host replies to its owner.
+        let replied = |key: &FlowKey, reply: &Reverse| {
+            let mut gone = gone.iter().filter(|(subnet, _)| subnet.holds(reply.client));
+            gone.any(|(subnet, owner)| key.dst == *owner || realms.get(&key.src) == Some(&subnet.realm))
+        };
+        self.forget_flows(was, replied).map(drop)
+    }
+
+    /// Tells the clients of flows that are forgotten, which may say nothing themselves for long. Not those behind pods: the host
+    /// knows no way to them. They learn it with the next packet that they send.
     fn tell_clients(
         &self,
         flows: impl Iterator<Item = (FlowKey, Flow)>,
@@ -65,7 +86,8 @@ impl Datapath {
             .filter(|(id, b)| b.state == ACTIVE && !gone.contains_key(id))
             .map(|(_, b)| b.service)
             .collect();
-        let lost = flows.filter_map(|(key, flow)| {
+        let known = flows.filter(|(key, _)| key.behind == [0; 3]);
+        let lost = known.filter_map(|(key, flow)| {
             let backend = *gone.get(&flow.backend)?;
             let served = served.contains(&backend.service);
             Some(Lost {

@@ -7,6 +7,7 @@
 
 mod admit;
 mod bpffs;
+mod claims;
 mod datapath;
 mod error;
 mod flows;
@@ -19,10 +20,12 @@ mod plan;
 mod senders;
 mod services;
 mod stats;
+mod subnets;
 mod tell;
 mod upgrade;
 
 pub use admit::{LeftOut, Why};
+pub use claims::{PodSubnets, SubnetLeftOut, SubnetWhy};
 pub use datapath::{Datapath, NodeNet, PodEntry};
 
 pub use error::DatapathError;
@@ -31,3 +34,4 @@ pub use gantry_ebpf_common::{MAX_BACKENDS, MAX_SERVICES};
 pub use senders::Sending;
 pub use services::{Backend, BackendState, Protocol, Service, SyncReport};
 pub use stats::{BackendKey, BackendStat, Counters};
+pub use subnets::{MAX_GROUP_SUBNETS, SubnetReport};

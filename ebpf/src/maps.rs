@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use aya::Pod;
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
 use gantry_ebpf_common::MAX_FLOWS;
 
@@ -12,6 +13,7 @@ use crate::error::DatapathError;
 pub const CONFIG: &str = "CONFIG";
 pub const PODS: &str = "PODS";
 pub const SENDERS: &str = "SENDERS";
+pub const SUBNETS: &str = "SUBNETS";
 pub const SERVICES: &str = "SERVICES";
 pub const TABLES: &str = "TABLES";
 pub const BACKENDS: &str = "BACKENDS";
@@ -27,10 +29,11 @@ pub const DROPS: &str = "DROPS";
 pub const PATHS: &str = "PATHS";
 
 /// All of them.
-pub const ALL: [&str; 16] = [
+pub const ALL: [&str; 17] = [
     CONFIG,
     PODS,
     SENDERS,
+    SUBNETS,
     SERVICES,
     TABLES,
     BACKENDS,
@@ -72,6 +75,7 @@ macro_rules! opener {
 }
 
 opener!(/** Opens a hash map (LRU or not). */ hash, HashMap<K, V>);
+opener!(/** Opens a map of longest prefixes. */ lpm_trie, LpmTrie<K, V>);
 opener!(/** Opens an array. */ array, Array<V>);
 opener!(/** Opens a per-CPU array. */ per_cpu_array, PerCpuArray<V>);
 opener!(/** Opens a per-CPU hash map. */ per_cpu_hash, PerCpuHashMap<K, V>);
@@ -98,6 +102,18 @@ pub fn forget<K: Pod, V: Pod>(
     map: &mut HashMap<MapData, K, V>,
     name: &'static str,
     key: &K,
+) -> Result<(), DatapathError> {
+    match map.remove(key) {
+        Err(e) if !is_absent(&e) => Err(failed("remove an entry of", name)(e)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a prefix; fine if there is none.
+pub fn forget_prefix<K: Pod, V: Pod>(
+    map: &mut LpmTrie<MapData, K, V>,
+    name: &'static str,
+    key: &Key<K>,
 ) -> Result<(), DatapathError> {
     match map.remove(key) {
         Err(e) if !is_absent(&e) => Err(failed("remove an entry of", name)(e)),

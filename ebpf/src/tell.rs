@@ -88,7 +88,7 @@ mod tests {
             sport: 3,
             dport: 4,
             protocol,
-            pad: [0; 3],
+            behind: [0; 3],
         };
         let flow = Flow {
             backend: 1,

@@ -54,7 +54,7 @@ fn wait(loaded: &Loaded, sport: u16, seconds: u32) {
         sport,
         dport: PORT,
         protocol: UDP,
-        pad: [0; 3],
+        behind: [0; 3],
     };
     let mut flow = flows.get(&key, 0).unwrap();
     flow.last_seen_s = flow.last_seen_s.wrapping_sub(seconds);

@@ -4,13 +4,13 @@ mod support;
 
 use std::net::Ipv4Addr;
 
-use gantry_ebpf::{DropReason, PacketPath, Sending};
+use gantry_ebpf::{DropReason, PacketPath, PodSubnets, Protocol, Sending};
 use gantry_ebpf_common::checksum;
 use gantry_ebpf_common::layout::UDP;
 use gantry_ebpf_common::quoted::ICMP;
 use support::{
     CLIENT, CLIENT_MAC, DROP, Packet, REDIRECT, SERVER, SERVER_MAC, VIP, can_run, networks, packet, pod, run,
-    run_at, to_services, with_services,
+    run_at, service, to_services, with_services,
 };
 
 /// Destination unreachable, port.
@@ -156,13 +156,73 @@ fn forged_errors_are_dropped_and_counted() {
         assert_eq!(run(&loaded, cut).0, DROP);
     }
     assert_eq!(drops(DropReason::Malformed), before + 3);
-    // A router tells of others' packets; the way is for the host to say.
-    let sending = Sending {
-        group: None,
-        forwards: true,
+    // A pod tells of what was sent to addresses behind it, those who have sent it; the way is for the host to say.
+    let pool = Ipv4Addr::new(10, 45, 0, 0);
+    let device = Ipv4Addr::new(10, 45, 0, 7);
+    let of_a_device = error(SERVER, CLIENT, (3, 4), &got(CLIENT, device), None);
+    let to_somebody_else = error(SERVER, CLIENT, (3, 4), &got(other, device), None);
+    assert_eq!(says(&of_a_device), DROP);
+    let owner = PodSubnets {
+        address: SERVER,
+        realm: "a".to_owned(),
+        group: "a".to_owned(),
+        subnets: vec![(pool, 16)],
     };
-    loaded.datapath.set_sender(1, &sending).unwrap();
-    assert_eq!((says(&others), says(&another_way)), (REDIRECT, DROP));
+    loaded.datapath.sync_subnets(&[owner]).unwrap();
+    assert_eq!(says(&of_a_device), REDIRECT);
+    for forged in [&to_somebody_else, &others, &another_way] {
+        assert_eq!(says(forged), DROP, "{forged:?}");
+    }
     loaded.datapath.configure(&networks(1)).unwrap();
     assert_eq!(says(&another_way), REDIRECT);
+}
+
+#[test]
+fn a_backend_reads_the_packet_that_it_has_replied() {
+    if !can_run() {
+        return;
+    }
+    let mut loaded = with_services();
+    let device = Ipv4Addr::new(10, 45, 0, 7);
+    let owner = PodSubnets {
+        address: CLIENT,
+        realm: "a".to_owned(),
+        group: "a".to_owned(),
+        subnets: vec![(Ipv4Addr::new(10, 45, 0, 0), 16)],
+    };
+    // Everybody is at interface 1: all are of its realm.
+    loaded.datapath.sync_subnets(&[owner]).unwrap();
+    // To itself and to those behind it nothing would come back.
+    for entry in [
+        pod(SERVER, SERVER_MAC, 2, false),
+        pod(CLIENT, CLIENT_MAC, 1, false),
+    ] {
+        loaded.datapath.add_pod(&entry).unwrap();
+    }
+    let sending = Sending {
+        group: None,
+        realm: Some("a"),
+    };
+    loaded.datapath.set_sender(2, &sending).unwrap();
+    let again = service(Protocol::Udp, 5060, &[(SERVER, 5080)]);
+    loaded.datapath.sync_services(&[again]).unwrap();
+    for (client, says) in [(CLIENT, CLIENT), (device, device), (device, CLIENT)] {
+        let question = packet(UDP, (client, 4000), (VIP, 5060));
+        assert_eq!(run(&loaded, &question.bytes()).0, REDIRECT);
+        let replied = packet(UDP, (SERVER, 5080), (client, 4000));
+        let got = packet(UDP, (VIP, 5060), (client, 4000));
+        let told = error(says, VIP, (3, 4), &got, None);
+        let wanted = error(says, SERVER, (3, 4), &replied, None);
+        let wanted = (REDIRECT, to_mac(wanted.bytes(), SERVER_MAC));
+        assert_eq!(run(&loaded, &told.bytes()), wanted, "{client} {says}");
+    }
+    // Of no flow.
+    let got = packet(UDP, (VIP, 5060), (device, 4001));
+    let before = loaded.datapath.counters().unwrap().drops[&DropReason::NoService];
+    assert_eq!(
+        run(&loaded, &error(CLIENT, VIP, (3, 4), &got, None).bytes()).0,
+        DROP
+    );
+    let after = loaded.datapath.counters().unwrap().drops[&DropReason::NoService];
+    assert_eq!(after, before + 1);
 }

@@ -109,10 +109,7 @@ fn outlives_pods(group: Option<&str>) -> (bool, u32) {
             .datapath
             .add_pod(&pod(address, [2; 6], ifindex, false))
             .unwrap();
-        let sending = Sending {
-            group,
-            forwards: false,
-        };
+        let sending = Sending { group, realm: None };
         loaded.datapath.set_sender(ifindex, &sending).unwrap();
         for sport in 1024..1024 + (share::FLOWS as u16 - 2) {
             let mut syn = packet(TCP, (address, sport), (VIP, 5060));

@@ -9,7 +9,7 @@ use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap, PerCpu
 use aya::programs::{SchedClassifier, TcAttachType};
 use gantry_ebpf::{Datapath, DatapathError, DropReason, Protocol};
 use gantry_ebpf_common::layout::{
-    ACTIVE, Backend as KernelBackend, BackendStats, Config, Service, ServiceKey, Table, UDP,
+    ACTIVE, Backend as KernelBackend, BackendStats, Config, Sender, Service, ServiceKey, Table, UDP,
 };
 use support::{
     CLIENT, Loaded, REDIRECT, SERVER, SERVER_MAC, VIP, can_run, in_namespace, ip, networks, packet, pod, run,
@@ -67,11 +67,14 @@ fn another_version_replaces_the_program_on_every_link_and_keeps_the_maps() {
     });
 }
 
-/// What a version with layout 4 leaves behind: one service, one backend, one established flow, one drop.
+/// Of the group of a sender.
+const NAME: [u8; 16] = *b"sixteen letters.";
+
+/// What a version with layout 5 leaves behind: one service, one backend, one established flow, one drop, one sender.
 fn pin_former(dir: &Path) {
     #[repr(C, align(32))]
     struct Aligned<T: ?Sized>(T);
-    static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("data/layout4.bpf.o"));
+    static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!("data/layout5.bpf.o"));
     std::fs::create_dir_all(dir.join("links")).unwrap();
     let mut loader = EbpfLoader::new();
     loader.btf(None).default_map_pin_directory(dir);
@@ -82,7 +85,7 @@ fn pin_former(dir: &Path) {
     let map = |name: &str| Map::from_map_data(MapData::from_pin(dir.join(name)).unwrap()).unwrap();
     let mut config: Array<_, Config> = map("CONFIG").try_into().unwrap();
     let value = Config {
-        layout: 4,
+        layout: 5,
         next_backend: 8,
         ..Config::default()
     };
@@ -118,10 +121,17 @@ fn pin_former(dir: &Path) {
     let mut drops: PerCpuArray<_, u64> = map("DROPS").try_into().unwrap();
     let values = PerCpuValues::try_from(vec![1; cpus]).unwrap();
     drops.set(DropReason::NoPod as u32, values, 0).unwrap();
+    // Group, flags (1: it forwarded), name.
+    let mut sender = [0u8; 24];
+    sender[..4].copy_from_slice(&40u32.to_ne_bytes());
+    sender[4..8].copy_from_slice(&1u32.to_ne_bytes());
+    sender[8..].copy_from_slice(&NAME);
+    let mut senders: HashMap<_, u32, [u8; 24]> = map("SENDERS").try_into().unwrap();
+    senders.insert(1, sender, 0).unwrap();
 }
 
 #[test]
-fn the_layout_before_is_taken_over_with_its_services_and_counters() {
+fn the_layout_before_is_taken_over_with_its_services_senders_and_counters() {
     if !can_run() {
         return;
     }
@@ -135,7 +145,7 @@ fn the_layout_before_is_taken_over_with_its_services_and_counters() {
         pin_former(&dir);
         if attempt == 1 {
             // An attempt before this one got half way.
-            std::fs::rename(dir.join("DROPS"), dir.join("DROPS_4")).unwrap();
+            std::fs::rename(dir.join("SENDERS"), dir.join("SENDERS_5")).unwrap();
         }
         let mut datapath = Datapath::ensure(&dir).unwrap();
         datapath.configure(&networks(0)).unwrap();
@@ -156,6 +166,10 @@ fn the_layout_before_is_taken_over_with_its_services_and_counters() {
         let counters = datapath.counters().unwrap();
         assert_eq!(counters.drops[&DropReason::NoPod], cpus);
         assert_eq!(counters.drops[&DropReason::NotIpv4], 0);
+        let data = MapData::from_pin(dir.join("SENDERS")).unwrap();
+        let senders: HashMap<_, u32, Sender> = Map::from_map_data(data).unwrap().try_into().unwrap();
+        let known = senders.get(&1, 0).unwrap();
+        assert_eq!((known.group, known.realm, known.name), (40, [0; 3], NAME));
         let report = datapath
             .sync_services(&[service(Protocol::Udp, 5060, &[(SERVER, 5080)])])
             .unwrap();
@@ -163,7 +177,7 @@ fn the_layout_before_is_taken_over_with_its_services_and_counters() {
         let left: Vec<_> = std::fs::read_dir(&dir)
             .unwrap()
             .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .filter(|n| n.ends_with("_4"))
+            .filter(|n| n.ends_with("_5"))
             .collect();
         assert!(left.is_empty(), "{left:?}");
     }

@@ -1,6 +1,7 @@
 //! A node in a network namespace of its own, driven through the real plugin binary, as a runtime does it.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod devices;
 pub mod icmp;
 pub mod netns;
 pub mod outside;

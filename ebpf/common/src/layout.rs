@@ -60,8 +60,11 @@ pub struct Pod {
     pub flags: u16,
 }
 
-/// [`Sender::flags`]: it forwards what others send, and may send from their addresses.
-pub const FORWARDS: u32 = 1;
+/// Tells those who have their subnets together from others: pods of one realm reach what is behind each other, those of
+/// another never do. All zeros: nobody's.
+pub type Realm = [u32; 3];
+/// Bits of one.
+pub const REALM_BITS: u32 = 96;
 
 /// Map SENDERS, by interface index of the host's end of a pod's veth: who sends there.
 #[repr(C)]
@@ -69,10 +72,32 @@ pub const FORWARDS: u32 = 1;
 pub struct Sender {
     /// Pods of one group have one share (see [`crate::share`]). The interface of one that was the first of them.
     pub group: u32,
-    /// [`FORWARDS`] or 0.
-    pub flags: u32,
+    /// Whose subnets it reaches, and who reaches those behind it.
+    pub realm: Realm,
     /// Tells the group from others. Userspace only.
     pub name: [u8; 16],
+}
+
+/// What is matched in map SUBNETS, by longest prefix of [`REALM_BITS`] and those of the address. The value is the own address of the
+/// pod that the subnet is behind.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// Of whoever sends, or is sent from.
+    pub realm: Realm,
+    /// Address as on the wire, since bits are compared from its start.
+    pub address: [u8; 4],
+}
+
+impl Place {
+    /// Of one address.
+    #[inline(always)]
+    pub fn of(realm: &Realm, address: u32) -> Place {
+        Place {
+            realm: *realm,
+            address: address.to_be_bytes(),
+        }
+    }
 }
 
 /// Key of map SERVICES.
@@ -150,8 +175,8 @@ pub struct FlowKey {
     pub dport: u16,
     /// IP protocol.
     pub protocol: u8,
-    /// Always 0.
-    pub pad: [u8; 3],
+    /// Map FLOWS only: the pod that the source is behind ([`crate::behind::tag`]), since two may have the same subnet; else 0.
+    pub behind: [u8; 3],
 }
 
 impl FlowKey {
@@ -163,7 +188,8 @@ impl FlowKey {
             dst: self.src,
             sport: self.dport,
             dport: self.sport,
-            ..*self
+            protocol: self.protocol,
+            behind: [0; 3],
         }
     }
 }
@@ -188,13 +214,20 @@ pub struct Reverse {
     pub vip: u32,
     /// Destination address to give it; differs from the packet's when a pod reached itself.
     pub client: u32,
-    /// Source port to give it.
+    /// Source port to give it; with [`ASKED`] the destination port.
     pub vip_port: u16,
-    /// 1 while the client talks to the backend directly, from the same ports, without the service.
+    /// [`TRANSLATED`], [`DIRECT`] or [`ASKED`].
     pub direct: u16,
 }
 
-/// Key of map FRAGMENTS (RFC 791: these four name a datagram).
+/// [`Reverse::direct`]: the client talks to the service.
+pub const TRANSLATED: u16 = 0;
+/// [`Reverse::direct`]: the client talks to the backend directly, from the same ports, without the service.
+pub const DIRECT: u16 = 1;
+/// [`Reverse::direct`]: the client is behind a pod, and has asked the host from that pod's address.
+pub const ASKED: u16 = 2;
+
+/// Key of map FRAGMENTS (RFC 791: the first four name a datagram).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FragmentKey {
@@ -208,6 +241,8 @@ pub struct FragmentKey {
     pub protocol: u8,
     /// Always 0.
     pub pad: u8,
+    /// Own address of the pod that the source is behind, since two may have the same subnet; else 0.
+    pub behind: u32,
 }
 
 /// Value of map FRAGMENTS: the addresses that the first fragment got.
@@ -232,6 +267,7 @@ mod user {
         Config,
         Pod,
         Sender,
+        Place,
         ServiceKey,
         Service,
         Backend,
@@ -252,7 +288,9 @@ mod tests {
     fn sizes() {
         assert_eq!(size_of::<Config>(), 32 + 32);
         assert_eq!(size_of::<Pod>(), 12);
-        assert_eq!(size_of::<Sender>(), 24);
+        assert_eq!(size_of::<Sender>(), 32);
+        assert_eq!(size_of::<Place>(), 16);
+        assert_eq!(size_of::<Realm>() * 8, REALM_BITS as usize);
         assert_eq!(size_of::<ServiceKey>(), 8);
         assert_eq!(size_of::<Service>(), 4);
         assert_eq!(size_of::<Backend>(), 16);
@@ -260,7 +298,7 @@ mod tests {
         assert_eq!(size_of::<FlowKey>(), 16);
         assert_eq!(size_of::<Flow>(), 12);
         assert_eq!(size_of::<Reverse>(), 12);
-        assert_eq!(size_of::<FragmentKey>(), 12);
+        assert_eq!(size_of::<FragmentKey>(), 16);
         assert_eq!(size_of::<Fragment>(), 8);
     }
 

@@ -4,6 +4,7 @@
 //! Addresses and ports are numbers in host byte order everywhere; only [`packet`] knows the wire.
 #![cfg_attr(not(test), no_std)]
 
+pub mod behind;
 pub mod checksum;
 pub mod layout;
 pub mod packet;
@@ -22,6 +23,8 @@ pub const MAX_SERVICES: u32 = 16_384;
 pub const MAX_BACKENDS: u32 = 65_536;
 /// Pods of one node that fit in the maps.
 pub const MAX_PODS: u32 = 4096;
+/// Subnets behind pods that a node takes; the map takes memory for what is in it only.
+pub const MAX_SUBNETS: u32 = 16_384;
 /// Tracked flows; the least recently used one makes room for a new one.
 pub const MAX_FLOWS: u32 = 131_072;
 /// Flows tracked beyond their senders' shares, all senders together: they make room for each other only.
@@ -31,4 +34,4 @@ pub const MAX_FRAGMENTS: u32 = 4096;
 /// Reasons of drops that map DROPS has room for: one more makes no new layout.
 pub const MAX_REASONS: u32 = 64;
 /// Raised with every change of a struct in [`layout`] or of a map's size: pinned maps are kept only if it is equal.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;

@@ -63,15 +63,16 @@ impl Ipv4 {
         self.more_fragments || self.later_fragment
     }
 
-    /// Key of the datagram for map FRAGMENTS.
+    /// Key of the datagram for map FRAGMENTS. `behind`: own address of the pod that its source is behind, else 0.
     #[inline(always)]
-    pub fn fragment_key(&self) -> FragmentKey {
+    pub fn fragment_key(&self, behind: u32) -> FragmentKey {
         FragmentKey {
             src: self.src,
             dst: self.dst,
             id: self.id,
             protocol: self.protocol,
             pad: 0,
+            behind,
         }
     }
 
@@ -84,7 +85,7 @@ impl Ipv4 {
             sport: ports.src,
             dport: ports.dst,
             protocol: self.protocol,
-            pad: [0; 3],
+            behind: [0; 3],
         }
     }
 }
@@ -181,7 +182,7 @@ mod tests {
         f[20..22].copy_from_slice(&[0x00, 0xb9]);
         let last = Ipv4::parse(&f).unwrap();
         assert!(last.is_fragment() && last.later_fragment);
-        assert_eq!(first.fragment_key(), last.fragment_key());
+        assert_eq!(first.fragment_key(0), last.fragment_key(0));
         f[20] = 0x40; // don't fragment
         f[21] = 0;
         assert!(!Ipv4::parse(&f).unwrap().is_fragment());

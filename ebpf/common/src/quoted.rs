@@ -1,7 +1,7 @@
 //! The packet that an ICMP error quotes (RFC 792): who may say the error, and what the client of a service must read in it.
 
 use crate::checksum::replace32;
-use crate::layout::{Reverse, UDP};
+use crate::layout::{Backend, Reverse, UDP};
 use crate::packet::{Ipv4, Ports};
 
 /// IP protocol number of ICMP.
@@ -23,10 +23,11 @@ pub const fn is_error(kind: u8) -> bool {
 }
 
 /// May a pod say this error, of type `kind`, about the packet `quoted`? A host tells the sender of a packet that it got
-/// (RFC 1122, section 3.2.2); redirects are for routers. One that forwards tells of what was sent to others, too.
+/// (RFC 1122, section 3.2.2), and a router of one that it was to carry (RFC 1812, section 4.3.2); redirects are for routers between
+/// links. `behind`: the packet was sent to an address behind the pod.
 #[inline(always)]
-pub fn may_say(kind: u8, error: &Ipv4, quoted: &Ipv4, forwards: bool) -> bool {
-    kind != REDIRECT && (forwards || (quoted.dst == error.src && quoted.src == error.dst))
+pub fn may_say(kind: u8, error: &Ipv4, quoted: &Ipv4, behind: bool) -> bool {
+    kind != REDIRECT && quoted.src == error.dst && (behind || quoted.dst == error.src)
 }
 
 /// The fields of a quoted packet that translation has changed, and the checksum of the error that quotes them.
@@ -48,12 +49,31 @@ pub struct Fields {
 
 impl Fields {
     /// As the client has sent the packet that became `self` on its way to a backend (RFC 5508, section 4.2).
-    ///
-    /// Of a header the checksum makes up for the addresses, so that to the error's own only ports and transport checksum matter.
     #[inline(always)]
     pub fn as_sent(&self, protocol: u8, reverse: &Reverse) -> Fields {
-        let mended = |sum| replace32(replace32(sum, self.src, reverse.client), self.dst, reverse.vip);
-        let (old, new) = (self.ports.dst as u32, reverse.vip_port as u32);
+        let ports = Ports {
+            src: self.ports.src,
+            dst: reverse.vip_port,
+        };
+        self.with(protocol, reverse.client, reverse.vip, ports)
+    }
+
+    /// As the backend has sent the packet that became `self` on its way to a client.
+    #[inline(always)]
+    pub fn as_replied(&self, protocol: u8, backend: &Backend) -> Fields {
+        let ports = Ports {
+            src: backend.port,
+            dst: self.ports.dst,
+        };
+        self.with(protocol, backend.ip, self.dst, ports)
+    }
+
+    /// Of a header the checksum makes up for the addresses, so that to the error's own only ports and transport checksum matter.
+    #[inline(always)]
+    fn with(&self, protocol: u8, src: u32, dst: u32, ports: Ports) -> Fields {
+        let mended = |sum| replace32(replace32(sum, self.src, src), self.dst, dst);
+        let word = |ports: Ports| (ports.src as u32) << 16 | ports.dst as u32;
+        let (old, new) = (word(self.ports), word(ports));
         let checksum = match self.checksum {
             // None was made, and that must stay so; one that comes out as zero is all ones (RFC 768).
             Some(0) if protocol == UDP => Some(0),
@@ -63,20 +83,17 @@ impl Fields {
             },
             None => None,
         };
-        let of_the_error = |port, sum: Option<u16>| port << 16 | sum.unwrap_or(0) as u32;
+        let quoted = |sum: Option<u16>| sum.unwrap_or(0) as u32;
         Fields {
-            src: reverse.client,
-            dst: reverse.vip,
+            src,
+            dst,
             ip_checksum: mended(self.ip_checksum),
-            ports: Ports {
-                src: self.ports.src,
-                dst: reverse.vip_port,
-            },
+            ports,
             checksum,
             icmp_checksum: replace32(
-                self.icmp_checksum,
-                of_the_error(old, self.checksum),
-                of_the_error(new, checksum),
+                replace32(self.icmp_checksum, old, new),
+                quoted(self.checksum),
+                quoted(checksum),
             ),
         }
     }
@@ -107,19 +124,21 @@ mod tests {
         for kind in [3, 4, 11, 12] {
             assert!(is_error(kind));
             assert!(may_say(kind, &error, &ip(NEIGHBOUR, SELF), false));
+            assert!(may_say(kind, &error, &ip(NEIGHBOUR, OTHER), true));
             for quoted in [ip(NEIGHBOUR, OTHER), ip(OTHER, SELF), ip(SELF, NEIGHBOUR)] {
                 assert!(!may_say(kind, &error, &quoted, false));
-                assert!(may_say(kind, &error, &quoted, true));
             }
+            // Whoever sent it is told, nobody else.
+            assert!(!may_say(kind, &error, &ip(OTHER, SELF), true));
         }
     }
 
     #[test]
     fn no_pod_redirects() {
         assert!(is_error(REDIRECT));
-        for forwards in [false, true] {
+        for behind in [false, true] {
             let (error, quoted) = (ip(SELF, NEIGHBOUR), ip(NEIGHBOUR, SELF));
-            assert!(!may_say(REDIRECT, &error, &quoted, forwards));
+            assert!(!may_say(REDIRECT, &error, &quoted, behind));
         }
     }
 
@@ -152,36 +171,46 @@ mod tests {
         assert_ne!(fields(Some(0)).as_sent(TCP, &reverse).checksum, Some(0));
     }
 
-    /// Of two addresses and a last word.
-    fn sum(src: u32, dst: u32, word: u32) -> u16 {
-        full(&[src, dst, word].map(u32::to_be_bytes).concat(), 0)
+    /// Of two addresses, ports, and a last word.
+    fn sum(src: u32, dst: u32, ports: Ports, word: u16) -> u16 {
+        let head = [src, dst].map(u32::to_be_bytes).concat();
+        full(&[&head[..], &ports.bytes(), &word.to_be_bytes()].concat(), 0)
+    }
+
+    fn all_ones_for_zero(sum: u16) -> u16 {
+        if sum == 0 { 0xffff } else { sum }
     }
 
     proptest! {
         #[test]
-        fn checksums_are_as_if_made_anew(src in 1u32.., dst: u32, client in 1u32.., vip: u32, port: u16, vip_port in 1u16..) {
-            let checksum = match sum(src, dst, port.into()) {
-                0 => 0xffff,
-                sum => sum,
-            };
-            let last = |port: u16, checksum: u16| u32::from(port) << 16 | u32::from(checksum);
-            let fields = Fields {
-                src,
-                dst,
-                ip_checksum: sum(src, dst, 0),
-                ports: Ports { src: 4000, dst: port },
-                checksum: Some(checksum),
-                icmp_checksum: sum(0, 0, last(port, checksum)),
+        fn checksums_are_as_if_made_anew(
+            src in 1u32..,
+            dst: u32,
+            client in 1u32..,
+            vip: u32,
+            port: u16,
+            vip_port in 1u16..,
+        ) {
+            let none = Ports::default();
+            let made = |src, dst, ports| {
+                let checksum = all_ones_for_zero(sum(src, dst, ports, 0));
+                Fields {
+                    src,
+                    dst,
+                    ip_checksum: sum(src, dst, none, 0),
+                    ports,
+                    checksum: Some(checksum),
+                    icmp_checksum: sum(0, 0, ports, checksum),
+                }
             };
             let reverse = Reverse { vip, client, vip_port, direct: 0 };
-            let sent = fields.as_sent(UDP, &reverse);
-            let wanted = match sum(client, vip, vip_port.into()) {
-                0 => 0xffff,
-                sum => sum,
-            };
-            prop_assert_eq!(sent.checksum, Some(wanted));
-            prop_assert_eq!(sent.ip_checksum, sum(client, vip, 0));
-            prop_assert_eq!(sent.icmp_checksum, sum(0, 0, last(vip_port, wanted)));
+            let got = made(src, dst, Ports { src: 4000, dst: port });
+            let sent = made(client, vip, Ports { src: 4000, dst: vip_port });
+            prop_assert_eq!(got.as_sent(UDP, &reverse), sent);
+            let backend = Backend { ip: client, port: vip_port, ..Backend::default() };
+            let got = made(src, dst, Ports { src: port, dst: 4000 });
+            let replied = made(client, dst, Ports { src: vip_port, dst: 4000 });
+            prop_assert_eq!(got.as_replied(UDP, &backend), replied);
         }
     }
 }

@@ -37,7 +37,7 @@ counted! {
         RewriteFailed = 5 => "rewrite_failed",
         /// SCTP to a backend on another port: its checksum cannot be kept right in place.
         SctpPortChange = 6 => "sctp_port_change",
-        /// From a pod, with a source address that is not that pod's; from one that forwards, with one of a pod or a service.
+        /// From a pod, with a source address that is neither its own nor in a subnet behind it: nobody's, or somebody else's.
         ForeignSource = 7 => "foreign_source",
         /// The node's networks are not known yet.
         NotConfigured = 8 => "not_configured",
@@ -45,8 +45,15 @@ counted! {
         NotIpv4 = 9 => "not_ipv4",
         /// A fragment beyond its sender's share of those that may wait for the rest of their datagram.
         FragmentBeyondShare = 10 => "fragment_beyond_share",
-        /// ICMP error of a pod about a packet that was not sent to it, or a redirect: only routers have a say in those.
+        /// ICMP error of a pod about a packet that was sent neither to it nor to an address behind it, or a redirect.
         ForgedError = 11 => "forged_error",
+        /// From an address behind a pod, to a pod of another namespace: only those of its own know where it is.
+        OtherRealm = 12 => "other_realm",
+        /// From an address behind a pod, to beyond the node, or to the host other than for names: nobody there knows the way back. The
+        /// pod that it is behind can masquerade what is for there.
+        BehindToOutside = 13 => "behind_to_outside",
+        /// From a pod, to an address behind that pod itself, where it would come back to again and again.
+        BackToOwner = 14 => "back_to_owner",
     }
 }
 

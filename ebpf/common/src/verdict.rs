@@ -1,7 +1,7 @@
 //! The decisions: does a packet stay on its flow, which Maglev slot, what do the headers become.
 
 use crate::MAGLEV_SLOTS;
-use crate::layout::{ACTIVE, Backend, Config, DRAINING, FORWARDS, Flow, FlowKey, Pod, Reverse, Sender, UDP};
+use crate::layout::{ACTIVE, Backend, Config, DRAINING, Flow, FlowKey, Pod, Reverse, TRANSLATED, UDP};
 use crate::packet::{Ipv4, Ports};
 
 /// Is the source of a packet that entered at interface `ifindex` the sender's own? `owner`: the pod whose address it is. The host may
@@ -9,19 +9,6 @@ use crate::packet::{Ipv4, Ports};
 #[inline(always)]
 pub fn is_own(config: &Config, ifindex: u32, owner: Option<&Pod>) -> bool {
     owner.is_some_and(|pod| pod.ifindex == ifindex) || ifindex == config.host_peer
-}
-
-/// May a sender have forwarded a packet with the source `src`, which is not its own? Only one that forwards may (a UPF does), and
-/// never from addresses of pods, services, groups (RFC 1112) or a machine itself. Which are the node's the IP stack knows.
-#[inline(always)]
-pub fn may_forward(config: &Config, src: u32, sender: Option<&Sender>) -> bool {
-    let net = src >> 24;
-    sender.is_some_and(|sender| sender.flags & FORWARDS != 0)
-        && !config.is_pod_net(src)
-        && !config.is_service_net(src)
-        && net != 0
-        && net != 127
-        && net < 224
 }
 
 /// What to do with a packet to a service.
@@ -151,20 +138,22 @@ impl Addresses {
             sport: self.ports.dst,
             dport: self.ports.src,
             protocol,
-            pad: [0; 3],
+            behind: [0; 3],
         }
     }
 }
 
-/// Key in map FLOWS of the flow that a reply with the key `reply` belongs to: undoes [`reverse_of`].
+/// Key in map FLOWS of the flow that a reply with the key `reply` belongs to: undoes [`reverse_of`]. `behind`: tag of the pod that
+/// the client is behind.
 #[inline(always)]
-pub fn flow_of(reply: &FlowKey, reverse: &Reverse) -> FlowKey {
+pub fn flow_of(reply: &FlowKey, reverse: &Reverse, behind: [u8; 3]) -> FlowKey {
     FlowKey {
         src: reverse.client,
         dst: reverse.vip,
         sport: reply.dport,
         dport: reverse.vip_port,
-        ..*reply
+        protocol: reply.protocol,
+        behind,
     }
 }
 
@@ -175,7 +164,7 @@ pub fn reverse_of(key: &FlowKey) -> Reverse {
         vip: key.dst,
         client: key.src,
         vip_port: key.dport,
-        direct: 0,
+        direct: TRANSLATED,
     }
 }
 
@@ -215,12 +204,12 @@ mod tests {
             sport: 40000,
             dport: 5060,
             protocol: UDP,
-            pad: [0; 3],
+            behind: [0; 3],
         }
     }
 
     #[test]
-    fn addresses_are_sent_from_by_their_owner_and_the_host_and_others_by_who_forwards() {
+    fn addresses_are_sent_from_by_their_owner_and_the_host() {
         let config = Config {
             pod_net: 0x0a55_0000,
             pod_mask: 0xffff_ff00,
@@ -233,24 +222,12 @@ mod tests {
             ifindex,
             ..Pod::default()
         };
-        let (own, host, outside) = (7, 3, 0xc000_0201);
+        let (own, host) = (7, 3);
         let (owner, other) = (pod(own), pod(8));
-        let (plain, router) = (
-            Sender::default(),
-            Sender {
-                flags: FORWARDS,
-                ..Sender::default()
-            },
-        );
         assert!(is_own(&config, own, Some(&owner)));
         for owner in [Some(&other), None] {
             assert!(!is_own(&config, own, owner));
             assert!(is_own(&config, host, owner));
-        }
-        assert!(may_forward(&config, outside, Some(&router)));
-        assert!(!may_forward(&config, outside, Some(&plain)) && !may_forward(&config, outside, None));
-        for never in [POD, VIP, 0, 0x7f00_0001, 0xe000_0001, 0xffff_ffff] {
-            assert!(!may_forward(&config, never, Some(&router)), "{never:x}");
         }
     }
 
@@ -358,12 +335,12 @@ mod tests {
         #[test]
         fn a_reply_undoes_the_translation(sport: u16, dport: u16, client: u32, vip: u32, port: u16) {
             prop_assume!(client != POD);
-            let k = FlowKey { src: client, dst: vip, sport, dport, protocol: TCP, pad: [0; 3] };
+            let k = FlowKey { src: client, dst: vip, sport, dport, protocol: TCP, behind: [0; 3] };
             let there = Addresses::to_backend(&k, &Backend { port, ..backend(ACTIVE) });
             let home = Addresses::to_client(&there.reply_key(TCP), &reverse_of(&k));
             prop_assert_eq!((home.src, home.dst), (vip, client));
             prop_assert_eq!(home.ports, Ports { src: dport, dst: sport });
-            prop_assert_eq!(flow_of(&there.reply_key(TCP), &reverse_of(&k)), k);
+            prop_assert_eq!(flow_of(&there.reply_key(TCP), &reverse_of(&k), [0; 3]), k);
         }
 
         #[test]

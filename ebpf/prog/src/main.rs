@@ -4,6 +4,7 @@
 #![no_std]
 #![no_main]
 
+mod behind;
 mod maps;
 mod quoted;
 mod refuse;
@@ -15,12 +16,13 @@ use aya_ebpf::bindings::{BPF_F_INGRESS, TC_ACT_OK, TC_ACT_SHOT};
 use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_peer};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use gantry_ebpf_common::layout::{Config, POD_IS_HOST};
+use gantry_ebpf_common::behind::{Behind, may_reach};
+use gantry_ebpf_common::layout::{Config, POD_IS_HOST, Pod, Sender};
 use gantry_ebpf_common::packet::Ipv4;
 use gantry_ebpf_common::reason::{DropReason, Path};
-use gantry_ebpf_common::verdict::{is_own, may_forward};
+use gantry_ebpf_common::verdict::is_own;
 
-use crate::maps::{CONFIG, PODS, SENDERS, count_drop, count_path, group};
+use crate::maps::{CONFIG, PODS, count_drop, count_path};
 
 /// EtherType of IPv4 as `__sk_buff.protocol` shows it.
 const ETH_P_IP_BE: u32 = 0x0800u16.to_be() as u32;
@@ -59,20 +61,19 @@ fn handle(ctx: &TcContext) -> Result<i32, DropReason> {
     let owner = unsafe { PODS.get(&ip.src) };
     // SAFETY: the kernel hands the program a valid context, and checks each access to it.
     let entered = unsafe { (*ctx.skb.skb).ifindex };
-    let own = is_own(config, entered, owner);
-    // SAFETY: see above.
-    if !own && !may_forward(config, ip.src, unsafe { SENDERS.get(&entered) }) {
-        return Err(DropReason::ForeignSource);
-    }
+    let behind = match is_own(config, entered, owner) {
+        true => None,
+        false => Some(behind::source(entered, ip.src)?),
+    };
     if ip.is_fragment() && !share::take_fragment(config, entered, service::now_s()) {
         return Err(DropReason::FragmentBeyondShare);
     }
-    if !own {
-        // The IP stack takes none from the node's own addresses, nor from where it knows no way back to; what is for pods and
-        // services it sends on through the host device.
-        return Ok(to_stack(ctx, config, entered));
+    if let Some(behind) = &behind
+        && config.is_pod_net(ip.dst)
+    {
+        behind::check(behind, ip.dst)?;
     }
-    let addresses = match service::translate(ctx, config, &ip, entered) {
+    let addresses = match service::translate(ctx, config, &ip, entered, behind.as_ref()) {
         Err(reason) if config.is_service_net(ip.dst) => {
             count_drop(reason);
             return Ok(refuse::refuse(ctx, &ip, entered).unwrap_or(TC_ACT_SHOT));
@@ -80,30 +81,59 @@ fn handle(ctx: &TcContext) -> Result<i32, DropReason> {
         other => other?,
     };
     rewrite::rewrite(ctx, &ip, &addresses)?;
-    deliver(ctx, config, addresses.dst, entered)
+    // What the host sends to a pod goes there, also if it is the answer to what that one has asked for somebody behind it.
+    let to = match entered == config.host_peer && config.is_pod_net(ip.dst) {
+        true => ip.dst,
+        false => addresses.dst,
+    };
+    // What its owner asks in its place is the owner's.
+    let behind = behind.filter(|behind| behind.owner != addresses.src);
+    deliver(ctx, config, to, entered, behind.as_ref())
 }
 
 /// On to the host's IP stack. The CNI plugin's rules for new connections read the priority; when the stack forwards a packet it
 /// writes one of its own.
 #[inline(always)]
-fn to_stack(ctx: &TcContext, config: &Config, entered: u32) -> i32 {
+fn to_stack(ctx: &TcContext, config: &Config, entered: u32, sender: Option<&Sender>) -> i32 {
     if entered != config.host_peer {
+        let group = sender.map_or(entered, |sender| sender.group);
         // SAFETY: the kernel hands the program a valid context, and checks each access to it.
-        unsafe { (*ctx.skb.skb).priority = group(entered) };
+        unsafe { (*ctx.skb.skb).priority = group };
     }
     count_path(Path::Stack);
     TC_ACT_OK
 }
 
 #[inline(always)]
-fn deliver(ctx: &TcContext, config: &Config, dst: u32, entered: u32) -> Result<i32, DropReason> {
+fn deliver(
+    ctx: &TcContext,
+    config: &Config,
+    dst: u32,
+    entered: u32,
+    behind: Option<&Behind>,
+) -> Result<i32, DropReason> {
     // SAFETY: userspace replaces entries whole.
-    let Some(pod) = (unsafe { PODS.get(&dst) }) else {
-        if config.is_pod_net(dst) {
-            return Err(DropReason::NoPod);
+    if let Some(pod) = unsafe { PODS.get(&dst) } {
+        if let Some(behind) = behind {
+            may_reach(&behind.realm, pod, behind::sender(pod.ifindex))?;
         }
-        return Ok(to_stack(ctx, config, entered));
-    };
+        return to_pod(ctx, pod);
+    }
+    if config.is_pod_net(dst) {
+        return Err(DropReason::NoPod);
+    }
+    let sender = behind::sender(entered);
+    if let Some(owner) = behind::way(entered, sender, dst) {
+        return to_pod(ctx, owner?);
+    }
+    match behind {
+        Some(_) => Err(DropReason::BehindToOutside),
+        None => Ok(to_stack(ctx, config, entered, sender)),
+    }
+}
+
+#[inline(always)]
+fn to_pod(ctx: &TcContext, pod: &Pod) -> Result<i32, DropReason> {
     ctx.store(ETH_DESTINATION, &pod.mac, 0)
         .map_err(|_| DropReason::RewriteFailed)?;
     if pod.flags & POD_IS_HOST != 0 {

@@ -2,15 +2,16 @@
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap};
 use gantry_ebpf_common::layout::{
-    Backend, BackendStats, Config, Flow, FlowKey, Fragment, FragmentKey, Pod, Reverse, Sender, Service,
-    ServiceKey, Table,
+    Backend, BackendStats, Config, Flow, FlowKey, Fragment, FragmentKey, Place, Pod, Reverse, Sender,
+    Service, ServiceKey, Table,
 };
 use gantry_ebpf_common::reason::{DropReason, Path};
 use gantry_ebpf_common::share::Share;
 use gantry_ebpf_common::{
     MAX_BACKENDS, MAX_FLOWS, MAX_FLOWS_BEYOND, MAX_FRAGMENTS, MAX_PODS, MAX_REASONS, MAX_SERVICES,
+    MAX_SUBNETS,
 };
 
 #[map]
@@ -19,6 +20,9 @@ pub static CONFIG: Array<Config> = Array::pinned(1, 0);
 pub static PODS: HashMap<u32, Pod> = HashMap::pinned(MAX_PODS, 0);
 #[map]
 pub static SENDERS: HashMap<u32, Sender> = HashMap::pinned(MAX_PODS, 0);
+/// Own address of the pod that a subnet is behind.
+#[map]
+pub static SUBNETS: LpmTrie<Place, u32> = LpmTrie::pinned(MAX_SUBNETS, 0);
 #[map]
 pub static SERVICES: HashMap<ServiceKey, Service> = HashMap::pinned(2 * MAX_SERVICES, BPF_F_NO_PREALLOC);
 #[map]

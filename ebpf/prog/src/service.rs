@@ -2,7 +2,10 @@
 
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::programs::TcContext;
-use gantry_ebpf_common::layout::{Backend, BackendStats, Config, Flow, FlowKey, Fragment, SCTP, ServiceKey};
+use gantry_ebpf_common::behind::{Asked, Behind, tag};
+use gantry_ebpf_common::layout::{
+    ASKED, Backend, BackendStats, Config, DIRECT, Flow, FlowKey, Fragment, SCTP, ServiceKey, TRANSLATED,
+};
 use gantry_ebpf_common::packet::{Ipv4, Ports, opening_offset, opens};
 use gantry_ebpf_common::reason::{DropReason, Path};
 use gantry_ebpf_common::verdict::{
@@ -10,17 +13,23 @@ use gantry_ebpf_common::verdict::{
 };
 
 use crate::maps::{BACKEND_STATS, BACKENDS, FRAGMENTS, PODS, SERVICES, TABLES, count_path};
-use crate::{quoted, share};
+use crate::{behind, quoted, share};
 
 /// Slots looked at before a service counts as without backend. One is enough except in the instant
 /// when userspace replaces a table.
 const ATTEMPTS: u32 = 3;
 
-/// The addresses that the packet must leave with.
+/// The addresses that the packet must leave with. `behind`: the pod that its source is behind.
 #[inline(always)]
-pub fn translate(ctx: &TcContext, config: &Config, ip: &Ipv4, entered: u32) -> Result<Addresses, DropReason> {
+pub fn translate(
+    ctx: &TcContext,
+    config: &Config,
+    ip: &Ipv4,
+    entered: u32,
+    behind: Option<&Behind>,
+) -> Result<Addresses, DropReason> {
     if !ip.has_ports() {
-        if let Some(addresses) = quoted::translate(ctx, config, ip, entered)? {
+        if let Some(addresses) = quoted::translate(ctx, config, ip, entered, behind)? {
             return Ok(addresses);
         }
         if config.is_service_net(ip.dst) {
@@ -29,14 +38,14 @@ pub fn translate(ctx: &TcContext, config: &Config, ip: &Ipv4, entered: u32) -> R
         return Ok(Addresses::unchanged(ip, Ports::default()));
     }
     if ip.later_fragment {
-        return later_fragment(config, ip);
+        return later_fragment(config, ip, behind);
     }
     let l4: [u8; 4] = ctx
         .load(ip.l4_offset as usize)
         .map_err(|_| DropReason::Malformed)?;
     let ports = Ports::parse(&l4);
     let key = ip.flow_key(ports);
-    let addresses = with_ports(ctx, config, ip, &key, entered)?;
+    let addresses = with_ports(ctx, config, ip, &key, entered, behind)?;
     if ip.more_fragments {
         let fragment = Fragment {
             src: addresses.src,
@@ -44,16 +53,17 @@ pub fn translate(ctx: &TcContext, config: &Config, ip: &Ipv4, entered: u32) -> R
         };
         // Also where nothing changed: an earlier datagram may have had the same identification. A full table only costs the later
         // fragments to services, which are then counted as drops.
-        let _ = FRAGMENTS.insert(&ip.fragment_key(), &fragment, 0);
+        let _ = FRAGMENTS.insert(&ip.fragment_key(behind.map_or(0, |b| b.owner)), &fragment, 0);
     }
     Ok(addresses)
 }
 
 /// Later fragments have no ports: they get what the first one got.
 #[inline(always)]
-fn later_fragment(config: &Config, ip: &Ipv4) -> Result<Addresses, DropReason> {
+fn later_fragment(config: &Config, ip: &Ipv4, behind: Option<&Behind>) -> Result<Addresses, DropReason> {
+    let key = ip.fragment_key(behind.map_or(0, |b| b.owner));
     // SAFETY: entries are written whole and only read here.
-    if let Some(first) = unsafe { FRAGMENTS.get(&ip.fragment_key()) } {
+    if let Some(first) = unsafe { FRAGMENTS.get(&key) } {
         return Ok(Addresses {
             src: first.src,
             dst: first.dst,
@@ -73,16 +83,26 @@ fn with_ports(
     ip: &Ipv4,
     key: &FlowKey,
     entered: u32,
+    behind: Option<&Behind>,
 ) -> Result<Addresses, DropReason> {
-    // SAFETY: entries are written whole, except `direct`, whose two values are both right to act on.
-    if let Some(reverse) = share::reverse(key).map(|reverse| unsafe { &*reverse })
-        && reverse.direct == 0
-    {
-        count_path(Path::Reply);
-        mark_seen(&flow_of(key, reverse));
-        return Ok(Addresses::to_client(key, reverse));
+    // SAFETY: entries are written whole, except `direct`, whose values are all right to act on.
+    if let Some(reverse) = share::reverse(key).map(|reverse| unsafe { &*reverse }) {
+        if reverse.direct == TRANSLATED {
+            count_path(Path::Reply);
+            let behind = behind::tag_of(config, entered, reverse.client);
+            mark_seen(&flow_of(key, reverse, behind));
+            return Ok(Addresses::to_client(key, reverse));
+        }
+        if reverse.direct == ASKED {
+            return Ok(Asked::answer(key, reverse));
+        }
     }
     if config.is_pod_net(ip.dst) {
+        if let Some(behind) = behind
+            && let Some(asked) = behind::ask(config, key, behind, entered)
+        {
+            return Ok(asked);
+        }
         mark_direct(key);
         return Ok(Addresses::unchanged(
             ip,
@@ -111,7 +131,7 @@ fn with_ports(
             },
         ));
     };
-    let addresses = to_service(ctx, config, ip, key, service.index, entered)?;
+    let addresses = to_service(ctx, config, ip, key, service.index, entered, behind)?;
     count_path(Path::Service);
     Ok(addresses)
 }
@@ -123,7 +143,7 @@ fn with_ports(
 fn mark_direct(key: &FlowKey) {
     if let Some(reverse) = share::reverse(&key.swapped()) {
         // SAFETY: a whole aligned field of a live entry; a lost update is repaired by the next packet.
-        unsafe { (*reverse).direct = 1 }
+        unsafe { (*reverse).direct = DIRECT }
     }
 }
 
@@ -151,6 +171,7 @@ fn to_service(
     key: &FlowKey,
     service: u32,
     entered: u32,
+    behind: Option<&Behind>,
 ) -> Result<Addresses, DropReason> {
     let opening = match opening_offset(ip.protocol) {
         Some(offset) => {
@@ -162,9 +183,13 @@ fn to_service(
         None => false,
     };
     let now_s = now_s();
-    let (id, backend, beyond) = match known_flow(config, key, opening, now_s) {
+    let flow = FlowKey {
+        behind: behind.map_or([0; 3], |behind| tag(behind.owner)),
+        ..*key
+    };
+    let (id, backend, beyond) = match known_flow(config, &flow, opening, now_s) {
         Some(found) => found,
-        None => new_flow(config, key, service, now_s, entered)?,
+        None => new_flow(config, &flow, service, now_s, entered, behind)?,
     };
     if ip.protocol == SCTP && backend.port != key.dport {
         return Err(DropReason::SctpPortChange);
@@ -215,6 +240,7 @@ fn new_flow(
     service: u32,
     now_s: u32,
     entered: u32,
+    behind: Option<&Behind>,
 ) -> Result<(u32, Backend, bool), DropReason> {
     let hash = flow_hash(key);
     // SAFETY: userspace replaces tables whole.
@@ -229,6 +255,9 @@ fn new_flow(
         };
         if !takes_new(backend, service) || !is_there(config, backend) {
             continue;
+        }
+        if let Some(behind) = behind {
+            behind::reaches(behind, backend.ip)?;
         }
         let backend = *backend;
         let flow = Flow {
@@ -257,7 +286,7 @@ fn remember_reply(key: &FlowKey, addresses: &Addresses, beyond: bool) {
         // SAFETY: a live entry; see `mark_direct`.
         let known = unsafe { &mut *known };
         if known.vip == wanted.vip && known.vip_port == wanted.vip_port && known.client == wanted.client {
-            known.direct = 0;
+            known.direct = TRANSLATED;
             return;
         }
     }

@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
-use gantry_ebpf::{Backend, BackendState, Datapath, NodeNet, PodEntry, Protocol, Service};
+use gantry_ebpf::{
+    Backend, BackendState, Counters, Datapath, DropReason, NodeNet, PacketPath, PodEntry, Protocol, Service,
+};
 use gantry_ebpf_common::checksum;
 use gantry_ebpf_common::layout::{SCTP, TCP, UDP};
 
@@ -20,6 +22,37 @@ pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 3];
 pub const REDIRECT: u32 = 7;
 /// Nowhere.
 pub const DROP: u32 = 2;
+/// On to the IP stack.
+pub const PASS: u32 = 0;
+
+/// Counters that moved, and by how much.
+pub type Moved = (Vec<(DropReason, u64)>, Vec<(PacketPath, u64)>);
+
+/// What moved between two readings.
+pub fn moved(before: &Counters, after: &Counters) -> Moved {
+    let drops = after
+        .drops
+        .iter()
+        .map(|(k, v)| (*k, v - before.drops[k]))
+        .filter(|(_, v)| *v > 0);
+    let paths = after
+        .paths
+        .iter()
+        .map(|(k, v)| (*k, v - before.paths[k]))
+        .filter(|(_, v)| *v > 0);
+    (drops.collect(), paths.collect())
+}
+
+/// The packet as it must come out: other addresses, the receiver's MAC, everything computed anew.
+pub fn becomes(p: &Packet, src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16), dst_mac: [u8; 6]) -> Vec<u8> {
+    Packet {
+        src,
+        dst,
+        dst_mac,
+        ..p.clone()
+    }
+    .bytes()
+}
 
 /// Tells loudly why a test does nothing; fails instead if REQUIRE holds `bpf`.
 pub fn can_run() -> bool {
