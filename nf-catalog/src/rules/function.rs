@@ -35,6 +35,7 @@ impl NetworkFunctionSpec {
                 },
             );
         }
+        self.pool_problems(package, &mut found);
         for need in package.needs.iter().filter(|need| !need.optional) {
             found.require(self.peers.contains_key(&need.function), "spec.peers", || {
                 format!(
@@ -64,6 +65,18 @@ impl NetworkFunctionSpec {
             }
         }
         found.0
+    }
+
+    /// Addresses behind instances, as these values have them.
+    fn pool_problems(&self, package: &NfPackageSpec, found: &mut Problems) {
+        let mut values = package.values.clone();
+        values.extend(self.values.clone());
+        for subnet in package.interfaces.iter().filter_map(|i| i.subnet.as_ref()) {
+            let last = self.replicas.saturating_sub(1);
+            if let Err(why) = subnet.of(&values, last) {
+                found.add(&format!("spec.values.{}", subnet.pool), why);
+            }
+        }
     }
 }
 

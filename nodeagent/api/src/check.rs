@@ -11,6 +11,10 @@ use crate::{
     ContainerConfig, Hook, NodeConfig, PodConfig, PodDesired, PodUid, ProbeAction, Volume, VolumeFile,
 };
 
+mod subnets;
+
+pub use subnets::{MAX_POD_SUBNETS, check_subnets, read_subnets};
+
 /// Largest user or group id, as in Kubernetes. The kernel has ids of 32 bits, and takes the last one for "leave it as it is": a
 /// process that is to become it stays root.
 pub const MAX_ID: u32 = 2_147_483_647;
@@ -21,7 +25,7 @@ const MAX_SIGNAL: u32 = 64;
 const MAX_FILE_PATH: usize = 1024;
 
 impl NodeConfig {
-    /// What is wrong with pods, by uid: names that become paths, addresses, references, and CPUs, none of which has two
+    /// What is wrong with pods, by uid: names that become paths, addresses, subnets, references, and CPUs, none of which has two
     /// owners among the pods that run. Where two want the same, the one that `holds` something on the node has it, else
     /// the first.
     pub fn faults(&self, holds: impl Fn(&PodUid) -> bool) -> BTreeMap<PodUid, String> {
@@ -42,6 +46,7 @@ impl NodeConfig {
             return Err("the uid must be letters, digits, `-`, `_` or `.`, 1 to 63 of them".to_owned());
         }
         check_pod(pod)?;
+        subnets::check_pod(pod, self.network.as_ref())?;
         if pod.desired != PodDesired::Run {
             return Ok(());
         }

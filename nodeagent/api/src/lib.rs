@@ -5,7 +5,9 @@ mod convert;
 pub mod message;
 pub mod model;
 
-pub use check::{MAX_ID, is_container_name, is_sub_path, is_system_path};
+pub use check::{
+    MAX_ID, MAX_POD_SUBNETS, check_subnets, is_container_name, is_sub_path, is_system_path, read_subnets,
+};
 pub use convert::InvalidMessage;
 pub use message::*;
 pub use model::*;

@@ -280,14 +280,14 @@ fn pod() -> impl Strategy<Value = PodConfig> {
             btree_map(text(), volume(), 0..3),
             option::of(sessions),
             (any::<Option<u64>>(), pod_security()),
-            (names(), qos),
+            (names(), qos, vec(subnet(), 0..3)),
         ),
     )
         .prop_map(
             |(
                 (namespace, name, requester, labels, desired, address, host_network, restart_policy),
                 (termination_grace_s, numa_nodes, containers),
-                (volumes, sessions, (deadline_ms, security), (names, qos)),
+                (volumes, sessions, (deadline_ms, security), (names, qos, subnets)),
             )| PodConfig {
                 names,
                 namespace,
@@ -306,8 +306,13 @@ fn pod() -> impl Strategy<Value = PodConfig> {
                 sessions,
                 deadline_ms,
                 qos,
+                subnets,
             },
         )
+}
+
+fn subnet() -> impl Strategy<Value = ipnet::Ipv4Net> {
+    (v4(), 0u8..=32).prop_map(|(address, length)| ipnet::Ipv4Net::new(address, length).unwrap())
 }
 
 fn service() -> impl Strategy<Value = ServiceConfig> {

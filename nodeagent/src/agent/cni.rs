@@ -38,8 +38,8 @@ pub struct Asked<'a> {
     pub address: Ipv4Addr,
     /// Pods of one group have one share of what all use together.
     pub group: &'a str,
-    /// It forwards what others send.
-    pub forwards: bool,
+    /// Pods of one realm reach the subnets behind each other.
+    pub realm: &'a str,
 }
 
 /// A call that failed.
@@ -137,7 +137,7 @@ impl Cni {
     ) -> Result<AddResult, CniError> {
         let mut config = self.config(network);
         config["runtimeConfig"] = json!({
-            "ips": [format!("{}/32", asked.address)], "shareGroup": asked.group, "forwards": asked.forwards,
+            "ips": [format!("{}/32", asked.address)], "shareGroup": asked.group, "realm": asked.realm,
         });
         let answer = self.call("ADD", uid, Some(netns), &config)?;
         let bad = |source| CniError::Answer {
@@ -193,7 +193,7 @@ impl Cni {
             "serviceCidr": network.service_cidr,
             "gateway": network.gateway,
             "mtu": MTU,
-            "capabilities": { "ips": true, "shareGroup": true, "forwards": true },
+            "capabilities": { "ips": true, "shareGroup": true, "realm": true },
         })
     }
 
@@ -349,13 +349,13 @@ mod tests {
                 &Asked {
                     address: "10.85.0.7".parse().unwrap(),
                     group: "tenant",
-                    forwards: true,
+                    realm: "ims",
                 },
             )
             .unwrap();
         assert_eq!(result.address(), Some("10.85.0.7".parse().unwrap()));
         let sent: Value = serde_json::from_slice(&std::fs::read(dir.path().join("in")).unwrap()).unwrap();
-        let wanted = json!({"ips": ["10.85.0.7/32"], "shareGroup": "tenant", "forwards": true});
+        let wanted = json!({"ips": ["10.85.0.7/32"], "shareGroup": "tenant", "realm": "ims"});
         assert_eq!(sent["runtimeConfig"], wanted);
         assert_eq!(
             (&sent["type"], &sent["bpfDir"]),

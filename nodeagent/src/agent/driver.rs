@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use gantry_nodeagent_api::{NodeStatus, ProbeAction, Refused, ServiceFault};
+use gantry_nodeagent_api::{NodeStatus, ProbeAction, Refused};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +16,7 @@ use super::pods::Pods;
 use super::turns::{Group, Turns};
 use super::{hook, probe};
 use crate::chain::chain;
-use crate::core::{Action, Event, PodOp, State, step};
+use crate::core::{Action, Event, NetworkFaults, PodOp, State, step};
 
 /// How many pods are prepared or torn down at once.
 const HEAVY_AT_ONCE: usize = 4;
@@ -138,7 +138,7 @@ impl Hands {
                 let (network, dns, pods) = (self.network.clone(), self.dns.clone(), self.pods.clone());
                 let generation = wanted.generation.0;
                 let sync = move || {
-                    let result = network.sync(wanted.network.as_ref(), &wanted.services);
+                    let result = network.sync(wanted.network.as_ref(), &wanted.services, &wanted.behind);
                     // Names need no services.
                     if let Some(node) = wanted.network {
                         dns.send_replace(Some(Arc::new(Table::new(
@@ -313,8 +313,11 @@ async fn tell<T: Send + 'static, E: From<String> + Send + 'static>(
     let _ = answers.send(answer(result)).await;
 }
 
-fn log_faults(generation: u64, faults: &BTreeMap<String, ServiceFault>) {
-    for (service, fault) in faults {
+fn log_faults(generation: u64, faults: &NetworkFaults) {
+    for (pod, why) in &faults.subnets {
+        tracing::warn!(generation, pod, why, "a subnet does not lead to the pod");
+    }
+    for (service, fault) in &faults.services {
         let (reason, message) = (fault.reason.as_str(), &fault.message);
         tracing::warn!(
             generation,

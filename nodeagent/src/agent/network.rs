@@ -1,17 +1,20 @@
-//! Host device, services and names, as the configuration wants them; and the counters.
+//! Host device, services and subnets, as the configuration wants them; and the counters.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::{Mutex, PoisonError};
 
-use gantry_ebpf::{Backend, BackendState, Datapath, LeftOut, Protocol, Service, Why};
+use gantry_ebpf::{
+    Backend, BackendState, Datapath, LeftOut, PodSubnets, Protocol, Service, SubnetLeftOut, SubnetWhy, Why,
+};
 use gantry_nodeagent_api::{
-    MAX_SERVICE_BACKENDS, MAX_SERVICE_PORTS, NetworkCounters, NodeNetwork, ServiceConfig, ServiceFault,
-    ServiceFaultReason,
+    MAX_SERVICE_BACKENDS, MAX_SERVICE_PORTS, NetworkCounters, NodeNetwork, PodUid, ServiceConfig,
+    ServiceFault, ServiceFaultReason,
 };
 
 use super::Failure;
 use super::cni::Cni;
+use crate::core::{Behind, NetworkFaults};
 use crate::guard;
 
 /// The node's side of the network. Calls block.
@@ -36,14 +39,15 @@ impl Network {
         }
     }
 
-    /// Makes services so, the host's side too when it is new. What of services is left out, by `namespace/name`.
+    /// Makes services and subnets so, the host's side too when it is new. What is left out.
     pub(super) fn sync(
         &self,
         network: Option<&NodeNetwork>,
         services: &BTreeMap<String, ServiceConfig>,
-    ) -> Result<BTreeMap<String, ServiceFault>, Failure> {
+        behind: &BTreeMap<PodUid, Behind>,
+    ) -> Result<NetworkFaults, Failure> {
         let Some(network) = network else {
-            return Ok(BTreeMap::new());
+            return Ok(NetworkFaults::default());
         };
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.host.as_ref() != Some(network) {
@@ -62,17 +66,25 @@ impl Network {
             ports.map(move |service| (name, service))
         });
         let (names, wanted): (Vec<&String>, Vec<Service>) = named.unzip();
-        let synced = datapath.sync_services(&wanted).map_err(Failure::other);
+        let pods: Vec<PodSubnets> = behind.values().map(of_pod).collect();
+        // Where subnets are first: whoever answers a service's clients behind a pod has to know the way back.
+        let synced = datapath
+            .sync_subnets(&pods)
+            .and_then(|subnets| Ok((datapath.sync_services(&wanted)?, subnets)))
+            .map_err(Failure::other);
         if synced.is_ok() {
             state.datapath = Some(datapath);
         } else {
             // Something may have been taken away from under us: look at all of it again.
             state.host = None;
         }
-        let left_out = synced?.left_out;
-        match left_out.first() {
+        let (services, subnets) = synced?;
+        match services.left_out.first() {
             Some(first) if guard::off("service-apart") => Err(Failure::Config(first.why.to_string())),
-            _ => Ok(faults(&names, &left_out)),
+            _ => Ok(NetworkFaults {
+                services: faults(&names, &services.left_out),
+                subnets: not_routed(behind, &subnets.left_out),
+            }),
         }
     }
 
@@ -138,6 +150,44 @@ fn faults(names: &[&String], left_out: &[LeftOut]) -> BTreeMap<String, ServiceFa
             });
     }
     faults
+}
+
+/// In words, by the pod that a subnet does not lead to.
+fn not_routed(behind: &BTreeMap<PodUid, Behind>, left_out: &[SubnetLeftOut]) -> BTreeMap<PodUid, String> {
+    let mut faults: BTreeMap<PodUid, String> = BTreeMap::new();
+    for left_out in left_out {
+        let at = |address: Ipv4Addr| behind.iter().find(|(_, pod)| pod.address == address);
+        let Some((uid, _)) = at(left_out.pod) else {
+            continue;
+        };
+        let (net, prefix) = left_out.subnet;
+        let why = match left_out.why {
+            // Of the same namespace: it may know the name.
+            SubnetWhy::Taken { by } => match at(by) {
+                Some((_, pod)) => format!("subnet {net}/{prefix} is behind pod {} already", pod.name),
+                None => left_out.to_string(),
+            },
+            SubnetWhy::Share { .. } | SubnetWhy::Full => left_out.to_string(),
+        };
+        faults
+            .entry(uid.clone())
+            .and_modify(|all| *all = format!("{all}; {why}"))
+            .or_insert(why);
+    }
+    faults
+}
+
+fn of_pod(pod: &Behind) -> PodSubnets {
+    PodSubnets {
+        address: pod.address,
+        realm: pod.namespace.clone(),
+        group: pod.group.clone(),
+        subnets: pod
+            .subnets
+            .iter()
+            .map(|net| (net.network(), net.prefix_len()))
+            .collect(),
+    }
 }
 
 fn of_config(service: &ServiceConfig) -> impl Iterator<Item = Service> + '_ {

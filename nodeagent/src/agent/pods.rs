@@ -136,7 +136,7 @@ impl Pods {
         let asked = Asked {
             address,
             group: &pod.share_group(),
-            forwards: wall::may_forward(pod),
+            realm: &pod.namespace,
         };
         let result = self.cni.add(network, uid, &netns, &asked)?;
         if result.address() != Some(address) {

@@ -135,27 +135,8 @@ pub(super) fn may_tunnel(container: &ContainerConfig) -> bool {
     all.any(|name| ["NET_ADMIN", "ALL"].contains(&name.trim_start_matches("CAP_")))
 }
 
-/// Whether a pod may send what others sent, from their addresses: its kernel forwards packets (which a level below `privileged` refuses),
-/// and one of its containers may configure networks.
-pub(super) fn may_forward(pod: &PodConfig) -> bool {
-    let forwards = ["net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding"]
-        .iter()
-        .any(|name| {
-            pod.security
-                .sysctls
-                .get(*name)
-                .is_some_and(|value| value.trim() == "1")
-        });
-    forwards
-        && pod
-            .containers
-            .iter()
-            .any(|c| c.security.privileged || may_tunnel(c))
-}
-
 #[cfg(test)]
 mod tests {
-    use gantry_nodeagent_api::PodSecurity;
 
     use super::*;
 
@@ -257,27 +238,6 @@ mod tests {
         for path in ["../outside", "link", "/etc/passwd", "sub", "none"] {
             let said = read(path).unwrap_err().to_string();
             assert!(said.contains("cannot load seccomp profile"), "{said}");
-        }
-    }
-
-    #[test]
-    fn who_forwards_says_so_and_may_configure_networks() {
-        let pod = |sysctl: &str, capability: &str| PodConfig {
-            containers: vec![container(|c| {
-                c.security.capabilities = vec![capability.to_owned()];
-            })],
-            security: PodSecurity {
-                sysctls: [(sysctl.to_owned(), "1".to_owned())].into(),
-                ..PodSecurity::default()
-            },
-            ..PodConfig::default()
-        };
-        assert!(may_forward(&pod("net.ipv4.ip_forward", "NET_ADMIN")));
-        for (sysctl, capability) in [
-            ("net.ipv4.ip_forward", "NET_RAW"),
-            ("net.core.somaxconn", "NET_ADMIN"),
-        ] {
-            assert!(!may_forward(&pod(sysctl, capability)), "{sysctl} {capability}");
         }
     }
 }

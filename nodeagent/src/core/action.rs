@@ -8,6 +8,7 @@ use gantry_nodeagent_api::{
     ServiceConfig, SessionProbe, SrvTarget,
 };
 use gantry_topology::CpuSet;
+use ipnet::Ipv4Net;
 
 use super::Ledger;
 
@@ -101,10 +102,27 @@ pub struct NetworkWanted {
     pub services: BTreeMap<String, ServiceConfig>,
     /// Whose pods are where: addresses to namespaces.
     pub pods: BTreeMap<Ipv4Addr, String>,
+    /// What is behind each pod of the pod network, if anything.
+    pub behind: BTreeMap<PodUid, Behind>,
     /// Names to addresses.
     pub dns: BTreeMap<String, Vec<IpAddr>>,
     /// Names of services' ports to who serves them.
     pub srv: BTreeMap<String, Vec<SrvTarget>>,
+}
+
+/// A pod of the pod network, and what is behind it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Behind {
+    /// Own address.
+    pub address: Ipv4Addr,
+    /// Its name, for people.
+    pub name: String,
+    /// Only pods of the same namespace reach what is behind it.
+    pub namespace: String,
+    /// Whose share of what all use together it takes of.
+    pub group: String,
+    /// Networks.
+    pub subnets: Vec<Ipv4Net>,
 }
 
 /// Work on one pod.

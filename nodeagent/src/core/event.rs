@@ -31,8 +31,8 @@ pub enum Event {
     NetworkSynced {
         /// Number.
         id: RequestId,
-        /// The services that are not or not wholly in force, by `namespace/name`; or why nothing is.
-        result: Result<BTreeMap<String, ServiceFault>, String>,
+        /// What of it is left out; or why nothing is in force.
+        result: Result<NetworkFaults, String>,
     },
     /// Answer to [`super::Action::Pod`].
     PodDone {
@@ -115,6 +115,15 @@ pub enum Event {
     Counters(NetworkCounters),
     /// Time passed.
     Tick,
+}
+
+/// What is left out of a network that is in force.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NetworkFaults {
+    /// Services that are not or not wholly in force, by `namespace/name`.
+    pub services: BTreeMap<String, ServiceFault>,
+    /// Pods that a subnet does not lead to, and why.
+    pub subnets: BTreeMap<PodUid, String>,
 }
 
 /// A pod, as whoever looks at it knows it.

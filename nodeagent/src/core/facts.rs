@@ -24,7 +24,10 @@ pub(super) fn note(state: &mut State, now_ms: u64, event: Event, actions: &mut V
                 && let Some((_, what)) = pod.under_way.take_if(|(awaited, _)| *awaited == id)
             {
                 match result {
-                    Ok(done) => succeeded(pod, now_ms, what, done),
+                    Ok(done) => {
+                        state.network.stale |= moves_subnets(pod, &done);
+                        succeeded(pod, now_ms, what, done);
+                    }
                     Err(failure) => failed(pod, now_ms, what, failure),
                 }
             }
@@ -90,6 +93,19 @@ pub(super) fn note(state: &mut State, now_ms: u64, event: Event, actions: &mut V
         Event::Counters(counters) => state.counters = counters,
         Event::Tick => {}
     }
+}
+
+/// Its subnets have gone with the network that it had before, or are free for another.
+fn moves_subnets(pod: &Pod, done: &PodDone) -> bool {
+    let ends = match done {
+        PodDone::Prepared(_) => !pod.prepared,
+        PodDone::Released | PodDone::TornDown => true,
+        PodDone::Applied | PodDone::Started(_) | PodDone::Signalled => false,
+    };
+    ends && pod
+        .config
+        .as_ref()
+        .is_some_and(|config| !config.subnets.is_empty())
 }
 
 fn succeeded(pod: &mut Pod, now_ms: u64, what: UnderWay, done: PodDone) {

@@ -27,8 +27,12 @@ mod storage;
 mod tests;
 mod troubles;
 
-pub use action::{Action, Bounds, FailureKind, Limits, NetworkWanted, PodDone, PodFailure, PodOp, RequestId};
-pub use event::{DiskSpace, Event, Exit, Observed, ObservedContainer, ObservedPod, PodRef, PodUsage, Run};
+pub use action::{
+    Action, Behind, Bounds, FailureKind, Limits, NetworkWanted, PodDone, PodFailure, PodOp, RequestId,
+};
+pub use event::{
+    DiskSpace, Event, Exit, NetworkFaults, Observed, ObservedContainer, ObservedPod, PodRef, PodUsage, Run,
+};
 pub use ledger::Ledger;
 pub use state::State;
 pub use storage::MAX_ENTRIES;

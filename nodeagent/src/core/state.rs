@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gantry_nodeagent_api::{
     ContainerResources, Generation, NetworkCounters, NodeConfig, NodeStatus, PodConfig, PodDesired, PodUid,
-    RunEnd, ServiceFault, VolumeFile, WaitingReason,
+    RunEnd, VolumeFile, WaitingReason,
 };
 use gantry_topology::CpuSet;
 
@@ -54,8 +54,10 @@ pub(super) struct Network {
     pub(super) under_way: Option<(RequestId, Generation)>,
     pub(super) backoff: Backoff,
     pub(super) message: String,
-    /// What of services is left out of that generation.
-    pub(super) faults: BTreeMap<String, ServiceFault>,
+    /// What is left out of that generation.
+    pub(super) faults: super::NetworkFaults,
+    /// A pod that something is behind has come or gone since.
+    pub(super) stale: bool,
 }
 
 /// One pod.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use gantry_nodeagent_api::{
     ContainerConfig, ContainerResources, ContainerRole, ContainerStatus, NodeStatus, PodPhase, PodStatus,
-    PodUid, Readiness, RestartPolicy, RunEnd, WaitingReason,
+    PodUid, Readiness, RestartPolicy, RunEnd, Trouble, WaitingReason,
 };
 use gantry_topology::CpuSet;
 
@@ -51,6 +51,11 @@ impl State {
             pods.entry(uid.clone()).or_default().message =
                 format!("the node does not take its configuration: {fault}");
         }
+        for (uid, why) in &self.network.faults.subnets {
+            if let Some(pod) = pods.get_mut(uid) {
+                pod.troubles.insert(Trouble::SubnetNotRouted, why.clone());
+            }
+        }
         NodeStatus {
             accepted: self.accepted(),
             applied: self.applied,
@@ -59,7 +64,7 @@ impl State {
             network: self.counters.clone(),
             network_message: self.network.message.clone(),
             disk_pressure: self.disk.pressure.clone(),
-            services: self.network.faults.clone(),
+            services: self.network.faults.services.clone(),
         }
     }
 

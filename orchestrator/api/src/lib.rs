@@ -26,7 +26,7 @@ pub mod labels {
     pub const REVISION: &str = "gantry.dev/revision";
     /// On pods of a NetworkFunction: the number of the instance, from 0 (Kubernetes' label of StatefulSets' pods).
     pub const INDEX: &str = "apps.kubernetes.io/pod-index";
-    /// Annotation on a pod: JSON `PodExtras` (what a Kubernetes PodSpec cannot say: exclusive CPUs, SMT, group, drain).
+    /// Annotation on a pod: JSON `PodExtras` (what a Kubernetes PodSpec cannot say: exclusive CPUs, SMT, subnets behind it, group, drain).
     pub const EXTRAS: &str = "gantry.dev/extras";
     /// Annotation on a pod: JSON of the drain's state (`DrainState`), while it drains.
     pub const DRAIN: &str = "gantry.dev/drain";

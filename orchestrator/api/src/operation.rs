@@ -167,6 +167,10 @@ pub struct PodExtras {
     /// NetworkFunctions of its namespace: it is started once each has an instance that is ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits_for: Vec<String>,
+    /// IPv4 networks behind the pod (`10.45.0.0/16`): pods of its namespace reach them by it, and it sends from their addresses. At
+    /// most 16, none of the node's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subnets: Vec<String>,
     /// All-or-nothing group.
     #[serde(default)]
     pub group: Option<String>,

@@ -1,6 +1,7 @@
 //! Rules on the annotation `gantry.dev/extras`: what a PodSpec cannot say. One that could not be read would count as none.
 
 use gantry_api::{PodExtras, labels};
+use gantry_nodeagent_api::read_subnets;
 use serde_json::{Map, Value};
 
 use super::path::{at, list, text};
@@ -72,6 +73,12 @@ fn read(object: &Value, path: &str, errors: &mut Errors) -> Option<PodExtras> {
 }
 
 fn check(extras: &PodExtras, spec: &Value, path: &str, errors: &mut Errors) {
+    if let Err(why) = read_subnets(&extras.subnets) {
+        errors.push(wrong(path, format!("`subnets`: {why}")));
+    } else if !extras.subnets.is_empty() && at(spec, "/hostNetwork") == true {
+        let why = "`subnets`: a pod on the host's network has none behind it";
+        errors.push(wrong(path, why));
+    }
     for name in extras.exclusive.keys() {
         let sidecars = list(spec, "/initContainers").iter();
         let sidecars = sidecars.filter(|c| text(c, "/restartPolicy") == "Always");
@@ -119,6 +126,30 @@ mod tests {
             let found = fields(&made(bad, "2"), None);
             assert_eq!(found, ["metadata.annotations[gantry.dev/extras]"], "{bad}");
         }
+    }
+
+    #[test]
+    fn subnets_are_networks_of_nobody_else_and_not_behind_the_host() {
+        let with = |subnets: &str, host: bool| {
+            let mut pod = made(&format!(r#"{{"subnets": [{subnets}]}}"#), "2");
+            pod["spec"]["hostNetwork"] = host.into();
+            fields(&pod, None)
+        };
+        let good = r#""10.45.0.0/16", "198.51.100.7/32""#;
+        assert!(with(good, false).is_empty() && with("", true).is_empty());
+        let refused = ["metadata.annotations[gantry.dev/extras]"];
+        assert_eq!(with(good, true), refused);
+        for bad in [
+            r#""10.45.0.1/16""#,
+            r#""10.45.0.0""#,
+            r#""0.0.0.0/0""#,
+            r#""10.45.0.0/16", "10.45.0.0/16""#,
+            "7",
+        ] {
+            assert_eq!(with(bad, false), refused, "{bad}");
+        }
+        let many: Vec<String> = (0..17).map(|i| format!(r#""10.45.{i}.0/24""#)).collect();
+        assert_eq!(with(&many.join(", "), false), refused);
     }
 
     #[test]

@@ -170,3 +170,56 @@ fn addresses_are_of_the_node_and_of_one_pod() {
         refused(|c| c.pods.get_mut("a").unwrap().address = Some(address.parse().unwrap()));
     }
 }
+
+#[test]
+fn subnets_are_networks_of_nobody_else() {
+    for (subnet, why) in [
+        ("10.85.0.0/16", "holds pods' addresses"),
+        ("10.85.0.128/25", "holds pods' addresses"),
+        ("10.86.3.0/24", "holds services' addresses"),
+        ("0.0.0.0/0", "which nobody has"),
+        ("127.0.0.1/32", "which nobody has"),
+        ("239.1.0.0/16", "which nobody has"),
+        ("10.45.0.1/16", "has more than its prefix: 10.45.0.0/16"),
+    ] {
+        let text = refused(|c| c.pods.get_mut("a").unwrap().subnets = vec![subnet.parse().unwrap()]);
+        assert!(text.contains(why), "{subnet}: {text}");
+    }
+    let nets = |count: u8| {
+        (0..count)
+            .map(|i| format!("10.45.{i}.0/24").parse().unwrap())
+            .collect::<Vec<_>>()
+    };
+    let many = refused(|c| c.pods.get_mut("a").unwrap().subnets = nets(17));
+    assert_eq!(many, "17 subnets are behind it, and 16 may be");
+    let twice = refused(|c| c.pods.get_mut("a").unwrap().subnets = [nets(1), nets(1)].concat());
+    assert_eq!(twice, "subnet 10.45.0.0/24 is there twice");
+    let text = refused(|c| {
+        let pod = c.pods.get_mut("a").unwrap();
+        (pod.host_network, pod.subnets) = (true, nets(1));
+    });
+    assert!(text.contains("the host's network"), "{text}");
+    // Two pods may want the same: which of them gets it the datapath says.
+    let mut good = config();
+    for pod in good.pods.values_mut() {
+        pod.subnets = nets(16);
+    }
+    assert!(good.faults(|_| false).is_empty());
+}
+
+#[test]
+fn subnets_are_read_as_they_are_shown() {
+    let read = |texts: &[&str]| read_subnets(&texts.iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert_eq!(read(&["10.45.0.0/16", "198.51.100.7/32"]).unwrap().len(), 2);
+    for bad in [
+        "10.45.0.0",
+        "10.45.0.0/33",
+        "10.45.0.0/016",
+        "10.45.0.1/16",
+        "fd00::/64",
+        "",
+        " 10.45.0.0/16",
+    ] {
+        assert!(read(&[bad]).is_err(), "{bad}");
+    }
+}

@@ -141,6 +141,7 @@ impl From<&PodConfig> for proto::PodConfig {
                 QosClass::BestEffort => proto::QosClass::BestEffort,
             }
             .into(),
+            subnets: m.subnets.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -192,6 +193,7 @@ impl TryFrom<proto::PodConfig> for PodConfig {
             })?,
             deadline_ms: w.deadline_ms,
             qos,
+            subnets: list("subnets", w.subnets, |text| parse("subnet", &text))?,
         })
     }
 }

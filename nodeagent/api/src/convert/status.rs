@@ -237,6 +237,7 @@ fn wire(trouble: Trouble) -> proto::Trouble {
         Trouble::LogRateLimit => proto::Trouble::LogRateLimit,
         Trouble::DnsRateLimit => proto::Trouble::DnsRateLimit,
         Trouble::FlowLimit => proto::Trouble::FlowLimit,
+        Trouble::SubnetNotRouted => proto::Trouble::SubnetNotRouted,
         Trouble::SessionsUnknown => proto::Trouble::SessionsUnknown,
         Trouble::FailedPostStartHook => proto::Trouble::FailedPostStartHook,
         Trouble::FailedPreStopHook => proto::Trouble::FailedPreStopHook,

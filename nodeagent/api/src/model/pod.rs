@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use gantry_topology::{CpuSet, NumaId};
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::{Hook, PodNames, Probe, SessionProbe, Volume};
@@ -64,6 +65,9 @@ pub struct PodConfig {
     /// What its containers are worth where memory runs out.
     #[serde(default)]
     pub qos: QosClass,
+    /// Networks behind it: pods of its namespace reach them by it, and it sends from their addresses. The longest prefix counts.
+    #[serde(default)]
+    pub subnets: Vec<Ipv4Net>,
 }
 
 /// Those who have one share of what all use together: all namespaces that one person has made, or one namespace that nobody's

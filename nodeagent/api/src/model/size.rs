@@ -16,7 +16,7 @@ impl PodConfig {
         let own = [&self.namespace, &self.name, &names.hostname, &names.fqdn];
         let sessions = self.sessions.iter().flat_map(|s| [&s.path, &s.metric]);
         let numbers = self.numa_nodes.len() + self.security.supplemental_groups.len();
-        let addresses = names.aliases.len() + names.nameservers.len();
+        let addresses = names.aliases.len() + names.nameservers.len() + self.subnets.len();
         FIXED
             + texts(own)
             + texts(sessions)

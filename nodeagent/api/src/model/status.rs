@@ -94,6 +94,8 @@ pub enum Trouble {
     DnsRateLimit,
     /// It has more connections by way of services than its share.
     FlowLimit,
+    /// A subnet behind it does not lead to it.
+    SubnetNotRouted,
     /// Its number of sessions cannot be read.
     SessionsUnknown,
     /// A hook after a start failed, or does not end.
@@ -115,6 +117,7 @@ impl Trouble {
         Self::LogRateLimit,
         Self::DnsRateLimit,
         Self::FlowLimit,
+        Self::SubnetNotRouted,
         Self::SessionsUnknown,
         Self::FailedPostStartHook,
         Self::FailedPreStopHook,
@@ -130,6 +133,7 @@ impl Trouble {
             Self::LogRateLimit => "LogRateLimit",
             Self::DnsRateLimit => "DNSRateLimit",
             Self::FlowLimit => "FlowLimit",
+            Self::SubnetNotRouted => "SubnetNotRouted",
             Self::SessionsUnknown => "SessionsUnknown",
             Self::FailedPostStartHook => "FailedPostStartHook",
             Self::FailedPreStopHook => "FailedPreStopHook",

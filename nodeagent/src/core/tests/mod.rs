@@ -8,3 +8,4 @@ mod random;
 mod reload;
 mod start;
 mod storage;
+mod subnets;

@@ -42,6 +42,10 @@ pub(super) struct Node {
     pub(super) pod_memory: BTreeMap<PodUid, u64>,
     /// What its datapath leaves out.
     pub(super) service_faults: BTreeMap<String, ServiceFault>,
+    /// Which pod each subnet of a namespace leads to.
+    pub(super) routes: BTreeMap<(String, String), PodUid>,
+    /// How often the network was made so.
+    pub(super) syncs: usize,
 }
 
 impl Node {
@@ -69,6 +73,8 @@ impl Node {
             numa_nodes: BTreeMap::new(),
             pod_memory: BTreeMap::new(),
             service_faults: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            syncs: 0,
         };
         node.event(Event::Start(Observed::default()));
         node
@@ -141,12 +147,15 @@ impl Node {
                     result: if fails { Err(broken()) } else { Ok(()) },
                 }
             }
-            Action::SyncNetwork { id, .. } => Event::NetworkSynced {
+            Action::SyncNetwork { id, wanted } => Event::NetworkSynced {
                 id,
                 result: if fails {
                     Err(broken())
                 } else {
-                    Ok(self.service_faults.clone())
+                    Ok(NetworkFaults {
+                        services: self.service_faults.clone(),
+                        subnets: self.route(&wanted),
+                    })
                 },
             },
             Action::Pod { id, uid, op } => {
@@ -355,6 +364,26 @@ impl Node {
                 assert!(both_shared || disjoint, "{a:?} {left:?} and {b:?} {right:?}");
             }
         }
+    }
+
+    /// As the datapath does it: whoever has a subnet keeps it. Why some lead elsewhere.
+    fn route(&mut self, wanted: &NetworkWanted) -> BTreeMap<PodUid, String> {
+        self.syncs += 1;
+        let claims = wanted.behind.iter().flat_map(|(uid, pod)| {
+            let subnets = pod.subnets.iter();
+            subnets.map(move |net| ((pod.namespace.clone(), net.to_string()), uid.clone()))
+        });
+        let claims: Vec<_> = claims.collect();
+        self.routes
+            .retain(|subnet, uid| claims.contains(&(subnet.clone(), uid.clone())));
+        let mut faults = BTreeMap::new();
+        for (subnet, uid) in claims {
+            let has = self.routes.entry(subnet.clone()).or_insert(uid.clone());
+            if *has != uid {
+                faults.insert(uid, format!("{} is behind {has}", subnet.1));
+            }
+        }
+        faults
     }
 
     /// What the core believes covers what the kernel has, and has no CPU twice.

@@ -116,10 +116,22 @@ pub(super) fn extras(blueprint: &Blueprint, index: Option<u32>) -> String {
             .collect(),
         reload: package.reload.iter().filter_map(own_files::reload).collect(),
         waits_for: waits_for(package, spec),
+        subnets: subnets(blueprint, index),
         group: spec.group.clone(),
         drain: package.drain.clone(),
     };
     serde_json::to_string(&extras).expect("plain data has a JSON form")
+}
+
+/// What an instance owns behind it.
+fn subnets(blueprint: &Blueprint, index: Option<u32>) -> Vec<String> {
+    let interfaces = blueprint.package.spec.interfaces.iter();
+    let owned = interfaces.filter_map(|i| i.subnet.as_ref()).zip(index);
+    // A pool that has no room is refused with the function.
+    owned
+        .filter_map(|(subnet, index)| subnet.of(&blueprint.values, index).ok())
+        .map(|net| net.to_string())
+        .collect()
 }
 
 /// Functions of which one instance has to be ready first.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use gantry_api::PodExtras;
+use gantry_api::{PodExtras, labels};
 use gantry_nodeagent_api::{
     ContainerConfig, ContainerResources, ContainerRole, PodConfig, PodDesired, QosClass, RestartPolicy,
-    SessionProbe, TerminationMessage,
+    SessionProbe, TerminationMessage, read_subnets,
 };
 use gantry_plan::{ContainerPlacement, CpuRequest, Placement};
 use gantry_topology::CpuSet;
@@ -64,6 +64,7 @@ pub(super) fn config(work: &Work<'_>, pod: &Pod, warnings: &mut Vec<Warning>) ->
         }),
         deadline_ms: deadline_ms(pod),
         qos: qos(pod),
+        subnets: read_subnets(&extras.subnets).map_err(|e| format!("annotation {}: {e}", labels::EXTRAS))?,
     })
 }
 
@@ -97,6 +98,10 @@ pub(super) fn update(work: &Work<'_>, pod: &Pod, running: &PodConfig, room: &mut
         config.volumes = volumes;
     }
     config.qos = qos(pod);
+    // What cannot be read changes nothing.
+    if let Ok(subnets) = read_subnets(&pods::extras(pod).subnets) {
+        config.subnets = subnets;
+    }
     // A configuration of an earlier version has none.
     for target in &mut config.containers {
         if let Some((container, _)) = pods::containers(pod).find(|(c, _)| c.name == target.name) {
