@@ -8,7 +8,7 @@ use std::path::{Component, Path};
 use gantry_topology::CpuSet;
 
 use crate::{
-    ContainerConfig, Hook, NodeConfig, PodConfig, PodDesired, PodUid, ProbeAction, Volume, VolumeFile,
+    ClaimId, ContainerConfig, Hook, NodeConfig, PodConfig, PodDesired, PodUid, ProbeAction, Volume, VolumeFile,
 };
 
 mod subnets;
@@ -50,8 +50,18 @@ impl NodeConfig {
         if pod.desired != PodDesired::Run {
             return Ok(());
         }
+        self.check_claims(pod)?;
         self.check_network(pod)?;
         claims.claim(pod)
+    }
+
+    /// Whoever has a claim that the node does not keep would lose it.
+    fn check_claims(&self, pod: &PodConfig) -> Result<(), String> {
+        let listed = |id: &ClaimId| self.claims.as_ref().is_some_and(|claims| claims.contains_key(id));
+        match pod.claims().find(|id| !listed(id)) {
+            Some(id) => Err(format!("the node has no claim `{id}`")),
+            None => Ok(()),
+        }
     }
 
     fn check_network(&self, pod: &PodConfig) -> Result<(), String> {
@@ -130,7 +140,13 @@ fn check_pod(pod: &PodConfig) -> Result<(), String> {
             Volume::HostPath { path, .. } if !is_clean_absolute(path) => {
                 return Err(format!("volume {name}: `{path}` is no absolute path"));
             }
-            Volume::HostPath { .. } | Volume::Scratch { .. } | Volume::EmptyDir { .. } => {}
+            Volume::Claim { id, .. } if !is_label(id) => {
+                return Err(format!("volume {name}: `{id}` is no claim"));
+            }
+            Volume::HostPath { .. }
+            | Volume::Scratch { .. }
+            | Volume::EmptyDir { .. }
+            | Volume::Claim { .. } => {}
         }
     }
     let mut names = BTreeSet::new();
@@ -259,6 +275,11 @@ pub fn is_sub_path(text: &str) -> bool {
 /// Whether an absolute path is `/proc` or `/sys`, or below: what is masked or read-only there must not be covered.
 pub fn is_system_path(path: &Path) -> bool {
     ["/proc", "/sys"].iter().any(|system| path.starts_with(system))
+}
+
+/// Whether a claim may have this id: it becomes a directory's name.
+pub fn is_claim_id(text: &str) -> bool {
+    is_label(text)
 }
 
 /// One path component out of letters, digits, `-`, `_`, `.`; not `.` or `..`.

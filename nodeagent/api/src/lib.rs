@@ -6,7 +6,8 @@ pub mod message;
 pub mod model;
 
 pub use check::{
-    MAX_ID, MAX_POD_SUBNETS, check_subnets, is_container_name, is_sub_path, is_system_path, read_subnets,
+    MAX_ID, MAX_POD_SUBNETS, check_subnets, is_claim_id, is_container_name, is_sub_path, is_system_path,
+    read_subnets,
 };
 pub use convert::InvalidMessage;
 pub use message::*;

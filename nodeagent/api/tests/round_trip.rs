@@ -242,6 +242,7 @@ fn volume() -> impl Strategy<Value = Volume> {
         btree_map(text(), file(), 0..3).prop_map(Volume::SecretFiles),
         any::<u64>().prop_map(|size_bytes| Volume::Scratch { size_bytes }),
         any::<u64>().prop_map(|limit_bytes| Volume::EmptyDir { limit_bytes }),
+        (text(), any::<bool>()).prop_map(|(id, read_only)| Volume::Claim { id, read_only }),
         (text(), host_path_type()).prop_map(|(path, kind)| Volume::HostPath { path, kind }),
     ]
 }
@@ -346,16 +347,22 @@ fn config() -> impl Strategy<Value = NodeConfig> {
     let dns = btree_map(text(), vec(any::<IpAddr>(), 0..3), 0..3);
     let target = (text(), port()).prop_map(|(name, port)| SrvTarget { name, port });
     let srv = btree_map(text(), vec(target, 0..3), 0..3);
+    let claim = (text(), text(), any::<u64>()).prop_map(|(namespace, name, size_bytes)| ClaimConfig {
+        namespace,
+        name,
+        size_bytes,
+    });
+    let claims = option::of(btree_map(text(), claim, 0..3));
     (
         any::<u64>(),
         option::of(network),
         cpus(),
         btree_map(text(), pod(), 0..3),
         btree_map(text(), service(), 0..3),
-        (dns, srv),
+        (dns, srv, claims),
     )
         .prop_map(
-            |(generation, network, shared_cpus, pods, services, (dns, srv))| NodeConfig {
+            |(generation, network, shared_cpus, pods, services, (dns, srv, claims))| NodeConfig {
                 generation: Generation(generation),
                 network,
                 shared_cpus,
@@ -364,6 +371,7 @@ fn config() -> impl Strategy<Value = NodeConfig> {
                 dns,
                 cluster: "c".to_owned(),
                 srv,
+                claims,
             },
         )
 }
@@ -512,10 +520,20 @@ fn status() -> impl Strategy<Value = NodeStatus> {
         counters(),
         text(),
         btree_map(text(), fault, 0..3),
+        btree_map(text(), any::<u64>(), 0..3),
     )
         .prop_map(
-            |((accepted, applied, served, packets), pods, drops, new_flows, network_message, services)| {
+            |(
+                (accepted, applied, served, packets),
+                pods,
+                drops,
+                new_flows,
+                network_message,
+                services,
+                full_claims,
+            )| {
                 NodeStatus {
+                    full_claims,
                     accepted: Generation(accepted),
                     applied: Generation(applied),
                     served: Generation(served),

@@ -50,6 +50,31 @@ fn a_pod_with_a_cpu_of_another_is_left_out() {
 }
 
 #[test]
+fn a_claim_is_one_of_the_nodes_and_no_path() {
+    let with = |config: &mut NodeConfig, id: &str, listed: &[&str]| {
+        let volume = Volume::Claim {
+            id: id.to_owned(),
+            read_only: false,
+        };
+        let pod = config.pods.get_mut("b").unwrap();
+        pod.volumes.insert("v".to_owned(), volume);
+        let claims = listed.iter().map(|id| ((*id).to_owned(), Default::default()));
+        config.claims = Some(claims.collect());
+    };
+    let mut good = config();
+    with(&mut good, "0-1", &["0-1"]);
+    assert!(good.faults(|_| false).is_empty());
+    assert!(refused(|c| with(c, "0-1", &["0-2"])).contains("the node has no claim `0-1`"));
+    for bad in ["..", "../x", "", "a/b"] {
+        assert!(refused(|c| with(c, bad, &[bad])).contains("is no claim"), "{bad}");
+    }
+    // One that has ended needs none any more.
+    good.claims = None;
+    good.pods.get_mut("b").unwrap().desired = PodDesired::Keep;
+    assert!(good.faults(|_| false).is_empty());
+}
+
+#[test]
 fn who_is_to_be_asked_at_port_0_is_left_out() {
     let get = crate::HttpGet {
         port: 0,

@@ -1,8 +1,10 @@
 //! Configuration: node, pod, service.
 
+use std::collections::BTreeMap;
+
 use super::{InvalidMessage, list, map, optional, parse, parse_opt, port};
 use crate::{
-    Backend, DEFAULT_UDP_IDLE_S, Generation, NodeConfig, NodeNetwork, PodConfig, PodDesired, Protocol,
+    Backend, ClaimConfig, ClaimId, DEFAULT_UDP_IDLE_S, Generation, NodeConfig, NodeNetwork, PodConfig, PodDesired, Protocol,
     QosClass, RestartPolicy, ServiceConfig, ServicePort, SessionProbe, SrvTarget, proto,
 };
 
@@ -43,6 +45,7 @@ impl From<&NodeConfig> for proto::NodeConfig {
                     (name.clone(), proto::SrvTargets { targets })
                 })
                 .collect(),
+            claims: m.claims.as_ref().map(Into::into),
         }
     }
 }
@@ -70,8 +73,31 @@ impl TryFrom<proto::NodeConfig> for NodeConfig {
                 };
                 s.targets.into_iter().map(target).collect()
             })?,
+            claims: w.claims.map(claims),
         })
     }
+}
+
+impl From<&BTreeMap<ClaimId, ClaimConfig>> for proto::Claims {
+    fn from(m: &BTreeMap<ClaimId, ClaimConfig>) -> Self {
+        let claim = |c: &ClaimConfig| proto::claims::Claim {
+            namespace: c.namespace.clone(),
+            name: c.name.clone(),
+            size_bytes: c.size_bytes,
+        };
+        Self {
+            claims: m.iter().map(|(id, c)| (id.clone(), claim(c))).collect(),
+        }
+    }
+}
+
+fn claims(w: proto::Claims) -> BTreeMap<ClaimId, ClaimConfig> {
+    let claim = |c: proto::claims::Claim| ClaimConfig {
+        namespace: c.namespace,
+        name: c.name,
+        size_bytes: c.size_bytes,
+    };
+    w.claims.into_iter().map(|(id, c)| (id, claim(c))).collect()
 }
 
 impl From<&NodeNetwork> for proto::NodeNetwork {

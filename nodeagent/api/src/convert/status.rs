@@ -135,6 +135,7 @@ impl From<&NodeStatus> for proto::NodeStatus {
                 .iter()
                 .map(|(name, fault)| (name.clone(), fault.into()))
                 .collect(),
+            full_claims: m.full_claims.clone(),
         }
     }
 }
@@ -190,6 +191,7 @@ impl TryFrom<proto::NodeStatus> for NodeStatus {
             network_message: w.network_message,
             disk_pressure: w.disk_pressure,
             services: map("services", w.services, TryInto::try_into)?,
+            full_claims: w.full_claims,
         })
     }
 }

@@ -7,7 +7,7 @@ use crate::{DnsPolicy, HostAlias, HostPathType, PodNames, Volume, VolumeFile, pr
 
 impl From<&Volume> for proto::Volume {
     fn from(m: &Volume) -> Self {
-        use proto::volume::{EmptyDir, HostPath, Kind, Scratch};
+        use proto::volume::{Claim, EmptyDir, HostPath, Kind, Scratch};
         let kind = match m {
             Volume::Files(files) => Kind::Files(files.into()),
             Volume::SecretFiles(files) => Kind::SecretFiles(files.into()),
@@ -16,6 +16,10 @@ impl From<&Volume> for proto::Volume {
             }),
             Volume::EmptyDir { limit_bytes } => Kind::EmptyDir(EmptyDir {
                 limit_bytes: *limit_bytes,
+            }),
+            Volume::Claim { id, read_only } => Kind::Claim(Claim {
+                id: id.clone(),
+                read_only: *read_only,
             }),
             Volume::HostPath { path, kind } => Kind::HostPath(HostPath {
                 path: path.clone(),
@@ -51,6 +55,10 @@ impl TryFrom<proto::Volume> for Volume {
             },
             Kind::EmptyDir(v) => Self::EmptyDir {
                 limit_bytes: v.limit_bytes,
+            },
+            Kind::Claim(v) => Self::Claim {
+                id: v.id,
+                read_only: v.read_only,
             },
             Kind::HostPath(v) => Self::HostPath {
                 kind: v.r#type().into(),

@@ -1,5 +1,6 @@
 //! The messages as plain types. Desired state flows down as a whole [`NodeConfig`]; observed state flows up as a whole [`NodeStatus`].
 
+mod claim;
 mod node;
 mod pod;
 mod probe;
@@ -13,6 +14,7 @@ use std::net::IpAddr;
 use gantry_topology::{CpuSet, Topology};
 use serde::{Deserialize, Serialize};
 
+pub use claim::*;
 pub use node::*;
 pub use pod::*;
 pub use probe::*;

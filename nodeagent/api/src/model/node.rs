@@ -7,7 +7,7 @@ use gantry_topology::CpuSet;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::{Generation, PodConfig, PodUid, ServiceConfig};
+use super::{ClaimConfig, ClaimId, Generation, PodConfig, PodUid, ServiceConfig};
 
 /// Everything one node has to be.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -31,6 +31,10 @@ pub struct NodeConfig {
     /// DNS: lower-case name of a service's port (`_sip._udp.<service>`) without final dot to who serves it.
     #[serde(default)]
     pub srv: BTreeMap<String, Vec<SrvTarget>>,
+    /// The durable directories of this node: one that was listed and is not any more goes. `None`: the sender knows of none, and says
+    /// nothing of those that are there.
+    #[serde(default)]
+    pub claims: Option<BTreeMap<ClaimId, ClaimConfig>>,
 }
 
 /// One answer to an SRV question (RFC 2782). All targets of a name are equal.

@@ -7,7 +7,7 @@ use gantry_topology::{CpuSet, NumaId};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::{Hook, PodNames, Probe, SessionProbe, Volume};
+use super::{ClaimId, Hook, PodNames, Probe, SessionProbe, Volume};
 
 /// Whether a pod is to run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +84,20 @@ impl PodConfig {
     /// Whose share of what all use together it takes of.
     pub fn share_group(&self) -> String {
         share_group(&self.requester, &self.namespace)
+    }
+
+    /// The claims that its volumes are.
+    pub fn claims(&self) -> impl Iterator<Item = &ClaimId> {
+        self.volumes.values().filter_map(|v| v.claim().map(|(id, _)| id))
+    }
+
+    /// Whether a container of it can write to a claim.
+    pub fn writes_claim(&self, id: &str) -> bool {
+        let mut mounts = self.containers.iter().flat_map(|c| &c.mounts);
+        mounts.any(|mount| {
+            let claim = self.volumes.get(&mount.volume).and_then(Volume::claim);
+            claim.is_some_and(|(its, read_only)| its == id && !read_only && !mount.read_only)
+        })
     }
 
     /// What its containers may have of memory at once, in bytes; 0 if one of them has no limit.

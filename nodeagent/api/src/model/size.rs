@@ -98,6 +98,7 @@ fn volume(of: &Volume) -> usize {
         .sum::<usize>();
     match of {
         Volume::HostPath { path, .. } => EACH + texts([path]),
+        Volume::Claim { id, .. } => EACH + texts([id]),
         Volume::Files(_) | Volume::SecretFiles(_) | Volume::Scratch { .. } | Volume::EmptyDir { .. } => {
             EACH + files
         }

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use gantry_topology::CpuSet;
 use serde::{Deserialize, Serialize};
 
-use super::{ContainerResources, Generation, PodUid, ServiceFault};
+use super::{ClaimId, ContainerResources, Generation, PodUid, ServiceFault};
 
 /// Everything an agent sees, as a whole, on every change and at least every few seconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -32,6 +32,9 @@ pub struct NodeStatus {
     /// What of services is not in force here, by `namespace/name`; all others are.
     #[serde(default)]
     pub services: BTreeMap<String, ServiceFault>,
+    /// Claims that have more in them than they may, as last counted in bytes: no pod with one of them begins.
+    #[serde(default)]
+    pub full_claims: BTreeMap<ClaimId, u64>,
 }
 
 /// Life of a pod on its node.

@@ -7,6 +7,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use super::ClaimId;
+
 /// A volume of the pod.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -26,6 +28,14 @@ pub enum Volume {
     EmptyDir {
         /// With more in it the pod is evicted, in bytes; 0 means no limit.
         limit_bytes: u64,
+    },
+    /// A durable directory of the node, of [`super::NodeConfig::claims`].
+    #[serde(rename_all = "camelCase")]
+    Claim {
+        /// Which.
+        id: ClaimId,
+        /// Nobody in the pod writes to it.
+        read_only: bool,
     },
     /// A path of the host.
     #[serde(rename_all = "camelCase")]
@@ -65,7 +75,15 @@ impl Volume {
     pub fn files(&self) -> Option<&BTreeMap<String, VolumeFile>> {
         match self {
             Self::Files(files) | Self::SecretFiles(files) => Some(files),
-            Self::Scratch { .. } | Self::EmptyDir { .. } | Self::HostPath { .. } => None,
+            Self::Scratch { .. } | Self::EmptyDir { .. } | Self::HostPath { .. } | Self::Claim { .. } => None,
+        }
+    }
+
+    /// The claim that it is, and whether only to read.
+    pub fn claim(&self) -> Option<(&ClaimId, bool)> {
+        match self {
+            Self::Claim { id, read_only } => Some((id, *read_only)),
+            _ => None,
         }
     }
 }
