@@ -9,13 +9,18 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command};
 
-use gantry_nodeagent::runtime::RuntimeDir;
 use gantry_nodeagent::runtime::names::{NetworkFiles, write_network_files};
 use gantry_nodeagent::runtime::volumes::{container_mounts, prepare, unmount};
+use gantry_nodeagent::runtime::{ClaimsDir, RuntimeDir};
 use gantry_nodeagent_api::{
     ContainerConfig, ContainerResources, HostPathType, Mount, PodConfig, Volume, VolumeFile,
 };
 use runtime_support::{exit_on_record, logged, node, until};
+
+/// Nobody here has any.
+fn no_claims() -> ClaimsDir {
+    ClaimsDir::new(Path::new("/not/there"))
+}
 
 fn mount(volume: &str, path: &str, sub_path: Option<&str>) -> Mount {
     Mount {
@@ -59,8 +64,8 @@ fn volumes_are_where_the_pod_wants_them() {
         ],
         ..ContainerConfig::default()
     };
-    prepare(&pod, &config, None).unwrap();
-    prepare(&pod, &config, None).unwrap();
+    prepare(&pod, &no_claims(), &config, None).unwrap();
+    prepare(&pod, &no_claims(), &config, None).unwrap();
     let network = NetworkFiles {
         hostname: "a-pod".to_owned(),
         address: Some("10.9.8.7".parse().unwrap()),
@@ -73,7 +78,7 @@ fn volumes_are_where_the_pod_wants_them() {
                   echo no > /etc/all/a.cfg; echo no > /etc/hosts || echo hosts are kept; echo yes > /host/from-inside; grep ' /host ' /proc/mounts; \
                   dd if=/dev/zero of=/scratch/big bs=1M count=3; exit 0";
     let mut start = node.sh(&pod, "v", "web", script);
-    start.mounts = container_mounts(&pod, &config, &container).unwrap();
+    start.mounts = container_mounts(&pod, &no_claims(), &config, &container).unwrap();
     // Only who may overcome modes could write to the files, were they not mounted read-only.
     start.security.capabilities = vec!["DAC_OVERRIDE".to_owned()];
     node.shim(&pod).start_container(&start).unwrap();
@@ -105,7 +110,7 @@ fn volumes_are_where_the_pod_wants_them() {
         },
     );
     assert!(
-        prepare(&pod, &config, None)
+        prepare(&pod, &no_claims(), &config, None)
             .unwrap_err()
             .to_string()
             .contains("/not/there")
@@ -113,12 +118,12 @@ fn volumes_are_where_the_pod_wants_them() {
     let evil = Volume::Files(BTreeMap::from([("../x".to_owned(), "".into())]));
     config.volumes = BTreeMap::from([("files".to_owned(), evil)]);
     assert!(
-        prepare(&pod, &config, None)
+        prepare(&pod, &no_claims(), &config, None)
             .unwrap_err()
             .to_string()
             .contains("../x")
     );
-    assert!(container_mounts(&pod, &PodConfig::default(), &container).is_err());
+    assert!(container_mounts(&pod, &no_claims(), &PodConfig::default(), &container).is_err());
 }
 
 /// What a container has put into a volume must not lead the next start anywhere else on the host.
@@ -137,7 +142,7 @@ fn a_part_of_a_volume_is_inside_it() {
         mounts: vec![mount("scratch", "/part", Some(sub_path))],
         ..ContainerConfig::default()
     };
-    prepare(&pod, &config, None).unwrap();
+    prepare(&pod, &no_claims(), &config, None).unwrap();
     let scratch = pod.path().join("volumes/scratch");
     fs::create_dir_all(scratch.join("a/b")).unwrap();
     fs::write(scratch.join("a/b/text"), "inside").unwrap();
@@ -147,12 +152,12 @@ fn a_part_of_a_volume_is_inside_it() {
     std::os::unix::fs::symlink("../../../outside", scratch.join("a/up")).unwrap();
     std::os::unix::fs::symlink("a/b", scratch.join("in")).unwrap();
     for leads_out in ["out", "out/secret", "out/new", "a/up", "a/up/new"] {
-        let refused = container_mounts(&pod, &config, &part(leads_out)).unwrap_err();
+        let refused = container_mounts(&pod, &no_claims(), &config, &part(leads_out)).unwrap_err();
         let said = refused.to_string();
         assert!(said.contains("leads out of the volume"), "{leads_out}: {said}");
     }
     for (sub_path, text) in [("a/b", "text"), ("in", "text"), ("file", ""), ("a/b", "text")] {
-        let mounts = container_mounts(&pod, &config, &part(sub_path)).unwrap();
+        let mounts = container_mounts(&pod, &no_claims(), &config, &part(sub_path)).unwrap();
         let found = mounts.last().unwrap().source.join(text);
         assert_eq!(
             fs::read_to_string(found.to_str().unwrap().trim_end_matches('/')).unwrap(),
@@ -169,7 +174,7 @@ fn a_part_of_a_volume_is_inside_it() {
     }
     assert!(!outside.join("new").exists());
     // What is not there yet is made, for everybody as the volume itself.
-    let mounts = container_mounts(&pod, &config, &part("new/deep")).unwrap();
+    let mounts = container_mounts(&pod, &no_claims(), &config, &part("new/deep")).unwrap();
     assert!(mounts.last().unwrap().source.is_dir());
     for made in ["new", "new/deep"] {
         let mode = fs::metadata(scratch.join(made)).unwrap().permissions().mode();
@@ -297,15 +302,15 @@ fn new_files_reach_a_running_container() {
         ],
         ..ContainerConfig::default()
     };
-    prepare(&pod, &with("old"), None).unwrap();
+    prepare(&pod, &no_claims(), &with("old"), None).unwrap();
     write_network_files(&pod, &NetworkFiles::default()).unwrap();
     let script = "grep -q ' /secret tmpfs ro' /proc/mounts && echo in memory; echo begun; \
                   until grep -q new /map/x/a && grep -q new /secret/x/a; do sleep 0.05; done; cat /map/x/a /secret/x/a /one; exit 0";
     let mut start = node.sh(&pod, "f", "web", script);
-    start.mounts = container_mounts(&pod, &with("old"), &container).unwrap();
+    start.mounts = container_mounts(&pod, &no_claims(), &with("old"), &container).unwrap();
     node.shim(&pod).start_container(&start).unwrap();
     until("it has begun", || logged(&start).contains("begun").then_some(()));
-    prepare(&pod, &with("new"), None).unwrap();
+    prepare(&pod, &no_claims(), &with("new"), None).unwrap();
     exit_on_record(&pod, "web");
     let said = logged(&start);
     assert!(said.contains("newnewold") && said.contains("in memory"), "{said}");
@@ -319,7 +324,7 @@ fn a_scratch_volume_always_has_a_limit() {
         volumes: BTreeMap::from([("scratch".to_owned(), Volume::Scratch { size_bytes: 0 })]),
         ..PodConfig::default()
     };
-    prepare(&pod, &config, None).unwrap();
+    prepare(&pod, &no_claims(), &config, None).unwrap();
     let stat = nix::sys::statvfs::statvfs(&pod.path().join("volumes/scratch")).unwrap();
     assert!(stat.blocks() > 0, "0 is no limit");
     unmount(&pod).unwrap();
@@ -340,7 +345,7 @@ fn a_scratch_volume_always_has_a_limit() {
         (16 << 20, 8 << 20, 8 << 20),
         (4 << 20, 8 << 20, 4 << 20),
     ] {
-        prepare(&pod, &limited(size, memory), None).unwrap();
+        prepare(&pod, &no_claims(), &limited(size, memory), None).unwrap();
         let stat = nix::sys::statvfs::statvfs(&pod.path().join("volumes/scratch")).unwrap();
         assert_eq!(stat.blocks() * stat.fragment_size(), expected);
         unmount(&pod).unwrap();

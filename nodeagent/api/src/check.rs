@@ -8,7 +8,8 @@ use std::path::{Component, Path};
 use gantry_topology::CpuSet;
 
 use crate::{
-    ClaimId, ContainerConfig, Hook, NodeConfig, PodConfig, PodDesired, PodUid, ProbeAction, Volume, VolumeFile,
+    ClaimId, ContainerConfig, Hook, NodeConfig, PodConfig, PodDesired, PodUid, ProbeAction, Volume,
+    VolumeFile,
 };
 
 mod subnets;

@@ -1,10 +1,10 @@
 //! Runs the core: one task that feeds it events and hands out its actions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use gantry_nodeagent_api::{NodeStatus, ProbeAction, Refused};
+use gantry_nodeagent_api::{ClaimId, NodeStatus, ProbeAction, Refused};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +41,8 @@ pub(super) struct Hands {
     pub(super) refusals: mpsc::Sender<Refused>,
     pub(super) answers: mpsc::Sender<Event>,
     pub(super) heavy: Turns,
+    /// The claims that are to be counted.
+    pub(super) claims: watch::Sender<BTreeSet<ClaimId>>,
 }
 
 /// Milliseconds since the Unix epoch that never run backwards: the wall clock at the start, then the monotonic one.
@@ -223,6 +225,23 @@ impl Hands {
                     result
                 };
                 self.block(shed, move |_| Event::LayersShed { id });
+            }
+            Action::CountClaims(claims) => {
+                self.claims.send_replace(claims);
+            }
+            Action::RemoveClaim { id, claim } => {
+                let pods = self.pods.clone();
+                let remove = move || {
+                    let begun = Instant::now();
+                    let result = pods.claims.remove(&claim).map_err(|failure| chain(&failure));
+                    let took_ms = begun.elapsed().as_millis();
+                    match &result {
+                        Ok(()) => tracing::info!(claim, took_ms, "removed with all that was in it"),
+                        Err(error) => tracing::warn!(claim, error, "cannot remove; trying again"),
+                    }
+                    result
+                };
+                self.block(remove, move |result| Event::ClaimRemoved { id, result });
             }
             Action::ReadSessions {
                 id,

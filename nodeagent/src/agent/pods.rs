@@ -18,9 +18,9 @@ use crate::core::{Bounds, Exit, Limits, PodDone, PodFailure, PodOp, Run};
 use crate::guard;
 use crate::host::cgroup::Cgroups;
 use crate::runtime::{
-    ContainerExit, ContainerStart, ContainerState, LOG_MAX_BYTES, PodDir, RuntimeDir, RuntimeError,
-    ShimHandle, ids::IdRanges, merge_argv, names, oom, quota::Projects, resolve_user, root, termination,
-    volumes,
+    ClaimsDir, ContainerExit, ContainerStart, ContainerState, LOG_MAX_BYTES, PodDir, RuntimeDir,
+    RuntimeError, ShimHandle, ids::IdRanges, merge_argv, names, oom, quota::Projects, resolve_user, root,
+    termination, volumes,
 };
 
 /// How long the kernel may take to end processes and let go of groups.
@@ -37,6 +37,7 @@ pub(super) struct Pods {
     pub(super) cgroups: Cgroups,
     pub(super) netns: NetnsDir,
     pub(super) ids: IdRanges,
+    pub(super) claims: ClaimsDir,
     pub(super) cni: Cni,
     pub(super) watches: Watches,
     /// Memory of the node, in bytes.
@@ -96,7 +97,7 @@ impl Pods {
             let record = self.mount_image(&dir, container, ids.as_ref())?;
             images.insert(container.name.clone(), record.digest);
         }
-        volumes::prepare(&dir, pod, projects)?;
+        volumes::prepare(&dir, &self.claims, pod, projects)?;
         let files = self.connect(uid, pod, network.as_ref(), &dir)?;
         names::write_network_files(&dir, &files)?;
         ShimHandle::spawn(&dir, &self.settings.executable)?;
@@ -207,7 +208,7 @@ impl Pods {
             self.cgroups
                 .guard_devices(uid, name, wall::may_tunnel(container))?;
         }
-        let mut mounts = volumes::container_mounts(&dir, pod, container)?;
+        let mut mounts = volumes::container_mounts(&dir, &self.claims, pod, container)?;
         let (last_words, mount) = termination::fresh(&dir, container)?;
         mounts.extend(mount);
         let start = ContainerStart {

@@ -1,5 +1,6 @@
 //! Puts the agent's tasks together, starts and ends them.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +33,7 @@ use crate::core::{Event, State};
 use crate::guard;
 use crate::host::cgroup::Cgroups;
 use crate::runtime::ids::IdRanges;
-use crate::runtime::{RuntimeDir, oom};
+use crate::runtime::{ClaimsDir, RuntimeDir, oom};
 use crate::shim::fresh;
 
 const EVENT_QUEUE: usize = 1024;
@@ -117,6 +118,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> anyhow::Resul
         cgroups,
         netns: NetnsDir::new(&settings.agent_dir),
         ids: IdRanges::new(&settings.agent_dir),
+        claims: ClaimsDir::new(&settings.agent_dir),
         cni: cni.clone(),
         watches: Watches::new(answers.clone()),
         network: std::sync::Mutex::new(ledger.config.network.clone()),
@@ -138,7 +140,9 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> anyhow::Resul
         pods = found.pods.len(),
         "starting"
     );
+    let (claims, counted_claims) = watch::channel(BTreeSet::new());
     let hands = Hands {
+        claims,
         probe_places: Arc::default(),
         pods: pods.clone(),
         network: network.clone(),
@@ -203,6 +207,7 @@ pub async fn run(settings: Settings, cancel: CancellationToken) -> anyhow::Resul
     if !guard::off("ephemeral-storage") {
         let meter = Meter {
             pods: pods.clone(),
+            claims: counted_claims,
             answers: answers.clone(),
         };
         tasks.spawn(meter.run(cancel.clone()));

@@ -1,14 +1,14 @@
 //! Watches the disk that pods write to: how much is left of it, and what each pod has left there, in small steps.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gantry_images::Limits;
-use gantry_nodeagent_api::NodeStorage;
+use gantry_nodeagent_api::{ClaimId, NodeStorage, PodUid};
 use rustix::fs::statvfs;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::pods::Pods;
@@ -26,9 +26,18 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The pause when nothing is being counted.
 const IDLE: Duration = Duration::from_millis(500);
 
+/// Whose files are counted.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Of {
+    Pod(PodUid),
+    Claim(ClaimId),
+}
+
 /// The task.
 pub(super) struct Meter {
     pub(super) pods: Arc<Pods>,
+    /// The claims that are to be counted.
+    pub(super) claims: watch::Receiver<BTreeSet<ClaimId>>,
     pub(super) answers: mpsc::Sender<Event>,
 }
 
@@ -56,8 +65,8 @@ fn measure(dir: &Path, kept_bytes: Option<u64>) -> std::io::Result<DiskSpace> {
 impl Meter {
     /// Until cancelled.
     pub(super) async fn run(self, cancel: CancellationToken) {
-        let mut walks: VecDeque<(String, Walk)> = VecDeque::new();
-        let mut due: BTreeMap<String, Instant> = BTreeMap::new();
+        let mut walks: VecDeque<(Of, Walk)> = VecDeque::new();
+        let mut due: BTreeMap<Of, Instant> = BTreeMap::new();
         let (mut measured, mut listed) = (None::<Instant>, None::<Instant>);
         loop {
             let pause = if walks.is_empty() { IDLE } else { PAUSE };
@@ -74,33 +83,35 @@ impl Meter {
                 listed = Some(Instant::now());
                 self.begin(&mut walks, &mut due).await;
             }
-            if let Some((uid, walk)) = walks.pop_front() {
+            if let Some((of, walk)) = walks.pop_front() {
                 match step(walk).await {
-                    Some((walk, None)) => walks.push_back((uid, walk)),
-                    Some((_, Some(usage))) => self.tell(uid, usage).await,
+                    Some((walk, None)) => walks.push_back((of, walk)),
+                    Some((_, Some(usage))) => self.tell(of, usage).await,
                     None => {}
                 }
             }
         }
     }
 
-    /// Begins to count the pods whose time has come.
-    async fn begin(&self, walks: &mut VecDeque<(String, Walk)>, due: &mut BTreeMap<String, Instant>) {
-        let (pods, now) = (self.pods.clone(), Instant::now());
+    /// Begins to count the pods and claims whose time has come.
+    async fn begin(&self, walks: &mut VecDeque<(Of, Walk)>, due: &mut BTreeMap<Of, Instant>) {
+        let (pods, claims, now) = (self.pods.clone(), self.claims.borrow().clone(), Instant::now());
         let mut known = std::mem::take(due);
         let found = move || -> Result<_, RuntimeError> {
+            let uids = pods.runtime.pods()?.into_iter();
+            let all: BTreeSet<Of> = uids
+                .map(Of::Pod)
+                .chain(claims.into_iter().map(Of::Claim))
+                .collect();
+            known.retain(|of, _| all.contains(of));
             let mut begun = Vec::new();
-            let uids = pods.runtime.pods()?;
-            known.retain(|uid, _| uids.contains(uid));
-            for uid in uids {
-                let dir = pods.runtime.pod(&uid);
-                if known.get(&uid).is_some_and(|at| now < *at) || dir.is_reduced() {
+            for of in all {
+                if known.get(&of).is_some_and(|at| now < *at) || is_reduced(&pods, &of) {
                     continue;
                 }
-                known.insert(uid.clone(), now + COUNT_PERIOD);
+                known.insert(of.clone(), now + COUNT_PERIOD);
                 // Gone meanwhile, mostly.
-                let running = running(&pods.cgroups, &uid).unwrap_or_default();
-                begun.extend(Walk::new(&dir, running, MAX_ENTRIES).ok().map(|walk| (uid, walk)));
+                begun.extend(walk(&pods, &of).ok().map(|walk| (of, walk)));
             }
             Ok((known, begun))
         };
@@ -109,7 +120,7 @@ impl Meter {
                 *due = known;
                 let begun = begun
                     .into_iter()
-                    .filter(|(uid, _)| walks.iter().all(|(other, _)| other != uid));
+                    .filter(|(of, _)| walks.iter().all(|(other, _)| other != of));
                 let begun: Vec<_> = begun.collect();
                 walks.extend(begun);
             }
@@ -129,14 +140,42 @@ impl Meter {
         }
     }
 
-    async fn tell(&self, uid: String, usage: Usage) {
-        let usage = PodUsage {
-            containers: usage.containers,
-            volumes: usage.volumes,
-            entries: usage.entries,
+    async fn tell(&self, of: Of, usage: Usage) {
+        let event = match of {
+            Of::Pod(uid) => {
+                let usage = PodUsage {
+                    containers: usage.containers,
+                    volumes: usage.volumes,
+                    entries: usage.entries,
+                };
+                Event::PodUsage { uid, usage }
+            }
+            Of::Claim(claim) => Event::ClaimUsage {
+                claim,
+                bytes: usage.volumes.into_values().fold(0, u64::saturating_add),
+                entries: usage.entries,
+            },
         };
         // Fails only when the agent ends.
-        let _ = self.answers.send(Event::PodUsage { uid, usage }).await;
+        let _ = self.answers.send(event).await;
+    }
+}
+
+/// A pod of which nothing is left but its records.
+fn is_reduced(pods: &Pods, of: &Of) -> bool {
+    match of {
+        Of::Pod(uid) => pods.runtime.pod(uid).is_reduced(),
+        Of::Claim(_) => false,
+    }
+}
+
+fn walk(pods: &Pods, of: &Of) -> Result<Walk, RuntimeError> {
+    match of {
+        Of::Pod(uid) => {
+            let running = running(&pods.cgroups, uid).unwrap_or_default();
+            Walk::new(&pods.runtime.pod(uid), running, MAX_ENTRIES)
+        }
+        Of::Claim(id) => Walk::of_folder(&pods.claims.path(id)?, MAX_ENTRIES),
     }
 }
 

@@ -108,11 +108,14 @@ fn successor(state: &State, config: NodeConfig) -> Ledger {
             leaving.insert(uid.clone(), PodConfig::clone(old));
         }
     }
-    let evicted = state.ledger.evicted.clone();
+    let mut claims = state.claims.known.clone();
+    claims.extend(config.claims.iter().flat_map(|listed| listed.keys().cloned()));
     Ledger {
         config,
         leaving,
-        evicted,
+        claims,
+        evicted: state.ledger.evicted.clone(),
+        full_claims: state.claims.full.clone(),
     }
 }
 

@@ -1,11 +1,11 @@
 //! What the core asks the shell to do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use gantry_nodeagent_api::{
-    ContainerResources, Generation, Hook, NodeNetwork, NodeStatus, PodConfig, PodUid, Probe, Refused,
-    ServiceConfig, SessionProbe, SrvTarget,
+    ClaimId, ContainerResources, Generation, Hook, NodeNetwork, NodeStatus, PodConfig, PodUid, Probe,
+    Refused, ServiceConfig, SessionProbe, SrvTarget,
 };
 use gantry_topology::CpuSet;
 use ipnet::Ipv4Net;
@@ -77,6 +77,15 @@ pub enum Action {
     ShedLayers {
         /// Number.
         id: RequestId,
+    },
+    /// Count what is in these claims, and no others, again and again: [`super::Event::ClaimUsage`] for each.
+    CountClaims(BTreeSet<ClaimId>),
+    /// Remove a claim's directory; answered by [`super::Event::ClaimRemoved`]. At most one under way.
+    RemoveClaim {
+        /// Number.
+        id: RequestId,
+        /// Which.
+        claim: ClaimId,
     },
     /// Read the number of sessions; answered by [`super::Event::Sessions`]. At most one under way per pod.
     ReadSessions {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use gantry_nodeagent_api::{
-    ContainerResources, EndReason, NetworkCounters, NodeConfig, PodUid, RunEnd, ServiceFault, Trouble,
+    ClaimId, ContainerResources, EndReason, NetworkCounters, NodeConfig, PodUid, RunEnd, ServiceFault,
+    Trouble,
 };
 use gantry_topology::CpuSet;
 use serde::{Deserialize, Serialize};
@@ -105,6 +106,22 @@ pub enum Event {
         uid: PodUid,
         /// What.
         usage: PodUsage,
+    },
+    /// What is in a claim.
+    ClaimUsage {
+        /// Which.
+        claim: ClaimId,
+        /// Bytes on the disk.
+        bytes: u64,
+        /// Files and directories; above [`super::MAX_ENTRIES`] when it was given up to count.
+        entries: u64,
+    },
+    /// Answer to [`super::Action::RemoveClaim`].
+    ClaimRemoved {
+        /// Number.
+        id: RequestId,
+        /// How it went.
+        result: Result<(), String>,
     },
     /// Answer to [`super::Action::ShedLayers`].
     LayersShed {

@@ -5,8 +5,8 @@ use gantry_nodeagent_api::{EndReason, Trouble, WaitingReason};
 use super::reload::Reload;
 use super::state::{Container, HookState, MemoryRefused, Owned, Pod, UnderWay};
 use super::{
-    Action, Bounds, Event, Exit, FailureKind, PodDone, PodFailure, Run, State, accept, adopt, cpus, hooks,
-    network, probes, reload, stop, storage, troubles,
+    Action, Bounds, Event, Exit, FailureKind, PodDone, PodFailure, Run, State, accept, adopt, claims, cpus,
+    hooks, network, probes, reload, stop, storage, troubles,
 };
 
 /// Milliseconds of running after which a container counts as healthy again.
@@ -89,6 +89,12 @@ pub(super) fn note(state: &mut State, now_ms: u64, event: Event, actions: &mut V
                 pod.usage = Some(usage);
             }
         }
+        Event::ClaimUsage {
+            claim,
+            bytes,
+            entries,
+        } => claims::counted(state, &claim, bytes, entries),
+        Event::ClaimRemoved { id, result } => claims::removed(state, now_ms, id, &result),
         Event::LayersShed { id } => storage::shed(state, id),
         Event::Counters(counters) => state.counters = counters,
         Event::Tick => {}

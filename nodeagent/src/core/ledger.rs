@@ -1,8 +1,8 @@
 //! What the agent must not forget: the accepted configuration, and what it is still taking down.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use gantry_nodeagent_api::{NodeConfig, PodConfig, PodUid};
+use gantry_nodeagent_api::{ClaimId, NodeConfig, PodConfig, PodUid};
 use serde::{Deserialize, Serialize};
 
 /// The agent's memory over a crash or reboot. Together with what the kernel shows it restores the node.
@@ -15,4 +15,8 @@ pub struct Ledger {
     pub leaving: BTreeMap<PodUid, PodConfig>,
     /// Pods that the node has evicted, and why. They never run again.
     pub evicted: BTreeMap<PodUid, String>,
+    /// Claims that an accepted configuration has listed, and whose directories may be there.
+    pub claims: BTreeSet<ClaimId>,
+    /// Those with more in them than they may have, in bytes as last counted.
+    pub full_claims: BTreeMap<ClaimId, u64>,
 }

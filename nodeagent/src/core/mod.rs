@@ -7,6 +7,7 @@ mod accept;
 mod action;
 mod adopt;
 mod backoff;
+mod claims;
 mod cpus;
 mod end;
 mod event;
@@ -45,6 +46,7 @@ pub fn step(state: &mut State, now_ms: u64, event: Event) -> Vec<Action> {
     if state.started {
         accept::run(state, now_ms, &mut actions);
         network::run(state, now_ms, &mut actions);
+        claims::run(state, now_ms, &mut actions);
         storage::run(state, now_ms, &mut actions);
         cpus::run(state, now_ms, &mut actions);
         pods::run(state, now_ms, &mut actions);

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use gantry_nodeagent_api::{ContainerConfig, ContainerRole, PodConfig};
+use gantry_nodeagent_api::{ContainerConfig, ContainerRole, PodConfig, PodUid};
 
 use super::end::{Verdict, finished, is_initialized, policy, verdict};
 use super::state::{Container, Pod, UnderWay};
 use super::stop::{signal, wind_down};
-use super::{Action, Limits, PodOp, State, cpus};
+use super::{Action, Limits, PodOp, State, claims, cpus};
 
 /// Asks for the next thing to do of each pod that has nothing under way.
 pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
     let eager = state.eager;
     for uid in state.uids() {
+        let obstacle = obstacle(state, &uid);
         let pod = state.pods.get_mut(&uid).expect("just listed");
         let mut wake = Wake(None);
         judge(pod, now_ms, &mut wake);
@@ -37,6 +38,10 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
             let network_ready = state.network.synced.is_some();
             match signal(pod, now_ms, &mut wake) {
                 Some(op) => Some(op),
+                None if obstacle.is_some() => {
+                    pod.message = obstacle.unwrap_or_default();
+                    None
+                }
                 None if !pod.prepared => prepare(pod, &config, network, network_ready, now_ms, &mut wake),
                 None => start(pod, &config, eager, now_ms, &mut wake)
                     .or_else(|| refresh_files(pod, &config, network, now_ms, &mut wake)),
@@ -55,6 +60,12 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
             actions.push(Action::Pod { id, uid, op });
         }
     }
+}
+
+/// Why a pod that is not set up yet cannot be, whatever else is ready.
+fn obstacle(state: &State, uid: &PodUid) -> Option<String> {
+    let pod = state.pods.get(uid).filter(|pod| !pod.prepared)?;
+    claims::obstacle(state, pod.config.as_deref()?)
 }
 
 /// Whether the pod has ended. One that was released has, whatever is known of it.

@@ -25,6 +25,7 @@ pub struct State {
     pub(super) incoming: Option<Box<NodeConfig>>,
     pub(super) pods: BTreeMap<PodUid, Pod>,
     pub(super) disk: super::storage::Disk,
+    pub(super) claims: super::claims::Claims,
     /// What is wrong with pods of the accepted configuration.
     pub(super) faults: BTreeMap<PodUid, String>,
     pub(super) network: Network,
@@ -225,6 +226,7 @@ impl State {
     /// A core that remembers `ledger` (default: nothing) and waits for [`super::Event::Start`].
     pub fn new(ledger: Ledger) -> Self {
         Self {
+            claims: super::claims::Claims::of(&ledger),
             ledger,
             ..Self::default()
         }

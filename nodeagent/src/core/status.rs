@@ -29,6 +29,7 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
             || last.network_message != status.network_message
             || last.disk_pressure != status.disk_pressure
             || last.services != status.services
+            || last.full_claims != status.full_claims
     });
     if changed || state.status_due || now_ms >= due_ms {
         state.status_due = false;
@@ -65,6 +66,7 @@ impl State {
             network_message: self.network.message.clone(),
             disk_pressure: self.disk.pressure.clone(),
             services: self.network.faults.services.clone(),
+            full_claims: self.claims.full.clone(),
         }
     }
 

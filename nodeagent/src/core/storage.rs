@@ -142,7 +142,7 @@ fn relieve(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
     }
 }
 
-fn evictable(pod: &Pod) -> bool {
+pub(super) fn evictable(pod: &Pod) -> bool {
     pod.evicted.is_none() && pod.over.is_none() && !pod.stopping && !pod.released && pod.config.is_some()
 }
 
@@ -260,7 +260,7 @@ fn for_want(pod: &Pod, short: Short, space: DiskSpace) -> String {
 }
 
 /// An amount as a quantity of Kubernetes, the shortest: `10Mi`, `10M`, `12345`.
-fn quantity(bytes: u64) -> String {
+pub(super) fn quantity(bytes: u64) -> String {
     let units = [
         ("Gi", 1 << 30),
         ("Mi", 1 << 20),

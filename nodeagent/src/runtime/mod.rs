@@ -16,9 +16,11 @@
 //! shim is dead; its containers died with it (their first process gets SIGKILL when the shim ends), so the agent makes sure
 //! with [`crate::host::cgroup::Cgroups::kill_pod`] and treats what [`PodDir::states`] calls running as exited.
 
+mod claims;
 mod client;
 mod dir;
 mod files;
+mod fsgroup;
 mod hostpath;
 mod identity;
 pub mod ids;
@@ -46,6 +48,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::guard;
 
+pub use claims::ClaimsDir;
 pub use client::{Events, EventsCloser, ShimHandle, own_executable};
 pub use dir::{PodDir, RuntimeDir};
 pub use identity::{NoCommand, merge_argv, resolve_user};

@@ -50,6 +50,10 @@ pub struct Projects {
 impl Projects {
     /// Of a pod whose ids begin with `first`. `None`: what it writes has to be walked, all of it.
     pub fn of(dir: &PodDir, pod: &PodConfig, first: u32) -> Option<Self> {
+        // A claim outlives the pod and its numbers, and others may have it: it is walked, and so is what such a pod has open.
+        if pod.claims().next().is_some() {
+            return None;
+        }
         let projects = Self {
             first,
             containers: pod.containers.len(),

@@ -101,6 +101,22 @@ impl Walk {
         Ok(walk)
     }
 
+    /// Begins to count a folder of its own, as its only volume (of no name); gives up as [`Self::new`] does.
+    pub fn of_folder(folder: &Path, max_entries: u64) -> Result<Self, RuntimeError> {
+        let failed = |e: rustix::io::Errno| RuntimeError::io("look at", folder, e.into());
+        let own = statat(CWD, folder, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        let part = Part::Volume(String::new());
+        Ok(Self {
+            roots: vec![(part.clone(), folder.to_owned())],
+            part,
+            stack: Vec::new(),
+            device: own.st_dev,
+            unnamed: Unnamed::new(&PodDir::new(folder), own.st_dev, Vec::new()),
+            usage: Usage::default(),
+            max_entries,
+        })
+    }
+
     /// Takes the kernel's own count of a directory, if there is one.
     fn is_counted(&mut self, path: &Path, part: &Part) -> bool {
         let Some(count) = quota::count(path) else {

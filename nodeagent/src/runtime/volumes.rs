@@ -8,16 +8,22 @@ use std::path::{Component, Path, PathBuf};
 use gantry_nodeagent_api::{ContainerConfig, PodConfig, Volume, is_sub_path};
 use nix::mount::{MsFlags, mount};
 
+use super::fsgroup;
 use super::names::network_dir;
 use super::quota::Projects;
-use super::{BindMount, PodDir, RuntimeError, files, hostpath, mounts, subpath};
+use super::{BindMount, ClaimsDir, PodDir, RuntimeError, files, hostpath, mounts, subpath};
 use crate::guard;
 
 /// Writes or mounts the volumes of a pod. May be repeated.
-pub fn prepare(dir: &PodDir, pod: &PodConfig, projects: Option<Projects>) -> Result<(), RuntimeError> {
+pub fn prepare(
+    dir: &PodDir,
+    claims: &ClaimsDir,
+    pod: &PodConfig,
+    projects: Option<Projects>,
+) -> Result<(), RuntimeError> {
     for (nth, (name, volume)) in pod.volumes.iter().enumerate() {
         check_name(name)?;
-        let path = volume_path(dir, name, volume);
+        let path = volume_path(dir, claims, name, volume)?;
         match volume {
             Volume::Files(files) => files::write(&path, files, pod.security.fs_group)?,
             Volume::SecretFiles(secrets) => {
@@ -37,7 +43,14 @@ pub fn prepare(dir: &PodDir, pod: &PodConfig, projects: Option<Projects>) -> Res
             }
             Volume::EmptyDir { .. } => {
                 let take = |fresh: &Path| projects.map_or(Ok(()), |p| p.take_volume(fresh, nth));
-                empty_dir(&path, pod.security.fs_group, take)?;
+                let fresh = path.with_extension("new");
+                empty_dir(&path, &fresh, pod.security.fs_group, take)?;
+            }
+            Volume::Claim { id, read_only } => {
+                claims.make(id, pod.security.fs_group)?;
+                if let Some(group) = pod.security.fs_group.filter(|_| !read_only) {
+                    fsgroup::give(&path, group)?;
+                }
             }
             Volume::HostPath { path, kind } => hostpath::prepare(name, path, *kind)?,
         }
@@ -60,6 +73,7 @@ fn memory_size(pod: &PodConfig, asked_bytes: u64) -> u64 {
 /// each start.
 pub fn container_mounts(
     dir: &PodDir,
+    claims: &ClaimsDir,
     pod: &PodConfig,
     container: &ContainerConfig,
 ) -> Result<Vec<BindMount>, RuntimeError> {
@@ -76,7 +90,8 @@ pub fn container_mounts(
                 container.name, wanted.volume
             ))
         })?;
-        let mut source = volume_path(dir, &wanted.volume, volume);
+        let mut source = volume_path(dir, claims, &wanted.volume, volume)?;
+        let to_read = volume.claim().is_some_and(|(_, read_only)| read_only);
         if let Some(sub_path) = &wanted.sub_path {
             let place = &wanted.path;
             if !is_sub_path(sub_path) {
@@ -84,7 +99,7 @@ pub fn container_mounts(
                     "the sub path for {place} must be relative, without `..`"
                 )));
             }
-            let may_make = volume.files().is_none();
+            let may_make = volume.files().is_none() && !to_read;
             let part = subpath::pin(dir, &container.name, number, &source, sub_path, may_make);
             source = part.map_err(|e| {
                 let volume = &wanted.volume;
@@ -94,7 +109,7 @@ pub fn container_mounts(
             })?;
         }
         // A ConfigMap or Secret is never written by a container.
-        let read_only = wanted.read_only || volume.files().is_some();
+        let read_only = wanted.read_only || to_read || volume.files().is_some();
         list.push(BindMount {
             source,
             target: PathBuf::from(&wanted.path),
@@ -115,34 +130,40 @@ pub fn unmount(dir: &PodDir) -> Result<(), RuntimeError> {
         })
 }
 
-fn volume_path(dir: &PodDir, name: &str, volume: &Volume) -> PathBuf {
-    match volume {
+fn volume_path(
+    dir: &PodDir,
+    claims: &ClaimsDir,
+    name: &str,
+    volume: &Volume,
+) -> Result<PathBuf, RuntimeError> {
+    Ok(match volume {
         Volume::HostPath { path, .. } => PathBuf::from(path),
+        Volume::Claim { id, .. } => claims.path(id)?,
         Volume::Files(_) | Volume::SecretFiles(_) | Volume::Scratch { .. } | Volume::EmptyDir { .. } => {
             dir.path().join("volumes").join(name)
         }
-    }
+    })
 }
 
 /// A directory that everybody may write to, once `take` has taken it; with a group of the pod's own, what is made in it belongs to that group (setgid).
-/// It comes whole or not at all: what a container makes of it later stays.
+/// It comes whole or not at all, by way of `fresh`: what a container makes of it later stays.
 /// Source: k8s.io/kubernetes/pkg/volume/emptydir, `setupDir`.
-fn empty_dir(
+pub(super) fn empty_dir(
     path: &Path,
+    fresh: &Path,
     fs_group: Option<u32>,
     take: impl FnOnce(&Path) -> io::Result<()>,
 ) -> Result<(), RuntimeError> {
     if path.exists() {
         return Ok(());
     }
-    let fresh = path.with_extension("new");
     let failed = |e| RuntimeError::io("make directory", path, e);
-    fs::create_dir_all(&fresh).map_err(failed)?;
+    fs::create_dir_all(fresh).map_err(failed)?;
     let mode = if fs_group.is_some() { 0o2777 } else { 0o777 };
-    take(&fresh).map_err(failed)?;
-    chown(&fresh, None, fs_group).map_err(failed)?;
-    fs::set_permissions(&fresh, fs::Permissions::from_mode(mode)).map_err(failed)?;
-    fs::rename(&fresh, path).map_err(failed)
+    take(fresh).map_err(failed)?;
+    chown(fresh, None, fs_group).map_err(failed)?;
+    fs::set_permissions(fresh, fs::Permissions::from_mode(mode)).map_err(failed)?;
+    fs::rename(fresh, path).map_err(failed)
 }
 
 pub(super) fn mount_tmpfs(path: &Path, owner: &str, size_bytes: u64) -> Result<(), RuntimeError> {

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{InvalidMessage, list, map, optional, parse, parse_opt, port};
 use crate::{
-    Backend, ClaimConfig, ClaimId, DEFAULT_UDP_IDLE_S, Generation, NodeConfig, NodeNetwork, PodConfig, PodDesired, Protocol,
-    QosClass, RestartPolicy, ServiceConfig, ServicePort, SessionProbe, SrvTarget, proto,
+    Backend, ClaimConfig, ClaimId, DEFAULT_UDP_IDLE_S, Generation, NodeConfig, NodeNetwork, PodConfig,
+    PodDesired, Protocol, QosClass, RestartPolicy, ServiceConfig, ServicePort, SessionProbe, SrvTarget,
+    proto,
 };
 
 impl From<&NodeConfig> for proto::NodeConfig {

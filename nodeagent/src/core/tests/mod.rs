@@ -1,3 +1,4 @@
+mod claims;
 mod config;
 mod end;
 mod hooks;

@@ -46,6 +46,10 @@ pub(super) struct Node {
     pub(super) routes: BTreeMap<(String, String), PodUid>,
     /// How often the network was made so.
     pub(super) syncs: usize,
+    /// Claims that are counted.
+    pub(super) counted: BTreeSet<ClaimId>,
+    /// Claims whose directories were removed, in order.
+    pub(super) removed_claims: Vec<ClaimId>,
 }
 
 impl Node {
@@ -75,6 +79,8 @@ impl Node {
             service_faults: BTreeMap::new(),
             routes: BTreeMap::new(),
             syncs: 0,
+            counted: BTreeSet::new(),
+            removed_claims: Vec::new(),
         };
         node.event(Event::Start(Observed::default()));
         node
@@ -205,6 +211,17 @@ impl Node {
             Action::ShedLayers { id } => {
                 self.sheds += 1;
                 Event::LayersShed { id }
+            }
+            Action::CountClaims(claims) => {
+                self.counted = claims;
+                return;
+            }
+            Action::RemoveClaim { id, claim } => {
+                let result = if fails { Err(broken()) } else { Ok(()) };
+                if !fails {
+                    self.removed_claims.push(claim);
+                }
+                Event::ClaimRemoved { id, result }
             }
             Action::Status(_) | Action::Refuse(_) => unreachable!("never pending"),
         };

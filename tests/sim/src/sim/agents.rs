@@ -80,6 +80,9 @@ impl Sim {
                 }
                 AgentAction::Hook { uid, .. } => unreachable!("{uid}: nobody here deploys a hook"),
                 AgentAction::ShedLayers { .. } => unreachable!("nobody here measures a disk"),
+                AgentAction::CountClaims(_) | AgentAction::RemoveClaim { .. } => {
+                    unreachable!("nobody here has claims")
+                }
                 AgentAction::ReadSessions { id, uid, .. } => {
                     self.after(
                         1,
