@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::book::Book;
+use crate::volumes::Volumes;
 use crate::{NodeName, Placement, Plan, PodUid, Snapshot};
 
 /// All nodes and placements while a plan is being made.
@@ -19,6 +20,8 @@ pub(crate) struct Board<'a> {
     /// How many pods hold something on a node where they have no place.
     guests: BTreeMap<NodeName, usize>,
     keys: BTreeMap<NodeName, BTreeMap<&'a str, KeyCount>>,
+    /// Who has which volume where.
+    pub(crate) volumes: Volumes<'a>,
     /// Rises whenever a node's books change.
     versions: BTreeMap<NodeName, u64>,
     /// Rises whenever anything changes.
@@ -57,6 +60,7 @@ impl<'a> Board<'a> {
                 .map(|(name, state)| (name.clone(), state.held.len()))
                 .collect(),
             keys: BTreeMap::new(),
+            volumes: Volumes::default(),
             versions: BTreeMap::new(),
             changes: 0,
         };
@@ -82,6 +86,8 @@ impl<'a> Board<'a> {
     pub(crate) fn put(&mut self, uid: &str, placement: Placement) {
         self.take_back(uid);
         self.count_keys(uid, &placement.node, true);
+        let request = self.snapshot.pods.get(uid);
+        self.volumes.take(uid, &placement.node, request);
         if let Some(book) = self.books.get_mut(&placement.node) {
             book.set(uid, Some(&placement));
         }
@@ -101,6 +107,7 @@ impl<'a> Board<'a> {
             return;
         };
         self.count_keys(uid, &old.node, false);
+        self.volumes.let_go(uid, self.snapshot.pods.get(uid));
         if let Some(book) = self.books.get_mut(&old.node) {
             book.set(uid, None);
         }

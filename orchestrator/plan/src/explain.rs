@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use gantry_topology::{Available, Misfit, NumaId};
 
 use crate::reason::Reason;
-use crate::{Explanation, NodeName, NodeVerdict, PodRequest};
+use crate::{Explanation, NodeName, NodeVerdict, PodRequest, VolumeRequest};
 
 /// What an explanation says of a node that takes no pods at present: it is cordoned, or its agent is away.
 pub const NOT_SCHEDULABLE: &str = "cordoned or not ready";
@@ -47,7 +47,12 @@ pub(crate) fn unplaced(
         .node_name
         .as_ref()
         .filter(|node| !reasons.contains_key(*node));
+    let elsewhere = request.volumes.iter().find_map(|volume| {
+        let node = volume.node.as_ref()?;
+        (!reasons.contains_key(node)).then_some((volume, node))
+    });
     let reason = match (absent, reasons.len()) {
+        _ if request.obstacle.is_some() => request.obstacle.clone().unwrap_or_default(),
         (Some(node), _) if silent.contains(node) => {
             let silence = text(&Reason::NoTopology);
             format!(
@@ -55,6 +60,7 @@ pub(crate) fn unplaced(
             )
         }
         (Some(node), _) => format!("there is no node {node}, which the pod names in `nodeName`"),
+        (None, _) if elsewhere.is_some() => gone(elsewhere, silent),
         (None, 0) => "there are no nodes".to_owned(),
         (None, count) => format!("0/{count} nodes fit: {}", parts.join("; ")),
     };
@@ -67,6 +73,20 @@ pub(crate) fn unplaced(
         name: request.name.clone(),
         reason,
         nodes,
+    }
+}
+
+/// Of a volume whose node takes no part.
+fn gone(elsewhere: Option<(&VolumeRequest, &NodeName)>, silent: &BTreeSet<NodeName>) -> String {
+    let Some((volume, node)) = elsewhere else {
+        return String::new();
+    };
+    let name = &volume.name;
+    match silent.contains(node) {
+        true => format!(
+            "{name} is on the disk of node {node}, which has not reported its CPUs and memory; is its agent running?"
+        ),
+        false => format!("{name} is on the disk of node {node}, and there is no such node"),
     }
 }
 
@@ -134,6 +154,17 @@ fn text(reason: &Reason) -> String {
         } => {
             let (free, wanted) = (size(*free_bytes), size(*wanted_bytes));
             format!("it has {free} free of the {wanted} ephemeral storage needed")
+        }
+        Reason::VolumeElsewhere { volume, node } => format!("{volume} is on the disk of node {node}"),
+        Reason::VolumeInUse { volume, pod } => {
+            format!("{volume} is for one pod at a time, and pod {pod} has it")
+        }
+        Reason::VolumeRoom {
+            wanted_bytes,
+            free_bytes,
+        } => {
+            let (free, wanted) = (size(*free_bytes), size(*wanted_bytes));
+            format!("it has {free} free of the {wanted} needed for its volumes and ephemeral storage")
         }
         Reason::DiskPressure => "its disk is short of space (DiskPressure)".to_owned(),
         Reason::NoSharedPool => "no CPU would be left for the shared pool".to_owned(),

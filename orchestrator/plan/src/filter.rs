@@ -57,6 +57,7 @@ pub(crate) fn filter(
             });
         }
     }
+    crate::volumes::filter(board, node, uid, request)?;
     for rule in &request.anti_affinity {
         let there = board.with_key(node, &rule.key);
         if there.required > 0 || (rule.required && there.pods > 0) {

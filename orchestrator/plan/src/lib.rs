@@ -16,6 +16,7 @@ mod reason;
 mod resize;
 mod score;
 mod tried;
+mod volumes;
 
 pub use check::{Violation, check};
 pub use explain::NOT_SCHEDULABLE;

@@ -92,9 +92,34 @@ pub struct PodRequest {
     /// Pods that share a key spread over nodes.
     #[serde(default)]
     pub anti_affinity: Vec<AntiAffinity>,
+    /// Volumes on nodes' own disks.
+    #[serde(default)]
+    pub volumes: Vec<VolumeRequest>,
+    /// Why it can have no place anywhere, whatever room there is: what it needs is missing.
+    #[serde(default)]
+    pub obstacle: Option<String>,
     /// Higher goes first.
     #[serde(default)]
     pub priority: i32,
+}
+
+/// A volume that is on one node's disk, or will be on that of the first pod that has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeRequest {
+    /// Which; pods with the same have the same volume.
+    pub key: String,
+    /// What people call it, for messages.
+    pub name: String,
+    /// Where it is, if it is anywhere yet.
+    #[serde(default)]
+    pub node: Option<NodeName>,
+    /// One pod at a time has it.
+    #[serde(default)]
+    pub exclusive: bool,
+    /// What of the node's storage is kept for it, in bytes, as long as it is nowhere; later the node has that much less.
+    #[serde(default)]
+    pub bytes: u64,
 }
 
 /// Pods with the same key avoid each other.

@@ -69,7 +69,12 @@ fn place_unit<'a>(
         if let Some(why) = tried.refused(request, board.changes()).filter(|_| alone) {
             return Err(BTreeMap::from([((*uid).clone(), why)]));
         }
-        match place(board, tried, uid, request, seed) {
+        // Nobody is asked for what cannot be had anywhere.
+        let found = match request.obstacle {
+            Some(_) => Err(BTreeMap::new()),
+            None => place(board, tried, uid, request, seed),
+        };
+        match found {
             Ok(placement) => board.put(uid, placement),
             Err(reasons) => {
                 unit[..index].iter().for_each(|placed| board.take_back(placed));

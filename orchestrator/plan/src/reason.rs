@@ -42,6 +42,12 @@ pub(crate) enum Reason {
     Storage { wanted_bytes: u64, free_bytes: u64 },
     /// Its disk is short of space.
     DiskPressure,
+    /// A volume of the pod is on another node.
+    VolumeElsewhere { volume: String, node: String },
+    /// A pod has a volume that only one may have.
+    VolumeInUse { volume: String, pod: String },
+    /// There is no room for its volumes, in bytes.
+    VolumeRoom { wanted_bytes: u64, free_bytes: u64 },
     /// Hugepages of one size, in bytes by NUMA node.
     Hugepages {
         page_bytes: u64,

@@ -41,6 +41,8 @@ impl Refused<'_> {
             && known.node_selector == request.node_selector
             && known.node_name == request.node_name
             && known.anti_affinity == request.anti_affinity
+            && known.volumes == request.volumes
+            && known.obstacle == request.obstacle
     }
 }
 

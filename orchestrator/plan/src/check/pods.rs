@@ -78,6 +78,7 @@ fn new_place(change: &Change<'_>, uid: &str, request: &PodRequest, placement: &P
             node: node.clone(),
         });
     }
+    found.extend(volumes(change, uid, request, &node));
     for (other, _) in change.on(&placement.node).filter(|(other, _)| *other != uid) {
         let rules = change
             .snapshot
@@ -98,6 +99,32 @@ fn new_place(change: &Change<'_>, uid: &str, request: &PodRequest, placement: &P
                     key: rule.key.clone(),
                 });
             }
+        }
+    }
+    found
+}
+
+/// A pod is where its volumes are, and shares none that is for one pod.
+fn volumes(change: &Change<'_>, uid: &str, request: &PodRequest, node: &str) -> Vec<Violation> {
+    let mut found = Vec::new();
+    if request.obstacle.is_some() {
+        found.push(Violation::WrongNode {
+            pod: uid.to_owned(),
+            node: node.to_owned(),
+        });
+    }
+    for volume in &request.volumes {
+        let others = change.next.placements.iter().filter(|(other, _)| *other != uid);
+        let mut others = others.filter(|(other, _)| {
+            let theirs = change.snapshot.pods.get(*other);
+            theirs.is_some_and(|r| r.volumes.iter().any(|theirs| theirs.key == volume.key))
+        });
+        let elsewhere = volume.node.as_ref().is_some_and(|at| at != node);
+        if elsewhere || others.any(|(_, other)| other.node != node || volume.exclusive) {
+            found.push(Violation::WrongNode {
+                pod: uid.to_owned(),
+                node: node.to_owned(),
+            });
         }
     }
     found

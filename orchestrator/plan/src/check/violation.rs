@@ -155,7 +155,7 @@ pub enum Violation {
         /// What there is.
         capacity_bytes: u64,
     },
-    /// A pod is where its selector or `nodeName` does not let it.
+    /// A pod is where its selector, `nodeName` or volumes do not let it.
     #[error("pod {pod} may not be on node {node}")]
     WrongNode {
         /// The pod.

@@ -172,6 +172,17 @@ pub fn pod(namespace: &str, name: &str, text: &str) -> PodRequest {
                     required: false,
                 }),
                 ["priority", priority] => pod.priority = priority.parse().unwrap(),
+                ["volume", key] => pod.volumes.push(volume(key, None)),
+                ["volume", key, amount] => pod.volumes.push(VolumeRequest {
+                    bytes: bytes(amount),
+                    ..volume(key, None)
+                }),
+                ["volume", key, "on", node] => pod.volumes.push(volume(key, Some(node))),
+                ["own", "volume", key] => pod.volumes.push(VolumeRequest {
+                    exclusive: true,
+                    ..volume(key, None)
+                }),
+                ["lacks", what] => pod.obstacle = Some(format!("{what} not found")),
                 ["on", node] => pod.node_name = Some(node.to_owned()),
                 ["select", label] => {
                     let (key, value) = label.split_once('=').expect("key=value");
@@ -183,6 +194,15 @@ pub fn pod(namespace: &str, name: &str, text: &str) -> PodRequest {
         pod.containers.push(wanted);
     }
     pod
+}
+
+fn volume(key: &str, node: Option<&str>) -> VolumeRequest {
+    VolumeRequest {
+        key: key.to_owned(),
+        name: format!("volume {key}"),
+        node: node.map(str::to_owned),
+        ..VolumeRequest::default()
+    }
 }
 
 /// What agents report once they have made a plan true.
