@@ -76,6 +76,7 @@ impl Default for ObjectLimits {
             counts: &[
                 ("Namespace", 64),
                 ("Service", 256),
+                ("PersistentVolumeClaim", 500),
                 ("Deployment", 500),
                 ("ReplicaSet", 500),
                 ("NetworkFunction", 500),

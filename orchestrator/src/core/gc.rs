@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_api::{NetworkFunction, ObjectMeta, Operation, OperationPhase};
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::world::{Key, Kinded, Work};
@@ -34,6 +34,7 @@ pub fn run(work: &mut Work<'_>) {
     orphans::<Service>(work, &mut alive);
     orphans::<ConfigMap>(work, &mut alive);
     orphans::<EndpointSlice>(work, &mut alive);
+    orphans::<PersistentVolumeClaim>(work, &mut alive);
     orphans::<Pod>(work, &mut alive);
     old_operations(work);
     old_ends(work);

@@ -10,6 +10,7 @@ mod apart;
 mod at;
 mod births;
 mod bootstrap;
+pub(crate) mod claims;
 mod containerstatus;
 mod crowd;
 mod deployment;
@@ -148,7 +149,7 @@ fn decide(work: &mut Work<'_>) {
         vip::run,
         drain::run,
     ];
-    let how = [schedule::run, endpoints, nodeconfig::run];
+    let how = [schedule::run, claims::run, endpoints, nodeconfig::run];
     let how_far_it_is = [resize::run, nf::status, operation::follow, quarantine::report];
     let controllers: [&[fn(&mut Work<'_>)]; 4] = [&what_is, &what_shall_be, &how, &how_far_it_is];
     for controller in controllers.into_iter().flatten() {

@@ -16,8 +16,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::Value;
 
 use super::action::EventNote;
-use super::meta;
 use super::world::{Key, Work};
+use super::{claims, meta};
 
 /// Name of the ConfigMap in `kube-system` that lists them, as `<Kind>.<namespace>.<name>`: why. It is there while there are any.
 pub const LIST: &str = "gantry-unreadable";
@@ -131,6 +131,7 @@ pub fn keep(work: &Work<'_>, node: &str, content: &mut NodeConfig) {
     let Some(last) = work.sent.get(node).filter(|_| !work.quarantine.is_empty()) else {
         return;
     };
+    claims::keep(work, last, content);
     let pods = last.pods.iter().filter(|(_, pod)| is_pod(work, pod));
     content
         .pods

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use super::agents::Agents;
 use super::quarantine::{self, Quarantine};
 use super::world::Objects;
-use super::{meta, nodes, pods, resources};
+use super::{claims, meta, nodes, pods, resources, schedule};
 
 /// The snapshot of what is in the store and of what the agents report.
 pub fn take(objects: &Objects, quarantine: &Quarantine, agents: &Agents, plan: &Plan) -> Snapshot {
@@ -20,7 +20,11 @@ pub fn take(objects: &Objects, quarantine: &Quarantine, agents: &Agents, plan: &
     let nodes = topologies.filter_map(|t| {
         let name = meta::name(&t.metadata);
         let node = objects.nodes.get(&super::world::Key::new("", name))?;
-        Some((name.to_owned(), node_state(node, t, agents)))
+        let mut state = node_state(node, t, agents);
+        // What claims may have in them is nobody's ephemeral storage.
+        let kept_bytes = claims::bytes_on(objects, name);
+        state.storage_bytes = state.storage_bytes.map(|bytes| bytes.saturating_sub(kept_bytes));
+        Some((name.to_owned(), state))
     });
     let silent = objects
         .nodes
@@ -30,7 +34,13 @@ pub fn take(objects: &Objects, quarantine: &Quarantine, agents: &Agents, plan: &
     let wanting = objects.pods.values().filter(|p| wants_place(p));
     let pods = wanting.map(|pod| {
         let uid = meta::uid(&pod.metadata).to_owned();
-        let request = request(pod, plan.placements.get(&uid), agents);
+        let request = PodRequest {
+            volumes: claims::requests(objects, pod),
+            // Who has a place keeps it.
+            obstacle: claims::obstacle(objects, quarantine, agents, pod)
+                .filter(|_| schedule::waits(pod) && !plan.placements.contains_key(&uid)),
+            ..request(pod, plan.placements.get(&uid), agents)
+        };
         (uid, request)
     });
     // A pod that cannot be read keeps what it has.
@@ -140,6 +150,7 @@ fn request(pod: &Pod, placement: Option<&Placement>, agents: &Agents) -> PodRequ
             .map(|key| AntiAffinity { key, required: false })
             .collect(),
         priority: spec.and_then(|s| s.priority).unwrap_or(0),
+        ..PodRequest::default()
     }
 }
 
@@ -153,8 +164,7 @@ fn as_it_is(placement: &Placement) -> PodRequest {
         numa: NumaPolicy::Prefer,
         node_selector: BTreeMap::new(),
         node_name: Some(placement.node.clone()),
-        anti_affinity: Vec::new(),
-        priority: 0,
+        ..PodRequest::default()
     }
 }
 

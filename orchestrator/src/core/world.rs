@@ -8,7 +8,7 @@ use gantry_nodeagent_api::NodeConfig;
 use gantry_plan::Plan;
 use ipnet::Ipv4Net;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::action::{Action, EventNote};
@@ -179,6 +179,7 @@ kinds! {
     ConfigMap config_maps "" "configmaps";
     Secret secrets "" "secrets";
     EndpointSlice endpoint_slices "discovery.k8s.io" "endpointslices";
+    PersistentVolumeClaim claims "" "persistentvolumeclaims" status;
     Pod pods "" "pods" status;
 }
 

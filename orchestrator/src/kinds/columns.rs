@@ -8,6 +8,7 @@ use super::cells::{
     count, event_object, event_seen, node_address, node_roles, node_status, or_none, selector_text,
     service_ports, size, slice_endpoints, slice_ports, template_parts, topology_cpus, topology_held,
 };
+use super::claims;
 use super::path::{at, text};
 use super::podcells::{pod_ready, pod_restarts, pod_status};
 
@@ -137,6 +138,19 @@ pub(super) const SECRET: &[Column] = &[
     shown("Type", Cell::At("/type")),
     number("Data", Cell::Of(|s| json!(size(s, "/data")))),
     AGE,
+];
+/// PersistentVolumeClaim.
+pub(super) const CLAIM: &[Column] = &[
+    shown("Status", Cell::Of(claims::status)),
+    shown("Volume", Cell::Of(|c| claims::of_volume(c, "/spec/volumeName"))),
+    shown(
+        "Capacity",
+        Cell::Of(|c| claims::of_volume(c, "/status/capacity/storage")),
+    ),
+    shown("Access Modes", Cell::Of(claims::modes)),
+    shown("StorageClass", Cell::At("/spec/storageClassName")),
+    AGE,
+    wide("VolumeMode", Cell::At("/spec/volumeMode")),
 ];
 /// Event.
 pub(super) const EVENT: &[Column] = &[

@@ -64,6 +64,8 @@ const VOLUME: &[&str] = &[
     "type",
     "defaultMode",
     "sources",
+    "claimName",
+    "readOnly",
 ];
 const FILE: &[&str] = &["key", "path", "mode", "fieldRef", "resourceFieldRef"];
 const LIFECYCLE: &[&str] = &["postStart", "preStop"];

@@ -1,6 +1,7 @@
 //! The table of kinds. A row says all that the API server knows of a kind; adding a kind is adding a row.
 
 mod cells;
+mod claims;
 pub mod codec;
 mod columns;
 mod defaults;

@@ -20,6 +20,7 @@ pub(super) const SOURCES: &[&str] = &[
     "projected",
     "emptyDir",
     "hostPath",
+    "persistentVolumeClaim",
 ];
 
 /// Sources of a projected volume that exist.
@@ -59,6 +60,11 @@ pub(super) fn check(spec: &Value, path: &str, errors: &mut Errors) {
         projected(at(volume, "/projected"), &format!("{here}.projected"), errors);
         empty_dir(at(volume, "/emptyDir"), &format!("{here}.emptyDir"), errors);
         host_path(at(volume, "/hostPath"), &format!("{here}.hostPath"), errors);
+        claim(
+            at(volume, "/persistentVolumeClaim"),
+            &format!("{here}.persistentVolumeClaim"),
+            errors,
+        );
     }
 }
 
@@ -107,6 +113,14 @@ fn empty_dir(from: &Value, here: &str, errors: &mut Errors) {
     if !["", "Memory"].contains(&medium) {
         let message = format!("{medium:?} is not supported: use Memory, or leave it out");
         errors.push(invalid(format!("{here}.medium"), message));
+    }
+}
+
+/// Source: k8s.io/kubernetes/pkg/apis/core/validation, `validatePersistentClaimVolumeSource`.
+fn claim(from: &Value, here: &str, errors: &mut Errors) {
+    if !from.is_null() && text(from, "/claimName").is_empty() {
+        let message = "the name of a PersistentVolumeClaim must be given";
+        errors.push(FieldError::required(format!("{here}.claimName"), message));
     }
 }
 
@@ -340,7 +354,8 @@ mod tests {
             let found = refused(both);
             let second = if other > "hostPath" { other } else { "hostPath" };
             assert!(found.iter().any(|field| field == second), "{other} {found:?}");
-            let exists = SOURCES.contains(&other);
+            // What names a claim has to name it.
+            let exists = SOURCES.contains(&other) && other != "persistentVolumeClaim";
             assert_eq!(
                 refused(json!({"name": "v", other: {}})).is_empty(),
                 exists,
@@ -351,6 +366,15 @@ mod tests {
         check(&json!({"volumes": [{"name": "v"}]}), "s", &mut errors);
         let said: Vec<_> = errors.iter().map(|e| (e.field.as_str(), e.reason)).collect();
         assert_eq!(said, [("s.volumes[0]", "FieldValueRequired")]);
+    }
+
+    #[test]
+    fn a_claim_has_a_name() {
+        let source = |claim: Value| json!({"persistentVolumeClaim": claim});
+        assert!(refused(source(json!({"claimName": "c", "readOnly": true}))).is_empty());
+        for bad in [json!({}), json!({"claimName": ""})] {
+            assert_eq!(refused(source(bad)), ["persistentVolumeClaim.claimName"]);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 
 use super::wire::through;
-use super::{Kind, Scale, SubResource, columns, defaults, honoured, packages, validate};
+use super::{Kind, Scale, SubResource, claims, columns, defaults, honoured, packages, validate};
 
 /// A namespaced kind of Kubernetes without anything special; rows say what differs.
 const BASE: Kind = Kind {
@@ -150,6 +150,18 @@ pub static KINDS: &[Kind] = &[
         default: defaults::secret,
         validate: validate::data,
         columns: columns::SECRET,
+        ..BASE
+    },
+    Kind {
+        kind: "PersistentVolumeClaim",
+        plural: "persistentvolumeclaims",
+        singular: "persistentvolumeclaim",
+        short: &["pvc"],
+        status: true,
+        decode: through::<core::PersistentVolumeClaim>,
+        default: claims::default,
+        validate: claims::validate,
+        columns: columns::CLAIM,
         ..BASE
     },
     Kind {

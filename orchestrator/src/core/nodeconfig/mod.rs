@@ -22,11 +22,13 @@ mod waiting;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gantry_nodeagent_api::{Generation, NodeConfig, NodeNetwork, PodConfig, ServiceConfig};
+use gantry_nodeagent_api::{
+    ClaimConfig, ClaimId, Generation, NodeConfig, NodeNetwork, PodConfig, PodDesired, ServiceConfig,
+};
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::world::Work;
-use super::{meta, nodes, pods, quarantine};
+use super::{claims, meta, nodes, pods, quarantine};
 use room::{Allowance, Room};
 
 /// A configuration that an agent has not accepted is sent again after this long.
@@ -50,7 +52,25 @@ pub fn run(work: &mut Work<'_>) {
         let Some(shared_cpus) = work.plan.shared_pools.get(&key.name).cloned() else {
             continue;
         };
-        let pods = pods_on(work, &key.name, &network);
+        let last = work.sent.get(&key.name).map(AsRef::as_ref);
+        let mut claims = claims::on_node(work, &key.name);
+        let told = last.into_iter().flat_map(|config| config.pods.values());
+        let known = claims::of_pods(last, told)
+            .into_iter()
+            .chain(claims.clone())
+            .collect();
+        let pods = pods_on(
+            work,
+            &key.name,
+            &Place {
+                network: network.clone(),
+                claims: known,
+            },
+        );
+        let in_use = pods.values().filter(|pod| pod.desired == PodDesired::Run);
+        for (id, claim) in claims::of_pods(last, in_use) {
+            claims.entry(id).or_insert(claim);
+        }
         work.at.object("Node", &key);
         let mut content = NodeConfig {
             generation: Generation(0),
@@ -61,6 +81,7 @@ pub fn run(work: &mut Work<'_>) {
             cluster: work.settings.cluster.clone(),
             dns: names.addresses.clone(),
             srv: names.srv.clone(),
+            claims: Some(claims),
         };
         quarantine::keep(work, &key.name, &mut content);
         advance(work, &key.name, content);
@@ -78,7 +99,14 @@ fn network(work: &Work<'_>, node: &Node) -> Option<NodeNetwork> {
     })
 }
 
-fn pods_on(work: &mut Work<'_>, node: &str, network: &NodeNetwork) -> BTreeMap<String, PodConfig> {
+/// What of a node its pods depend on.
+struct Place {
+    network: NodeNetwork,
+    /// Claims that are there, or were when it was last told.
+    claims: BTreeMap<ClaimId, ClaimConfig>,
+}
+
+fn pods_on(work: &mut Work<'_>, node: &str, place: &Place) -> BTreeMap<String, PodConfig> {
     let mut configs = BTreeMap::new();
     let (mut entering, mut updated) = (Vec::new(), Vec::new());
     let nothing = BTreeMap::new();
@@ -94,7 +122,7 @@ fn pods_on(work: &mut Work<'_>, node: &str, network: &NodeNetwork) -> BTreeMap<S
         let uid = meta::uid(&pod.metadata);
         match last.get(uid) {
             Some(running) => {
-                let (config, problem) = update(work, network, &mut room, pod, running);
+                let (config, problem) = update(work, place, &mut room, pod, running);
                 updated.push((key.clone(), problem));
                 configs.insert(uid.to_owned(), config);
             }
@@ -112,7 +140,7 @@ fn pods_on(work: &mut Work<'_>, node: &str, network: &NodeNetwork) -> BTreeMap<S
         let mut warnings = Vec::new();
         let first = waiting::turn(work, pod).and_then(|()| {
             let config = pod::config(work, pod, &mut warnings)?;
-            let config = takes(network, uid, config)?;
+            let config = takes(place, uid, config)?;
             room.enter(&config)?;
             Ok(config)
         });
@@ -141,7 +169,7 @@ fn pods_on(work: &mut Work<'_>, node: &str, network: &NodeNetwork) -> BTreeMap<S
 /// A pod that its node has; files that the node would not take stay as they were, and why is returned too.
 fn update(
     work: &Work<'_>,
-    network: &NodeNetwork,
+    place: &Place,
     room: &mut Room,
     pod: &Pod,
     running: &PodConfig,
@@ -151,7 +179,7 @@ fn update(
     if config.volumes == running.volumes {
         return (config, allowance.problem());
     }
-    let taken = takes(network, meta::uid(&pod.metadata), config.clone())
+    let taken = takes(place, meta::uid(&pod.metadata), config.clone())
         .and_then(|config| room.change(running, &config));
     let problem = taken.err();
     if problem.is_some() {
@@ -161,9 +189,12 @@ fn update(
 }
 
 /// The pod, if its node takes it. A node leaves out one that makes no sense; what is known here is told here.
-fn takes(network: &NodeNetwork, uid: &str, config: PodConfig) -> Result<PodConfig, String> {
+fn takes(place: &Place, uid: &str, config: PodConfig) -> Result<PodConfig, String> {
+    let own = config.claims().filter_map(|id| place.claims.get_key_value(id));
+    let claims = own.map(|(id, claim)| (id.clone(), claim.clone())).collect();
     let mut alone = NodeConfig {
-        network: Some(network.clone()),
+        network: Some(place.network.clone()),
+        claims: Some(claims),
         pods: BTreeMap::from([(uid.to_owned(), config)]),
         ..NodeConfig::default()
     };

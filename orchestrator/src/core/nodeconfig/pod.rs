@@ -94,7 +94,10 @@ pub(super) fn update(work: &Work<'_>, pod: &Pod, running: &PodConfig, room: &mut
     }
     config.labels = pod.metadata.labels.clone().unwrap_or_default();
     // Files follow their ConfigMap or Secret while it exists.
-    if let Ok(volumes) = volume::all(work, pod, room) {
+    if let Ok(mut volumes) = volume::all(work, pod, room) {
+        // A claim of the same name that was made since is another one.
+        let claims = running.volumes.iter().filter(|(_, v)| v.claim().is_some());
+        volumes.extend(claims.map(|(name, claim)| (name.clone(), claim.clone())));
         config.volumes = volumes;
     }
     config.qos = qos(pod);

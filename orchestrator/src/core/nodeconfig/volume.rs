@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use gantry_nodeagent_api::{HostPathType, Mount, Volume};
 use k8s_openapi::api::core::v1::{self as k8s, Container, Pod};
 
-use super::super::resources;
 use super::super::world::Work;
+use super::super::{claims, resources};
 use super::data::Source;
 use super::expand::{Vars, expand_all};
 use super::files::{self, Keys};
@@ -68,6 +68,8 @@ fn volume(work: &Work<'_>, pod: &Pod, from: &k8s::Volume, room: &mut Allowance) 
             },
             _ => Volume::EmptyDir { limit_bytes },
         })
+    } else if let Some(source) = &from.persistent_volume_claim {
+        claims::volume(work, pod, source)
     } else if let Some(source) = &from.host_path {
         Ok(Volume::HostPath {
             path: source.path.clone(),
@@ -80,7 +82,7 @@ fn volume(work: &Work<'_>, pod: &Pod, from: &k8s::Volume, room: &mut Allowance) 
         })
     } else {
         Err(format!(
-            "volume `{}` is of a type that is not supported: use configMap, secret, downwardAPI, projected, emptyDir or hostPath",
+            "volume `{}` is of a type that is not supported: use configMap, secret, downwardAPI, projected, emptyDir, persistentVolumeClaim or hostPath",
             from.name
         ))
     }
