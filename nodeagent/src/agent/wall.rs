@@ -137,7 +137,6 @@ pub(super) fn may_tunnel(container: &ContainerConfig) -> bool {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     fn container(edit: impl FnOnce(&mut ContainerConfig)) -> ContainerConfig {
