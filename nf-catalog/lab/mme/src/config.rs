@@ -70,8 +70,8 @@ pub struct S11 {
 impl Default for S11 {
     fn default() -> Self {
         Self {
-            outstanding: 16,
-            per_second: 200,
+            outstanding: 12,
+            per_second: 120,
             t3_ms: 3000,
             n3: 3,
         }
