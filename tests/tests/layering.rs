@@ -26,7 +26,12 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
     ),
     (
         "gantry-lab-enb",
-        &["gantry-lab-aka", "gantry-lab-daemon", "gantry-lab-gtp", "gantry-lab-radio"],
+        &[
+            "gantry-lab-aka",
+            "gantry-lab-daemon",
+            "gantry-lab-gtp",
+            "gantry-lab-radio",
+        ],
     ),
     ("gantry-lab-nextepc-pool", &[]),
     ("gantry-lab-pcrf", &["gantry-lab-daemon", "gantry-lab-diameter"]),

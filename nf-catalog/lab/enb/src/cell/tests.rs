@@ -1,4 +1,5 @@
 use gantry_lab_aka::{Key, Sqn};
+use gantry_lab_radio::{Bytes, Down};
 
 use super::*;
 
