@@ -5,6 +5,7 @@
 //! DIR/index.copy.json                              the index once more, for when the first is damaged
 //! DIR/layers/sha256-<diff id>/                     layers in overlayfs form
 //! DIR/leases/                                      which mounted root file systems use which layers
+//! DIR/cache/                                       Debian bases and what is known of layers, of builds
 //! DIR/tmp/                                         work in progress, each folder locked by its owner
 //! DIR/lock                                         held while any of the above changes
 //! ```
