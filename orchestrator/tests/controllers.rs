@@ -187,3 +187,92 @@ fn a_deployment_comes_to_a_node_gets_ready_and_goes() {
     server.stop();
     drop(node);
 }
+
+const CLAIM: &str = "{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: data}, \
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}";
+const USER: &str = "{apiVersion: v1, kind: Pod, metadata: {name: user}, spec: {\
+    containers: [{name: c, image: i, volumeMounts: [{name: v, mountPath: /v}]}], \
+    volumes: [{name: v, persistentVolumeClaim: {claimName: data}}]}}";
+
+/// A claim by stock kubectl: what it shows, what it may change, how it goes.
+#[test]
+fn kubectl_sees_a_claim_bound_grown_protected_and_gone() {
+    if !has_kubectl() {
+        return;
+    }
+    let server = Server::with_controllers();
+    let issuer = pki::Issuer::open(server.dir.path()).unwrap();
+    issuer.issue_node("n1").unwrap();
+    let (tell, told) = watch::channel(NodeConfig::default());
+    let agent = server.block_on(Agent::attach(&server, "node-n1", "n1")).unwrap();
+    let node = server.spawn(obey(agent, tell));
+    eventually("the namespace", || {
+        objects(&server, "Namespace")
+            .iter()
+            .any(|n| at(n, "/metadata/name") == "default")
+    });
+    server.ok_in(&["apply", "-f", "-"], USER);
+    let describe = || server.ok(&["describe", "pod", "user"]);
+    eventually("what is missing", || {
+        describe().contains("persistentvolumeclaim \"data\" not found")
+    });
+    server.ok_in(&["apply", "-f", "-"], CLAIM);
+    let row = || {
+        let text = server.ok(&["get", "pvc", "data", "--no-headers"]);
+        text.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    eventually("the binding", || row()[1] == "Bound");
+    let uid = server.ok(&["get", "pvc", "data", "-o", "jsonpath={.metadata.uid}"]);
+    let expected = ["data", "Bound", &format!("pvc-{uid}"), "1Gi", "RWO", "local"];
+    assert_eq!(row()[..6], expected);
+    let heads = server.ok(&["get", "pvc"]);
+    let heads: Vec<&str> = heads.lines().next().unwrap().split_whitespace().collect();
+    let expected = [
+        "NAME",
+        "STATUS",
+        "VOLUME",
+        "CAPACITY",
+        "ACCESS",
+        "MODES",
+        "STORAGECLASS",
+        "AGE",
+    ];
+    assert_eq!(heads, expected);
+    let text = server.ok(&["describe", "pvc", "data"]);
+    for word in [
+        "Used By:",
+        "user",
+        "ProvisioningSucceeded",
+        "kubernetes.io/pvc-protection",
+    ] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    assert!(describe().contains("ClaimName:"), "{}", describe());
+
+    let patch = |size: &str| {
+        let patch = json!({"spec": {"resources": {"requests": {"storage": size}}}}).to_string();
+        server.kubectl_in(&["patch", "pvc", "data", "-p", &patch], "")
+    };
+    assert!(patch("2Gi").status.success());
+    let size = || {
+        let claims = told.borrow().claims.clone().unwrap_or_default();
+        claims.get(&uid).map(|claim| claim.size_bytes)
+    };
+    eventually("the size on the node", || size() == Some(2 << 30));
+    eventually("the size shown", || row()[3] == "2Gi");
+    let shrunk = patch("1Gi");
+    let why = String::from_utf8_lossy(&shrunk.stderr).into_owned();
+    assert!(
+        !shrunk.status.success() && why.contains("field can not be less"),
+        "{why}"
+    );
+
+    server.ok(&["delete", "pvc", "data", "--wait=false"]);
+    eventually("its protection", || row()[1] == "Terminating");
+    assert!(size().is_some(), "a pod uses it");
+    server.ok(&["delete", "pod", "user", "--timeout=60s"]);
+    eventually("its end", || objects(&server, "PersistentVolumeClaim").is_empty());
+    eventually("its end on the node", || size().is_none());
+    server.stop();
+    drop(node);
+}

@@ -40,10 +40,10 @@ impl<'a> Volumes<'a> {
         }
     }
 
-    /// A pod besides this one that has it.
-    fn user(&self, key: &str, uid: &str) -> Option<(&PodUid, &Held<'a>)> {
-        let users = self.0.get(key)?;
-        users.iter().find(|(other, _)| *other != uid)
+    /// The pods besides this one that have it.
+    fn users(&self, key: &str, uid: &str) -> impl Iterator<Item = (&PodUid, &Held<'a>)> {
+        let users = self.0.get(key).into_iter().flatten();
+        users.filter(move |(other, _)| *other != uid)
     }
 
     /// What a node keeps for volumes that are new there, in bytes.
@@ -63,15 +63,20 @@ pub(crate) fn filter(
 ) -> Result<(), Reason> {
     let mut new_bytes = 0_u64;
     for volume in &request.volumes {
-        let user = board.volumes.user(&volume.key, uid);
-        let at = volume.node.as_ref().or(user.map(|(_, held)| &held.node));
-        if let Some(at) = at.filter(|at| *at != node) {
+        let users = || board.volumes.users(&volume.key, uid);
+        let mut places = volume
+            .node
+            .iter()
+            .chain(users().map(|(_, held)| &held.node))
+            .peekable();
+        let is_new = places.peek().is_none();
+        if let Some(at) = places.find(|at| *at != node) {
             return Err(Reason::VolumeElsewhere {
                 volume: volume.name.clone(),
                 node: at.clone(),
             });
         }
-        if let Some((other, _)) = user.filter(|(_, held)| volume.exclusive || held.request.exclusive) {
+        if let Some((other, _)) = users().find(|(_, held)| volume.exclusive || held.request.exclusive) {
             return Err(Reason::VolumeInUse {
                 volume: volume.name.clone(),
                 pod: board
@@ -81,7 +86,7 @@ pub(crate) fn filter(
                     .map_or_else(String::new, |r| r.name.clone()),
             });
         }
-        if at.is_none() {
+        if is_new {
             new_bytes = new_bytes.saturating_add(volume.bytes);
         }
     }

@@ -84,8 +84,9 @@ fn pod() -> impl Strategy<Value = PodRequest> {
         rule,
         group,
         0..=2_i32,
+        prop::option::weighted(0.3, (0_u8..2, any::<bool>())),
     )
-        .prop_map(|(mut containers, numa, rule, group, priority)| {
+        .prop_map(|(mut containers, numa, rule, group, priority, volume)| {
             for (index, container) in containers.iter_mut().enumerate() {
                 container.name = format!("c{index}");
             }
@@ -93,7 +94,14 @@ fn pod() -> impl Strategy<Value = PodRequest> {
                 key: "k".to_owned(),
                 required,
             });
+            let volume = volume.map(|(key, exclusive)| VolumeRequest {
+                key: key.to_string(),
+                exclusive,
+                bytes: 1,
+                ..VolumeRequest::default()
+            });
             PodRequest {
+                volumes: volume.into_iter().collect(),
                 containers,
                 numa,
                 group,

@@ -289,6 +289,35 @@ fn storage() {
 }
 
 #[test]
+fn a_pod_that_is_not_where_its_volumes_are() {
+    let volume = |key: &str, node: Option<&str>, exclusive| VolumeRequest {
+        key: key.to_owned(),
+        node: node.map(str::to_owned),
+        exclusive,
+        ..VolumeRequest::default()
+    };
+    let found = |v: &Violation| matches!(v, Violation::WrongNode { pod, .. } if pod == "any");
+    let asks = |snapshot: &mut Snapshot, pod: &str, volume| {
+        snapshot.pods.get_mut(pod).unwrap().volumes.push(volume);
+    };
+    broken(|s, _| asks(s, "any", volume("v", Some("b"), false)), found);
+    let apart = |s: &mut Snapshot, _: &mut Plan| {
+        asks(s, "any", volume("v", None, false));
+        asks(s, "g1", volume("v", None, false));
+    };
+    broken(apart, found);
+    let both = |s: &mut Snapshot, _: &mut Plan| {
+        asks(s, "any", volume("v", None, true));
+        asks(s, "odd", volume("v", None, true));
+    };
+    broken(both, found);
+    let lacks = |s: &mut Snapshot, _: &mut Plan| {
+        s.pods.get_mut("any").unwrap().obstacle = Some("nothing is there".to_owned());
+    };
+    broken(lacks, found);
+}
+
+#[test]
 fn wrong_node() {
     let to_b = |_: &mut Snapshot, plan: &mut Plan| placement(plan, "web").node = "b".into();
     broken(

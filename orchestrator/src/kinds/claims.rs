@@ -68,6 +68,11 @@ pub(super) fn validate(new: &Value, old: Option<&Value>, _: &Context, errors: &m
         }
     }
     size(new, old, errors);
+    // What the core grants, and what nodes are told.
+    let granted = |object| at(object, "/status/capacity").clone();
+    if old.is_some_and(|old| granted(old) != granted(new)) {
+        errors.push(FieldError::immutable("status.capacity"));
+    }
     match old {
         None if !text(new, "/spec/volumeName").is_empty() => errors.push(FieldError::forbidden(
             "spec.volumeName",

@@ -1,6 +1,7 @@
 //! PersistentVolumeClaims: a claim is a directory on the disk of the node that the first pod with it got its place on. From then on
 //! its pods go there. It is protected while a pod uses it, and goes with it when it does.
 
+mod grow;
 mod node;
 mod obstacle;
 mod settle;
@@ -8,6 +9,7 @@ mod settle;
 mod tests;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::world::{Key, Objects};
 use super::{meta, pods, schedule};
@@ -40,12 +42,25 @@ pub(super) fn node(claim: &PersistentVolumeClaim) -> Option<&str> {
     meta::annotation(&claim.metadata, SELECTED_NODE)
 }
 
+/// What is asked for.
+fn asked(claim: &PersistentVolumeClaim) -> Option<&Quantity> {
+    let resources = claim.spec.as_ref()?.resources.as_ref()?;
+    resources.requests.as_ref()?.get("storage")
+}
+
+/// What it has: what was asked for when it was bound, or later where its node had the room.
+fn granted(claim: &PersistentVolumeClaim) -> Option<&Quantity> {
+    let capacity = || claim.status.as_ref()?.capacity.as_ref()?.get("storage");
+    node(claim).and_then(|_| capacity()).or_else(|| asked(claim))
+}
+
+fn bytes(quantity: &Quantity) -> u64 {
+    quantity::units(&quantity.0).unwrap_or(0)
+}
+
 /// Bytes that may be in it.
 pub(super) fn size_bytes(claim: &PersistentVolumeClaim) -> u64 {
-    let resources = claim.spec.as_ref().and_then(|s| s.resources.as_ref());
-    let requests = resources.and_then(|r| r.requests.as_ref());
-    let size = requests.and_then(|r| r.get("storage"));
-    size.and_then(|q| quantity::units(&q.0)).unwrap_or(0)
+    granted(claim).map_or(0, bytes)
 }
 
 /// What all claims on a node may have in them, in bytes.

@@ -7,7 +7,7 @@ use super::super::agents::Agents;
 use super::super::meta;
 use super::super::quarantine::Quarantine;
 use super::super::world::Objects;
-use super::{is_exclusive, is_going, key, node, of_pod, size_bytes};
+use super::{granted, is_exclusive, is_going, key, node, of_pod, size_bytes};
 
 /// The volumes of a pod that are on a node's disk, or will be.
 pub fn requests(objects: &Objects, pod: &Pod) -> Vec<VolumeRequest> {
@@ -46,19 +46,10 @@ pub(super) fn full(agents: &Agents, claim: &PersistentVolumeClaim) -> Option<Str
     if found <= size_bytes(claim) {
         return None;
     }
-    let size = size_text(claim);
+    let size = granted(claim).map_or("0", |q| q.0.as_str());
     Some(format!(
         "more is in it than its size {size}; no pod begins with it until it has grown or been emptied"
     ))
-}
-
-/// As it was asked for.
-pub(super) fn size_text(claim: &PersistentVolumeClaim) -> &str {
-    let resources = claim.spec.as_ref().and_then(|s| s.resources.as_ref());
-    let requests = resources.and_then(|r| r.requests.as_ref());
-    requests
-        .and_then(|r| r.get("storage"))
-        .map_or("0", |q| q.0.as_str())
 }
 
 fn called(name: &str) -> String {

@@ -8,11 +8,13 @@ use k8s_openapi::api::core::v1::{
 
 use super::super::world::{Key, Work};
 use super::super::{meta, pods};
-use super::obstacle::{full, size_text};
-use super::{FINALIZER, SELECTED_NODE, is_going, is_user, key, node, of_pod};
+use super::obstacle::full;
+use super::{FINALIZER, SELECTED_NODE, grow, is_going, is_user, key, of_pod};
 
 /// Condition of a claim that has more in it than it may have.
 const FULL: &str = "gantry.dev/Full";
+/// Of one that is to be larger than its node can promise. Kubernetes calls a failed growth so.
+const TOO_LARGE: &str = "ControllerResizeError";
 
 /// One step for each claim.
 pub fn run(work: &mut Work<'_>) {
@@ -86,65 +88,77 @@ fn bind(work: &mut Work<'_>, key: &Key, node: &str) {
     work.tell(&claim, false, "ProvisioningSucceeded", &text);
 }
 
-/// Phase, size and condition, wherever they come from.
+/// Phase, size and conditions, wherever they come from.
 fn show(work: &mut Work<'_>, key: &Key) {
     let Some(claim) = work.get::<PersistentVolumeClaim>(key) else {
         return;
     };
     let before = claim.status.clone().unwrap_or_default();
-    let why = full(work.agents, &claim);
-    let mut status = PersistentVolumeClaimStatus {
-        conditions: conditions(work, &before, why.as_deref()),
+    let (size, too_large) = grow::size(work, &claim);
+    let flaws = [
+        (FULL, "MoreThanItsSize", full(work.agents, &claim)),
+        (TOO_LARGE, "NoRoom", too_large),
+    ];
+    let modes = claim.spec.as_ref().and_then(|s| s.access_modes.clone());
+    let status = PersistentVolumeClaimStatus {
+        phase: Some(if size.is_some() { "Bound" } else { "Pending" }.to_owned()),
+        access_modes: modes.filter(|_| size.is_some()),
+        capacity: size.map(|size| [("storage".to_owned(), size)].into()),
+        conditions: conditions(work, &before, &flaws),
         ..before.clone()
     };
-    let bound = node(&claim).is_some();
-    status.phase = Some(if bound { "Bound" } else { "Pending" }.to_owned());
-    let spec = claim.spec.as_ref();
-    let size = spec.and_then(|s| s.resources.as_ref()?.requests.clone());
-    status.capacity = size.filter(|_| bound);
-    status.access_modes = spec.and_then(|s| s.access_modes.clone()).filter(|_| bound);
     if status == before {
         return;
     }
-    let was_full = is_full(&before);
-    if let (Some(why), false) = (&why, was_full) {
-        let size = size_text(&claim);
-        tracing::warn!(claim = %key, size, "more is in the claim than may be");
-        work.tell(&*claim, true, "VolumeFull", why);
+    for (condition, reason, why) in &flaws {
+        if let (Some(why), false) = (why, is_true(&before, condition)) {
+            tracing::warn!(claim = %key, reason, why);
+            work.tell(&*claim, true, reason, why);
+        }
     }
     if let Some(edited) = work.edit::<PersistentVolumeClaim>(key) {
         edited.status = Some(status);
     }
 }
 
-fn is_full(status: &PersistentVolumeClaimStatus) -> bool {
+fn is_true(status: &PersistentVolumeClaimStatus, condition: &str) -> bool {
     let mut conditions = status.conditions.iter().flatten();
-    conditions.any(|c| c.type_ == FULL && c.status == "True")
+    conditions.any(|c| c.type_ == condition && c.status == "True")
 }
 
-/// No such condition on a claim that never was full.
+/// Type of a condition, its reason, and why, if it holds.
+type Flaw = (&'static str, &'static str, Option<String>);
+
+/// No such condition on a claim that never had it.
 fn conditions(
     work: &Work<'_>,
     before: &PersistentVolumeClaimStatus,
-    why: Option<&str>,
+    flaws: &[Flaw],
 ) -> Option<Vec<PersistentVolumeClaimCondition>> {
-    let known = before.conditions.iter().flatten().find(|c| c.type_ == FULL);
-    if known.is_none() && why.is_none() {
-        return before.conditions.clone();
+    let mut all = before.conditions.clone().unwrap_or_default();
+    for (condition, reason, why) in flaws {
+        let known = all.iter().position(|c| c.type_ == *condition);
+        if known.is_none() && why.is_none() {
+            continue;
+        }
+        let status = if why.is_some() { "True" } else { "False" };
+        let mut now = PersistentVolumeClaimCondition {
+            type_: (*condition).to_owned(),
+            status: status.to_owned(),
+            reason: why.as_ref().map(|_| (*reason).to_owned()),
+            message: why.clone(),
+            last_transition_time: Some(meta::time(work.now_ms)),
+            ..Default::default()
+        };
+        match known {
+            Some(at) => {
+                if all[at].status == status {
+                    now.last_transition_time.clone_from(&all[at].last_transition_time);
+                }
+                all[at] = now;
+            }
+            None => all.push(now),
+        }
     }
-    let status = if why.is_some() { "True" } else { "False" };
-    let same = known.filter(|c| c.status == status);
-    let own = PersistentVolumeClaimCondition {
-        type_: FULL.to_owned(),
-        status: status.to_owned(),
-        reason: why.map(|_| "MoreThanItsSize".to_owned()),
-        message: why.map(str::to_owned),
-        last_transition_time: match same {
-            Some(same) => same.last_transition_time.clone(),
-            None => Some(meta::time(work.now_ms)),
-        },
-        ..Default::default()
-    };
-    let others = before.conditions.iter().flatten().filter(|c| c.type_ != FULL);
-    Some(others.cloned().chain([own]).collect())
+    (!all.is_empty()).then_some(all)
 }

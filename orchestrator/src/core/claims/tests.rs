@@ -291,7 +291,7 @@ fn it_grows_and_one_that_is_full_lets_nobody_begin() {
         lab.settle()
     };
     let events = report(&mut lab, &[("uid-of-data", 11 << 20)], true);
-    assert!(events.contains(&"data VolumeFull".to_owned()), "{events:?}");
+    assert!(events.contains(&"data MoreThanItsSize".to_owned()), "{events:?}");
     let condition = |lab: &Lab| {
         let status = found(lab, "data").status.clone().unwrap();
         let all = status.conditions.unwrap_or_default();
@@ -330,6 +330,42 @@ fn it_grows_and_one_that_is_full_lets_nobody_begin() {
             .0,
         "12Mi"
     );
+}
+
+#[test]
+fn it_grows_as_far_as_its_node_can_promise() {
+    let mut lab = Lab::new(&["a"]);
+    let mut hello = lab.world.agents.get("a").unwrap().hello.clone().unwrap();
+    hello.storage.bytes = 100 << 20;
+    lab.world.agents.connected(hello, lab.now_ms);
+    claim(&mut lab, "data", json!({}));
+    claim(
+        &mut lab,
+        "huge",
+        json!({"resources": {"requests": {"storage": "200Mi"}}}),
+    );
+    pod(&mut lab, "p", "data", json!({}));
+    pod(&mut lab, "q", "huge", json!({}));
+    lab.settle();
+    let why = place(&lab, "q");
+    assert!(
+        why.contains("needed for its volumes and ephemeral storage"),
+        "{why}"
+    );
+    let mut grow = |size: &str| {
+        let mut grown = (*found(&lab, "data")).clone();
+        let requests = json!({"requests": {"storage": size}});
+        grown.spec.as_mut().unwrap().resources = Some(serde_json::from_value(requests).unwrap());
+        lab.world
+            .objects
+            .put(Object::PersistentVolumeClaim(Arc::new(grown)));
+        let events = lab.settle();
+        (told(&lab, "a")[0].1 >> 20, events)
+    };
+    assert_eq!(grow("50Mi").0, 50);
+    let (size, events) = grow("1Pi");
+    assert_eq!((size, events), (50, vec!["data NoRoom".to_owned()]));
+    assert_eq!(grow("100Mi").0, 100, "all that there is");
 }
 
 #[test]
