@@ -15,8 +15,10 @@ pub struct Interface {
     /// Application protocol, for example `SIP`, `PFCP`.
     pub protocol: String,
     /// Transport.
+    #[serde(default)]
     pub transport: Transport,
-    /// Port.
+    /// Port; none where packets of any kind come (SGi).
+    #[serde(default)]
     pub port: u16,
     /// Network (segment); `pod` is the pod network.
     #[serde(default = "pod_network")]
@@ -100,10 +102,11 @@ impl Subnet {
 const LONGEST_PREFIX: u8 = 30;
 
 /// Transport protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// TCP.
+    #[default]
     Tcp,
     /// UDP.
     Udp,
@@ -128,7 +131,7 @@ pub struct Need {
     /// True: its first instances start once one of that function is ready, and it goes before that does.
     #[serde(default)]
     pub wait: bool,
-    /// True: it may be left out; templates ask `if peers.<function>`.
+    /// True: it may be left out; templates ask `if peers.<function> is defined`.
     #[serde(default)]
     pub optional: bool,
 }

@@ -77,8 +77,9 @@ impl NfPackageSpec {
             found.require(is_dns_label(&interface.name), &format!("{path}.name"), || {
                 dns_label_hint(&interface.name)
             });
-            found.require(interface.port != 0, &format!("{path}.port"), || {
-                "port 0 cannot be served".to_owned()
+            let portless = interface.subnet.is_some() && !interface.service;
+            found.require(interface.port != 0 || portless, &format!("{path}.port"), || {
+                "a port is needed, and 0 is none".to_owned()
             });
             found.require(interface.network == "pod", &format!("{path}.network"), || {
                 format!("network `{}` is not available: only `pod` is", interface.network)

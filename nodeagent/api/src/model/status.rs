@@ -115,7 +115,7 @@ pub enum Trouble {
 
 impl Trouble {
     /// All of them, in order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::PidsLimit,
         Self::LogRateLimit,
         Self::DnsRateLimit,

@@ -1,6 +1,7 @@
 //! NetworkFunction -> Service, ConfigMap of the revision, Pods: made, scaled, resized, upgraded, taken down.
 
 mod around;
+mod claims;
 mod identity;
 mod instances;
 mod own_files;
@@ -96,6 +97,7 @@ pub fn run(work: &mut Work<'_>) {
                 operation::revised(work, &blueprint.function, &blueprint.revision);
                 ensure_config_map(work, &blueprint);
                 scale::run(work, &blueprint);
+                claims::run(work, &blueprint);
                 instances::run(work, &blueprint);
                 drop_old_config_maps(work, &blueprint);
             }

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::super::{meta, pods, resources};
 use super::render::file_key;
-use super::{Blueprint, child_meta, config_map_name, identity, own_files};
+use super::{Blueprint, child_meta, claims, config_map_name, identity, own_files};
 
 const CONFIG_VOLUME: &str = "config";
 
@@ -31,6 +31,7 @@ pub(super) fn pod(blueprint: &Blueprint, index: u32) -> k8s::Pod {
         });
     }
     volumes.extend(own_files::volumes(package, &name));
+    volumes.extend(claims::volumes(package, &name));
     let secrets: BTreeSet<&str> = package.secrets.iter().map(|s| s.secret.as_str()).collect();
     volumes.extend(secrets.into_iter().map(secret_volume));
     let mut made = |containers: &[NfContainer]| -> Vec<k8s::Container> {
@@ -160,7 +161,8 @@ fn container(blueprint: &Blueprint, from: &NfContainer, volumes: &mut Vec<k8s::V
         ..Default::default()
     });
     let own = own_files::mounts(&blueprint.package.spec);
-    let mut mounts: Vec<_> = config.chain(own).chain(secrets).collect();
+    let kept = claims::mounts(&blueprint.package.spec);
+    let mut mounts: Vec<_> = config.chain(own).chain(secrets).chain(kept).collect();
     for (index, path) in from.scratch.iter().enumerate() {
         let name = format!("{}-scratch-{index}", from.name);
         let empty_dir = k8s::EmptyDirVolumeSource {
@@ -214,7 +216,8 @@ fn ports(blueprint: &Blueprint) -> Option<Vec<k8s::ContainerPort>> {
         protocol: Some(format!("{:?}", i.transport).to_uppercase()),
         ..Default::default()
     };
-    (!interfaces.is_empty()).then(|| interfaces.iter().map(port).collect())
+    let ports: Vec<_> = interfaces.iter().filter(|i| i.port != 0).map(port).collect();
+    (!ports.is_empty()).then_some(ports)
 }
 
 /// The pod's own address and names first, so that the container's variables can refer to them.
