@@ -7,12 +7,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
-use gantry_catalog::{Catalog, DescriptorError, Job, NfPackageSpec, Removed};
+use gantry_catalog::{Catalog, DescriptorError, Graph, Job, NfPackageSpec, Removed};
 use gantry_orchestrator::renderer::Renderer;
 use rust_embed::RustEmbed;
 
 use self::folder::Folder;
-use crate::args::{CatalogCommand, Output};
+use crate::args::{CatalogCommand, Output, ServiceCommand};
 use crate::{deploy, guard, image, output};
 
 #[derive(RustEmbed)]
@@ -127,6 +127,18 @@ pub fn run(command: &CatalogCommand, output: Output) -> Result<()> {
             verify(directory, &image::programs()?, &guard::renderer(), output)
         }
     }
+}
+
+/// `gantry service ...`.
+pub fn service(command: &ServiceCommand, output: Output) -> Result<()> {
+    let ServiceCommand::Graph { name, svg, catalog } = command;
+    let catalog = load(catalog.as_deref())?;
+    let service = catalog.services.get(name);
+    let service = service.with_context(|| {
+        format!("the catalog has no service `{name}`; `gantry catalog ls` lists those it has")
+    })?;
+    let graph = Graph::of(&catalog, service);
+    output::print(output, &graph, || if *svg { graph.svg() } else { graph.text() })
 }
 
 fn verify(directory: &Path, programs: &Path, renderer: &Renderer, output: Output) -> Result<()> {

@@ -143,3 +143,9 @@ pub const COMPLETION: &str = "\
 Examples:
   gantry completion bash > /etc/bash_completion.d/gantry
   gantry completion zsh > ~/.zfunc/_gantry";
+
+pub const SERVICE: &str = "\
+Examples:
+  gantry service graph volte
+  gantry service graph volte --svg > volte.svg
+  gantry service graph ims -o json";

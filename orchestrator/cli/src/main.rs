@@ -76,6 +76,7 @@ fn start(cli: &Cli) -> Result<u8> {
             return output::write_out(&String::from_utf8_lossy(&script)).map(|()| 0);
         }
         Command::Catalog(command) => return catalog::run(command, cli.global.output).map(|()| 0),
+        Command::Service(command) => return catalog::service(command, cli.global.output).map(|()| 0),
         Command::Image(command) => return image::run(command, &cli.global).map(|()| 0),
         Command::Restore(args) => return backup::restore(args, &cli.global).map(|()| 0),
         Command::Kubeconfig { user } => return certs::kubeconfig(user.as_deref(), &cli.global).map(|()| 0),

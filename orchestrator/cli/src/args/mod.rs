@@ -127,6 +127,9 @@ pub enum Command {
     /// The catalog of network functions
     #[command(subcommand, after_help = examples::CATALOG)]
     Catalog(CatalogCommand),
+    /// Network services of the catalog
+    #[command(subcommand, after_help = examples::SERVICE)]
+    Service(ServiceCommand),
     /// Images: build, list, import, remove
     #[command(subcommand, after_help = examples::IMAGE)]
     Image(ImageCommand),
@@ -246,6 +249,21 @@ pub enum CatalogCommand {
     Verify {
         /// Directory with packages/ and services/
         directory: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ServiceCommand {
+    /// Draw a service: its functions, and the reference points between them
+    Graph {
+        /// Service
+        name: String,
+        /// As a drawing (SVG) instead of text
+        #[arg(long)]
+        svg: bool,
+        /// Catalog directory [default: the built-in catalog]
+        #[arg(long, value_name = "DIR")]
+        catalog: Option<PathBuf>,
     },
 }
 
