@@ -2,4 +2,4 @@
 set -e
 ip tuntap add name pgwtun mode tun user 5060
 ip addr add <%= self.subnet.gateway %>/<%= self.subnet.prefix %> dev pgwtun
-ip link set pgwtun mtu 1400 up
+ip link set pgwtun mtu 1400 txqueuelen 5000 up
