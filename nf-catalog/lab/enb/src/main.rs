@@ -1,5 +1,6 @@
 //! `lab-enb`: the radio side of an EPC for labs. See the README for what it does, and what it leaves out.
 
+mod addresses;
 mod carry;
 mod cell;
 mod http;
@@ -24,6 +25,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use addresses::Addresses;
 use carry::{Carrier, Counts};
 use cell::Cell;
 use netlink::Netlink;
@@ -109,7 +111,7 @@ fn main() -> Result<()> {
 
 async fn run(args: &Args) -> Result<Report> {
     let subscribers = subscribers(&args.subscribers, args.start, args.count)?;
-    let (carrier, netlink, link, wanted) = carrier(args)?;
+    let (carrier, addresses, wanted) = carrier(args)?;
     let counts = carrier.counts.clone();
     let tunnels = carrier.tunnels.clone();
     let cell: Shared = Arc::new(Mutex::new(Cell::new(config(args), subscribers)));
@@ -123,8 +125,7 @@ async fn run(args: &Args) -> Result<Report> {
     let shell = Shell {
         cell: cell.clone(),
         tunnels,
-        netlink,
-        link,
+        addresses,
         mme: args.mme.clone(),
         devices: args.devices.clone(),
         wanted,
@@ -172,7 +173,7 @@ fn config(args: &Args) -> cell::Config {
     }
 }
 
-fn carrier(args: &Args) -> Result<(Carrier, Netlink, u32, mpsc::Receiver<usize>)> {
+fn carrier(args: &Args) -> Result<(Carrier, Addresses, mpsc::Receiver<usize>)> {
     let at = (args.address, USER_PORT);
     let socket = UdpSocket::bind(at)
         .with_context(|| format!("cannot take port {USER_PORT} of {} for S1-U", args.address))?;
@@ -189,11 +190,10 @@ fn carrier(args: &Args) -> Result<(Carrier, Netlink, u32, mpsc::Receiver<usize>)
     netlink
         .set_up(link, args.mtu, TUN_QUEUE)
         .with_context(|| format!("cannot set {} up", args.tun))?;
-    for pool in &args.pool {
-        netlink
-            .lead(*pool, link)
-            .with_context(|| format!("cannot lead {pool} to {}", args.tun))?;
-    }
+    let mut addresses = Addresses::new(netlink, link, args.pool.clone());
+    addresses
+        .lead()
+        .with_context(|| format!("cannot lead the pools to {}", args.tun))?;
     let (wanted, wants) = mpsc::channel(ORDERS);
     let carrier = Carrier {
         tun,
@@ -202,7 +202,7 @@ fn carrier(args: &Args) -> Result<(Carrier, Netlink, u32, mpsc::Receiver<usize>)
         counts: Arc::<Counts>::default(),
         wanted,
     };
-    Ok((carrier, netlink, link, wants))
+    Ok((carrier, addresses, wants))
 }
 
 fn subscribers(path: &Path, start: usize, count: Option<usize>) -> Result<Vec<Subscriber>> {

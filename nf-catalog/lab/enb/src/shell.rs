@@ -14,8 +14,8 @@ use tokio_stream::StreamExt;
 use tokio_util::codec::{FramedRead, LinesCodec};
 use tokio_util::sync::CancellationToken;
 
+use crate::addresses::Addresses;
 use crate::cell::{Action, Cell};
-use crate::netlink::Netlink;
 use crate::tunnels::Tunnels;
 
 /// Between two attempts to connect.
@@ -44,10 +44,8 @@ pub struct Shell {
     pub cell: Shared,
     /// Shared with the thread that carries.
     pub tunnels: Arc<RwLock<Tunnels>>,
-    /// The link's addresses.
-    pub netlink: Netlink,
-    /// Its number.
-    pub link: u32,
+    /// What the tun has.
+    pub addresses: Addresses,
     /// The MME, `host:port`.
     pub mme: String,
     /// Where the attached devices are written down.
@@ -171,11 +169,11 @@ impl Shell {
                     own_teid,
                 } => {
                     self.tunnels().add(nth, address, sgw, own_teid);
-                    self.netlink.add_address(self.link, address)?;
+                    self.addresses.add(address)?;
                 }
                 Action::Remove(address) => {
                     self.tunnels().remove(address);
-                    self.netlink.remove_address(self.link, address)?;
+                    self.addresses.remove(address)?;
                 }
                 Action::Idle(address, idle) => self.tunnels().set_idle(address, idle),
             }
