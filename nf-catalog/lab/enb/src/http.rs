@@ -49,7 +49,7 @@ fn metrics(cell: &Shared, carried: &Counts, page: &mut Metrics) {
     page.value("enb_devices", cell.len());
     page.value("enb_attached", cell.attached().count());
     page.value("enb_attaches_total", counts.attaches);
-    page.value("enb_attached_total", counts.attach_us.len());
+    page.value("enb_attached_total", counts.attached);
     for (cause, count) in &counts.failures {
         page.labelled("enb_attach_failures_total", ("cause", cause), count);
     }

@@ -28,7 +28,7 @@ pub struct Report {
 #[derive(Debug, Serialize)]
 struct Attaches {
     asked: u64,
-    attached: usize,
+    attached: u64,
     failed: BTreeMap<String, u64>,
     p50_ms: f64,
     p95_ms: f64,
@@ -59,7 +59,7 @@ impl Report {
             attached_at_the_end: attached,
             attaches: Attaches {
                 asked: counts.attaches,
-                attached: times.len(),
+                attached: counts.attached,
                 failed: counts.failures.clone(),
                 p50_ms: at(50),
                 p95_ms: at(95),

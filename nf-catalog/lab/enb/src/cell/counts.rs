@@ -5,13 +5,17 @@ use std::time::Duration;
 
 /// Causes that are told apart.
 const CAUSES: usize = 32;
+/// Times that are kept.
+const TIMES: usize = 1_000_000;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Counts {
     /// Attaches that were asked for.
     pub attaches: u64,
-    /// How long those took that came to something, in microseconds.
+    /// Attaches that came to something.
+    pub attached: u64,
+    /// How long the first million of them took, in microseconds.
     pub attach_us: Vec<u32>,
     /// Why others did not.
     pub failures: BTreeMap<String, u64>,
@@ -35,8 +39,11 @@ pub struct Counts {
 
 impl Counts {
     pub(super) fn attached(&mut self, after: Duration) {
-        self.attach_us
-            .push(u32::try_from(after.as_micros()).unwrap_or(u32::MAX));
+        self.attached += 1;
+        if self.attach_us.len() < TIMES {
+            let us = u32::try_from(after.as_micros()).unwrap_or(u32::MAX);
+            self.attach_us.push(us);
+        }
     }
 
     pub(super) fn failed(&mut self, cause: &str) {
