@@ -82,6 +82,7 @@ fn config(agent: &Agent) -> NodeConfig {
         dns: [("web.core.svc.cluster.local".to_owned(), vec![vip(agent).into()])].into(),
         cluster: "c".to_owned(),
         srv: Default::default(),
+        claims: Default::default(),
     }
 }
 

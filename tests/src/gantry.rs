@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::{image_cache, poll, target_dir};
+use crate::{Images, poll, target_dir};
 
 /// A Gantry in a directory of its own, on a free port.
 pub struct Gantry {
@@ -111,10 +111,11 @@ impl Gantry {
         )
     }
 
-    /// Builds the catalog's images once for all, and takes them over.
-    pub fn import_images(&self) -> Result<()> {
-        Self::at(image_cache()).run(&["image", "build", "kamailio", "sipp"])?;
-        self.run(&["image", "import", &image_cache().join("images").to_string_lossy()])
+    /// Builds images of the catalog once for all, and takes them over.
+    pub fn import_images(&self, images: Images) -> Result<()> {
+        let cache = images.cache();
+        Self::at(cache.clone()).run(&[&["image", "build"], images.names].concat())?;
+        self.run(&["image", "import", &cache.join("images").to_string_lossy()])
     }
 
     /// Ends one of the processes (`orchestrator`, `nodeagent`) by a signal and waits until it is gone.

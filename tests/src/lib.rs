@@ -22,9 +22,28 @@ pub fn target_dir() -> PathBuf {
         .join("debug")
 }
 
-/// Where the demo's and the tests' images are kept between runs: a data directory with nothing but an image store.
-pub fn image_cache() -> PathBuf {
-    target_dir().with_file_name("demo-images")
+/// Images of the catalog that are kept between runs together, in a data directory with nothing but an image store.
+#[derive(Clone, Copy, Debug)]
+pub struct Images {
+    cache: &'static str,
+    names: &'static [&'static str],
+}
+
+impl Images {
+    /// Of the demo's SIP core and its load.
+    pub const SIP: Self = Self {
+        cache: "demo-images",
+        names: &["kamailio", "sipp"],
+    };
+    /// Of the core networks for labs.
+    pub const CORE: Self = Self {
+        cache: "core-images",
+        names: &["dns", "freediameter", "kamailio-ims", "lab", "nextepc", "rtpengine"],
+    };
+
+    fn cache(self) -> PathBuf {
+        target_dir().with_file_name(self.cache)
+    }
 }
 
 /// Polls until `found` has something, or the deadline has passed.

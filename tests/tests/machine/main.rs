@@ -10,11 +10,13 @@ mod life;
 mod lives;
 mod pinning;
 mod state_files;
+mod voice;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
+use gantry_tests::Images;
 use gantry_tests::gantry::Gantry;
 
 /// These tests share the CPUs and look at what is left on the machine: one at a time.
@@ -42,9 +44,14 @@ fn skip(area: &str, why: &str) {
 
 /// Networks of their own for each test, so that nothing meets the demo's.
 fn up(name: &str, net: u8, options: &[&str]) -> Result<Gantry> {
+    up_with(name, net, options, Images::SIP)
+}
+
+/// The same with these of the catalog's images.
+fn up_with(name: &str, net: u8, options: &[&str], images: Images) -> Result<Gantry> {
     let gantry = Gantry::new(name, false)?;
     let (pods, services) = (format!("10.{net}.0.0/16"), format!("10.{}.0.0/16", net + 1));
     gantry.first_up(&[&["--pod-cidr", &pods, "--service-cidr", &services], options].concat())?;
-    gantry.import_images()?;
+    gantry.import_images(images)?;
     Ok(gantry)
 }

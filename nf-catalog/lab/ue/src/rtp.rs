@@ -67,6 +67,7 @@ pub struct Received {
     /// Packets of another stream, or none at all.
     pub foreign: u64,
     highest: Option<u64>,
+    /// When the last came, while silence counts.
     last_ms: Option<u64>,
     /// Longest time without a packet, in milliseconds.
     pub longest_gap_ms: u64,
@@ -86,10 +87,11 @@ impl Received {
             self.foreign += 1;
             return;
         };
-        if let Some(last_ms) = self.last_ms {
-            self.longest_gap_ms = self.longest_gap_ms.max(now_ms.saturating_sub(last_ms));
+        // One that was under way when a hold began ends no pause.
+        if let Some(last_ms) = &mut self.last_ms {
+            self.longest_gap_ms = self.longest_gap_ms.max(now_ms.saturating_sub(*last_ms));
+            *last_ms = now_ms;
         }
-        self.last_ms = Some(now_ms);
         self.slowest_ms = self.slowest_ms.max(now_ms.saturating_sub(packet.sent_ms));
         let (word, bit) = ((packet.number / 64) as usize, 1 << (packet.number % 64));
         // A stream of hours has some hundred thousand packets.
@@ -189,8 +191,9 @@ mod tests {
         received.end(1320);
         assert_eq!(received.longest_gap_ms, 1000);
         received.pause();
+        received.take(STREAM, &packet(2), 1330);
         received.begin(9000);
-        received.take(STREAM, &packet(2), 9020);
+        received.take(STREAM, &packet(3), 9020);
         assert_eq!(received.longest_gap_ms, 1000, "a hold is no silence");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use gantry_tests::api::Api;
-use gantry_tests::busybox;
+use gantry_tests::{Images, busybox};
 use gantry_tests::gantry::Gantry;
 
 use super::neighbours::{Bars, Neighbours};
@@ -23,7 +23,7 @@ const PODS_BYTES: u64 = 1536 << 20;
 pub(super) fn run(cases: &[Case], extent: Extent) -> Result<Vec<String>> {
     let gantry = Gantry::new("hostile", false)?;
     begin(&gantry, "10.112.0.0/16", "10.113.0.0/16")?;
-    gantry.import_images()?;
+    gantry.import_images(Images::SIP)?;
     let api = Api::of(&gantry)?;
     let neighbours = Neighbours::start(&gantry, &api)?;
     println!(

@@ -14,7 +14,7 @@ use gantry_catalog::MilliCpu;
 use gantry_tests::gantry::Gantry;
 use gantry_tests::leftovers::Leftovers;
 use gantry_tests::scraper::{Counters, Scraper};
-use gantry_tests::{load, processes, sip};
+use gantry_tests::{Images, load, processes, sip};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -80,7 +80,7 @@ pub fn run(keep: bool, report_file: Option<&Path>, strictness: Strictness) -> Re
 
 fn play(gantry: &Gantry, strictness: Strictness) -> Result<Report> {
     gantry.first_up(&NETWORKS)?;
-    gantry.import_images()?;
+    gantry.import_images(Images::SIP)?;
     gantry.run(&["deploy", "sip-core"])?;
     gantry.run(&["deploy", "sip-load", "--name", "load", "--peer", "pcscf=pcscf"])?;
     let scraper = Scraper::start({
