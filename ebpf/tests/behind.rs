@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use gantry_ebpf::{Datapath, DropReason, PacketPath, PodSubnets, Protocol, Sending};
 use gantry_ebpf_common::behind::Asked;
 use gantry_ebpf_common::layout::{FlowKey, POD_IS_HOST, Pod, UDP};
+use gantry_ebpf_common::share;
 use support::{
     DROP, GATEWAY, Loaded, Moved, PASS, Packet, REDIRECT, VIP, becomes, can_run, in_namespace, ip, moved,
     networks, packet, pod, run_at, service,
@@ -417,5 +418,52 @@ fn a_subnet_may_be_wanted_before_its_pod_is_there() {
         };
         loaded.datapath.set_sender(later.0, &sending).unwrap();
         arrives_as_it_is(&loaded, A_POD.0, &there, later);
+    });
+}
+
+#[test]
+fn devices_share_what_the_group_of_their_owner_may_take() {
+    with_pods(|mut loaded| {
+        let of_both = [
+            service(Protocol::Udp, 5060, &[(A_POD.ip(), 5080)]),
+            service(Protocol::Udp, 5061, &[(B_POD.ip(), 5080)]),
+        ];
+        loaded.datapath.sync_services(&of_both).unwrap();
+        let flow = |number: u32, port| {
+            let device = Ipv4Addr::from(u32::from(DEVICE) & 0xffff_0000 | number & 0xff);
+            packet(UDP, (device, 1024 + (number >> 8) as u16), (VIP, port))
+        };
+        // A second and what it gives back may pass meanwhile.
+        let many = share::FLOWS + 60 * share::FLOWS_PER_SECOND;
+        for number in 0..many {
+            assert_eq!(run_at(&loaded, A.0, &flow(number, 5060).bytes()).0, REDIRECT);
+        }
+        assert_eq!(run_at(&loaded, B.0, &flow(0, 5061).bytes()).0, REDIRECT);
+        let beyond = loaded.datapath.beyond_shares().unwrap();
+        assert_eq!(beyond.keys().collect::<Vec<_>>(), [&A.ip()], "{beyond:?}");
+        // What is beyond is served as well.
+        let last = flow(many - 1, 5060);
+        let answer = packet(UDP, (A_POD.ip(), 5080), last.src);
+        arrives(
+            &loaded,
+            A_POD.0,
+            &answer,
+            (VIP, 5060),
+            last.src,
+            A,
+            &[PacketPath::Reply],
+        );
+        // Fragments of all together.
+        let fragment = Packet {
+            fragment: 0x00b9,
+            ..packet(UDP, (DEVICE, 4000), (A_POD.ip(), 7000))
+        };
+        let dropped = || loaded.datapath.counters().unwrap().drops[&DropReason::FragmentBeyondShare];
+        let flood =
+            || (0..=share::FRAGMENTS_PER_SECOND).for_each(|_| drop(run_at(&loaded, A.0, &fragment.bytes())));
+        assert!((0..3).any(|_| {
+            flood();
+            dropped() > 0
+        }));
     });
 }

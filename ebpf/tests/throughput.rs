@@ -76,6 +76,10 @@ fn packets_between_pods_to_services_and_to_the_outside_cost_what_they_did() {
     }
     let (mut before, mut now) = (former(), Loaded::new());
     let (before, now) = (prepare(&mut before), prepare(&mut now));
+    // Of a million that the kernel's verifier looks at.
+    let [was, is] = [&before, &now].map(|p| p.info().unwrap().verified_instruction_count().unwrap_or(0));
+    println!("verifier: {was} instructions -> {is}");
+    assert!(is < 100_000, "{is} instructions");
     let outside = Ipv4Addr::new(192, 0, 2, 1);
     for (what, to, repeat) in [
         ("pod", (SERVER, 7), 100_000),
