@@ -188,9 +188,9 @@ fn a_deployment_comes_to_a_node_gets_ready_and_goes() {
     drop(node);
 }
 
-const CLAIM: &str = "{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: data}, \
+const CLAIM: &str = "---\n{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: data}, \
     spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}";
-const USER: &str = "{apiVersion: v1, kind: Pod, metadata: {name: user}, spec: {\
+const USER: &str = "---\n{apiVersion: v1, kind: Pod, metadata: {name: user}, spec: {\
     containers: [{name: c, image: i, volumeMounts: [{name: v, mountPath: /v}]}], \
     volumes: [{name: v, persistentVolumeClaim: {claimName: data}}]}}";
 

@@ -26,6 +26,21 @@ pub(super) const CASES: &[Case] = &[
         harm: GOES_ON,
     },
     Case {
+        name: "a claim of 10 MiB with 1 GiB in it",
+        kind: "disk",
+        protection: "ephemeral-storage",
+        attack: |tenant| {
+            let size = json!({"requests": {"storage": "10Mi"}});
+            let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": size});
+            let claim = json!({"metadata": {"name": "data"}, "spec": spec});
+            tenant.make("persistentvolumeclaims", &claim)?;
+            let volume = json!({"name": "v", "persistentVolumeClaim": {"claimName": "data"}});
+            fill_volume(tenant, &write(tenant, "/v/big"), None, &volume)
+        },
+        told: "Evicted: Usage of PersistentVolumeClaim \"data\" exceeds its size \"10Mi\".",
+        harm: GOES_ON,
+    },
+    Case {
         name: "a file of 1 GiB",
         kind: "disk",
         protection: "ephemeral-storage",
@@ -82,11 +97,20 @@ fn write(tenant: &Tenant<'_>, path: &str) -> String {
 
 /// A pod that runs `script`, and how it ends; that it runs if it does not end.
 fn fill(tenant: &Tenant<'_>, script: &str, limit: Option<&str>) -> Result<String> {
+    let volume = json!({"name": "v", "emptyDir": {"sizeLimit": "10Mi"}});
+    fill_volume(tenant, script, limit, &volume)
+}
+
+fn fill_volume(
+    tenant: &Tenant<'_>,
+    script: &str,
+    limit: Option<&str>,
+    volume: &serde_json::Value,
+) -> Result<String> {
     let limits = limit.map_or(json!({}), |limit| json!({"ephemeral-storage": limit}));
     let container = json!({"name": "c", "image": busybox::IMAGE, "args": [format!("{script}; sleep 10000")],
         "resources": {"limits": limits}, "volumeMounts": [{"name": "v", "mountPath": "/v"}]});
-    let spec = json!({"containers": [container], "terminationGracePeriodSeconds": 1,
-        "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "10Mi"}}]});
+    let spec = json!({"containers": [container], "terminationGracePeriodSeconds": 1, "volumes": [volume]});
     tenant.make("pods", &json!({"metadata": {"name": "filler"}, "spec": spec}))?;
     let status = || Some(tenant.get("pods/filler").ok()?["status"].take());
     let ended = || status().filter(|status| status["phase"] == "Failed");
