@@ -38,7 +38,14 @@ impl Images {
     /// Of the core networks for labs.
     pub const CORE: Self = Self {
         cache: "core-images",
-        names: &["dns", "freediameter", "kamailio-ims", "lab", "nextepc", "rtpengine"],
+        names: &[
+            "dns",
+            "freediameter",
+            "kamailio-ims",
+            "lab",
+            "nextepc",
+            "rtpengine",
+        ],
     };
 
     fn cache(self) -> PathBuf {

@@ -5,6 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use gantry_tests::api::Api;
 use gantry_tests::gantry::Gantry;
 use gantry_tests::leftovers::Leftovers;
 use gantry_tests::{Images, poll};
@@ -46,12 +47,16 @@ fn devices_attach_register_and_call_through_a_dozen_functions() -> Result<()> {
     gantry.run(&["deploy", &file("devices.yaml")])?;
 
     // While they call, one of each plane gets less CPU, and as much as before.
-    wait(&gantry, "the devices do not run", |pod| pod["status"]["phase"] == "Running")?;
+    wait(&gantry, "the devices do not run", |pod| {
+        pod["status"]["phase"] == "Running"
+    })?;
     for (function, cpu) in [("s-cscf", "600m"), ("media", "600m"), ("sgw", "600m")] {
         gantry.run(&["resize", function, "--cpu", cpu])?;
         gantry.run(&["resize", function, "--cpu", "50m"])?;
     }
-    wait(&gantry, "the devices do not end", |pod| pod["status"]["phase"] == "Succeeded")?;
+    wait(&gantry, "the devices do not end", |pod| {
+        pod["status"]["phase"] == "Succeeded"
+    })?;
 
     let calls: Value = serde_json::from_str(&gantry.text(&["logs", "devices", "-c", "ue"])?)?;
     let radio = report_of(&gantry.text(&["logs", "devices", "-c", "radio"])?)?;
@@ -63,14 +68,27 @@ fn devices_attach_register_and_call_through_a_dozen_functions() -> Result<()> {
         println!("{function}: {packets} packets");
         let carries_audio = ["sgw", "pgw", "media"].contains(&function);
         let least = if carries_audio { audio } else { DEVICES };
-        ensure!(packets >= least, "{function} is not in the way: {packets} packets");
+        ensure!(
+            packets >= least,
+            "{function} is not in the way: {packets} packets"
+        );
     }
 
-    gantry.run(&["delete", "pod", "devices"])?;
+    let gone = Api::of(&gantry)?.ask(
+        "DELETE",
+        "/api/v1/namespaces/default/pods/devices",
+        "application/json",
+        "",
+    )?;
+    ensure!(gone.code == 200, "{gone:?}");
     gantry.run(&["undeploy", "volte"])?;
     running.ensure_nothing_new_of_pods().context("after undeploy")?;
-    let claims = gantry.path().join("agent/claims");
-    let empty = || fs::read_dir(&claims).is_ok_and(|mut left| left.next().is_none()).then_some(());
+    let claims = gantry.path().join("agent/claims/kept");
+    let empty = || {
+        fs::read_dir(&claims)
+            .is_ok_and(|mut left| left.next().is_none())
+            .then_some(())
+    };
     poll(PATIENCE, empty).context("a volume is left")?;
     drop(gantry);
     before.ensure_nothing_new().context("after down --purge")
@@ -80,12 +98,26 @@ fn devices_attach_register_and_call_through_a_dozen_functions() -> Result<()> {
 fn judge(calls: &Value, radio: &Value) -> Result<()> {
     ensure!(radio["attaches"]["attached"] == DEVICES, "not all attached");
     ensure!(calls["registrations"]["done"] == DEVICES, "not all registered");
-    for what in ["registrations", "refreshes", "subscriptions", "calls", "holds", "messages"] {
+    for what in [
+        "registrations",
+        "refreshes",
+        "subscriptions",
+        "calls",
+        "holds",
+        "messages",
+    ] {
         let of = &calls[what];
         ensure!(of["begun"].as_u64() > Some(0), "no {what}");
         ensure!(of["done"] == of["begun"], "{what}: {of}");
     }
-    for none in ["leaked_keys", "not_authentic", "without_identity", "wrong_contacts", "wrong_targets", "wrong_vias"] {
+    for none in [
+        "leaked_keys",
+        "not_authentic",
+        "without_identity",
+        "wrong_contacts",
+        "wrong_targets",
+        "wrong_vias",
+    ] {
         ensure!(calls[none] == 0, "{none}: {}", calls[none]);
     }
     let audio = &calls["audio"];
@@ -118,7 +150,8 @@ fn wait(gantry: &Gantry, otherwise: &str, is: impl Fn(&Value) -> bool) -> Result
     let found = || {
         let status = gantry.json(&["status"]).ok()?;
         let mut pods = status["pods"].as_array()?.iter();
-        pods.find(|pod| pod["metadata"]["name"] == "devices" && is(pod)).map(|_| ())
+        pods.find(|pod| pod["metadata"]["name"] == "devices" && is(pod))
+            .map(|_| ())
     };
     poll(PATIENCE, found).with_context(|| otherwise.to_owned())
 }
@@ -128,7 +161,12 @@ fn subscribers() -> Value {
     let mut lines = "imsi,msisdn,k,opc\n".to_owned();
     for n in 1..=DEVICES {
         // Writing to a String does not fail.
-        let _ = writeln!(lines, "00101{n:010},4917{n:07},{:032x},{:032x}", n * 7919, n * 104_729);
+        let _ = writeln!(
+            lines,
+            "00101{n:010},4917{n:07},{:032x},{:032x}",
+            n * 7919,
+            n * 104_729
+        );
     }
     json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "subscribers"},
         "stringData": {"subscribers.csv": lines}})

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use gantry_nodeagent_api::*;
 
 use super::node::{Node, config};
-use crate::core::*;
 
 /// A pod with a volume that its container has as a whole, and one of which it has a part.
 fn wanted(generation: u64, whole: &str, part: &str) -> NodeConfig {

@@ -301,9 +301,12 @@ pub(super) fn sizes(pod: &k8s::Pod) -> BTreeMap<String, Option<k8s::ResourceRequ
 
 #[cfg(test)]
 mod tests {
+    use gantry_catalog::PodSecurityLevel;
     use serde_json::json;
 
+    use super::*;
     use crate::core::lab::Lab;
+    use crate::podsecurity;
 
     #[test]
     fn a_secret_that_a_package_names_is_a_file_of_its_pods() {
@@ -329,5 +332,62 @@ mod tests {
             .map(|m| (m.sub_path.as_deref(), m.mount_path.as_str()))
             .collect();
         assert_eq!(files, [(Some("a"), "/etc/a"), (Some("b"), "/etc/b")]);
+    }
+
+    /// Each package of the catalog, as it is on the disk.
+    fn catalog() -> Vec<NfPackageSpec> {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../nf-catalog/packages");
+        let mut files = Vec::new();
+        for package in std::fs::read_dir(root)
+            .unwrap()
+            .flatten()
+            .filter(|e| e.path().is_dir())
+        {
+            for file in std::fs::read_dir(package.path()).unwrap().flatten() {
+                let directory = package.file_name().into_string().unwrap();
+                let name = file.file_name().into_string().unwrap();
+                let text = std::fs::read_to_string(file.path()).unwrap();
+                files.push((format!("packages/{directory}/{name}"), text));
+            }
+        }
+        let texts = files.iter().map(|(path, text)| (path.as_str(), text.as_str()));
+        let catalog = gantry_catalog::Catalog::from_files(texts, |job| job.run(|_| ())).unwrap();
+        catalog.packages.into_values().collect()
+    }
+
+    fn level(package: &NfPackageSpec) -> &'static str {
+        match package.pod_security {
+            PodSecurityLevel::Restricted => "restricted",
+            PodSecurityLevel::Baseline => "baseline",
+            PodSecurityLevel::Privileged => "privileged",
+        }
+    }
+
+    #[test]
+    fn every_package_gets_along_with_the_level_that_it_states() {
+        let mut beyond = Vec::new();
+        for spec in catalog() {
+            let level = level(&spec);
+            let context = spec.example_contexts("f", &BTreeMap::new()).remove(0);
+            let mut function = gantry_api::NetworkFunction::default();
+            function.metadata.name = Some("f".to_owned());
+            let package = gantry_api::NfPackage::new(Default::default(), spec);
+            let blueprint = Blueprint {
+                function: function.into(),
+                package: package.into(),
+                revision: "r".to_owned(),
+                files: BTreeMap::new(),
+                values: context.values,
+                peers: context.peers,
+                own: context.own,
+            };
+            let pod = serde_json::to_value(pod(&blueprint, 0)).unwrap();
+            let labels = json!({"pod-security.kubernetes.io/enforce": level});
+            let judged = podsecurity::judge("Pod", &pod, &labels);
+            let name = &blueprint.package.spec.package;
+            assert_eq!(judged.refusal, None, "{name} states {level}");
+            beyond.extend((level != "restricted").then(|| name.clone()));
+        }
+        assert_eq!(beyond, ["pgw"], "who asks for more");
     }
 }

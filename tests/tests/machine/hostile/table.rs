@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use gantry_tests::api::Api;
-use gantry_tests::{Images, busybox};
 use gantry_tests::gantry::Gantry;
+use gantry_tests::{Images, busybox};
 
 use super::neighbours::{Bars, Neighbours};
 use super::process::{Memory, Process};

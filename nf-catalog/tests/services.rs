@@ -1,0 +1,104 @@
+//! The services of the catalog as they are drawn.
+
+use std::fs;
+use std::path::Path;
+
+use gantry_catalog::{Catalog, Graph};
+
+fn catalog() -> Catalog {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    let mut add = |directory: &Path| {
+        for file in fs::read_dir(directory)
+            .unwrap()
+            .flatten()
+            .filter(|e| e.path().is_file())
+        {
+            let path = file.path();
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            files.push((name, fs::read_to_string(path).unwrap()));
+        }
+    };
+    for package in fs::read_dir(root.join("packages"))
+        .unwrap()
+        .flatten()
+        .filter(|e| e.path().is_dir())
+    {
+        add(&package.path());
+    }
+    add(&root.join("services"));
+    let texts = files.iter().map(|(path, text)| (path.as_str(), text.as_str()));
+    Catalog::from_files(texts, |job| job.run(|_| ())).unwrap_or_else(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        panic!("{}", lines.join("\n"))
+    })
+}
+
+const IMS: &str = "\
+signalling
+\x20 dns             DNS
+\x20 hss             HSS
+\x20 diameter-agent  DRA       dns -> dns, Cx -> hss
+\x20 mmtel-as        MMTEL-AS  dns -> dns
+\x20 i-cscf          I-CSCF    dns -> dns, Cx -> diameter-agent
+\x20 s-cscf          S-CSCF    dns -> dns, Mw -> i-cscf, Cx -> diameter-agent, ISC -> mmtel-as
+\x20 p-cscf          P-CSCF    dns -> dns, Mw -> i-cscf, Iq -> media
+media
+\x20 media           IMS-AGW
+";
+
+const EPC: &str = "\
+signalling
+\x20 dns             DNS
+\x20 hss             HSS
+\x20 pcrf            PCRF
+\x20 diameter-agent  DRA   dns -> dns, Cx -> hss, Gx -> pcrf
+\x20 mme             MME   dns -> dns, S6a -> diameter-agent, S11 -> sgw, gtpv2-c -> pgw
+data
+\x20 pgw             PGW   dns -> dns, Gx -> diameter-agent, owns uePool
+\x20 sgw             SGW   S5 -> pgw
+";
+
+const VOLTE: &str = "\
+signalling
+\x20 dns             DNS
+\x20 hss             HSS
+\x20 pcrf            PCRF
+\x20 diameter-agent  DRA       dns -> dns, Cx -> hss, Gx -> pcrf
+\x20 mme             MME       dns -> dns, S6a -> diameter-agent, S11 -> sgw, gtpv2-c -> pgw
+\x20 mmtel-as        MMTEL-AS  dns -> dns
+\x20 i-cscf          I-CSCF    dns -> dns, Cx -> diameter-agent
+\x20 s-cscf          S-CSCF    dns -> dns, Mw -> i-cscf, Cx -> diameter-agent, ISC -> mmtel-as
+\x20 p-cscf          P-CSCF    dns -> dns, Mw -> i-cscf, Iq -> media
+media
+\x20 media           IMS-AGW
+data
+\x20 pgw             PGW       dns -> dns, Gx -> diameter-agent, owns uePool
+\x20 sgw             SGW       S5 -> pgw
+";
+
+fn drawn(service: &str) -> String {
+    let catalog = catalog();
+    Graph::of(&catalog, &catalog.services[service]).text()
+}
+
+#[test]
+fn ims() {
+    assert_eq!(drawn("ims"), IMS);
+}
+
+#[test]
+fn epc() {
+    assert_eq!(drawn("epc"), EPC);
+}
+
+#[test]
+fn volte_is_a_dozen() {
+    assert_eq!(drawn("volte"), VOLTE);
+    let catalog = catalog();
+    let graph = Graph::of(&catalog, &catalog.services["volte"]);
+    assert_eq!(graph.functions.len(), 12);
+    let svg = graph.svg();
+    assert_eq!(svg.matches("<rect").count(), 12);
+    assert_eq!(svg.matches("<line").count(), graph.links.len());
+}
