@@ -39,7 +39,8 @@ fn devices_attach_register_and_call_through_a_dozen_functions() -> Result<()> {
     let before = Leftovers::now()?;
     let gantry = up_with("volte", 120, &[], Images::CORE)?;
     let running = Leftovers::now()?;
-    let file = |name: &str| gantry.path().join(name).to_string_lossy().into_owned();
+    let files = tempfile::tempdir()?;
+    let file = |name: &str| files.path().join(name).to_string_lossy().into_owned();
     fs::write(file("subscribers.json"), subscribers().to_string())?;
     fs::write(file("devices.yaml"), devices()?)?;
     gantry.run(&["deploy", &file("subscribers.json")])?;
