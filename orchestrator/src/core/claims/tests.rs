@@ -25,7 +25,7 @@ fn claim(lab: &mut Lab, name: &str, more: Value) {
         .put(Object::PersistentVolumeClaim(Arc::new(claim)));
 }
 
-/// A pod with the claim; its uid is its name.
+/// A pod with the claim.
 fn pod(lab: &mut Lab, name: &str, claim: &str, more: Value) {
     let volume = json!({"name": "v", "persistentVolumeClaim": {"claimName": claim}});
     let mut spec = json!({"containers": [{"name": "c", "image": "i",
@@ -33,7 +33,7 @@ fn pod(lab: &mut Lab, name: &str, claim: &str, more: Value) {
     spec.as_object_mut()
         .unwrap()
         .extend(more.as_object().unwrap().clone());
-    let metadata = json!({"name": name, "namespace": "default", "uid": name,
+    let metadata = json!({"name": name, "namespace": "default", "uid": format!("uid-of-{name}"),
         "creationTimestamp": format!("2026-01-01T00:00:{:02}Z", lab.world.objects.pods.len())});
     let pod = json!({"metadata": metadata, "spec": spec, "status": {"phase": "Pending"}});
     let pod = serde_json::from_value(pod).unwrap();
@@ -120,7 +120,7 @@ fn it_waits_for_its_first_pod_and_then_all_go_to_its_node() {
     );
     assert_eq!(told(&lab, "b"), [("uid-of-data".to_owned(), 10 << 20)]);
     assert_eq!(told(&lab, "a"), []);
-    let config = &lab.world.configs["b"].pods["p"];
+    let config = &lab.world.configs["b"].pods["uid-of-p"];
     let expected = Volume::Claim {
         id: "uid-of-data".to_owned(),
         read_only: false,
