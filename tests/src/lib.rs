@@ -10,6 +10,7 @@ pub mod processes;
 pub mod scraper;
 pub mod sip;
 pub mod sipp;
+pub mod volte;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -42,12 +42,23 @@ enum Chore {
 
 #[derive(clap::Args)]
 struct DemoArgs {
+    /// What is shown: the SIP core that is changed in every way, or a whole core network
+    #[arg(value_enum, default_value_t = Show::SipCore)]
+    show: Show,
     /// Leave everything running at the end
     #[arg(long)]
     keep: bool,
     /// Write the report as JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Show {
+    /// A SIP core, changed in every way under calls
+    SipCore,
+    /// Voice over LTE on one server: attached, registered and calling subscribers
+    Volte,
 }
 
 #[derive(clap::Args)]
@@ -100,7 +111,13 @@ struct BenchArgs {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().chore {
-        Chore::Demo(args) => demo::run(args.keep, args.report.as_deref(), demo::Strictness::All),
+        Chore::Demo(args) => {
+            let report = args.report.as_deref();
+            match args.show {
+                Show::SipCore => demo::run(args.keep, report, demo::Strictness::All),
+                Show::Volte => demo::volte::run(args.keep, report),
+            }
+        }
         Chore::Test(args) => test::run(args.quick),
         Chore::Sim(args) => shell::sim(args.from, args.seeds),
         Chore::Vm(args) => vm::run(args.only.as_deref(), |line| println!("{line}")),

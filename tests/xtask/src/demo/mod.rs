@@ -3,6 +3,7 @@
 
 mod bars;
 mod report;
+pub mod volte;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,0 +1,69 @@
+//! Voice over LTE on one server, end to end: attached, registered and calling subscribers, and a report.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use gantry_tests::Images;
+use gantry_tests::gantry::Gantry;
+use gantry_tests::leftovers::Leftovers;
+use gantry_tests::volte::{self, Report};
+
+use super::NETWORKS;
+use crate::{prepare, shell};
+
+/// How long the devices are there, in seconds.
+const SECONDS: u32 = 120;
+
+/// Builds what is missing, runs, reports. Fails when anything failed or was lost.
+pub fn run(keep: bool, report_file: Option<&Path>) -> Result<()> {
+    if !prepare::is_root() {
+        bail!(
+            "pods need root for cgroups, network and eBPF; run: sudo -E env \"PATH=$PATH\" cargo xtask demo volte"
+        );
+    }
+    prepare::ensure_programs()?;
+    shell::build()?;
+    let before = Leftovers::now()?;
+    let gantry = Gantry::new("volte", keep)?;
+    gantry.first_up(&NETWORKS)?;
+    gantry.import_images(Images::CORE)?;
+    gantry.run(&["service", "graph", "volte"])?;
+    let report = volte::play(&gantry, SECONDS)?;
+    if let Some(file) = report_file {
+        std::fs::write(file, serde_json::to_vec_pretty(&report)?)
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    tell(&report);
+    if keep {
+        let place = gantry.path().display();
+        println!("kept: export KUBECONFIG={place}/kubeconfig; gantry --data-dir {place}");
+    } else {
+        gantry.run(&["undeploy", "volte"])?;
+        drop(gantry);
+        before.ensure_nothing_new()?;
+        println!("`down --purge` left nothing behind");
+    }
+    report.judge()
+}
+
+fn tell(report: &Report) {
+    let attaches = &report.radio["attaches"];
+    println!("attaches: {} of {}", attaches["attached"], attaches["asked"]);
+    for what in ["registrations", "refreshes", "calls", "holds", "messages"] {
+        let of = &report.calls[what];
+        println!(
+            "{what}: {} of {}, {} failed, p95 {} ms",
+            of["done"], of["begun"], of["failed"], of["p95_ms"]
+        );
+    }
+    let audio = &report.calls["audio"];
+    println!(
+        "audio: {} packets, {} lost, longest gap {} ms; requests sent again: {}",
+        audio["sent"], audio["lost"], audio["longest_gap_ms"], report.calls["retransmissions"]
+    );
+    println!("{:<16} {:>10} {:>12}", "FUNCTION", "PACKETS", "MEMORY (MB)");
+    for (function, packets) in &report.packets {
+        let megabytes = report.memory_bytes.get(function).copied().unwrap_or(0) as f64 / 1e6;
+        println!("{function:<16} {packets:>10} {megabytes:>12.1}");
+    }
+}
