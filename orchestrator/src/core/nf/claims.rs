@@ -70,3 +70,57 @@ pub(super) fn mounts(package: &NfPackageSpec) -> impl Iterator<Item = k8s::Volum
         ..Default::default()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::super::lab::Lab;
+    use super::*;
+
+    #[test]
+    fn an_instance_has_its_volume_whatever_pod_it_is_and_it_goes_with_the_function() {
+        let mut lab = Lab::new(&["n"]);
+        let volumes = json!([{"name": "state", "path": "/var/lib/hss", "size": "64Mi"}]);
+        for version in ["1.0.0", "2.0.0"] {
+            let replace = json!({"volumes": volumes, "upgrade": {"strategy": "replace"}});
+            lab.publish("hss", version, replace);
+        }
+        lab.deploy("hss", json!({}));
+        lab.settle();
+        lab.run_for(2_000);
+        let key = Key::new("default", "state-hss-0");
+        let claim = |lab: &Lab| lab.world.objects.claims.get(&key).map(|c| c.metadata.uid.clone());
+        let first = claim(&lab).expect("a claim");
+        let before = lab.pods("hss");
+        lab.change("hss", |spec| spec.version = "2.0.0".to_owned());
+        lab.settle();
+        lab.run_for(20_000);
+        assert_ne!(lab.pods("hss"), before);
+        assert_eq!(lab.pods("hss").into_keys().collect::<Vec<_>>(), ["hss-0"]);
+        assert_eq!(claim(&lab), Some(first), "the same volume");
+        let pod = lab.world.objects.pods[&Key::new("default", "hss-0")].clone();
+        let spec = pod.spec.as_ref().unwrap();
+        let named = spec
+            .volumes
+            .iter()
+            .flatten()
+            .filter_map(|v| v.persistent_volume_claim.as_ref());
+        assert_eq!(
+            named.map(|c| c.claim_name.as_str()).collect::<Vec<_>>(),
+            ["state-hss-0"]
+        );
+
+        let function = lab
+            .world
+            .objects
+            .functions
+            .get_mut(&Key::new("default", "hss"))
+            .unwrap();
+        let function = std::sync::Arc::make_mut(function);
+        function.metadata.deletion_timestamp = Some(meta::time(lab.now_ms));
+        lab.settle();
+        lab.run_for(20_000);
+        assert_eq!(claim(&lab), None);
+    }
+}
