@@ -24,6 +24,13 @@ struct Crew {
     leaving: usize,
 }
 
+impl Crew {
+    /// How many of those that are missing may come where none comes before another has gone: who is called back has not gone.
+    fn room_of_gone(&self, missing: usize) -> usize {
+        missing.min(self.recallable.len() + missing.saturating_sub(self.leaving))
+    }
+}
+
 /// One step towards the number, revision and size of pods that is asked.
 pub(super) fn run(work: &mut Work<'_>, blueprint: &Blueprint) {
     let wanted = template::pod(blueprint, 0);
@@ -36,7 +43,12 @@ pub(super) fn run(work: &mut Work<'_>, blueprint: &Blueprint) {
     let total = crew.current.len() + crew.outdated.len();
     if crew.outdated.is_empty() {
         if total < want {
-            add(work, blueprint, &crew, want - total);
+            let missing = want - total;
+            let room = match blueprint.package.spec.upgrade.strategy {
+                UpgradeStrategy::Surge => missing,
+                UpgradeStrategy::Replace => crew.room_of_gone(missing),
+            };
+            add(work, blueprint, &crew, room);
         } else {
             let mut victims = crew.current.clone();
             victims.sort_by_key(|p| drain_cost(work, p, false));
