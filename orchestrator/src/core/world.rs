@@ -308,6 +308,8 @@ impl Flaw {
 
 /// The working copy of one pass: controllers change it one after the other, so that each sees what those before it decided.
 pub struct Work<'a> {
+    /// The objects as they are.
+    pub before: &'a Objects,
     /// The objects as they shall be.
     pub objects: Objects,
     /// The plan as it shall be.
@@ -354,6 +356,7 @@ impl<'a> Work<'a> {
     /// A working copy of the world as it is.
     pub fn new(world: &'a World, now_ms: u64) -> Self {
         Self {
+            before: &world.objects,
             objects: world.objects.clone(),
             plan: world.plan.clone(),
             configs: world.configs.clone(),
