@@ -150,7 +150,7 @@ impl ConfigFile {
 pub struct Reload {
     /// Name of the container.
     pub container: String,
-    /// A signal to its first process, for example `SIGHUP`.
+    /// A signal to its first process, for example `SIGHUP`. One that comes before the program waits for it is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<ReloadSignal>,
     /// A command in it, which ends with 0.

@@ -128,7 +128,7 @@ pub struct Need {
     /// The reference point between the two, as 3GPP names it: `Mw`, `Cx`, `S5`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reference_point: String,
-    /// True: its first instances start once one of that function is ready, and it goes before that does.
+    /// True: an instance starts once one of that function is ready, and it goes before that does.
     #[serde(default)]
     pub wait: bool,
     /// True: it may be left out; templates ask `if peers.<function> is defined`.

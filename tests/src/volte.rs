@@ -42,7 +42,7 @@ pub struct Report {
     pub calls: Value,
     /// What the radio side saw: attaches, packets.
     pub radio: Value,
-    /// Packets that came to each function, while the devices were there.
+    /// Packets that came to each function since it began, its probes among them.
     pub packets: BTreeMap<String, u64>,
     /// Memory of each function's processes (proportional), in bytes.
     pub memory_bytes: BTreeMap<String, u64>,

@@ -50,6 +50,11 @@ impl NfPackageSpec {
                 || format!("there is no file `{}` beside the descriptor", file.template),
             );
             let directory = file.directory();
+            found.require(
+                !file.instance || !directory.is_empty(),
+                &format!("{path}.path"),
+                || "files of an instance need a directory of their own below the root".to_owned(),
+            );
             let beside = |other: &&&str| {
                 other
                     .strip_prefix(directory)
@@ -100,8 +105,10 @@ impl NfPackageSpec {
             });
         }
         let replaces = self.upgrade.strategy == UpgradeStrategy::Replace;
-        found.require(replaces || self.volumes.is_empty(), "spec.upgrade.strategy", || {
-            "an instance has its volumes for itself, so that the old one goes before the new one comes: say `replace`".to_owned()
+        let owns = !self.volumes.is_empty() || self.interfaces.iter().any(|i| i.subnet.is_some());
+        found.require(replaces || !owns, "spec.upgrade.strategy", || {
+            "what an instance owns (volumes, a subnet) goes by its number, so that the old one goes before the new one comes: say `replace`"
+                .to_owned()
         });
     }
 

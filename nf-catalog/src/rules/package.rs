@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::container::container_problems;
-use super::{Problems, dns_label_hint, is_dns_label, is_version};
+use super::{MAX_NAME_BYTES, Problems, dns_label_hint, is_dns_label, is_version};
 use crate::{DrainMethod, NfPackageSpec, PodSecurityLevel, Problem};
 
 /// The longest silence of a UDP flow that a package may ask for in seconds: a day.
@@ -81,6 +81,17 @@ impl NfPackageSpec {
             found.require(interface.port != 0 || portless, &format!("{path}.port"), || {
                 "a port is needed, and 0 is none".to_owned()
             });
+            let name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.');
+            let protocol = &interface.protocol;
+            found.require(
+                (1..=MAX_NAME_BYTES).contains(&protocol.len()) && protocol.bytes().all(name),
+                &format!("{path}.protocol"),
+                || {
+                    format!(
+                        "`{protocol}` is no protocol: letters, digits, `-` and `.`, at most {MAX_NAME_BYTES}"
+                    )
+                },
+            );
             found.require(interface.network == "pod", &format!("{path}.network"), || {
                 format!("network `{}` is not available: only `pod` is", interface.network)
             });

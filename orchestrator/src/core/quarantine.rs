@@ -83,6 +83,15 @@ impl Unreadable {
     }
 }
 
+/// Whether a list of what functions of a namespace have would be short of something.
+pub fn is_around(work: &Work<'_>, namespace: &str) -> bool {
+    work.quarantine.keys().any(|(kind, key)| match *kind {
+        "NfPackage" => true,
+        "Pod" | "NetworkFunction" | "Service" => key.namespace == namespace,
+        _ => false,
+    })
+}
+
 /// Whether an object is there and cannot be read.
 pub fn has(work: &Work<'_>, kind: &'static str, key: &Key) -> bool {
     !work.quarantine.is_empty() && work.quarantine.contains_key(&(kind, key.clone()))

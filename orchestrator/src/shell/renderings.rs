@@ -82,7 +82,9 @@ impl Renderings {
             let free = self.wanted.iter().enumerate();
             let free = free.filter(|(_, r)| !self.running.contains(&r.whose()));
             let last = |r: &Rendering| self.turns.get(&r.key.namespace).copied().unwrap_or(0);
-            let Some((index, _)) = free.min_by_key(|(index, r)| (last(r), *index)) else {
+            // What all instances of a function share comes before the files of one.
+            let Some((index, _)) = free.min_by_key(|(index, r)| (last(r), r.whose().1.is_some(), *index))
+            else {
                 return;
             };
             let rendering = self.wanted.remove(index);

@@ -94,10 +94,11 @@ pub(super) fn service(work: &Work<'_>, function: &ObjectMeta) -> Vec<FunctionCon
     let of = |meta: &ObjectMeta| meta::label(meta, labels::SERVICE).map(str::to_owned);
     let service = of(function);
     let namespace = meta::namespace(function);
-    let all = work.objects.functions.iter();
+    let from = work.objects.functions.range(Key::new(namespace, "")..);
+    let all = from.take_while(|(key, _)| key.namespace == namespace);
     let beside = all.filter(|(key, other)| {
         let is_same = service.is_some() && of(&other.metadata) == service;
-        key.namespace == namespace && (is_same || key.name == meta::name(function))
+        is_same || key.name == meta::name(function)
     });
     beside
         .filter_map(|(key, other)| {

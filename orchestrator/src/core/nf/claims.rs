@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 
-use super::super::meta;
 use super::super::world::{Key, Work};
+use super::super::{meta, resources};
 use super::{Blueprint, child_meta};
 
 /// A claim for each volume of each instance that there is.
@@ -19,10 +19,40 @@ pub(super) fn run(work: &mut Work<'_>, blueprint: &Blueprint) {
         for volume in &blueprint.package.spec.volumes {
             let name = claim_name(volume, meta::name(&pod.metadata));
             let key = Key::new(meta::namespace(function), &name);
-            if !work.objects.claims.contains_key(&key) {
-                work.create(claim(blueprint, name, volume.size));
+            match work.get::<PersistentVolumeClaim>(&key) {
+                None => drop(work.create(claim(blueprint, name, volume.size))),
+                Some(known) if meta::controls(function, &known.metadata) => grow(work, &key, volume.size),
+                Some(_) => {
+                    let problem = format!(
+                        "a PersistentVolumeClaim `{name}` exists and is not part of this function: delete it or choose another name"
+                    );
+                    work.problems.insert(Key::of(function), problem);
+                }
             }
         }
+    }
+}
+
+/// A claim never shrinks.
+fn grow(work: &mut Work<'_>, key: &Key, size: Quantity) {
+    let asked = |claim: &PersistentVolumeClaim| {
+        let requests = claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+        resources::parse_bytes(&requests.get("storage")?.0)
+    };
+    let smaller = |claim: &PersistentVolumeClaim| asked(claim).is_some_and(|bytes| bytes < size.0);
+    if !work
+        .get::<PersistentVolumeClaim>(key)
+        .is_some_and(|claim| smaller(&claim))
+    {
+        return;
+    }
+    let claim = work.edit::<PersistentVolumeClaim>(key);
+    let wanted = claim
+        .and_then(|claim| claim.spec.as_mut())
+        .and_then(|spec| spec.resources.as_mut());
+    if let Some(resources) = wanted {
+        let requests = resources.requests.get_or_insert_default();
+        requests.insert("storage".to_owned(), Amount(size.to_string()));
     }
 }
 

@@ -3,27 +3,48 @@
 use std::collections::BTreeMap;
 
 use gantry_api::{NetworkFunction, NfPackage, ObjectMeta, labels};
-use gantry_catalog::{Context, OwnInstance, SubnetContext};
+use gantry_catalog::{Context, FunctionContext, InstanceContext, OwnInstance, PeerContext, SubnetContext};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 
 use super::super::world::{Flaw, Key, Work};
-use super::super::{meta, pods};
+use super::super::{meta, pods, quarantine};
 use super::rendered::{self, Inputs, Unmade};
 use super::revision::Revision;
 use super::{Blueprint, around, identity, revision};
 
+/// Peers with their instances by need, and the functions of the service.
+struct Around {
+    peers: BTreeMap<String, Vec<InstanceContext>>,
+    functions: Vec<FunctionContext>,
+}
+
 /// Brings the files of all instances up to date.
 pub(super) fn run(work: &mut Work<'_>, blueprint: &Blueprint) {
-    for pod in work.pods_of(&blueprint.function.metadata) {
-        if pods::is_over(&pod) {
-            continue;
-        }
-        match files(work, blueprint, &pod) {
-            Ok(Some(files)) => ensure(work, &pod, files),
+    let has_own = |package: &NfPackage| package.spec.config.iter().any(|file| file.instance);
+    let function = &blueprint.function.metadata;
+    // An old revision may have some where the current one has none.
+    let outdated = |pod: &Pod| meta::label(&pod.metadata, labels::REVISION) != Some(&blueprint.revision);
+    let pods = work.pods_of(function);
+    if !has_own(&blueprint.package) && !pods.iter().any(|pod| outdated(pod)) {
+        return;
+    }
+    let instances = |peer: &PeerContext| {
+        let key = Key::new(meta::namespace(function), &peer.name);
+        around::instances(work, &key)
+    };
+    let peers = blueprint.peers.iter();
+    let around = Around {
+        peers: peers
+            .map(|(need, peer)| (need.clone(), instances(peer)))
+            .collect(),
+        functions: around::service(work, function),
+    };
+    for pod in pods.iter().filter(|pod| !pods::is_over(pod)) {
+        match files(work, blueprint, &around, pod) {
+            Ok(Some(files)) => ensure(work, blueprint, pod, files),
             Ok(None) | Err(Unmade::Later) => {}
             Err(Unmade::Problem(problem)) => {
-                let key = Key::of(&blueprint.function.metadata);
-                work.problems.insert(key, problem);
+                work.problems.insert(Key::of(function), problem);
             }
             Err(Unmade::Flaw(flaw)) => set_flaw(work, &blueprint.function, flaw),
         }
@@ -40,6 +61,7 @@ fn set_flaw(work: &mut Work<'_>, function: &NetworkFunction, flaw: Flaw) {
 fn files(
     work: &mut Work<'_>,
     blueprint: &Blueprint,
+    around: &Around,
     pod: &Pod,
 ) -> Result<Option<BTreeMap<String, String>>, Unmade> {
     let (Some(index), Some(address)) = (identity::index(pod), pods::address(pod)) else {
@@ -64,7 +86,7 @@ fn files(
     };
     let inputs = Inputs {
         named: (revision.package.clone(), revision.version.clone()),
-        context: context(work, blueprint, &package, revision, own),
+        context: context(blueprint, around, &package, revision, own),
         package,
     };
     let made = rendered::make(work, &key, &inputs)?;
@@ -81,17 +103,15 @@ fn subnet(package: &NfPackage, revision: &Revision, index: u32) -> Result<Option
 }
 
 fn context(
-    work: &Work<'_>,
     blueprint: &Blueprint,
+    around: &Around,
     package: &NfPackage,
     revision: Revision,
     own: OwnInstance,
 ) -> Context {
-    let function = &blueprint.function.metadata;
     let mut peers = revision.peers;
-    for peer in peers.values_mut() {
-        let key = Key::new(meta::namespace(function), &peer.name);
-        peer.instances = Some(around::instances(work, &key));
+    for (need, peer) in &mut peers {
+        peer.instances = Some(around.peers.get(need).cloned().unwrap_or_default());
     }
     let mut of_function = blueprint.own.clone();
     of_function.instance = Some(own);
@@ -99,7 +119,7 @@ fn context(
         values: revision.values,
         peers,
         own: of_function,
-        functions: package.spec.sees_service.then(|| around::service(work, function)),
+        functions: package.spec.sees_service.then(|| around.functions.clone()),
     }
 }
 
@@ -108,7 +128,7 @@ pub(super) fn config_map_name(pod: &str) -> String {
     format!("{pod}-files")
 }
 
-fn ensure(work: &mut Work<'_>, pod: &Pod, files: BTreeMap<String, String>) {
+fn ensure(work: &mut Work<'_>, blueprint: &Blueprint, pod: &Pod, files: BTreeMap<String, String>) {
     let name = config_map_name(meta::name(&pod.metadata));
     let key = Key::new(meta::namespace(&pod.metadata), &name);
     match work.get::<ConfigMap>(&key) {
@@ -130,14 +150,26 @@ fn ensure(work: &mut Work<'_>, pod: &Pod, files: BTreeMap<String, String>) {
             });
         }
         Some(map) if meta::controls(&pod.metadata, &map.metadata) => {
-            if map.data.as_ref() != Some(&files)
+            // Without an object that cannot be read lists would be short of somebody who goes on: they stay as they are.
+            let known = !quarantine::is_around(work, &key.namespace);
+            if known
+                && map.data.as_ref() != Some(&files)
                 && let Some(map) = work.edit::<ConfigMap>(&key)
             {
                 map.data = Some(files);
             }
         }
-        // Of the instance before, which the next pass takes away; or somebody else's, whose name is its own.
-        Some(_) => {}
+        // Of the instance before: a later pass takes it away.
+        Some(map)
+            if meta::label(&map.metadata, labels::NF) == Some(meta::name(&blueprint.function.metadata)) => {}
+        Some(_) => {
+            let problem = format!(
+                "a ConfigMap `{}` exists and is not part of this function: delete it or choose another name",
+                key.name
+            );
+            work.problems
+                .insert(Key::of(&blueprint.function.metadata), problem);
+        }
     }
 }
 

@@ -41,6 +41,15 @@ pub(super) fn blueprint(work: &mut Work<'_>, function: Arc<NetworkFunction>) -> 
     }
     let own = own(work, &key, &package)?;
     let peers = around::peers(work, &function, &package.spec.needs)?;
+    if let Some(dns) = &package.spec.dns
+        && peers.get(&dns.server).is_none_or(|peer| peer.vip.is_none())
+    {
+        return Err(format!(
+            "its pods ask `{}` for names, which has no virtual address to be asked at",
+            dns.server
+        )
+        .into());
+    }
     let mut values = package.spec.values.clone();
     values.extend(spec.values.clone());
     let inputs = Inputs {

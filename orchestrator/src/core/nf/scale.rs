@@ -178,12 +178,12 @@ fn leave(work: &mut Work<'_>, pod: &Pod) {
     }
 }
 
-/// Less goes first: not ready, of an old revision, few sessions, young.
+/// Less goes first: not ready, of an old revision, few sessions, young, of a high number.
 fn drain_cost(
     work: &Work<'_>,
     pod: &Pod,
     outdated: bool,
-) -> (bool, bool, u64, Reverse<u64>, Reverse<String>) {
+) -> (bool, bool, u64, Reverse<u64>, Reverse<Option<u32>>) {
     let born = pod.metadata.creation_timestamp.as_ref().map_or(0, meta::millis);
     // Unknown is not none: who counts no sessions is equal in this to its like.
     let sessions = pods::sessions(pod, work.agents).unwrap_or(u64::MAX);
@@ -192,7 +192,7 @@ fn drain_cost(
         !outdated,
         sessions,
         Reverse(born),
-        Reverse(meta::name(&pod.metadata).to_owned()),
+        Reverse(identity::index(pod)),
     )
 }
 

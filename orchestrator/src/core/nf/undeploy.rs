@@ -29,11 +29,11 @@ fn is_needed(work: &Work<'_>, key: &Key) -> bool {
         peers.iter().for_each(|peer| waits.add(name, peer));
     }
     let runs = |f: &NetworkFunction| !work.pods_of(&f.metadata).is_empty();
-    going.iter().any(|(name, f, peers)| {
-        // In a circle none would ever be first.
-        let in_circle = waits.before(&key.name).contains(name.as_str());
-        peers.contains(&key.name) && !in_circle && runs(f)
-    })
+    // In a circle none would ever be first.
+    let before = waits.before(&key.name);
+    going
+        .iter()
+        .any(|(name, f, peers)| peers.contains(&key.name) && !before.contains(name.as_str()) && runs(f))
 }
 
 /// One step towards nothing. Who has waited for this function goes before it.

@@ -19,9 +19,8 @@ pub(super) struct Names {
     pub srv: BTreeMap<String, Vec<SrvTarget>>,
 }
 
-/// `<service>.<namespace>.svc.<domain>`, `_<port>._<protocol>` before it, one name for each endpoint of a headless Service and each
-/// instance of a function,
-/// and `<dashed address>.<namespace>.pod.<domain>`.
+/// `<service>.<namespace>.svc.<domain>`, `_<port>._<protocol>` before it, one name for each endpoint of a headless Service and for each
+/// instance of a function, and `<dashed address>.<namespace>.pod.<domain>`.
 pub(super) fn names(work: &Work<'_>) -> Names {
     let mut names = Names::default();
     for (key, service) in &work.objects.services {
