@@ -9,18 +9,20 @@ use super::quarantine::{LIST, Unreadable};
 use super::world::{Key, Object};
 use super::{Action, meta};
 
-/// A world at rest with two functions of which one is the other's peer.
+/// What is around an instance of `front`.
+const LIST_OF: &str = "{{ self.instance }}{% for i in peers.back.instances %} {{ i.name }}-{{ i.ready }}{% endfor %}\
+                       {% for f in functions %} {{ f.name }}={{ f.instances|length }}{% endfor %}\n";
+
+/// A world at rest with two functions of which one is the other's peer, and has files that name its instances.
 fn lab() -> Lab {
     let mut lab = Lab::new(&["n"]);
     lab.publish("back", "1.0.0", json!({}));
     let need = json!([{"function": "back", "role": "back", "interface": "sip"}]);
-    let config = json!([{"template": "main.cfg", "path": "/etc/main.cfg"}]);
-    let templates = json!({"main.cfg": "vip={{ self.vip }} to={{ peers.back.vip }}\n"});
-    lab.publish(
-        "front",
-        "1.0.0",
-        json!({"needs": need, "config": config, "templates": templates}),
-    );
+    let config = json!([{"template": "main.cfg", "path": "/etc/main.cfg"},
+        {"template": "list", "path": "/etc/own/list", "instance": true}]);
+    let templates = json!({"main.cfg": "vip={{ self.vip }} to={{ peers.back.vip }}\n", "list": LIST_OF});
+    let front = json!({"needs": need, "config": config, "templates": templates, "seesService": true});
+    lab.publish("front", "1.0.0", front);
     lab.deploy("back", json!({"replicas": 2}));
     lab.deploy("front", json!({"replicas": 2, "peers": {"back": "back"}}));
     lab.settle();
