@@ -33,6 +33,8 @@ const RESIZED: [&str; 3] = ["s-cscf", "media", "sgw"];
 const DEVICES: u64 = 40;
 /// How long the devices may take beyond the time that they are asked for.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// Packets at the media gateway by which calls are up.
+const CALLING: u64 = 500;
 const POD: &str = "/api/v1/namespaces/default/pods/devices";
 
 /// What came of it.
@@ -42,7 +44,7 @@ pub struct Report {
     pub calls: Value,
     /// What the radio side saw: attaches, packets.
     pub radio: Value,
-    /// Packets that came to each function since it began, its probes among them.
+    /// Packets that came to each function while the devices were there, those of its probes among them.
     pub packets: BTreeMap<String, u64>,
     /// Memory of each function's processes (proportional), in bytes.
     pub memory_bytes: BTreeMap<String, u64>,
@@ -57,30 +59,35 @@ pub fn play(gantry: &Gantry, seconds: u32) -> Result<Report> {
     fs::write(file("devices.yaml"), devices(seconds)?)?;
     gantry.run(&["deploy", &file("subscribers.json")])?;
     gantry.run(&["deploy", "volte"])?;
+    let before = of_each(|function| received(gantry, &format!("{function}-0")))?;
     gantry.run(&["deploy", &file("devices.yaml")])?;
-
-    let api = Api::of(gantry)?;
-    let wait = |phase: &str| {
-        let found = || {
-            let pod = api.get(POD).ok()?.json();
-            (pod["status"]["phase"] == phase).then_some(())
-        };
-        poll(PATIENCE + Duration::from_secs(seconds.into()), found)
-            .with_context(|| format!("the devices are not {phase}"))
+    let audio = || {
+        received(gantry, "media-0")
+            .ok()
+            .filter(|packets| *packets > before["media"] + CALLING)
     };
-    wait("Running")?;
+    poll(PATIENCE, audio).context("nobody calls")?;
     for function in RESIZED {
         gantry.run(&["resize", function, "--cpu", "600m"])?;
         gantry.run(&["resize", function, "--cpu", "50m"])?;
     }
     let memory_bytes = of_each(|function| memory(gantry, function))?;
-    wait("Succeeded")?;
+    let api = Api::of(gantry)?;
+    let ended = || {
+        let phase = api.get(POD).ok()?.json()["status"]["phase"].clone();
+        (phase == "Succeeded" || phase == "Failed").then_some(phase)
+    };
+    let phase = poll(PATIENCE + Duration::from_secs(seconds.into()), ended).context("the devices go on")?;
+    ensure!(
+        phase == "Succeeded",
+        "the devices have failed: `kubectl logs devices -c ue`"
+    );
 
     let calls = gantry.text(&["logs", "devices", "-c", "ue"])?;
     let report = Report {
         calls: serde_json::from_str(&calls).with_context(|| format!("no report: {calls}"))?,
         radio: report_of(&gantry.text(&["logs", "devices", "-c", "radio"])?)?,
-        packets: of_each(|function| received(gantry, &format!("{function}-0")))?,
+        packets: of_each(|function| Ok(received(gantry, &format!("{function}-0"))? - before[function]))?,
         memory_bytes,
     };
     let gone = api.ask("DELETE", POD, "application/json", "")?;
