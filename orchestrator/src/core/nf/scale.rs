@@ -20,7 +20,7 @@ struct Crew {
     outdated: Vec<Arc<Pod>>,
     /// Current, could be called back from their drain.
     recallable: Vec<Arc<Pod>>,
-    /// Draining or stopping, those that could be called back included.
+    /// Draining or stopping, those that could be called back included, and those that this pass has seen go.
     leaving: usize,
 }
 
@@ -74,8 +74,17 @@ fn clear(work: &mut Work<'_>, blueprint: &Blueprint) {
 }
 
 fn muster(work: &Work<'_>, blueprint: &Blueprint) -> Crew {
-    let mut crew = Crew::default();
-    for pod in work.pods_of(&blueprint.function.metadata) {
+    let function = &blueprint.function.metadata;
+    let before = work.before.pods_in(meta::namespace(function));
+    let went = |pod: &&Arc<Pod>| {
+        let key = Key::of(&pod.metadata);
+        meta::controls(function, &pod.metadata) && !work.objects.pods.contains_key(&key)
+    };
+    let mut crew = Crew {
+        leaving: before.filter(went).count(),
+        ..Crew::default()
+    };
+    for pod in work.pods_of(function) {
         let current = is_current(blueprint, &pod);
         match pods::drain(&pod) {
             _ if pods::is_stopping(&pod) => crew.leaving += 1,
