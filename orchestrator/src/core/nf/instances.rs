@@ -12,7 +12,7 @@ use super::rendered::{self, Inputs, Unmade};
 use super::revision::Revision;
 use super::{Blueprint, around, identity, revision};
 
-/// Peers with their instances by need, and the functions of the service.
+/// Instances of peers by the peer's name, and the functions of the service.
 struct Around {
     peers: BTreeMap<String, Vec<InstanceContext>>,
     functions: Vec<FunctionContext>,
@@ -32,11 +32,9 @@ pub(super) fn run(work: &mut Work<'_>, blueprint: &Blueprint) {
         let key = Key::new(meta::namespace(function), &peer.name);
         around::instances(work, &key)
     };
-    let peers = blueprint.peers.iter();
+    let peers = blueprint.peers.values();
     let around = Around {
-        peers: peers
-            .map(|(need, peer)| (need.clone(), instances(peer)))
-            .collect(),
+        peers: peers.map(|peer| (peer.name.clone(), instances(peer))).collect(),
         functions: around::service(work, function),
     };
     for pod in pods.iter().filter(|pod| !pods::is_over(pod)) {
@@ -86,7 +84,7 @@ fn files(
     };
     let inputs = Inputs {
         named: (revision.package.clone(), revision.version.clone()),
-        context: context(blueprint, around, &package, revision, own),
+        context: context(work, blueprint, around, &package, revision, own),
         package,
     };
     let made = rendered::make(work, &key, &inputs)?;
@@ -103,6 +101,7 @@ fn subnet(package: &NfPackage, revision: &Revision, index: u32) -> Result<Option
 }
 
 fn context(
+    work: &Work<'_>,
     blueprint: &Blueprint,
     around: &Around,
     package: &NfPackage,
@@ -110,8 +109,13 @@ fn context(
     own: OwnInstance,
 ) -> Context {
     let mut peers = revision.peers;
-    for (need, peer) in &mut peers {
-        peer.instances = Some(around.peers.get(need).cloned().unwrap_or_default());
+    for peer in peers.values_mut() {
+        // An old revision may have been wired to others.
+        let other = || {
+            let key = Key::new(&blueprint.own.namespace, &peer.name);
+            around::instances(work, &key)
+        };
+        peer.instances = Some(around.peers.get(&peer.name).cloned().unwrap_or_else(other));
     }
     let mut of_function = blueprint.own.clone();
     of_function.instance = Some(own);
