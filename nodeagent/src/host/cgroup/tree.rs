@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+
 use super::files::{children, read, write, write_if_other};
 use super::{CgroupError, Cgroups, Hierarchy};
 
@@ -11,6 +13,8 @@ use super::{CgroupError, Cgroups, Hierarchy};
 pub(super) const TOP: &str = "gantry";
 /// Controllers switched on for child groups in v2, where available.
 const V2_CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "memory", "pids", "hugetlb"];
+/// How often groups are made that another Gantry removes, because the one above is empty for a moment.
+const MAKING_ATTEMPTS: u32 = 10;
 
 impl Cgroups {
     pub(super) fn instance_path(&self) -> String {
@@ -73,13 +77,13 @@ impl Cgroups {
 
     fn make_chain(&self, below: &[String]) -> Result<(), CgroupError> {
         let chain = [&[format!("/{TOP}"), self.instance_path()], below].concat();
-        match self.try_make(&chain) {
-            // Another Gantry has just removed the group above, which was empty.
-            Err(CgroupError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                self.try_make(&chain)
+        for _ in 1..MAKING_ATTEMPTS {
+            match self.try_make(&chain) {
+                Err(CgroupError::Io { source, .. }) if is_gone(&source) => {}
+                made => return made,
             }
-            made => made,
         }
+        self.try_make(&chain)
     }
 
     fn try_make(&self, chain: &[String]) -> Result<(), CgroupError> {
@@ -139,6 +143,11 @@ fn online_cpus() -> u64 {
 /// `mount` + `/group`.
 pub(super) fn below(mount: &Path, group: &str) -> PathBuf {
     mount.join(group.trim_start_matches('/'))
+}
+
+/// The group that a file or directory was to be in does not exist, or not any more: the kernel says the latter of files that are open.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ENODEV as i32)
 }
 
 fn make_dir(path: &Path) -> Result<(), CgroupError> {
