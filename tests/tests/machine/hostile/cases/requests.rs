@@ -19,6 +19,8 @@ const CHANGES: usize = 40;
 const READERS: usize = 10;
 /// What curl ends with when its time is over.
 const OUT_OF_TIME: &str = "28";
+/// What a tenant is told whose answers nobody reads.
+const MANY_ENDED: &str = "many are refused or cut off";
 
 pub(super) const CASES: &[Case] = &[
     Case {
@@ -117,7 +119,7 @@ pub(super) const CASES: &[Case] = &[
         kind: "unread answers",
         protection: "unread",
         attack: unread_objects,
-        told: "does not read its answers",
+        told: MANY_ENDED,
         harm: Harm::Memory(Process::Orchestrator, 300),
     },
     Case {
@@ -125,7 +127,7 @@ pub(super) const CASES: &[Case] = &[
         kind: "unread answers",
         protection: "unread",
         attack: unread_watches,
-        told: "does not read its answers",
+        told: MANY_ENDED,
         harm: Harm::Memory(Process::Orchestrator, 300),
     },
 ];
@@ -225,11 +227,15 @@ fn unread_objects(tenant: &Tenant<'_>) -> Result<String> {
     cut_off(tenant, seen)
 }
 
-/// What the server's log says of clients that were cut off; `seen` if it says nothing. Clients that read little do not see it in time.
+/// What the server's log says of clients that were cut off; `seen` if it says nothing. Clients that read little do not see it in time,
+/// and where all come at once they are refused before any is cut off.
 fn cut_off(tenant: &Tenant<'_>, seen: String) -> Result<String> {
     let log = fs::read_to_string(tenant.gantry.path().join("orchestrator.log"))?;
     let cut = |line: &&str| line.contains(&tenant.namespace) && line.contains("does not read its answers");
-    Ok(log.lines().find(cut).map_or(seen, str::to_owned))
+    Ok(match log.lines().find(cut) {
+        Some(line) => format!("{MANY_ENDED}: {line}"),
+        None => seen,
+    })
 }
 
 /// Watches for which a large object comes and goes, so that each has copies of its own.
@@ -281,10 +287,9 @@ fn unread(tenant: &Tenant<'_>, question: &str, meanwhile: impl FnOnce() -> Resul
         let codes = fs::read_to_string(place.path().join(number.to_string()))?;
         ended += codes.lines().filter(|code| *code != OUT_OF_TIME).count();
     }
-    // A client that reads little may not notice that it was cut off before its time is over.
     let all = READERS * AT_ONCE;
     Ok(match ended {
-        n if n > all / 10 => format!("many are refused or cut off: {n} of {all}"),
+        n if n > all / 10 => format!("{MANY_ENDED}: {n} of {all}"),
         n => format!("{n} of {all} are refused or cut off"),
     })
 }
