@@ -45,6 +45,8 @@ pub struct Audio {
     foreign: u64,
     without_call: u64,
     longest_gap_ms: u64,
+    /// Of all times between two packets, the one that 99.9 % do not exceed.
+    p999_gap_ms: u64,
     slowest_ms: u64,
 }
 
@@ -165,6 +167,7 @@ impl Audio {
             without_call: all.iter().map(|counts| counts.audio_without_call).sum(),
             ..Self::default()
         };
+        let mut gaps_ms = BTreeMap::new();
         for leg in legs() {
             let (stream, sent) = leg.sent;
             let got = heard.get(&stream).copied().unwrap_or_default();
@@ -179,9 +182,25 @@ impl Audio {
             audio.foreign += received.foreign;
             audio.longest_gap_ms = audio.longest_gap_ms.max(received.longest_gap_ms);
             audio.slowest_ms = audio.slowest_ms.max(received.slowest_ms);
+            for (gap_ms, times) in &received.gaps_ms {
+                *gaps_ms.entry(*gap_ms).or_default() += times;
+            }
         }
+        audio.p999_gap_ms = exceeded_by_few(&gaps_ms);
         audio
     }
+}
+
+/// The smallest that at most one in a thousand exceeds, of values that came so many times.
+fn exceeded_by_few(times: &BTreeMap<u64, u64>) -> u64 {
+    let few = times.values().sum::<u64>() / 1000;
+    let mut above = 0;
+    let mut greatest_first = times.iter().rev();
+    let found = greatest_first.find(|(_, times)| {
+        above += *times;
+        above > few
+    });
+    found.map_or(0, |(value, _)| *value)
 }
 
 #[cfg(test)]
@@ -214,5 +233,18 @@ mod tests {
         assert_eq!((times.p50_ms, times.p95_ms, times.longest_ms), (5, 9, 9));
         assert_eq!((report.ues, report.retransmissions), (2, 4));
         assert_eq!(Report::of(&[], 0).registrations, OperationReport::default());
+    }
+
+    #[test]
+    fn one_in_a_thousand_may_be_longer() {
+        assert_eq!(exceeded_by_few(&BTreeMap::new()), 0);
+        assert_eq!(
+            exceeded_by_few(&BTreeMap::from([(20, 999), (21, 1000), (300, 1)])),
+            21
+        );
+        assert_eq!(
+            exceeded_by_few(&BTreeMap::from([(20, 999), (300, 1), (400, 1)])),
+            300
+        );
     }
 }

@@ -1,6 +1,8 @@
 //! RTP (RFC 3550) as a judge counts it: each packet carries whose it is and when it was sent, so that one that is lost, doubled, late,
 //! or another's is told apart.
 
+use std::collections::BTreeMap;
+
 /// Bytes of a header without extensions.
 const HEADER_BYTES: usize = 12;
 /// What is behind it: stream, number, and time of sending.
@@ -8,6 +10,8 @@ const PAYLOAD_BYTES: usize = 24;
 /// Static payload type of PCMU; 20 ms of it are 160 bytes.
 const PCMU: u8 = 0;
 const AUDIO_BYTES: usize = 160;
+/// Gaps of so many milliseconds and above are counted together.
+const LONG_GAP_MS: u64 = 10_000;
 /// Samples in 20 ms at 8 kHz.
 const SAMPLES: u32 = 160;
 
@@ -71,6 +75,8 @@ pub struct Received {
     last_ms: Option<u64>,
     /// Longest time without a packet, in milliseconds.
     pub longest_gap_ms: u64,
+    /// How often a packet came so many milliseconds after the one before.
+    pub gaps_ms: BTreeMap<u64, u64>,
     /// Longest way of a packet where both ends have one clock, in milliseconds.
     pub slowest_ms: u64,
 }
@@ -89,7 +95,9 @@ impl Received {
         };
         // One that was under way when a hold began ends no pause.
         if let Some(last_ms) = &mut self.last_ms {
-            self.longest_gap_ms = self.longest_gap_ms.max(now_ms.saturating_sub(*last_ms));
+            let gap_ms = now_ms.saturating_sub(*last_ms);
+            self.longest_gap_ms = self.longest_gap_ms.max(gap_ms);
+            *self.gaps_ms.entry(gap_ms.min(LONG_GAP_MS)).or_default() += 1;
             *last_ms = now_ms;
         }
         self.slowest_ms = self.slowest_ms.max(now_ms.saturating_sub(packet.sent_ms));
