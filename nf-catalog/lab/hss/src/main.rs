@@ -37,7 +37,7 @@ struct Args {
     /// Its configuration; the README has one with all fields.
     #[arg(long)]
     config: PathBuf,
-    /// Its own address.
+    /// Its own address, at which it listens.
     #[arg(long, env = "POD_IP")]
     address: Ipv4Addr,
 }
@@ -54,9 +54,8 @@ async fn run(config: Config, address: Ipv4Addr) -> Result<()> {
     let node = Node::new(identity.clone(), hss(&config, identity)?);
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
-    let any = Ipv4Addr::UNSPECIFIED;
-    let peers = listen(any, config.port).await?;
-    let metrics = listen(any, config.metrics_port).await?;
+    let peers = listen(address, config.port).await?;
+    let metrics = listen(address, config.metrics_port).await?;
     let metrics = serve(metrics, http::pages(node.clone()), stop.clone());
     let control = listen(Ipv4Addr::LOCALHOST, config.control_port).await?;
     let control = serve(control, http::control(node.clone()), stop.clone());

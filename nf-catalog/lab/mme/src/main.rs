@@ -45,7 +45,7 @@ struct Args {
     /// Its configuration; the README has one with all fields.
     #[arg(long)]
     config: PathBuf,
-    /// Its own address, to which SGWs answer.
+    /// Its own address, at which it listens, and to which SGWs answer.
     #[arg(long, env = "POD_IP")]
     address: Ipv4Addr,
 }
@@ -80,9 +80,8 @@ async fn run(config: Config, address: Ipv4Addr) -> Result<()> {
     });
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
-    let any = Ipv4Addr::UNSPECIFIED;
-    let enbs = listen(any, config.enb_port).await?;
-    let page = listen(any, config.metrics_port).await?;
+    let enbs = listen(address, config.enb_port).await?;
+    let page = listen(address, config.metrics_port).await?;
     let control = listen(Ipv4Addr::LOCALHOST, config.control_port).await?;
     for to in config.connect {
         let (node, stop) = (mme.node.clone(), stop.clone());

@@ -27,7 +27,7 @@ struct Args {
     /// Its configuration; the README has one with all fields.
     #[arg(long)]
     config: PathBuf,
-    /// Its own address.
+    /// Its own address, at which it listens.
     #[arg(long, env = "POD_IP")]
     address: Ipv4Addr,
 }
@@ -44,8 +44,8 @@ async fn run(config: Config, address: Ipv4Addr) -> Result<()> {
     let node = Node::new(identity.clone(), Pcrf::new(identity, config.max_sessions));
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
-    let peers = listen(Ipv4Addr::UNSPECIFIED, config.port).await?;
-    let page = listen(Ipv4Addr::UNSPECIFIED, config.metrics_port).await?;
+    let peers = listen(address, config.port).await?;
+    let page = listen(address, config.metrics_port).await?;
     let asks = config.connect.clone();
     let (shown, asked) = (node.clone(), node.clone());
     let pages = pages(move |page| metrics(&shown, page), move || ready(&asked, &asks));
