@@ -224,8 +224,8 @@ impl Gantry {
     }
 
     /// Name and metrics address of each pod of a network function that has an address.
-    pub fn instances(&self, function: &str) -> Result<Vec<(String, SocketAddr)>> {
-        Ok(self.pods(function)?.iter().filter_map(instance).collect())
+    pub fn instances(&self, function: &str) -> Result<Vec<Instance>> {
+        Ok(self.pods(function)?.iter().filter_map(Instance::of_pod).collect())
     }
 
     /// The virtual address of a network function.
@@ -256,12 +256,31 @@ impl Gantry {
 /// The port on which the catalog's SIP functions show their metrics.
 const METRICS_PORT: u16 = 9090;
 
-fn instance(pod: &Value) -> Option<(String, SocketAddr)> {
-    let ip = pod["status"]["podIP"].as_str()?.parse().ok()?;
-    Some((
-        pod["metadata"]["name"].as_str()?.to_owned(),
-        SocketAddr::new(ip, METRICS_PORT),
-    ))
+/// An instance of a network function, and where it shows its metrics.
+#[derive(Clone)]
+pub struct Instance {
+    /// Of the pod.
+    pub name: String,
+    /// Where its metrics are, if it shows some.
+    pub metrics: SocketAddr,
+    uid: String,
+}
+
+impl Instance {
+    /// `None` while the pod has no address.
+    pub fn of_pod(pod: &Value) -> Option<Self> {
+        let ip = pod["status"]["podIP"].as_str()?.parse().ok()?;
+        Some(Self {
+            name: pod["metadata"]["name"].as_str()?.to_owned(),
+            metrics: SocketAddr::new(ip, METRICS_PORT),
+            uid: pod["metadata"]["uid"].as_str()?.to_owned(),
+        })
+    }
+
+    /// This one only: whoever replaces an instance has its name.
+    pub fn id(&self) -> String {
+        format!("{}/{}", self.name, self.uid)
+    }
 }
 
 fn end(process: &str, pid: i32, signal: Signal) -> Result<()> {

@@ -30,8 +30,8 @@ pub struct Calls {
 /// What the generator counts now.
 pub fn calls(gantry: &Gantry) -> Result<Calls> {
     let pods = gantry.instances("load")?;
-    let (_, address) = pods.first().context("the load generator is gone")?;
-    let counters = scrape_at(*address, METRICS).context("the load generator shows no metrics")?;
+    let load = pods.first().context("the load generator is gone")?;
+    let counters = scrape_at(load.metrics, METRICS).context("the load generator shows no metrics")?;
     let count = |name: &str| {
         let found = counters.get(&format!("sipp_{name}_total")).copied();
         found.with_context(|| format!("the load generator does not count {name}"))
@@ -46,7 +46,7 @@ pub fn calls(gantry: &Gantry) -> Result<Calls> {
 /// Asks for no more calls, waits for those that are up, and reads the records and sipp's exit code.
 pub fn finish(gantry: &Gantry) -> Result<(Records, Option<i32>)> {
     let pods = gantry.instances("load")?;
-    let (pod, _) = pods.first().context("the load generator is gone")?;
+    let pod = &pods.first().context("the load generator is gone")?.name;
     gantry.text(&[
         "exec",
         pod,

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crate::gantry::Instance;
+
 /// The largest answer read, in bytes.
 const MAX_ANSWER_BYTES: u64 = 1 << 20;
 
@@ -22,19 +24,19 @@ pub struct Scraper {
 }
 
 impl Scraper {
-    /// `pods` returns the instances that exist now: name and metrics address.
-    pub fn start(mut pods: impl FnMut() -> Vec<(String, SocketAddr)> + Send + 'static) -> Self {
+    /// `instances` returns those that exist now.
+    pub fn start(mut instances: impl FnMut() -> Vec<Instance> + Send + 'static) -> Self {
         let seen = Arc::new(Mutex::new(BTreeMap::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let (shared, stopped) = (seen.clone(), stop.clone());
         let thread = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                for (name, address) in pods() {
-                    if let Some(counters) = scrape(address) {
+                for instance in instances() {
+                    if let Some(counters) = scrape(instance.metrics) {
                         shared
                             .lock()
                             .unwrap_or_else(PoisonError::into_inner)
-                            .insert(name, counters);
+                            .insert(instance.id(), counters);
                     }
                 }
                 thread::sleep(Duration::from_millis(400));
@@ -47,7 +49,7 @@ impl Scraper {
         }
     }
 
-    /// The last counters of every instance that ever was.
+    /// The last counters of every instance that ever was, by its id.
     pub fn counters(&self) -> BTreeMap<String, Counters> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -69,6 +71,11 @@ pub fn scrape(address: SocketAddr) -> Option<Counters> {
 
 /// The counters that an instance shows now at a path.
 pub fn scrape_at(address: SocketAddr, path: &str) -> Option<Counters> {
+    page(address, path).map(|body| parse(&body))
+}
+
+/// What an instance answers for a path.
+pub fn page(address: SocketAddr, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
     write!(
@@ -102,7 +109,7 @@ pub fn scrape_at(address: SocketAddr, path: &str) -> Option<Counters> {
         }
         None => drop(reader.read_to_end(&mut body).ok()?),
     }
-    Some(parse(&String::from_utf8_lossy(&body)))
+    Some(String::from_utf8_lossy(&body).into_owned())
 }
 
 /// Prometheus text format: `name{labels} value [timestamp]`.

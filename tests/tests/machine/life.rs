@@ -1,7 +1,7 @@
 //! An instance that is killed under calls, and what is left when all is taken away.
 
 use anyhow::{Context, Result, ensure};
-use gantry_tests::gantry::Gantry;
+use gantry_tests::gantry::{Gantry, Instance};
 use gantry_tests::leftovers::Leftovers;
 use gantry_tests::scraper::{Counters, scrape};
 use gantry_tests::{poll, processes, sip};
@@ -45,8 +45,9 @@ fn a_killed_container_comes_back_and_nothing_is_left_in_the_end() -> Result<()> 
 fn kill_one_of_two(gantry: &Gantry) -> Result<()> {
     let pods = gantry.pods("pcscf")?;
     let (victim, other) = (&pods[0], &pods[1]);
-    let (name, address) = gantry.instances("pcscf")?[1].clone();
-    ensure!(other["metadata"]["name"] == *name, "two lists of one order");
+    let address = Instance::of_pod(other)
+        .context("the other has no address")?
+        .metrics;
     let others = processes::of_pod(other)?;
     let at_least = |completed: f64| {
         poll(PATIENCE, || {

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use gantry_catalog::MilliCpu;
-use gantry_tests::gantry::Gantry;
+use gantry_tests::gantry::{Gantry, Instance};
 use gantry_tests::leftovers::Leftovers;
 use gantry_tests::scraper::{Counters, Scraper};
 use gantry_tests::{Images, load, processes, sip};
@@ -165,14 +165,10 @@ fn operations(script: &mut Script<'_>, scraper: &Scraper) -> Result<Vec<Spread>>
         })
     };
     spread(script, "(four instances of one size)")?;
-    let (biggest, _) = script
-        .gantry
-        .instances("pcscf")?
-        .into_iter()
-        .next()
-        .context("the proxies are gone")?;
+    let instances = script.gantry.instances("pcscf")?;
+    let biggest = &instances.first().context("the proxies are gone")?.name;
     script.step("resize one instance to twice the CPU", |g| {
-        g.run(&["resize", &biggest, "--cpu", "400m"])
+        g.run(&["resize", biggest, "--cpu", "400m"])
     })?;
     spread(script, "(one instance twice as big)")?;
     script.step("scale in 4 -> 2", |g| {
@@ -203,11 +199,11 @@ fn operations(script: &mut Script<'_>, scraper: &Scraper) -> Result<Vec<Spread>>
 
 /// Fails unless all instances, and only they, run with this version of the configuration.
 fn ensure_version(gantry: &Gantry, version: &str) -> Result<()> {
-    for (pod, _) in gantry.instances("pcscf")? {
-        let config = gantry.read_file(&pod, "/etc/kamailio/kamailio.cfg")?;
+    for Instance { name, .. } in gantry.instances("pcscf")? {
+        let config = gantry.read_file(&name, "/etc/kamailio/kamailio.cfg")?;
         ensure!(
             config.contains(&format!("config version {version}.")),
-            "{pod} does not run configuration version {version}"
+            "{name} does not run configuration version {version}"
         );
     }
     Ok(())
@@ -222,8 +218,10 @@ fn restart(gantry: &Gantry, process: &str, signal: Signal, outage: Duration) -> 
 
 /// How many new calls each instance takes over a while, beside its size.
 fn count_spread(gantry: &Gantry, scraper: &Scraper) -> Result<Vec<Share>> {
-    let calls =
-        |counters: &BTreeMap<String, Counters>, pod: &str| counters.get(pod).map_or(0.0, report::calls);
+    let calls = |counters: &BTreeMap<String, Counters>, pod: &Value| {
+        let counted = Instance::of_pod(pod).and_then(|instance| counters.get(&instance.id()));
+        counted.map_or(0.0, report::calls)
+    };
     let before = scraper.counters();
     sleep(SPREAD);
     let after = scraper.counters();
@@ -234,7 +232,7 @@ fn count_spread(gantry: &Gantry, scraper: &Scraper) -> Result<Vec<Share>> {
             .unwrap_or_default();
         let cpu_milli = request.parse::<MilliCpu>().unwrap_or_default().0;
         Share {
-            calls: (calls(&after, &name) - calls(&before, &name)) as u64,
+            calls: (calls(&after, pod) - calls(&before, pod)) as u64,
             pod: name,
             cpu_milli,
         }
