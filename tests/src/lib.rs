@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod busybox;
+pub mod devices;
 pub mod gantry;
 pub mod leftovers;
 pub mod load;

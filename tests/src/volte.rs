@@ -1,33 +1,35 @@
 //! Voice over LTE, played: the service of the catalog, devices that attach, register and call, and changes meanwhile.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::api::Api;
 use crate::gantry::Gantry;
-use crate::{poll, processes};
+use crate::scraper::{page, scrape};
+use crate::{devices, poll, processes};
 
-/// The twelve, and the one that each plane's change is tried on.
-pub const FUNCTIONS: [&str; 12] = [
-    "dns",
-    "hss",
-    "pcrf",
-    "diameter-agent",
-    "mme",
-    "sgw",
-    "pgw",
-    "p-cscf",
-    "i-cscf",
-    "s-cscf",
-    "mmtel-as",
-    "media",
+/// The twelve, and what shows that one was on the way.
+const FUNCTIONS: [(&str, Counter); 12] = [
+    ("dns", Counter::NumbersAsked),
+    ("hss", Counter::Metric("hss_requests_total")),
+    ("pcrf", Counter::Metric("pcrf_requests_total")),
+    ("diameter-agent", Counter::Packets("eth0")),
+    ("mme", Counter::Metric("mme_attaches_total")),
+    ("sgw", Counter::Packets("eth0")),
+    ("pgw", Counter::Packets("pgwtun")),
+    ("p-cscf", CALLS),
+    ("i-cscf", CALLS),
+    ("s-cscf", CALLS),
+    ("mmtel-as", CALLS),
+    ("media", AUDIO),
 ];
+const AUDIO: Counter = Counter::Metric("rtpengine_packets_total");
+const CALLS: Counter = Counter::Metric("kamailio_core_rcv_requests_invite");
+/// The functions that each plane's change is tried on.
 const RESIZED: [&str; 3] = ["s-cscf", "media", "sgw"];
 /// Devices, as the manifest has them.
 const DEVICES: u64 = 40;
@@ -35,7 +37,17 @@ const DEVICES: u64 = 40;
 const PATIENCE: Duration = Duration::from_secs(180);
 /// Packets at the media gateway by which calls are up.
 const CALLING: u64 = 500;
-const POD: &str = "/api/v1/namespaces/default/pods/devices";
+
+/// Probes make none of these grow but the packets of `eth0`.
+#[derive(Clone, Copy)]
+enum Counter {
+    /// One that the function shows.
+    Metric(&'static str),
+    /// Telephone numbers that BIND was asked for (ENUM, RFC 6116).
+    NumbersAsked,
+    /// What the kernel counts for an interface of the pod, for programs that show nothing.
+    Packets(&'static str),
+}
 
 /// What came of it.
 #[derive(Clone, Debug, Serialize)]
@@ -44,8 +56,8 @@ pub struct Report {
     pub calls: Value,
     /// What the radio side saw: attaches, packets.
     pub radio: Value,
-    /// Packets that came to each function while the devices were there, those of its probes among them.
-    pub packets: BTreeMap<String, u64>,
+    /// What passed each function while the devices were there, by its counter.
+    pub passed: BTreeMap<String, u64>,
     /// Memory of each function's processes (proportional), in bytes.
     pub memory_bytes: BTreeMap<String, u64>,
 }
@@ -55,43 +67,36 @@ pub struct Report {
 pub fn play(gantry: &Gantry, seconds: u32) -> Result<Report> {
     let files = tempfile::tempdir()?;
     let file = |name: &str| files.path().join(name).to_string_lossy().into_owned();
-    fs::write(file("subscribers.json"), subscribers().to_string())?;
-    fs::write(file("devices.yaml"), devices(seconds)?)?;
+    fs::write(
+        file("subscribers.json"),
+        devices::subscribers(DEVICES).to_string(),
+    )?;
+    fs::write(file("devices.yaml"), manifest(seconds)?)?;
     gantry.run(&["deploy", &file("subscribers.json")])?;
     gantry.run(&["deploy", "volte"])?;
-    let before = of_each(|function| received(gantry, &format!("{function}-0")))?;
+    let before = counted(gantry)?;
     gantry.run(&["deploy", &file("devices.yaml")])?;
     let audio = || {
-        received(gantry, "media-0")
-            .ok()
-            .filter(|packets| *packets > before["media"] + CALLING)
+        let packets = count(gantry, "media", AUDIO).ok()?;
+        (packets > before["media"] + CALLING).then_some(())
     };
     poll(PATIENCE, audio).context("nobody calls")?;
     for function in RESIZED {
         gantry.run(&["resize", function, "--cpu", "600m"])?;
         gantry.run(&["resize", function, "--cpu", "50m"])?;
     }
-    let memory_bytes = of_each(|function| memory(gantry, function))?;
-    let api = Api::of(gantry)?;
-    let ended = || {
-        let phase = api.get(POD).ok()?.json()["status"]["phase"].clone();
-        (phase == "Succeeded" || phase == "Failed").then_some(phase)
-    };
-    let phase = poll(PATIENCE + Duration::from_secs(seconds.into()), ended).context("the devices go on")?;
-    ensure!(
-        phase == "Succeeded",
-        "the devices have failed: `kubectl logs devices -c ue`"
-    );
-
-    let calls = gantry.text(&["logs", "devices", "-c", "ue"])?;
+    let memory_bytes = of_each(|function, _| memory(gantry, function))?;
+    let calls = devices::finish(gantry, PATIENCE + Duration::from_secs(seconds.into()))?;
     let report = Report {
-        calls: serde_json::from_str(&calls).with_context(|| format!("no report: {calls}"))?,
+        calls,
         radio: report_of(&gantry.text(&["logs", "devices", "-c", "radio"])?)?,
-        packets: of_each(|function| Ok(received(gantry, &format!("{function}-0"))? - before[function]))?,
+        passed: counted(gantry)?
+            .into_iter()
+            .map(|(function, now)| (function.clone(), now - before[&function]))
+            .collect(),
         memory_bytes,
     };
-    let gone = api.ask("DELETE", POD, "application/json", "")?;
-    ensure!(gone.code == 200, "{gone:?}");
+    devices::remove(gantry)?;
     Ok(report)
 }
 
@@ -130,22 +135,48 @@ impl Report {
         ensure!(sent > 1000, "no audio");
         let carried = self.radio["packets"]["up"].as_u64().unwrap_or(0);
         ensure!(carried >= sent, "audio went elsewhere than through GTP-U");
-        for (function, packets) in &self.packets {
-            let carries_audio = ["sgw", "pgw", "media"].contains(&function.as_str());
-            let least = if carries_audio { sent } else { DEVICES };
+        let begun = calls["calls"]["begun"].as_u64().unwrap_or(0);
+        let questions = self.passed["hss"] + self.passed["pcrf"];
+        for (function, passed) in &self.passed {
+            let least = match function.as_str() {
+                "sgw" | "pgw" | "media" => sent,
+                "hss" | "pcrf" | "mme" => DEVICES,
+                // Each question comes to it, and its answer.
+                "diameter-agent" => 2 * questions,
+                _ => begun,
+            };
             ensure!(
-                *packets >= least,
-                "{function} is not in the way: {packets} packets"
+                *passed >= least,
+                "{function} is not on the way: {passed} of at least {least}"
             );
         }
         Ok(())
     }
 }
 
-fn of_each(of: impl Fn(&str) -> Result<u64>) -> Result<BTreeMap<String, u64>> {
+fn of_each(of: impl Fn(&str, Counter) -> Result<u64>) -> Result<BTreeMap<String, u64>> {
     let each = FUNCTIONS.into_iter();
-    each.map(|function| Ok((function.to_owned(), of(function)?)))
+    each.map(|(function, counter)| Ok((function.to_owned(), of(function, counter)?)))
         .collect()
+}
+
+/// What each function's counter says now.
+fn counted(gantry: &Gantry) -> Result<BTreeMap<String, u64>> {
+    of_each(|function, counter| count(gantry, function, counter))
+}
+
+fn count(gantry: &Gantry, function: &str, counter: Counter) -> Result<u64> {
+    let instances = gantry.instances(function)?;
+    let first = instances.first().with_context(|| format!("{function} is gone"))?;
+    let count = match counter {
+        Counter::Metric(name) => scrape(first.metrics).and_then(|all| Some(*all.get(name)? as u64)),
+        Counter::NumbersAsked => page(first.metrics, "/json/v1/server").and_then(|text| {
+            let server: Value = serde_json::from_str(&text).ok()?;
+            Some(server["qtypes"]["NAPTR"].as_u64().unwrap_or(0))
+        }),
+        Counter::Packets(interface) => received(gantry, &first.name, interface)?,
+    };
+    count.with_context(|| format!("{function} does not count"))
 }
 
 /// The report at the end of a log.
@@ -155,11 +186,14 @@ fn report_of(log: &str) -> Result<Value> {
 }
 
 /// Packets that a pod's interface has received (proc(5), `/proc/net/dev`).
-fn received(gantry: &Gantry, pod: &str) -> Result<u64> {
+fn received(gantry: &Gantry, pod: &str, interface: &str) -> Result<Option<u64>> {
     let table = gantry.read_file(pod, "/proc/net/dev")?;
-    let line = table.lines().find_map(|line| line.trim().strip_prefix("eth0:"));
-    let packets = line.and_then(|line| line.split_whitespace().nth(1));
-    packets.and_then(|text| text.parse().ok()).context("no eth0")
+    let mut lines = table.lines().filter_map(|line| line.split_once(':'));
+    let (_, counts) = lines
+        .find(|(name, _)| name.trim() == interface)
+        .with_context(|| format!("{pod} has no {interface}"))?;
+    let packets = counts.split_whitespace().nth(1);
+    Ok(packets.and_then(|text| text.parse().ok()))
 }
 
 /// Of all processes of a function's pods, the shim among them, what is theirs alone and their part of what they share (proc(5),
@@ -178,24 +212,8 @@ fn memory(gantry: &Gantry, function: &str) -> Result<u64> {
     Ok(kib * 1024)
 }
 
-/// Keys that are as good as any in a test.
-fn subscribers() -> Value {
-    let mut lines = "imsi,msisdn,k,opc\n".to_owned();
-    for n in 1..=DEVICES {
-        // Writing to a String does not fail.
-        let _ = writeln!(
-            lines,
-            "00101{n:010},4917{n:07},{:032x},{:032x}",
-            n * 7919,
-            n * 104_729
-        );
-    }
-    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "subscribers"},
-        "stringData": {"subscribers.csv": lines}})
-}
-
 /// The devices of the README, for another time.
-fn devices(seconds: u32) -> Result<String> {
+fn manifest(seconds: u32) -> Result<String> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../nf-catalog/lab/enb/devices.yaml");
     let text = fs::read_to_string(path)?;
     let (before, after) = text

@@ -61,9 +61,9 @@ fn tell(report: &Report) {
         "audio: {} packets, {} lost, longest gap {} ms; requests sent again: {}",
         audio["sent"], audio["lost"], audio["longest_gap_ms"], report.calls["retransmissions"]
     );
-    println!("{:<16} {:>10} {:>12}", "FUNCTION", "PACKETS", "MEMORY (MB)");
-    for (function, packets) in &report.packets {
+    println!("{:<16} {:>10} {:>12}", "FUNCTION", "PASSED", "MEMORY (MB)");
+    for (function, passed) in &report.passed {
         let megabytes = report.memory_bytes.get(function).copied().unwrap_or(0) as f64 / 1e6;
-        println!("{function:<16} {packets:>10} {megabytes:>12.1}");
+        println!("{function:<16} {passed:>10} {megabytes:>12.1}");
     }
 }

@@ -1,0 +1,53 @@
+//! The pod `devices` of a core network: the lab's devices, and what they report.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::api::Api;
+use crate::gantry::Gantry;
+use crate::poll;
+
+const POD: &str = "/api/v1/namespaces/default/pods/devices";
+
+/// A Secret of so many subscribers, with keys that are as good as any in a test.
+pub fn subscribers(count: u64) -> Value {
+    let mut lines = "imsi,msisdn,k,opc\n".to_owned();
+    for n in 1..=count {
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            lines,
+            "00101{n:010},4917{n:07},{:032x},{:032x}",
+            n * 7919,
+            n * 104_729
+        );
+    }
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "subscribers"},
+        "stringData": {"subscribers.csv": lines}})
+}
+
+/// The pod, as the API has it now.
+pub fn pod(gantry: &Gantry) -> Result<Value> {
+    Ok(Api::of(gantry)?.get(POD)?.json())
+}
+
+/// Waits until the devices have done what they were asked for; their report.
+pub fn finish(gantry: &Gantry, patience: Duration) -> Result<Value> {
+    let ended = || {
+        let phase = pod(gantry).ok()?["status"]["phase"].clone();
+        (phase == "Succeeded" || phase == "Failed").then_some(phase)
+    };
+    let phase = poll(patience, ended).context("the devices go on")?;
+    let log = gantry.text(&["logs", "devices", "-c", "ue"])?;
+    ensure!(phase == "Succeeded", "the devices have failed: {log}");
+    serde_json::from_str(&log).with_context(|| format!("no report: {log}"))
+}
+
+/// Takes them away.
+pub fn remove(gantry: &Gantry) -> Result<()> {
+    let gone = Api::of(gantry)?.ask("DELETE", POD, "application/json", "")?;
+    ensure!(gone.code == 200, "{gone:?}");
+    Ok(())
+}
