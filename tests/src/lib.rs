@@ -2,6 +2,7 @@
 //! and the records of load generator and proxies. The tests themselves are in `tests/`.
 
 pub mod api;
+pub mod bare;
 pub mod busybox;
 pub mod devices;
 pub mod gantry;

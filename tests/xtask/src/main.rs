@@ -1,6 +1,7 @@
 //! `cargo xtask`: the project's chores. `demo` and `test` are README's two commands.
 
 mod bench;
+mod cost;
 mod demo;
 mod deny;
 mod hostile;
@@ -38,6 +39,8 @@ enum Chore {
     Hostile(HostileArgs),
     /// Runs benchmarks; one table of figures, each with a peer or floor measured in the same run
     Bench(BenchArgs),
+    /// An IMS core under calls, on Gantry and in turn as the same programs started by hand; what the difference is
+    Cost(CostArgs),
 }
 
 #[derive(clap::Args)]
@@ -109,6 +112,15 @@ struct BenchArgs {
     report: Option<PathBuf>,
 }
 
+#[derive(clap::Args)]
+struct CostArgs {
+    #[command(flatten)]
+    load: cost::Load,
+    /// Write the figures as JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
 fn main() -> ExitCode {
     let result = match Cli::parse().chore {
         Chore::Demo(args) => {
@@ -124,6 +136,7 @@ fn main() -> ExitCode {
         Chore::Durability(args) => shell::durability(args.runs, args.kills),
         Chore::Hostile(args) => hostile::run(args.table.as_ref()),
         Chore::Bench(args) => bench::run(args.name.as_deref(), args.report.as_deref()),
+        Chore::Cost(args) => cost::run(&args.load, args.report.as_deref()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
