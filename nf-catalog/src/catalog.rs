@@ -113,11 +113,16 @@ fn template_errors(
 ) -> Vec<DescriptorError> {
     let mut problems = package.template_problems();
     if problems.is_empty() {
-        problems = package
-            .trials()
-            .iter()
-            .flat_map(|trial| trial_problems(render(trial)))
-            .collect();
+        for trial in package.trials() {
+            let found = trial_problems(render(&trial));
+            // What is wrong always is told once.
+            problems.extend(
+                found
+                    .into_iter()
+                    .filter(|problem| !problems.contains(problem))
+                    .collect::<Vec<_>>(),
+            );
+        }
     }
     let at = |problem: crate::TemplateProblem| DescriptorError {
         file: format!("{directory}{}", problem.template),

@@ -6,7 +6,10 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{NfPackageSpec, Plane, Transport};
+use crate::{LONGEST_FUNCTION_NAME, NfPackageSpec, Plane, Transport};
+
+/// Instances of a peer, in the extreme.
+const MANY: u32 = 64;
 
 /// All that the templates of a function may name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -170,12 +173,32 @@ impl NfPackageSpec {
     /// and addresses that nobody has (RFC 5737). First for the files that all instances share, then, if there are such, for
     /// those of one.
     pub fn example_contexts(&self, name: &str, values: &BTreeMap<String, Value>) -> Vec<Context> {
-        let shared = self.example_shared(name, values);
-        if !self.config.iter().any(|file| file.instance) {
-            return vec![shared];
+        self.examples_of(self.example_shared(name, values), 1)
+    }
+
+    /// The extremes that templates have to bear: names as long as they may be and many instances of all that is needed; and none of
+    /// any, of what is needed only the indispensable.
+    pub(crate) fn extreme_contexts(&self) -> Vec<Context> {
+        let mut large = self.example_shared(&long("x"), &BTreeMap::new());
+        for (need, peer) in &mut large.peers {
+            peer.name = long(need);
+            peer.host = host(&peer.name);
         }
-        let own = self.example_instance(shared.clone());
-        vec![shared, own]
+        let mut small = self.example_shared("x", &BTreeMap::new());
+        let spare = |need: &&crate::Need| need.optional;
+        for need in self.needs.iter().filter(spare) {
+            small.peers.remove(&need.function);
+        }
+        let mut all = self.examples_of(large, MANY);
+        all.extend(self.examples_of(small, 0));
+        all
+    }
+
+    /// Of what all instances share, and, if there are such files, of one instance; each peer has so many.
+    fn examples_of(&self, shared: Context, instances: u32) -> Vec<Context> {
+        let own = self.config.iter().any(|file| file.instance);
+        let own = own.then(|| self.example_instance(shared.clone(), instances));
+        [shared].into_iter().chain(own).collect()
     }
 
     fn example_shared(&self, name: &str, values: &BTreeMap<String, Value>) -> Context {
@@ -205,9 +228,10 @@ impl NfPackageSpec {
         }
     }
 
-    fn example_instance(&self, mut context: Context) -> Context {
+    fn example_instance(&self, mut context: Context, instances: u32) -> Context {
         for peer in context.peers.values_mut() {
-            peer.instances = Some(vec![example_instance(&peer.name)]);
+            let all = (0..instances).map(|index| example_instance(&peer.name, index));
+            peer.instances = Some(all.collect());
         }
         let name = context.own.name.clone();
         let owned = self.interfaces.iter().find_map(|i| i.subnet.as_ref());
@@ -229,7 +253,7 @@ impl NfPackageSpec {
             let own = FunctionContext {
                 name: name.clone(),
                 host: host(&name),
-                instances: vec![example_instance(&name)],
+                instances: vec![example_instance(&name, 0)],
                 ..FunctionContext::of(self)
             };
             peers.chain([own]).collect()
@@ -242,11 +266,16 @@ fn host(name: &str) -> String {
     format!("{name}.default.svc.cluster.local")
 }
 
-fn example_instance(function: &str) -> InstanceContext {
+/// A name of a function that is as long as one may be.
+fn long(name: &str) -> String {
+    format!("{name:x<0$.0$}", LONGEST_FUNCTION_NAME)
+}
+
+fn example_instance(function: &str, index: u32) -> InstanceContext {
     InstanceContext {
-        index: 0,
-        name: format!("{function}-0"),
-        host: format!("{function}-0.{}", host(function)),
+        index,
+        name: format!("{function}-{index}"),
+        host: format!("{function}-{index}.{}", host(function)),
         address: "198.51.100.2".to_owned(),
         weight: 1,
         ready: true,

@@ -24,7 +24,7 @@ pub use graph::{Graph, Link, Node};
 pub use package::*;
 pub use quantity::{MilliCpu, ParseQuantityError, Quantity};
 pub use render::{Answer, Bounds, Job};
-pub use rules::MAX_ID;
+pub use rules::{LONGEST_FUNCTION_NAME, MAX_ID, function_name_problem};
 pub use service::*;
 pub use template::{TemplateProblem, TemplateReason, TemplateSyntax};
 pub use trace::{Removed, Traced};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::NfPackageSpec;
+use crate::context::Context;
 use crate::render::{Answer, Bounds, Job};
 use crate::trace::{self, Tag};
 
@@ -169,21 +170,26 @@ impl NfPackageSpec {
         problems
     }
 
-    /// A trial with the package's own values and with peers that do not exist.
+    /// Trials with the package's own values and with peers that do not exist: as usual, and in the extreme.
     pub(crate) fn trials(&self) -> Vec<Job> {
-        self.examples("name", &BTreeMap::new())
+        let usual = self.example_contexts("name", &BTreeMap::new());
+        let all = usual.into_iter().chain(self.extreme_contexts());
+        all.map(|context| self.job(context)).collect()
     }
 
     /// What `catalog render` shows, for a function of this name with some values of its own.
     pub fn examples(&self, name: &str, values: &BTreeMap<String, Value>) -> Vec<Job> {
         let contexts = self.example_contexts(name, values).into_iter();
-        let job = |context| Job {
+        contexts.map(|context| self.job(context)).collect()
+    }
+
+    fn job(&self, context: Context) -> Job {
+        Job {
             package: self.clone(),
             context,
             traced: true,
             bounds: Bounds::default(),
-        };
-        contexts.map(job).collect()
+        }
     }
 }
 

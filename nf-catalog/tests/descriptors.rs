@@ -181,6 +181,60 @@ spec:
 }
 
 #[test]
+fn a_service_has_bounds() {
+    let errors = |functions: &str| {
+        let service = format!(
+            "apiVersion: gantry.dev/v1\nkind: NetworkService\nmetadata: {{name: core}}\nspec:\n  functions:\n{functions}"
+        );
+        let files = [
+            ("packages/proxy/package.yaml", GOOD),
+            ("packages/proxy/proxy.cfg", "x"),
+            ("services/core.yaml", &service),
+        ];
+        let errors = Catalog::from_files(files, |job| job.run(|_| ())).unwrap_err();
+        errors.iter().map(|e| format!("{e}\n")).collect::<String>()
+    };
+    let function = |name: &str| format!("    - {{name: {name}, package: proxy, version: 1.2.3}}\n");
+    let long = errors(&function(&"a".repeat(59)));
+    assert!(
+        long.contains("has 59 characters, a function's name at most 58"),
+        "{long}"
+    );
+    let many: String = (0..257).map(|n| function(&format!("f{n}"))).collect();
+    let many = errors(&many);
+    assert_eq!(many.lines().count(), 1, "{many}");
+    assert!(
+        many.contains("257 functions, a service has at most 256"),
+        "{many}"
+    );
+}
+
+#[test]
+fn templates_are_tried_in_the_extreme() {
+    let instance = GOOD
+        .replace("path: /etc/proxy.cfg", "path: /etc/proxy.cfg, instance: true")
+        .replace("  config:", "  needs: [{function: as, role: SIP-AS, interface: sip}]\n  config:");
+    let errors = |template: &str| {
+        let files = [
+            ("packages/proxy/package.yaml", &*instance),
+            ("packages/proxy/proxy.cfg", template),
+        ];
+        let read = Catalog::from_files(files, |job| job.run(|_| ()));
+        read.err().map_or(0, |errors| errors.len())
+    };
+    assert_eq!(
+        errors("<% for peer in peers.as.instances %><%= peer.host %>\n<% endfor %>"),
+        0
+    );
+    assert_eq!(
+        errors("<%= peers.as.instances[0].host %>"),
+        1,
+        "there may be none"
+    );
+    assert_eq!(errors("<%= nobody %>"), 1, "told once");
+}
+
+#[test]
 fn what_nobody_would_read_is_an_error() {
     let files = [
         ("packages/proxy/package.yml", GOOD),

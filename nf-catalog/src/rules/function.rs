@@ -5,6 +5,18 @@ use super::package::{MOST_VALUE_BYTES, size};
 use super::{Problems, list};
 use crate::{NetworkFunctionSpec, NfPackageSpec, Problem, ServiceFunction};
 
+/// The longest name of a function, in bytes: with a number behind it, it is an instance's, which is a label in DNS (RFC 1035, 2.3.4).
+pub const LONGEST_FUNCTION_NAME: usize = 58;
+
+/// What is wrong with the name of a function that is a label, if something is.
+pub fn function_name_problem(name: &str) -> Option<String> {
+    let message = format!(
+        "`{name}` has {} characters, a function's name at most {LONGEST_FUNCTION_NAME}: its instances' have a number behind it",
+        name.len()
+    );
+    (name.len() > LONGEST_FUNCTION_NAME).then_some(message)
+}
+
 impl NetworkFunctionSpec {
     /// Every broken rule of a function that runs `package`.
     pub fn problems(&self, package: &NfPackageSpec) -> Vec<Problem> {

@@ -6,6 +6,8 @@ mod function;
 mod package;
 mod service;
 
+pub use function::{LONGEST_FUNCTION_NAME, function_name_problem};
+
 use std::collections::BTreeSet;
 
 use crate::Problem;

@@ -1,7 +1,11 @@
 //! Rules of a service.
 
+use super::function::function_name_problem;
 use super::{Problems, dns_label_hint, is_dns_label};
 use crate::{Need, NetworkServiceSpec, NfPackageSpec, Problem, Waits};
+
+/// Most functions of a service.
+const MOST_FUNCTIONS: usize = 256;
 
 impl NetworkServiceSpec {
     /// Every broken rule of the service; `package` finds a package by name and version.
@@ -10,12 +14,23 @@ impl NetworkServiceSpec {
         found.require(!self.functions.is_empty(), "spec.functions", || {
             "at least one function is needed".to_owned()
         });
+        if self.functions.len() > MOST_FUNCTIONS {
+            let message = format!(
+                "{} functions, a service has at most {MOST_FUNCTIONS}",
+                self.functions.len()
+            );
+            found.add("spec.functions", message);
+            return found.0;
+        }
         found.unique("spec.functions", self.functions.iter().map(|f| f.name.as_str()));
         for (i, function) in self.functions.iter().enumerate() {
             let path = format!("spec.functions[{i}]");
             found.require(is_dns_label(&function.name), &format!("{path}.name"), || {
                 dns_label_hint(&function.name)
             });
+            if let Some(message) = function_name_problem(&function.name) {
+                found.add(&format!("{path}.name"), message);
+            }
             let Some(spec) = package(&function.package, &function.version) else {
                 let message = format!("there is no package {} {}", function.package, function.version);
                 found.add(&format!("{path}.package"), message);

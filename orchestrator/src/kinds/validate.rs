@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
-use gantry_catalog::{NetworkFunctionSpec, NetworkServiceSpec, NfPackageSpec, Problem};
+use gantry_catalog::{
+    NetworkFunctionSpec, NetworkServiceSpec, NfPackageSpec, Problem, function_name_problem,
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -240,6 +242,11 @@ pub(super) fn nf_package(new: &Value, old: Option<&Value>, _: &Context, errors: 
 /// NetworkFunction: the catalog's rules, where its package is known.
 pub(super) fn network_function(new: &Value, old: Option<&Value>, context: &Context, errors: &mut Errors) {
     immutable(new, old, "/spec/package", errors);
+    // One that was made by an earlier version may still be changed.
+    let name = old.is_none().then(|| text(new, "/metadata/name"));
+    if let Some(message) = name.and_then(function_name_problem) {
+        errors.push(FieldError::invalid("metadata.name", message));
+    }
     let Some(spec) = spec::<NetworkFunctionSpec>(new) else {
         return;
     };
