@@ -11,6 +11,8 @@ use super::{
 
 /// Milliseconds of running after which a container counts as healthy again.
 const STABLE_MS: u64 = 60_000;
+/// Most characters of a program's last line that are passed on.
+const LAST_WORDS: usize = 200;
 
 pub(super) fn note(state: &mut State, now_ms: u64, event: Event, actions: &mut Vec<Action>) {
     match event {
@@ -294,10 +296,15 @@ fn ended(container: &mut Container, now_ms: u64, run: &Run, exit: &Exit) {
     container.message = ended_with(exit);
 }
 
+/// With the last line of what it said of its end, which is the cause where a program tells a chain of them.
 fn ended_with(exit: &Exit) -> String {
-    match exit.reason {
-        EndReason::StartError => exit.message.clone(),
-        _ => format!("ended with code {}", exit.code),
+    if exit.reason == EndReason::StartError {
+        return exit.message.clone();
+    }
+    let code = format!("ended with code {}", exit.code);
+    match exit.message.lines().map(str::trim).rfind(|line| !line.is_empty()) {
+        Some(last) => format!("{code}: {}", last.chars().take(LAST_WORDS).collect::<String>()),
+        None => code,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Pods as a table: where they are, what they have, what is the matter.
 
 use gantry_api::{NodeTopology, labels};
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 
 use crate::output::{colour, table};
 
@@ -106,16 +106,20 @@ fn is_true(status: &PodStatus, condition: &str) -> bool {
     conditions.any(|c| c.type_ == condition && c.status == "True")
 }
 
-/// What keeps it from being ready: its node says it, or why it has none.
+/// What keeps it from being ready: its node says it, or why it has none, or has not got there.
 fn message(pod: &Pod) -> String {
     let Some(status) = pod.status.as_ref().filter(|s| !is_true(s, "Ready")) else {
         return String::new();
     };
-    let conditions = status.conditions.iter().flatten();
-    let unplaced = conditions
-        .filter(|c| c.type_ == "PodScheduled" && c.status == "False")
-        .find_map(|c| c.message.clone());
-    status.message.clone().or(unplaced).unwrap_or_default()
+    let waits = |c: &&PodCondition| {
+        ["PodScheduled", "PodReadyToStartContainers"].contains(&&*c.type_) && c.status == "False"
+    };
+    let mut conditions = status.conditions.iter().flatten();
+    let waiting =
+        containers(Some(status)).filter_map(|c| c.state.as_ref()?.waiting.as_ref()?.message.clone());
+    let held = conditions.find(waits).and_then(|c| c.message.clone());
+    let mut said = status.message.clone().into_iter().chain(held).chain(waiting);
+    said.next().unwrap_or_default()
 }
 
 fn or_dash(text: Option<String>) -> String {
@@ -145,12 +149,17 @@ mod tests {
         });
         let ready = json!([{"type": "Ready", "status": "True"}]);
         let scheduled = json!([{"type": "PodScheduled", "status": "False", "message": "0/1 nodes fit"}]);
+        let held = json!([
+            {"type": "PodScheduled", "status": "True"},
+            {"type": "PodReadyToStartContainers", "status": "False", "message": "it waits"},
+        ]);
         let pods = [
             pod(
                 "f-1",
                 json!({"conditions": ready, "containerStatuses": [container], "podIP": "10.85.0.2"}),
             ),
             pod("f-2", json!({"conditions": scheduled})),
+            pod("f-3", json!({"conditions": held})),
         ];
         let topology: NodeTopology = serde_json::from_value(json!({
             "spec": {"topology": gantry_topology::Topology::default()},
@@ -167,6 +176,7 @@ mod tests {
         };
         assert_eq!(words(1), ["f-1", "n", "2-3", "yes", "2"]);
         assert_eq!(words(2), ["f-2", "n", "-", "no", "0", "0/1", "nodes", "fit"]);
+        assert_eq!(words(3)[5..], ["it", "waits"]);
         let wide = render(&pods, &[], true);
         assert!(
             wide.contains("2 shared") && wide.contains("10.85.0.2") && wide.contains("64Mi"),

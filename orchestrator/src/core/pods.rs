@@ -137,6 +137,9 @@ pub fn is_true(pod: &Pod, condition: &str) -> bool {
     find(pod, condition).is_some_and(|c| c.status == "True")
 }
 
+/// Condition of a pod that can get to its node, or not: something that it refers to is missing, or its turn has not come.
+pub const READY_TO_START: &str = "PodReadyToStartContainers";
+
 /// A condition.
 pub fn find<'a>(pod: &'a Pod, condition: &str) -> Option<&'a PodCondition> {
     pod.status

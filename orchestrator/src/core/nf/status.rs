@@ -100,10 +100,25 @@ fn conditions(function: &NetworkFunction, flaw: Option<&Flaw>, now_ms: u64) -> V
     flaw.map(condition).into_iter().collect()
 }
 
-/// What keeps an instance from being ready, as its node tells it.
+/// What keeps an instance from being ready: as its node tells it, or why it has not got there.
 fn trouble(pod: &Pod) -> Option<String> {
-    let message = pod.status.as_ref()?.message.as_ref()?;
-    (!pods::is_ready(pod)).then(|| format!("{}: {message}", meta::name(&pod.metadata)))
+    let status = pod.status.as_ref().filter(|_| !pods::is_ready(pod))?;
+    let held = || {
+        let condition = pods::find(pod, pods::READY_TO_START).filter(|c| c.status == "False")?;
+        condition.message.as_deref()
+    };
+    let waits = || {
+        let states = status
+            .container_statuses
+            .iter()
+            .flatten()
+            .filter_map(|c| c.state.as_ref());
+        states
+            .filter_map(|state| state.waiting.as_ref())
+            .find_map(|waiting| waiting.message.as_deref())
+    };
+    let message = status.message.as_deref().or_else(held).or_else(waits)?;
+    Some(format!("{}: {message}", meta::name(&pod.metadata)))
 }
 
 #[cfg(test)]
@@ -125,5 +140,21 @@ mod tests {
         );
         assert_eq!(trouble(&pod("True")), None);
         assert_eq!(trouble(&Pod::default()), None);
+    }
+
+    #[test]
+    fn an_instance_that_waits_for_something_says_for_what() {
+        let pod = |status: serde_json::Value| -> Pod {
+            serde_json::from_value(json!({"metadata": {"name": "p-1"}, "status": status})).unwrap()
+        };
+        let held = json!([{"type": "PodReadyToStartContainers", "status": "False", "message": "secret \"a\" not found"}]);
+        assert_eq!(
+            trouble(&pod(json!({"conditions": held}))).as_deref(),
+            Some("p-1: secret \"a\" not found")
+        );
+        let state = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}});
+        let container = json!({"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 1, "state": state});
+        let waits = trouble(&pod(json!({"containerStatuses": [container]})));
+        assert_eq!(waits.as_deref(), Some("p-1: back-off 10s"));
     }
 }

@@ -193,6 +193,8 @@ fn container(blueprint: &Blueprint, from: &NfContainer, volumes: &mut Vec<k8s::V
         security_context: Some(security(&from.security)),
         volume_mounts: (!mounts.is_empty()).then_some(mounts),
         ports: ports(blueprint),
+        // Why a program ended is told where people look, not in its log alone.
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         ..Default::default()
     }
 }

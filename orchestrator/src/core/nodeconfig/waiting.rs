@@ -6,7 +6,6 @@ use k8s_openapi::api::core::v1::{ContainerState, ContainerStateWaiting, Containe
 use super::super::world::{Key, Work};
 use super::super::{meta, pods};
 
-const CONDITION: &str = "PodReadyToStartContainers";
 /// Of a pod whose files are not, or were once not, what the API says.
 const FILES_CONDITION: &str = "gantry.dev/FilesCurrent";
 const FILES_REASON: &str = "FailedMount";
@@ -52,7 +51,7 @@ pub(super) fn turn(work: &Work<'_>, pod: &Pod) -> Result<(), Held> {
 pub(super) fn explain(work: &mut Work<'_>, key: &Key, held: Option<&Held>) {
     let now_ms = work.now_ms;
     let Some(pod) = work.get::<Pod>(key) else { return };
-    let waited = pods::find(&pod, CONDITION).is_some();
+    let waited = pods::find(&pod, pods::READY_TO_START).is_some();
     if held.is_none() && !waited {
         return;
     }
@@ -60,7 +59,7 @@ pub(super) fn explain(work: &mut Work<'_>, key: &Key, held: Option<&Held>) {
         return;
     };
     let (reason, text) = held.map_or(("", ""), |held| (held.reason, held.message.as_str()));
-    let news = pods::set_condition(edited, CONDITION, held.is_none(), reason, text, now_ms);
+    let news = pods::set_condition(edited, pods::READY_TO_START, held.is_none(), reason, text, now_ms);
     if let Some(held) = held {
         let statuses = waiting(&pod, held);
         let status = pods::status_mut(edited);
