@@ -207,6 +207,20 @@ pub struct SecretFile {
     pub key: String,
     /// Absolute path in every container.
     pub path: String,
+    /// A need (its name under `needs`) that the file is for: where that is left out, so is the file. Always if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+}
+
+impl NfPackageSpec {
+    /// The files from Secrets that a function with these peers has.
+    pub fn secrets_with<'a>(
+        &'a self,
+        peers: &'a BTreeMap<String, String>,
+    ) -> impl Iterator<Item = &'a SecretFile> {
+        let wired = |file: &&SecretFile| file.peer.as_ref().is_none_or(|need| peers.contains_key(need));
+        self.secrets.iter().filter(wired)
+    }
 }
 
 /// How a function takes a change of size.

@@ -125,6 +125,11 @@ fn broken_descriptors_name_file_line_and_column() {
             "spec.secrets[0].secret",
         ),
         (
+            "  config:",
+            "  secrets: [{secret: keys, key: k, path: /k, peer: nobody}]\n  config:",
+            "spec.secrets[0].peer: there is no need `nobody`",
+        ),
+        (
             "{tcpSocket: {port: 9090}}",
             "{periodSeconds: 1}",
             "proxy.yaml:14:23: spec.containers[0].readinessProbe",

@@ -87,6 +87,11 @@ impl NfPackageSpec {
                 &format!("{path}.path"),
                 || format!("`{}` is a file of spec.config, too", file.path),
             );
+            let need = file.peer.as_deref();
+            let known = need.is_none_or(|need| self.needs.iter().any(|n| n.function == need));
+            found.require(known, &format!("{path}.peer"), || {
+                format!("there is no need `{}`", need.unwrap_or_default())
+            });
         }
     }
 

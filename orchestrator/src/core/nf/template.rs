@@ -32,7 +32,10 @@ pub(super) fn pod(blueprint: &Blueprint, index: u32) -> k8s::Pod {
     }
     volumes.extend(own_files::volumes(package, &name));
     volumes.extend(claims::volumes(package, &name));
-    let secrets: BTreeSet<&str> = package.secrets.iter().map(|s| s.secret.as_str()).collect();
+    let secrets: BTreeSet<&str> = package
+        .secrets_with(&function.spec.peers)
+        .map(|s| s.secret.as_str())
+        .collect();
     volumes.extend(secrets.into_iter().map(secret_volume));
     let mut made = |containers: &[NfContainer]| -> Vec<k8s::Container> {
         let made = containers.iter();
@@ -152,7 +155,10 @@ fn container(blueprint: &Blueprint, from: &NfContainer, volumes: &mut Vec<k8s::V
         read_only: Some(true),
         ..Default::default()
     });
-    let secrets = blueprint.package.spec.secrets.iter();
+    let secrets = blueprint
+        .package
+        .spec
+        .secrets_with(&blueprint.function.spec.peers);
     let secrets = secrets.map(|file| k8s::VolumeMount {
         name: secret_volume(&file.secret).name,
         mount_path: file.path.clone(),
@@ -334,6 +340,25 @@ mod tests {
             .map(|m| (m.sub_path.as_deref(), m.mount_path.as_str()))
             .collect();
         assert_eq!(files, [(Some("a"), "/etc/a"), (Some("b"), "/etc/b")]);
+    }
+
+    #[test]
+    fn a_secret_for_a_peer_is_there_where_that_is_wired() {
+        let secret_volumes = |peers| {
+            let mut lab = Lab::new(&["n1"]);
+            let needs = json!([{"function": "db", "role": "db", "interface": "sip", "optional": true}]);
+            let files = json!([{"secret": "password", "key": "a", "path": "/etc/a", "peer": "db"}]);
+            lab.publish("db", "1.0.0", json!({}));
+            lab.publish("cscf", "1.0.0", json!({"needs": needs, "secrets": files}));
+            lab.deploy("db", json!({}));
+            lab.deploy("cscf", json!({"peers": peers}));
+            lab.settle();
+            let pods = lab.world.objects.pods.values();
+            let volumes = pods.flat_map(|pod| pod.spec.as_ref()?.volumes.as_ref());
+            volumes.flatten().filter(|v| v.secret.is_some()).count()
+        };
+        assert_eq!(secret_volumes(json!({})), 0);
+        assert_eq!(secret_volumes(json!({"db": "db"})), 1);
     }
 
     /// Each package of the catalog, as it is on the disk.
