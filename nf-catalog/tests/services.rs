@@ -38,11 +38,12 @@ const IMS: &str = "\
 signalling
 \x20 dns             DNS
 \x20 hss             HSS
-\x20 diameter-agent  DRA       dns -> dns, Cx -> hss
-\x20 mmtel-as        MMTEL-AS  dns -> dns
-\x20 i-cscf          I-CSCF    dns -> dns, Cx -> diameter-agent
-\x20 s-cscf          S-CSCF    dns -> dns, Mw -> i-cscf, Cx -> diameter-agent, ISC -> mmtel-as
-\x20 p-cscf          P-CSCF    dns -> dns, Mw -> i-cscf, Iq -> media
+\x20 diameter-agent  DRA            dns -> dns, Cx -> hss
+\x20 mmtel-as        MMTEL-AS       dns -> dns
+\x20 i-cscf          I-CSCF         dns -> dns, Cx -> diameter-agent
+\x20 subscriber-db   subscriber-db
+\x20 s-cscf          S-CSCF         dns -> dns, Mw -> i-cscf, Cx -> diameter-agent, ISC -> mmtel-as, mysql -> subscriber-db
+\x20 p-cscf          P-CSCF         dns -> dns, Mw -> i-cscf, Iq -> media, mysql -> subscriber-db
 media
 \x20 media           IMS-AGW
 ";
