@@ -60,6 +60,13 @@ data
 \x20 sgw             SGW   S5 -> pgw
 ";
 
+const DATA: &str = "\
+signalling
+\x20 dns   DNS
+data
+\x20 ggsn  GGSN  dns -> dns, owns uePool
+";
+
 const VOLTE: &str = "\
 signalling
 \x20 dns             DNS
@@ -91,6 +98,11 @@ fn ims() {
 #[test]
 fn epc() {
     assert_eq!(drawn("epc"), EPC);
+}
+
+#[test]
+fn data_of_2g_and_3g() {
+    assert_eq!(drawn("2g3g-data"), DATA);
 }
 
 #[test]
