@@ -50,6 +50,11 @@ impl Images {
             "rtpengine",
         ],
     };
+    /// Of packet data of 2G and 3G.
+    pub const DATA: Self = Self {
+        cache: "core-images",
+        names: &["dns", "lab", "osmo-ggsn"],
+    };
 
     fn cache(self) -> PathBuf {
         target_dir().with_file_name(self.cache)

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod copies;
+mod data;
 mod first_version;
 mod full_disk;
 mod hostile;
