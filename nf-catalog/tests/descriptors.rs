@@ -218,7 +218,10 @@ fn a_service_has_bounds() {
 fn templates_are_tried_in_the_extreme() {
     let instance = GOOD
         .replace("path: /etc/proxy.cfg", "path: /etc/proxy.cfg, instance: true")
-        .replace("  config:", "  needs: [{function: as, role: SIP-AS, interface: sip}]\n  config:");
+        .replace(
+            "  config:",
+            "  needs: [{function: as, role: SIP-AS, interface: sip}]\n  config:",
+        );
     let errors = |template: &str| {
         let files = [
             ("packages/proxy/package.yaml", &*instance),

@@ -28,19 +28,25 @@ pub fn subscribers(count: u64) -> Value {
         "stringData": {"subscribers.csv": lines}})
 }
 
+/// A Secret for `subscriber-db`.
+pub fn database_password() -> Value {
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "subscriber-db"},
+        "stringData": {"password": "as-good-as-any-in-a-test"}})
+}
+
 /// The pod, as the API has it now.
 pub fn pod(gantry: &Gantry) -> Result<Value> {
     Ok(Api::of(gantry)?.get(POD)?.json())
 }
 
-/// Waits until the devices have done what they were asked for; their report.
-pub fn finish(gantry: &Gantry, patience: Duration) -> Result<Value> {
+/// Waits until the devices have done what they were asked for; the report of one container.
+pub fn finish(gantry: &Gantry, container: &str, patience: Duration) -> Result<Value> {
     let ended = || {
         let phase = pod(gantry).ok()?["status"]["phase"].clone();
         (phase == "Succeeded" || phase == "Failed").then_some(phase)
     };
     let phase = poll(patience, ended).context("the devices go on")?;
-    let log = gantry.text(&["logs", "devices", "-c", "ue"])?;
+    let log = gantry.text(&["logs", "devices", "-c", container])?;
     ensure!(phase == "Succeeded", "the devices have failed: {log}");
     serde_json::from_str(&log).with_context(|| format!("no report: {log}"))
 }

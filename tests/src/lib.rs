@@ -50,6 +50,19 @@ impl Images {
             "rtpengine",
         ],
     };
+    /// Of IMS alone; `nextepc` is for its tools.
+    pub const IMS: Self = Self {
+        cache: "core-images",
+        names: &[
+            "dns",
+            "freediameter",
+            "kamailio-ims",
+            "lab",
+            "mariadb",
+            "nextepc",
+            "rtpengine",
+        ],
+    };
     /// Of packet data of 2G and 3G.
     pub const DATA: Self = Self {
         cache: "core-images",

@@ -82,11 +82,11 @@ pub fn play(gantry: &Gantry, seconds: u32) -> Result<Report> {
     };
     poll(PATIENCE, audio).context("nobody calls")?;
     for function in RESIZED {
-        gantry.run(&["resize", function, "--cpu", "600m"])?;
-        gantry.run(&["resize", function, "--cpu", "50m"])?;
+        gantry.run(&["resize", function, "--cpu", "600m", "--cpu-limit", "2500m"])?;
+        gantry.run(&["resize", function, "--cpu", "50m", "--cpu-limit", "1000m"])?;
     }
     let memory_bytes = of_each(|function, _| memory(gantry, function))?;
-    let calls = devices::finish(gantry, PATIENCE + Duration::from_secs(seconds.into()))?;
+    let calls = devices::finish(gantry, "ue", PATIENCE + Duration::from_secs(seconds.into()))?;
     let report = Report {
         calls,
         radio: report_of(&gantry.text(&["logs", "devices", "-c", "radio"])?)?,

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use gantry_tests::api::Api;
 use gantry_tests::gantry::Gantry;
 use gantry_tests::leftovers::Leftovers;
-use gantry_tests::{Images, poll};
+use gantry_tests::{Images, devices, poll};
 use serde_json::Value;
 
 use crate::{PATIENCE, machine, up_with};
@@ -25,7 +25,7 @@ fn contexts_carry_packets_through_a_ggsn() -> Result<()> {
     let gantry = up_with("data", 122, &[], Images::DATA)?;
     let api = Api::of(&gantry)?;
     let running = Leftovers::now()?;
-    let report = play(&gantry, &api)?;
+    let report = play(&gantry)?;
     println!("{report}");
     judge(&report)?;
     let carried: u64 = number(&gantry, "/sys/class/net/apn0/statistics/rx_packets")?;
@@ -33,7 +33,7 @@ fn contexts_carry_packets_through_a_ggsn() -> Result<()> {
         carried >= PACKETS,
         "packets went elsewhere than through GTP-U: {carried}"
     );
-    delete(&api, &format!("{PODS}/devices"))?;
+    devices::remove(&gantry)?;
     comes_again(&gantry, &api)?;
 
     delete(&api, &format!("{PODS}/echo"))?;
@@ -51,7 +51,7 @@ fn contexts_carry_packets_through_a_ggsn() -> Result<()> {
 }
 
 /// Deploys the service and its devices, resizes the GGSN while packets pass, and reads what became of them.
-fn play(gantry: &Gantry, api: &Api) -> Result<Value> {
+fn play(gantry: &Gantry) -> Result<Value> {
     let files = tempfile::tempdir()?;
     let devices = files.path().join("devices.yaml");
     fs::write(&devices, manifest()?)?;
@@ -67,14 +67,7 @@ fn play(gantry: &Gantry, api: &Api) -> Result<Value> {
     gantry.run(&["resize", "ggsn", "--cpu", "50m", "--cpu-limit", "250m"])?;
     std::thread::sleep(Duration::from_secs(1));
     gantry.run(&["resize", "ggsn", "--cpu", "50m", "--cpu-limit", "2000m"])?;
-    let ended = || {
-        let phase = api.get(&format!("{PODS}/devices")).ok()?.json()["status"]["phase"].clone();
-        (phase == "Succeeded" || phase == "Failed").then_some(phase)
-    };
-    let phase = poll(PATIENCE, ended).context("the devices go on")?;
-    ensure!(phase == "Succeeded", "the devices have failed: {phase}");
-    let log = gantry.text(&["logs", "devices", "-c", "traffic"])?;
-    serde_json::from_str(&log).with_context(|| format!("no report: {log}"))
+    devices::finish(gantry, "traffic", PATIENCE)
 }
 
 /// Each packet was answered once, to the device that had sent it.

@@ -20,8 +20,9 @@ const NETWORKS: [&str; 4] = ["--pod-cidr", "10.116.0.0/16", "--service-cidr", "1
 const DEVICES: &str = "10.118.0.0/16";
 const FIRST_DEVICE: &str = "10.118.0.1";
 /// The elements, each after those that it asks as it starts.
-const ELEMENTS: [&str; 8] = [
+const ELEMENTS: [&str; 9] = [
     "dns",
+    "subscriber-db",
     "hss",
     "diameter-agent",
     "mmtel-as",
@@ -112,7 +113,7 @@ pub fn run(load: &Load, report_file: Option<&Path>) -> Result<()> {
     shell::build()?;
     let gantry = Gantry::new("cost", false)?;
     gantry.first_up(&NETWORKS)?;
-    gantry.import_images(Images::CORE)?;
+    gantry.import_images(Images::IMS)?;
     let files = tempfile::tempdir()?;
     let subscribers = files.path().join("subscribers.json");
     std::fs::write(
@@ -120,6 +121,9 @@ pub fn run(load: &Load, report_file: Option<&Path>) -> Result<()> {
         devices::subscribers(load.devices.into()).to_string(),
     )?;
     gantry.run(&["deploy", &subscribers.to_string_lossy()])?;
+    let password = files.path().join("password.json");
+    std::fs::write(&password, devices::database_password().to_string())?;
+    gantry.run(&["deploy", &password.to_string_lossy()])?;
     let (mut managed, mut bare) = (Vec::new(), Vec::new());
     for number in 1..=load.rounds {
         let place = tempfile::tempdir()?;
@@ -155,7 +159,7 @@ fn on_gantry(gantry: &Gantry, load: &Load, place: &Path) -> Result<(Round, Vec<P
     gantry.run(&["deploy", &file.to_string_lossy()])?;
     let running = || Program::of_pod(&devices::pod(gantry).ok()?, "ue", place).ok();
     programs.push(poll(PATIENCE, running).context("the devices do not start")?);
-    let report = devices::finish(gantry, PATIENCE + Duration::from_secs(load.seconds.into()))?;
+    let report = devices::finish(gantry, "ue", PATIENCE + Duration::from_secs(load.seconds.into()))?;
     let after = cpu(gantry)?;
     devices::remove(gantry)?;
     // By hand there are no virtual addresses.
