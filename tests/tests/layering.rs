@@ -5,7 +5,7 @@ use std::process::Command;
 
 /// Every member of the workspace and the members it may import. A new edge is a decision: it changes this table and
 /// ARCHITECTURE.md in one commit.
-const MAY_IMPORT: [(&str, &[&str]); 28] = [
+const MAY_IMPORT: [(&str, &[&str]); 29] = [
     ("gantry-catalog", &[]),
     ("gantry-topology", &[]),
     ("gantry-ebpf-common", &[]),
@@ -13,6 +13,7 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
     ("gantry-lab-aka", &[]),
     ("gantry-lab-daemon", &[]),
     ("gantry-lab-diameter", &[]),
+    ("gantry-lab-faults", &[]),
     ("gantry-lab-gtp", &[]),
     (
         "gantry-lab-mme",
@@ -29,6 +30,7 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
         &[
             "gantry-lab-aka",
             "gantry-lab-daemon",
+            "gantry-lab-faults",
             "gantry-lab-gtp",
             "gantry-lab-radio",
         ],
@@ -86,9 +88,10 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
 ];
 
 /// Leaves and pure crates: no runtime, no sockets, no system calls.
-const PURE: [&str; 7] = [
+const PURE: [&str; 8] = [
     "gantry-catalog",
     "gantry-lab-aka",
+    "gantry-lab-faults",
     "gantry-lab-gtp",
     "gantry-lab-radio",
     "gantry-topology",

@@ -6,12 +6,15 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
+use gantry_lab_faults::{Way, packet};
 use gantry_lab_gtp::user::{self, HEADER_BYTES, Packet};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::faulty::{Faulty, Now};
 use crate::tunnels::{DropReason, Tunnels};
 
 /// Longest packet, in bytes; the MTU is below.
@@ -28,6 +31,12 @@ pub struct Counts {
     pub up: AtomicU64,
     /// Packets for devices.
     pub down: AtomicU64,
+    /// Of those, parts of longer ones.
+    pub fragments_up: AtomicU64,
+    /// Likewise.
+    pub fragments_down: AtomicU64,
+    /// What was done to packets on purpose.
+    pub injected: AtomicU64,
     /// Tunnels' ends that were told.
     pub end_markers: AtomicU64,
     /// Tunnels that an SGW did not know.
@@ -39,6 +48,15 @@ pub struct Counts {
 impl Counts {
     fn dropped(&self, reason: DropReason) {
         self.dropped[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn carried(&self, way: Way, inner: &[u8]) {
+        let (packets, fragments) = match way {
+            Way::Up => (&self.up, &self.fragments_up),
+            Way::Down => (&self.down, &self.fragments_down),
+        };
+        packets.fetch_add(1, Ordering::Relaxed);
+        fragments.fetch_add(packet::fragment(inner).is_some().into(), Ordering::Relaxed);
     }
 }
 
@@ -54,6 +72,8 @@ pub struct Carrier {
     pub counts: Arc<Counts>,
     /// Devices that have packets and are idle.
     pub wanted: mpsc::Sender<usize>,
+    /// What is wrong on purpose.
+    pub faulty: Option<Faulty>,
 }
 
 impl Carrier {
@@ -65,10 +85,11 @@ impl Carrier {
                 PollFd::new(self.tun.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
             ];
-            match poll(&mut sides, PollTimeout::from(LOOK_MS)) {
+            match poll(&mut sides, self.patience()) {
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
+            self.late();
             for _ in 0..TURN {
                 let up = self.up(&mut buffer)?;
                 let down = self.down(&mut buffer)?;
@@ -80,25 +101,42 @@ impl Carrier {
         Ok(())
     }
 
+    /// How long nothing need be done.
+    fn patience(&self) -> PollTimeout {
+        let wait = self
+            .faulty
+            .as_ref()
+            .and_then(|faulty| faulty.wait(Instant::now()));
+        let wait_ms = wait.map_or(u128::MAX, |wait| wait.as_millis());
+        PollTimeout::from(u16::try_from(wait_ms).unwrap_or(LOOK_MS).min(LOOK_MS))
+    }
+
     /// A packet of a device, if there is one.
     fn up(&mut self, buffer: &mut [u8]) -> std::io::Result<bool> {
-        let (header, inner) = buffer.split_at_mut(HEADER_BYTES);
-        let length = match self.tun.read(inner) {
+        let length = match self.tun.read(&mut buffer[HEADER_BYTES..]) {
             Ok(length) => length,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(error),
         };
-        let up = self.tunnels().up(&inner[..length]);
+        let framed = &mut buffer[..HEADER_BYTES + length];
+        match self.judged(Way::Up, &framed[HEADER_BYTES..]) {
+            Now::Same(times) => (0..times).for_each(|_| self.to_sgw(framed)),
+            Now::Other(inner) => self.to_sgw(&mut [&[0; HEADER_BYTES], inner.as_slice()].concat()),
+        }
+        Ok(true)
+    }
+
+    /// Sends a packet that has room for a header before it.
+    fn to_sgw(&self, framed: &mut [u8]) {
+        let (header, inner) = framed.split_at_mut(HEADER_BYTES);
+        let up = self.tunnels().up(inner);
         match up {
             Ok((to, before)) => {
                 header.copy_from_slice(&before);
-                match self.socket.send_to(&buffer[..HEADER_BYTES + length], to) {
-                    Ok(_) => self.counts.up.fetch_add(1, Ordering::Relaxed),
-                    Err(_) => {
-                        self.counts.dropped(DropReason::NotSent);
-                        0
-                    }
-                };
+                match self.socket.send_to(framed, to) {
+                    Ok(_) => self.counts.carried(Way::Up, &framed[HEADER_BYTES..]),
+                    Err(_) => self.counts.dropped(DropReason::NotSent),
+                }
             }
             Err((reason, nth)) => {
                 self.counts.dropped(reason);
@@ -108,7 +146,26 @@ impl Carrier {
                 }
             }
         }
-        Ok(true)
+    }
+
+    /// What goes on of a packet.
+    fn judged(&mut self, way: Way, inner: &[u8]) -> Now {
+        let Some(faulty) = &mut self.faulty else {
+            return Now::Same(1);
+        };
+        let now = faulty.pass(way, inner, Instant::now());
+        self.counts.injected.store(faulty.injected(), Ordering::Relaxed);
+        now
+    }
+
+    /// Packets whose time has come.
+    fn late(&mut self) {
+        while let Some((way, inner)) = self.faulty.as_mut().and_then(|faulty| faulty.due(Instant::now())) {
+            match way {
+                Way::Up => self.to_sgw(&mut [&[0; HEADER_BYTES], inner.as_slice()].concat()),
+                Way::Down => self.to_device(&inner),
+            }
+        }
     }
 
     /// A datagram of an SGW, if there is one.
@@ -136,14 +193,12 @@ impl Carrier {
         Ok(true)
     }
 
-    fn for_device(&self, teid: u32, inner: &[u8], from: SocketAddr) {
+    fn for_device(&mut self, teid: u32, inner: &[u8], from: SocketAddr) {
         let may = self.tunnels().down(teid, inner);
         match may {
-            Ok(()) => match (&self.tun).write(inner) {
-                Ok(_) => {
-                    self.counts.down.fetch_add(1, Ordering::Relaxed);
-                }
-                Err(_) => self.counts.dropped(DropReason::NotSent),
+            Ok(()) => match self.judged(Way::Down, inner) {
+                Now::Same(times) => (0..times).for_each(|_| self.to_device(inner)),
+                Now::Other(inner) => self.to_device(&inner),
             },
             Err(reason) => {
                 self.counts.dropped(reason);
@@ -152,6 +207,13 @@ impl Carrier {
                     self.tell(&user::error_indication(teid, *own.ip()), from);
                 }
             }
+        }
+    }
+
+    fn to_device(&self, inner: &[u8]) {
+        match (&self.tun).write(inner) {
+            Ok(_) => self.counts.carried(Way::Down, inner),
+            Err(_) => self.counts.dropped(DropReason::NotSent),
         }
     }
 

@@ -58,6 +58,13 @@ fn metrics(cell: &Shared, carried: &Counts, page: &mut Metrics) {
     let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
     page.labelled("enb_packets_total", ("way", "up"), load(&carried.up));
     page.labelled("enb_packets_total", ("way", "down"), load(&carried.down));
+    page.labelled("enb_fragments_total", ("way", "up"), load(&carried.fragments_up));
+    page.labelled(
+        "enb_fragments_total",
+        ("way", "down"),
+        load(&carried.fragments_down),
+    );
+    page.value("enb_faults_total", load(&carried.injected));
     for (reason, count) in DropReason::ALL.into_iter().zip(&carried.dropped) {
         page.labelled("enb_dropped_total", ("reason", reason.word()), load(count));
     }

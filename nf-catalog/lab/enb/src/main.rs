@@ -3,6 +3,7 @@
 mod addresses;
 mod carry;
 mod cell;
+mod faulty;
 mod http;
 mod netlink;
 mod report;
@@ -19,6 +20,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use gantry_lab_aka::Subscriber;
 use gantry_lab_daemon::{listen, serve, stop_on_signal};
+use gantry_lab_faults::{Fault, Plan};
 use gantry_lab_gtp::USER_PORT;
 use ipnet::Ipv4Net;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -28,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use addresses::Addresses;
 use carry::{Carrier, Counts};
 use cell::Cell;
+use faulty::Faulty;
 use netlink::Netlink;
 use report::Report;
 use shell::{Shared, Shell, lock};
@@ -82,6 +85,16 @@ struct Args {
     /// Seconds that devices have to leave at the end.
     #[arg(long, default_value_t = 20)]
     leave: u64,
+    /// What is wrong between devices and network: loss, duplicate, delay, wrong-200, drop-bye, rtp-wrong-port, rtp-one-way, leak-keys,
+    /// wrong-autn or reorder-fragments. The report has how often it was.
+    #[arg(long)]
+    fault: Option<Fault>,
+    /// It is done to each so many of those that it can be done to.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    fault_every: u64,
+    /// Milliseconds by which `delay` delays.
+    #[arg(long, default_value_t = 200)]
+    fault_delay: u64,
     /// Port of /metrics, /healthz and /devices.
     #[arg(long, default_value_t = 9090)]
     metrics_port: u16,
@@ -161,7 +174,13 @@ async fn run(args: &Args) -> Result<Report> {
         .map_err(|_| anyhow::anyhow!("the carrying thread panicked"))?;
     done.and(carried.context("packets cannot be carried any more"))?;
     let cell = lock(&cell);
-    Ok(Report::new(&cell, attached, &counts, tun::dropped(&args.tun)))
+    Ok(Report::new(&cell, attached, &counts, tun::dropped(&args.tun)).with(plan(args)))
+}
+
+fn plan(args: &Args) -> Option<Plan> {
+    let delay = Duration::from_millis(args.fault_delay);
+    let every = args.fault_every;
+    args.fault.map(|fault| Plan { fault, every, delay })
 }
 
 fn config(args: &Args) -> cell::Config {
@@ -201,6 +220,7 @@ fn carrier(args: &Args) -> Result<(Carrier, Addresses, mpsc::Receiver<usize>)> {
         tunnels: Arc::new(RwLock::default()),
         counts: Arc::<Counts>::default(),
         wanted,
+        faulty: plan(args).map(Faulty::new),
     };
     Ok((carrier, addresses, wants))
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use gantry_lab_faults::Plan;
 use serde::Serialize;
 
 use crate::carry;
@@ -23,6 +24,16 @@ pub struct Report {
     networks_not_authentic: u64,
     resynchronisations: u64,
     packets: Packets,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fault: Option<Injected>,
+}
+
+/// What was done to packets on purpose.
+#[derive(Debug, Serialize)]
+struct Injected {
+    kind: &'static str,
+    every: u64,
+    injected: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -39,9 +50,13 @@ struct Attaches {
 struct Packets {
     up: u64,
     down: u64,
+    fragments_up: u64,
+    fragments_down: u64,
     dropped: BTreeMap<&'static str, u64>,
     end_markers: u64,
     error_indications: u64,
+    #[serde(skip)]
+    injected: u64,
 }
 
 impl Report {
@@ -73,7 +88,18 @@ impl Report {
             networks_not_authentic: counts.not_authentic,
             resynchronisations: counts.resynchronisations,
             packets: packets(carried, tun_dropped),
+            fault: None,
         }
+    }
+
+    /// With what was done on purpose.
+    pub fn with(mut self, plan: Option<Plan>) -> Self {
+        self.fault = plan.map(|plan| Injected {
+            kind: plan.fault.word(),
+            every: plan.every,
+            injected: self.packets.injected,
+        });
+        self
     }
 }
 
@@ -88,8 +114,11 @@ fn packets(carried: &carry::Counts, tun_dropped: u64) -> Packets {
     Packets {
         up: load(&carried.up),
         down: load(&carried.down),
+        fragments_up: load(&carried.fragments_up),
+        fragments_down: load(&carried.fragments_down),
         dropped,
         end_markers: load(&carried.end_markers),
         error_indications: load(&carried.error_indications),
+        injected: load(&carried.injected),
     }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 fn a_wrong_file_is_told_with_its_place() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("subscribers.csv");
-    let run = |text: &str| {
+    let with = |text: &str, more: &[&str]| {
         std::fs::write(&file, text).unwrap();
         let output = Command::new(env!("CARGO_BIN_EXE_lab-enb"))
             .args([
@@ -21,11 +21,13 @@ fn a_wrong_file_is_told_with_its_place() {
             .arg(&file)
             .arg("--devices")
             .arg(place.path().join("devices.csv"))
+            .args(more)
             .output()
             .unwrap();
         assert!(!output.status.success());
         String::from_utf8(output.stderr).unwrap()
     };
+    let run = |text: &str| with(text, &[]);
     let told = run("imsi,msisdn,k,opc\n1,2,3,4\n");
     assert!(
         told.contains("line 2, column 1: imsi must be 15 digits"),
@@ -33,4 +35,6 @@ fn a_wrong_file_is_told_with_its_place() {
     );
     let told = run("imsi,msisdn,k,opc\n");
     assert!(told.contains("has 0 subscribers, fewer than"), "{told}");
+    let told = with("", &["--fault", "noise"]);
+    assert!(told.contains("faults are loss, duplicate,"), "{told}");
 }
