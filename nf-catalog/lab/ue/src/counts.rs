@@ -49,7 +49,7 @@ pub struct Counts {
     pub subscriptions: Operation,
     /// Calls that were made: done with the answer to their end; the time is to that.
     pub calls: Operation,
-    /// Milliseconds from an INVITE to its first 180.
+    /// Milliseconds from an INVITE to its first 180; one for each call that rang.
     pub ringing_ms: Vec<u32>,
     /// Calls put on hold, and taken up again.
     pub holds: Operation,
@@ -73,8 +73,10 @@ pub struct Counts {
     pub legs: Vec<LegCount>,
     /// Audio that came when there was no call.
     pub audio_without_call: u64,
-    /// Requests that were sent again.
-    pub retransmissions: u64,
+    /// Audio that came where SIP is taken.
+    pub audio_at_sip: u64,
+    /// Requests that were sent again, by method.
+    pub retransmissions: BTreeMap<String, u64>,
     /// Requests of others that came again.
     pub repeated_requests: u64,
     /// Final responses that came again.

@@ -29,6 +29,9 @@ use work::{Contact, Work};
 /// After the last device was switched on, before there is work.
 const SETTLED: Duration = Duration::from_secs(5);
 
+/// More does not fit into a datagram with what proxies add.
+const MOST_PADDED: i64 = 60_000;
+
 /// Devices of subscribers for labs: they register with AKA, stay registered, and report what they saw as JSON.
 ///
 /// Example: lab-ue --subscribers subscribers.csv --domain ims.lab --p-cscf 10.85.0.7:5060 --first-address 10.90.0.1
@@ -94,6 +97,12 @@ struct Args {
     /// Bytes of a message.
     #[arg(long, default_value_t = 100)]
     message_bytes: usize,
+    /// INVITE and MESSAGE have so many bytes at least, by a header of the lab: above the MTU they go in fragments.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=MOST_PADDED))]
+    pad: u16,
+    /// Audio that is longer on its way than so many milliseconds is late.
+    #[arg(long, default_value_t = 150)]
+    late: u64,
     /// No calls and messages are begun in the last so many seconds: longer than a call.
     #[arg(long, default_value_t = 40)]
     quiet_end: u64,
@@ -309,5 +318,7 @@ fn config(args: &Args, proxy: SocketAddrV4, nth: u32, (local, audio_port): Place
         // Neighbours are far apart: a stride that has no factor in common with what it goes round in.
         place: u16::try_from(nth * 619 % 1001).unwrap_or_default(),
         timers: Timers::default(),
+        late_ms: args.late,
+        pad_bytes: args.pad.into(),
     }
 }

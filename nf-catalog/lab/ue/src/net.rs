@@ -92,7 +92,7 @@ impl Handset {
                 () = stop.cancelled() => {}
             }
         }
-        (self.device.counts().clone(), refused)
+        (self.device.end(now_ms()), refused)
     }
 
     /// What cannot be sent is lost, as on any network: its retransmission counts it, and the other end.

@@ -43,7 +43,13 @@ pub struct Audio {
     reordered: u64,
     /// Of another stream, or none.
     foreign: u64,
+    /// Longer on their way than they should be.
+    late: u64,
     without_call: u64,
+    /// At the port of SIP.
+    wrong_port: u64,
+    /// Streams between two that both went on when the time was over: what was under way then is not known.
+    open: u64,
     longest_gap_ms: u64,
     /// Of all times between two packets, the one that 99.9 % do not exceed.
     p999_gap_ms: u64,
@@ -59,6 +65,8 @@ pub struct Report {
     subscriptions: OperationReport,
     calls: OperationReport,
     ringing: Times,
+    /// Calls of the own devices that rang at the caller.
+    rang: u64,
     holds: OperationReport,
     messages: OperationReport,
     calls_taken: u64,
@@ -70,6 +78,8 @@ pub struct Report {
     repeated_answers: u64,
     unacknowledged: u64,
     retransmissions: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    retransmissions_by_method: BTreeMap<String, u64>,
     repeated_requests: u64,
     repeated_responses: u64,
     malformed: u64,
@@ -94,6 +104,7 @@ impl Report {
             refreshes: operation(|c| &c.refreshes),
             subscriptions: operation(|c| &c.subscriptions),
             calls: operation(|c| &c.calls),
+            rang: all.iter().map(|c| c.ringing_ms.len() as u64).sum(),
             ringing: Times::of(all.iter().flat_map(|c| &c.ringing_ms).copied().collect()),
             holds: operation(|c| &c.holds),
             messages: operation(|c| &c.messages),
@@ -105,7 +116,8 @@ impl Report {
             wrong_targets: sum(|c| c.wrong_targets),
             repeated_answers: sum(|c| c.repeated_answers),
             unacknowledged: sum(|c| c.unacknowledged),
-            retransmissions: sum(|c| c.retransmissions),
+            retransmissions: sum(|c| c.retransmissions.values().sum()),
+            retransmissions_by_method: by_method(all),
             repeated_requests: sum(|c| c.repeated_requests),
             repeated_responses: sum(|c| c.repeated_responses),
             malformed: sum(|c| c.malformed),
@@ -118,6 +130,14 @@ impl Report {
             not_begun,
         }
     }
+}
+
+fn by_method(all: &[Counts]) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for (method, count) in all.iter().flat_map(|counts| &counts.retransmissions) {
+        *sums.entry(method.clone()).or_default() += count;
+    }
+    sums
 }
 
 impl OperationReport {
@@ -160,26 +180,32 @@ impl Audio {
     /// What one end has sent and the other heard; whoever has no other end was not heard at all.
     fn of(all: &[Counts]) -> Self {
         let legs = || all.iter().flat_map(|counts| &counts.legs);
-        let heard: HashMap<u64, u64> = legs()
-            .map(|leg| (leg.received.0, leg.received.1.packets))
+        let heard: HashMap<u64, (u64, bool)> = legs()
+            .map(|leg| (leg.received.0, (leg.received.1.packets, leg.is_open)))
             .collect();
         let mut audio = Self {
             without_call: all.iter().map(|counts| counts.audio_without_call).sum(),
+            wrong_port: all.iter().map(|counts| counts.audio_at_sip).sum(),
             ..Self::default()
         };
         let mut gaps_ms = BTreeMap::new();
         for leg in legs() {
             let (stream, sent) = leg.sent;
-            let got = heard.get(&stream).copied().unwrap_or_default();
+            let (got, is_open) = heard.get(&stream).copied().unwrap_or_default();
             audio.streams += 1;
             audio.sent += sent;
-            audio.lost += sent.saturating_sub(got);
+            if leg.is_open && is_open {
+                audio.open += 1;
+            } else {
+                audio.lost += sent.saturating_sub(got);
+            }
             audio.unheard += u64::from(got == 0 && sent > 0);
             let received = &leg.received.1;
             audio.received += received.packets;
             audio.doubled += received.doubled;
             audio.reordered += received.reordered;
             audio.foreign += received.foreign;
+            audio.late += received.late;
             audio.longest_gap_ms = audio.longest_gap_ms.max(received.longest_gap_ms);
             audio.slowest_ms = audio.slowest_ms.max(received.slowest_ms);
             for (gap_ms, times) in &received.gaps_ms {
@@ -206,6 +232,8 @@ fn exceeded_by_few(times: &BTreeMap<u64, u64>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::LegCount;
+    use crate::rtp::{Packet, Received};
 
     #[test]
     fn a_report_adds_up_and_hides_nothing() {
@@ -217,7 +245,7 @@ mod tests {
         other.registrations.begun = 2;
         other.registrations.done(1);
         other.registrations.done(9);
-        other.retransmissions = 4;
+        other.retransmissions = BTreeMap::from([("BYE".to_owned(), 3), ("REGISTER".to_owned(), 1)]);
         let report = Report::of(&[one, other], 0);
         let registrations = &report.registrations;
         assert_eq!(
@@ -232,6 +260,7 @@ mod tests {
         let times = &registrations.times;
         assert_eq!((times.p50_ms, times.p95_ms, times.longest_ms), (5, 9, 9));
         assert_eq!((report.ues, report.retransmissions), (2, 4));
+        assert_eq!(report.retransmissions_by_method["BYE"], 3);
         assert_eq!(Report::of(&[], 0).registrations, OperationReport::default());
     }
 
@@ -246,5 +275,47 @@ mod tests {
             exceeded_by_few(&BTreeMap::from([(20, 999), (300, 1), (400, 1)])),
             300
         );
+    }
+
+    /// A stream of ten packets, of which seven were heard, at its two ends.
+    fn ends(sender_is_open: bool, hearer_is_open: bool) -> [Counts; 2] {
+        let mut ends = [Counts::default(), Counts::default()];
+        let mut received = Received::new(100);
+        for number in 0..7 {
+            let packet = Packet {
+                stream: 1,
+                number,
+                sent_ms: 0,
+            };
+            received.take(1, &packet.encode(), 0);
+        }
+        let sender = LegCount {
+            sent: (1, 10),
+            received: (2, Received::default()),
+            is_open: sender_is_open,
+            ..LegCount::default()
+        };
+        let hearer = LegCount {
+            sent: (2, 0),
+            received: (1, received),
+            is_open: hearer_is_open,
+            ..LegCount::default()
+        };
+        ends[0].legs.push(sender);
+        ends[1].legs.push(hearer);
+        ends
+    }
+
+    #[test]
+    fn what_an_end_heard_counts_though_its_call_is_not_over() {
+        for (sender, hearer, lost, open) in [
+            (false, false, 3, 0),
+            (false, true, 3, 0),
+            (true, false, 3, 0),
+            (true, true, 0, 2),
+        ] {
+            let audio = Report::of(&ends(sender, hearer), 0).audio;
+            assert_eq!((audio.lost, audio.open), (lost, open), "{sender} {hearer}");
+        }
     }
 }

@@ -73,6 +73,9 @@ pub struct Received {
     highest: Option<u64>,
     /// When the last came, while silence counts.
     last_ms: Option<u64>,
+    /// Packets that were longer on their way than `late_ms`.
+    pub late: u64,
+    late_ms: u64,
     /// Longest time without a packet, in milliseconds.
     pub longest_gap_ms: u64,
     /// How often a packet came so many milliseconds after the one before.
@@ -82,6 +85,14 @@ pub struct Received {
 }
 
 impl Received {
+    /// Nothing yet; what takes longer than that is late.
+    pub fn new(late_ms: u64) -> Self {
+        Self {
+            late_ms,
+            ..Self::default()
+        }
+    }
+
     /// The time from which silence counts: when the other side was told to begin.
     pub fn begin(&mut self, now_ms: u64) {
         self.last_ms.get_or_insert(now_ms);
@@ -100,7 +111,8 @@ impl Received {
             *self.gaps_ms.entry(gap_ms.min(LONG_GAP_MS)).or_default() += 1;
             *last_ms = now_ms;
         }
-        self.slowest_ms = self.slowest_ms.max(now_ms.saturating_sub(packet.sent_ms));
+        let took_ms = now_ms.saturating_sub(packet.sent_ms);
+        self.slowest_ms = self.slowest_ms.max(took_ms);
         let (word, bit) = ((packet.number / 64) as usize, 1 << (packet.number % 64));
         // A stream of hours has some hundred thousand packets.
         if word > 1 << 20 {
@@ -116,6 +128,7 @@ impl Received {
         }
         self.seen[word] |= bit;
         self.packets += 1;
+        self.late += u64::from(took_ms > self.late_ms);
         if self.highest.is_some_and(|highest| packet.number < highest) {
             self.reordered += 1;
         }
@@ -152,7 +165,7 @@ mod tests {
     }
 
     fn received(numbers: &[u64]) -> Received {
-        let mut received = Received::default();
+        let mut received = Received::new(100);
         received.begin(0);
         for (nth, number) in (0..).zip(numbers) {
             received.take(STREAM, &packet(*number), nth * 20);
@@ -184,6 +197,11 @@ mod tests {
         assert_eq!((doubled.packets, doubled.doubled), (3, 1));
         let reordered = received(&[0, 2, 1, 3]);
         assert_eq!((reordered.packets, reordered.reordered), (4, 1));
+        let mut late = received(&[0, 1]);
+        late.take(STREAM, &packet(2), 140);
+        assert_eq!(late.late, 0);
+        late.take(STREAM, &packet(3), 161);
+        assert_eq!((late.packets, late.late, late.slowest_ms), (4, 1, 101));
         let mut foreign = received(&[0]);
         foreign.take(STREAM + 1, &packet(1), 40);
         assert_eq!((foreign.packets, foreign.foreign), (1, 1));

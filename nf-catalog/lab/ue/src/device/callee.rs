@@ -3,7 +3,6 @@
 use super::Device;
 use super::calls::{Call, Plan, SDP_TYPE, Stage, Step, TALK};
 use super::dialog::Dialog;
-use super::leg::Leg;
 use super::sdp::{self, Direction};
 use crate::sip::{Message, NameAddr, Start};
 
@@ -27,7 +26,7 @@ impl Device {
             return invite.respond(488, "Not Acceptable Here", &tag).encode();
         };
         self.judge(invite);
-        let leg = Leg::new(&dialog.call_id, false, remote);
+        let leg = self.leg(&dialog.call_id, false, remote);
         let talk_ms = invite.headers.get(TALK).and_then(|ms| ms.parse().ok());
         let plan = Plan {
             to: String::new(),
@@ -42,6 +41,7 @@ impl Device {
             stage: Stage::Ringing {
                 answer_ms: now_ms + RING_MS,
             },
+            rang: true,
             begun_ms: now_ms,
             invite: invite.clone(),
             dialog,

@@ -1,7 +1,10 @@
 //! Calls (RFC 3261, 13 to 15): made, put on hold and taken up again, ended; and what is due of one that was taken. One at a time.
 
+use std::net::SocketAddrV4;
+
 use super::dialog::Dialog;
-use super::leg::Leg;
+use super::leg::{Leg, LegCount};
+use super::pad::pad;
 use super::sdp::{self, Direction};
 use super::{Device, Purpose};
 use crate::sip::{Message, Start};
@@ -57,6 +60,8 @@ pub(super) enum Step {
 pub struct Call {
     pub(super) is_caller: bool,
     pub(super) stage: Stage,
+    /// A 180 came, or went.
+    pub(super) rang: bool,
     pub(super) begun_ms: u64,
     /// The INVITE that began it, as sent or as received.
     pub(super) invite: Message,
@@ -123,9 +128,11 @@ impl Device {
         headers.push(TALK, plan.talk_ms.to_string());
         headers.push("Content-Type", SDP_TYPE);
         invite.body = sdp::write(self.config.audio(), 1, Direction::SendRecv);
+        pad(&mut invite, self.config.pad_bytes);
         self.call = Some(Call {
             is_caller: true,
             stage: Stage::Calling,
+            rang: false,
             begun_ms: now_ms,
             invite: invite.clone(),
             dialog: Dialog::default(),
@@ -143,9 +150,10 @@ impl Device {
     pub(super) fn rings(&mut self, code: u16, now_ms: u64) {
         if let Some(call) = self
             .call
-            .as_ref()
-            .filter(|call| code == 180 && call.stage == Stage::Calling)
+            .as_mut()
+            .filter(|call| code == 180 && call.stage == Stage::Calling && !call.rang)
         {
+            call.rang = true;
             self.counts
                 .ringing_ms
                 .push(u32::try_from(now_ms - call.begun_ms).unwrap_or(u32::MAX));
@@ -163,7 +171,7 @@ impl Device {
             (200..300, Some(dialog), Some((remote, _))) => {
                 let ack = self.within(&dialog, "ACK", dialog.cseq).encode();
                 self.out.push(ack.clone());
-                let mut leg = Leg::new(&dialog.call_id, true, remote);
+                let mut leg = self.leg(&dialog.call_id, true, remote);
                 leg.expect(true, now_ms);
                 leg.send(true, now_ms);
                 call.ack = Some(ack);
@@ -357,10 +365,27 @@ impl Device {
         self.over(call, now_ms);
     }
 
+    /// The audio of a call that begins.
+    pub(super) fn leg(&self, call_id: &str, is_caller: bool, remote: SocketAddrV4) -> Leg {
+        Leg::new(call_id, is_caller, remote, self.config.late_ms)
+    }
+
     pub(super) fn over(&mut self, call: Call, now_ms: u64) {
         let silent_ms = call.silent_ms(now_ms);
         if let Some(leg) = call.leg {
             self.counts.legs.push(leg.end(silent_ms));
+        }
+    }
+
+    /// Nobody has ended it, and nobody will.
+    pub(super) fn call_is_open(&mut self, call: Call, now_ms: u64) {
+        let silent_ms = call.silent_ms(now_ms);
+        if let Some(leg) = call.leg {
+            let is_open = true;
+            self.counts.legs.push(LegCount {
+                is_open,
+                ..leg.end(silent_ms)
+            });
         }
     }
 }

@@ -26,6 +26,8 @@ pub struct LegCount {
     pub sent: (u64, u64),
     /// The stream that came, and what of it.
     pub received: (u64, Received),
+    /// The call went on when the device was switched off.
+    pub is_open: bool,
 }
 
 /// The streams of a call have numbers that both ends know: by its Call-ID and who sends.
@@ -37,14 +39,14 @@ fn stream(call_id: &str, by_caller: bool) -> u64 {
 
 impl Leg {
     /// One that takes audio, and neither sends nor expects any yet.
-    pub(super) fn new(call_id: &str, is_caller: bool, remote: SocketAddrV4) -> Self {
+    pub(super) fn new(call_id: &str, is_caller: bool, remote: SocketAddrV4, late_ms: u64) -> Self {
         Self {
             remote,
             out: stream(call_id, is_caller),
             incoming: stream(call_id, !is_caller),
             next_ms: None,
             sent: 0,
-            received: Received::default(),
+            received: Received::new(late_ms),
         }
     }
 
@@ -93,6 +95,7 @@ impl Leg {
         LegCount {
             sent: (self.out, self.sent),
             received: (self.incoming, self.received),
+            is_open: false,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Short messages (RFC 3428).
 
+use super::pad::pad;
 use super::{Device, Purpose};
 
 impl Device {
@@ -15,6 +16,7 @@ impl Device {
         headers.push("P-Preferred-Identity", format!("<{own}>"));
         headers.push("Content-Type", "text/plain");
         request.body = text.as_bytes().to_vec();
+        pad(&mut request, self.config.pad_bytes);
         self.ask(request, Purpose::Message { since_ms: now_ms }, now_ms);
         true
     }

@@ -6,6 +6,7 @@ mod dialog;
 mod ids;
 mod leg;
 mod messages;
+mod pad;
 mod registration;
 mod sdp;
 mod subscription;
@@ -16,6 +17,7 @@ use std::net::SocketAddrV4;
 use gantry_lab_aka::{Key, Seen};
 
 use crate::counts::Counts;
+use crate::rtp::Packet;
 use crate::sip::{Ended, Message, Start, Timers, Transaction, Turn};
 pub use calls::Plan;
 use ids::Ids;
@@ -58,6 +60,10 @@ pub struct Config {
     pub place: u16,
     /// Timers of transactions.
     pub timers: Timers,
+    /// Audio that takes longer is late, in milliseconds.
+    pub late_ms: u64,
+    /// INVITE and MESSAGE have so many bytes at least.
+    pub pad_bytes: usize,
 }
 
 impl Config {
@@ -87,6 +93,18 @@ enum Purpose {
         direction: sdp::Direction,
     },
     Bye,
+}
+
+impl Purpose {
+    fn method(&self) -> &'static str {
+        match self {
+            Self::Register => "REGISTER",
+            Self::Subscribe { .. } => "SUBSCRIBE",
+            Self::Message { .. } => "MESSAGE",
+            Self::Invite | Self::Reinvite { .. } => "INVITE",
+            Self::Bye => "BYE",
+        }
+    }
 }
 
 /// A request that waits for its answer.
@@ -135,8 +153,17 @@ impl Device {
     }
 
     /// What it has seen so far.
+    #[cfg(test)]
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Switched off: what it has seen, that of a call that goes on among it.
+    pub fn end(mut self, now_ms: u64) -> Counts {
+        if let Some(call) = self.call.take() {
+            self.call_is_open(call, now_ms);
+        }
+        self.counts
     }
 
     /// What goes to the proxy now.
@@ -185,7 +212,8 @@ impl Device {
             match waiting.transaction.turn(now_ms) {
                 Turn::Wait(_) | Turn::Over(Ended::Answered(_)) => {}
                 Turn::SendAgain => {
-                    self.counts.retransmissions += 1;
+                    let method = waiting.purpose.method().to_owned();
+                    *self.counts.retransmissions.entry(method).or_default() += 1;
                     self.out.push(waiting.bytes.clone());
                 }
                 Turn::Over(Ended::TimedOut) => silent.push(branch.clone()),
@@ -205,7 +233,10 @@ impl Device {
     /// Something came.
     pub fn datagram(&mut self, bytes: &[u8], now_ms: u64) {
         let Ok(message) = Message::parse(bytes) else {
-            self.counts.malformed += 1;
+            match Packet::decode(bytes) {
+                Some(_) => self.counts.audio_at_sip += 1,
+                None => self.counts.malformed += 1,
+            }
             return;
         };
         match &message.start {

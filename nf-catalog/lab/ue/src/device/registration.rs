@@ -121,8 +121,8 @@ impl Device {
             return;
         };
         match (code, response) {
-            (401, Some(response)) if answered < CHALLENGES => {
-                if let Some(authorization) = self.authorization(response) {
+            (401, Some(response)) => {
+                if let Some(authorization) = self.authorization(response, answered) {
                     self.registration.state = State::Asking {
                         since_ms,
                         answered: answered + 1,
@@ -171,8 +171,8 @@ impl Device {
         }
     }
 
-    /// The answer to a challenge; `None` if it is none that a card answers.
-    fn authorization(&mut self, response: &Message) -> Option<String> {
+    /// The answer to a challenge; `None` if it is none that a card answers, or one too many.
+    fn authorization(&mut self, response: &Message, answered: u32) -> Option<String> {
         let header = response.headers.get("WWW-Authenticate")?;
         let challenge = Challenge::parse(header)?;
         self.counts.leaked_keys += u64::from(challenge.shows_keys);
@@ -188,7 +188,7 @@ impl Device {
         if matches!(answer, Err(NotAuthentic::Mac)) {
             self.counts.not_authentic += 1;
         }
-        answer.ok()
+        answer.ok().filter(|_| answered < CHALLENGES)
     }
 
     /// Seconds for which the network holds the own contact.

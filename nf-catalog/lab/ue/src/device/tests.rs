@@ -99,6 +99,8 @@ fn with(number: u8, key: [u8; 16]) -> Device {
         spread_percent: 50,
         place: 500,
         timers: Timers::default(),
+        late_ms: 150,
+        pad_bytes: 0,
     };
     Device::new(card, config, 1)
 }
@@ -221,7 +223,10 @@ fn silence_is_retransmissions_and_then_a_failure_that_is_tried_again() {
         device.tick(now_ms);
         sent += device.take().len();
     }
-    assert_eq!((sent, device.counts().retransmissions, now_ms), (11, 10, 32_000));
+    assert_eq!(
+        (sent, device.counts().retransmissions["REGISTER"], now_ms),
+        (11, 10, 32_000)
+    );
     assert_eq!(device.counts().registrations.failed.get(&0), Some(&1));
     device.tick(33_000);
     assert_eq!(device.counts().registrations.begun, 2);

@@ -1,0 +1,227 @@
+//! The judge judged: faults are put between real devices and a network, and the report must have each of them, exactly.
+
+mod network;
+
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+use std::process::Command;
+
+use gantry_lab_faults::Fault;
+use network::{Network, plan};
+use serde_json::Value;
+
+const DEVICES: u8 = 8;
+
+/// What is injected into a run, and what of the report must be as much.
+struct Case {
+    fault: Fault,
+    every: u64,
+    counted: &'static [&'static str],
+    /// Also expected, beside what is counted: paths of the report which may be other than zero.
+    follows: &'static [&'static str],
+}
+
+const CASES: [Case; 9] = [
+    Case {
+        fault: Fault::Loss,
+        every: 100,
+        counted: &["/audio/lost"],
+        follows: &[],
+    },
+    Case {
+        fault: Fault::Duplicate,
+        every: 100,
+        counted: &["/audio/doubled"],
+        follows: &[],
+    },
+    Case {
+        fault: Fault::Delay,
+        every: 100,
+        counted: &["/audio/late"],
+        follows: &["/audio/reordered"],
+    },
+    Case {
+        fault: Fault::Wrong200,
+        every: 3,
+        counted: &["/wrong_contacts"],
+        follows: &["/registrations/failed", "/refreshes/failed"],
+    },
+    Case {
+        fault: Fault::DropBye,
+        every: 2,
+        counted: &["/retransmissions_by_method/BYE", "/retransmissions"],
+        follows: &[],
+    },
+    Case {
+        fault: Fault::RtpWrongPort,
+        every: 100,
+        counted: &["/audio/wrong_port", "/audio/lost"],
+        follows: &[],
+    },
+    Case {
+        fault: Fault::RtpOneWay,
+        every: 1,
+        counted: &["/audio/lost"],
+        follows: &["/audio/unheard"],
+    },
+    Case {
+        fault: Fault::LeakKeys,
+        every: 1,
+        counted: &["/leaked_keys"],
+        follows: &[],
+    },
+    Case {
+        fault: Fault::WrongAutn,
+        every: 3,
+        counted: &["/not_authentic"],
+        follows: &["/registrations/failed", "/refreshes/failed"],
+    },
+];
+
+/// All that is zero in a run without a fault.
+const FAULTS: [&str; 24] = [
+    "/audio/lost",
+    "/audio/unheard",
+    "/audio/doubled",
+    "/audio/reordered",
+    "/audio/foreign",
+    "/audio/late",
+    "/audio/without_call",
+    "/audio/wrong_port",
+    "/calls/failed",
+    "/registrations/failed",
+    "/refreshes/failed",
+    "/messages/failed",
+    "/without_identity",
+    "/wrong_targets",
+    "/repeated_answers",
+    "/unacknowledged",
+    "/retransmissions",
+    "/repeated_requests",
+    "/repeated_responses",
+    "/malformed",
+    "/stray",
+    "/not_authentic",
+    "/leaked_keys",
+    "/wrong_contacts",
+];
+
+fn subscribers() -> String {
+    let mut lines = "imsi,msisdn,k,opc\n".to_owned();
+    for n in 1..=DEVICES {
+        writeln!(lines, "0010100000000{n:02},490{n:02},{n:032x},{:032x}", n * 3).unwrap();
+    }
+    lines
+}
+
+/// Devices at 127.1.`nth`.1 and after, in front of a network at 127.1.`nth`.100; how often the fault was done, and the report.
+async fn run(nth: u8, fault: Fault, every: u64) -> (u64, Value) {
+    let own = Ipv4Addr::new(127, 1, nth, 100);
+    let network = Network::new(own, &subscribers(), plan(fault, every)).await;
+    let goes = network.start();
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("subscribers.csv");
+    std::fs::write(&file, subscribers()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lab-ue"));
+    command.arg("--subscribers").arg(&file);
+    command.args(["--p-cscf", &format!("{own}:5060"), "--first-address"]);
+    command.arg(Ipv4Addr::new(127, 1, nth, 1).to_string());
+    let options =
+        "--domain ims.lab --rate 20 --seconds 20 --quiet-end 9 --refresh 6 --calls 2 --talk 2-5 --messages 1";
+    command.args(options.split(' '));
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap();
+    goes.abort();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    (
+        network.injected(),
+        serde_json::from_slice(&output.stdout).unwrap(),
+    )
+}
+
+fn count(report: &Value, path: &str) -> u64 {
+    // A map has only methods that there were.
+    report.pointer(path).and_then(Value::as_u64).unwrap_or(0)
+}
+
+fn judge(case: &Case, injected: u64, report: &Value) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut ensure = |good: bool, told: String| {
+        if !good {
+            wrong.push(format!("{} {told}", case.fault));
+        }
+    };
+    ensure(injected > 0, "was never injected".to_owned());
+    for path in case.counted {
+        let counted = count(report, path);
+        ensure(
+            counted == injected,
+            format!("{path}: {injected} injected, {counted} counted"),
+        );
+    }
+    let named = |path| case.counted.contains(path) || case.follows.contains(path);
+    for path in FAULTS.iter().filter(|path| !named(path)) {
+        let counted = count(report, path);
+        ensure(counted == 0, format!("{path}: {counted} that nobody injected"));
+    }
+    for what in ["/calls", "/messages"] {
+        let of = |part| count(report, &format!("{what}/{part}"));
+        ensure(
+            of("done") == of("begun") && of("done") > 0,
+            format!("{what}: {}", report[&what[1..]]),
+        );
+    }
+    let streams = count(report, "/calls/done");
+    match case.fault {
+        Fault::RtpOneWay => ensure(
+            count(report, "/audio/unheard") == streams,
+            format!("{streams} calls, and others are unheard"),
+        ),
+        Fault::Delay => ensure(
+            count(report, "/audio/slowest_ms") >= 200,
+            "is not seen in the slowest".to_owned(),
+        ),
+        Fault::Wrong200 | Fault::WrongAutn => {
+            let failed = count(report, "/registrations/failed") + count(report, "/refreshes/failed");
+            ensure(
+                failed == injected,
+                format!("{injected} injected, {failed} registrations failed"),
+            );
+        }
+        _ => {}
+    }
+    wrong
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_fault_is_counted_exactly_and_no_other() {
+    let runs = (1..).zip(&CASES).map(|(nth, case)| {
+        let run = tokio::spawn(run(nth, case.fault, case.every));
+        async move {
+            let (injected, report) = run.await.unwrap();
+            judge(case, injected, &report)
+        }
+    });
+    let mut wrong = Vec::new();
+    for run in runs.collect::<Vec<_>>() {
+        wrong.extend(run.await);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Where no BYE ever arrives, no call is done, and what both ends sent and heard still counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_cannot_be_ended_have_failed() {
+    let (injected, report) = run(20, Fault::DropBye, 1).await;
+    assert!(injected > 0);
+    let calls = &report["calls"];
+    assert_eq!(calls["done"], 0, "{calls}");
+    let again = count(&report, "/retransmissions_by_method/BYE");
+    assert_eq!(calls["begun"], injected - again, "each has its first BYE");
+    assert_eq!(calls["open"], calls["begun"]);
+}
