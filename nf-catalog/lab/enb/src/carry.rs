@@ -211,7 +211,9 @@ impl Carrier {
     }
 
     fn to_device(&self, inner: &[u8]) {
-        match (&self.tun).write(inner) {
+        let written = (&self.tun).write(inner);
+        // Each write is one packet, or none.
+        match written {
             Ok(_) => self.counts.carried(Way::Down, inner),
             Err(_) => self.counts.dropped(DropReason::NotSent),
         }

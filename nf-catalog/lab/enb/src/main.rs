@@ -89,9 +89,9 @@ struct Args {
     /// wrong-autn or reorder-fragments. The report has how often it was.
     #[arg(long)]
     fault: Option<Fault>,
-    /// It is done to each so many of those that it can be done to.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
-    fault_every: u64,
+    /// It is done to each so many of those that it can be done to: of audio to 1 %, of a fault's own choice if absent.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    fault_every: Option<u64>,
     /// Milliseconds by which `delay` delays.
     #[arg(long, default_value_t = 200)]
     fault_delay: u64,
@@ -179,8 +179,11 @@ async fn run(args: &Args) -> Result<Report> {
 
 fn plan(args: &Args) -> Option<Plan> {
     let delay = Duration::from_millis(args.fault_delay);
-    let every = args.fault_every;
-    args.fault.map(|fault| Plan { fault, every, delay })
+    args.fault.map(|fault| Plan {
+        fault,
+        every: args.fault_every.unwrap_or_else(|| fault.usual_every()),
+        delay,
+    })
 }
 
 fn config(args: &Args) -> cell::Config {

@@ -1,6 +1,7 @@
 //! Faults between devices and their network, each of which is counted. No I/O and no clock: a packet is shown, and what becomes of it is
 //! returned. See the README.
 
+mod counted;
 pub mod packet;
 mod sip;
 #[cfg(test)]

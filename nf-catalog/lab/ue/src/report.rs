@@ -293,13 +293,11 @@ mod tests {
             sent: (1, 10),
             received: (2, Received::default()),
             is_open: sender_is_open,
-            ..LegCount::default()
         };
         let hearer = LegCount {
             sent: (2, 0),
             received: (1, received),
             is_open: hearer_is_open,
-            ..LegCount::default()
         };
         ends[0].legs.push(sender);
         ends[1].legs.push(hearer);

@@ -10,73 +10,28 @@ use gantry_lab_faults::Fault;
 use network::{Network, plan};
 use serde_json::Value;
 
-const DEVICES: u8 = 8;
+const DEVICES: u8 = 6;
+const AT_ONCE: usize = 3;
+/// How often a run is tried at most: a machine that has no time loses and delays by itself.
+const TRIES: usize = 4;
 
-/// What is injected into a run, and what of the report must be as much.
-struct Case {
-    fault: Fault,
-    every: u64,
-    counted: &'static [&'static str],
-    /// Also expected, beside what is counted: paths of the report which may be other than zero.
-    follows: &'static [&'static str],
+/// All but the one that devices must not notice.
+fn cases() -> impl Iterator<Item = Fault> {
+    Fault::ALL
+        .into_iter()
+        .filter(|fault| !fault.counted_in().is_empty())
 }
 
-const CASES: [Case; 9] = [
-    Case {
-        fault: Fault::Loss,
-        every: 100,
-        counted: &["/audio/lost"],
-        follows: &[],
-    },
-    Case {
-        fault: Fault::Duplicate,
-        every: 100,
-        counted: &["/audio/doubled"],
-        follows: &[],
-    },
-    Case {
-        fault: Fault::Delay,
-        every: 100,
-        counted: &["/audio/late"],
-        follows: &["/audio/reordered"],
-    },
-    Case {
-        fault: Fault::Wrong200,
-        every: 3,
-        counted: &["/wrong_contacts"],
-        follows: &["/registrations/failed", "/refreshes/failed"],
-    },
-    Case {
-        fault: Fault::DropBye,
-        every: 2,
-        counted: &["/retransmissions_by_method/BYE", "/retransmissions"],
-        follows: &[],
-    },
-    Case {
-        fault: Fault::RtpWrongPort,
-        every: 100,
-        counted: &["/audio/wrong_port", "/audio/lost"],
-        follows: &[],
-    },
-    Case {
-        fault: Fault::RtpOneWay,
-        every: 1,
-        counted: &["/audio/lost"],
-        follows: &["/audio/unheard"],
-    },
-    Case {
-        fault: Fault::LeakKeys,
-        every: 1,
-        counted: &["/leaked_keys"],
-        follows: &[],
-    },
-    Case {
-        fault: Fault::WrongAutn,
-        every: 3,
-        counted: &["/not_authentic"],
-        follows: &["/registrations/failed", "/refreshes/failed"],
-    },
-];
+/// What else of the report is not zero, and is no fault of its own.
+fn follows(fault: Fault) -> &'static [&'static str] {
+    match fault {
+        Fault::Delay => &["/audio/reordered"],
+        Fault::Wrong200 | Fault::WrongAutn => &["/registrations/failed", "/refreshes/failed"],
+        Fault::DropBye => &["/retransmissions"],
+        Fault::RtpOneWay => &["/audio/unheard"],
+        _ => &[],
+    }
+}
 
 /// All that is zero in a run without a fault.
 const FAULTS: [&str; 24] = [
@@ -118,7 +73,7 @@ fn subscribers() -> String {
 async fn run(nth: u8, fault: Fault, every: u64) -> (u64, Value) {
     let own = Ipv4Addr::new(127, 1, nth, 100);
     let network = Network::new(own, &subscribers(), plan(fault, every)).await;
-    let goes = network.start();
+    let goes = network.clone().start();
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("subscribers.csv");
     std::fs::write(&file, subscribers()).unwrap();
@@ -126,13 +81,14 @@ async fn run(nth: u8, fault: Fault, every: u64) -> (u64, Value) {
     command.arg("--subscribers").arg(&file);
     command.args(["--p-cscf", &format!("{own}:5060"), "--first-address"]);
     command.arg(Ipv4Addr::new(127, 1, nth, 1).to_string());
-    let options =
-        "--domain ims.lab --rate 20 --seconds 20 --quiet-end 9 --refresh 6 --calls 2 --talk 2-5 --messages 1";
+    let options = "--domain ims.lab --rate 20 --seconds 13 --quiet-end 5 --refresh 5 --calls 2 --talk 2-3 --messages 1 --hold-every 2";
     command.args(options.split(' '));
     let output = tokio::task::spawn_blocking(move || command.output().unwrap())
         .await
         .unwrap();
     goes.abort();
+    // Its sockets are free for another try.
+    let _ = goes.await;
     assert!(
         output.status.success(),
         "{}",
@@ -149,22 +105,22 @@ fn count(report: &Value, path: &str) -> u64 {
     report.pointer(path).and_then(Value::as_u64).unwrap_or(0)
 }
 
-fn judge(case: &Case, injected: u64, report: &Value) -> Vec<String> {
+fn judge(fault: Fault, injected: u64, report: &Value) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut ensure = |good: bool, told: String| {
         if !good {
-            wrong.push(format!("{} {told}", case.fault));
+            wrong.push(format!("{fault} {told}"));
         }
     };
     ensure(injected > 0, "was never injected".to_owned());
-    for path in case.counted {
+    for path in fault.counted_in() {
         let counted = count(report, path);
         ensure(
             counted == injected,
             format!("{path}: {injected} injected, {counted} counted"),
         );
     }
-    let named = |path| case.counted.contains(path) || case.follows.contains(path);
+    let named = |path| fault.counted_in().contains(path) || follows(fault).contains(path);
     for path in FAULTS.iter().filter(|path| !named(path)) {
         let counted = count(report, path);
         ensure(counted == 0, format!("{path}: {counted} that nobody injected"));
@@ -177,10 +133,14 @@ fn judge(case: &Case, injected: u64, report: &Value) -> Vec<String> {
         );
     }
     let streams = count(report, "/calls/done");
-    match case.fault {
+    match fault {
         Fault::RtpOneWay => ensure(
             count(report, "/audio/unheard") == streams,
             format!("{streams} calls, and others are unheard"),
+        ),
+        Fault::DropBye => ensure(
+            count(report, "/retransmissions") == injected,
+            "is not all that was sent again".to_owned(),
         ),
         Fault::Delay => ensure(
             count(report, "/audio/slowest_ms") >= 200,
@@ -198,20 +158,29 @@ fn judge(case: &Case, injected: u64, report: &Value) -> Vec<String> {
     wrong
 }
 
+async fn judged(nth: u8, fault: Fault) -> Vec<String> {
+    let (injected, report) = run(nth, fault, fault.usual_every()).await;
+    judge(fault, injected, &report)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_fault_is_counted_exactly_and_no_other() {
-    let runs = (1..).zip(&CASES).map(|(nth, case)| {
-        let run = tokio::spawn(run(nth, case.fault, case.every));
-        async move {
-            let (injected, report) = run.await.unwrap();
-            judge(case, injected, &report)
+    let all: Vec<(u8, Fault)> = (1..).zip(cases()).collect();
+    for some in all.chunks(AT_ONCE) {
+        let runs = some.iter().map(|(nth, fault)| tokio::spawn(judged(*nth, *fault)));
+        let runs: Vec<_> = runs.collect();
+        for ((nth, fault), run) in some.iter().zip(runs) {
+            let mut wrong = run.await.unwrap();
+            for _ in 1..TRIES {
+                if wrong.is_empty() {
+                    break;
+                }
+                eprintln!("once more: {}", wrong.join("; "));
+                wrong = judged(*nth, *fault).await;
+            }
+            assert!(wrong.is_empty(), "{}", wrong.join("\n"));
         }
-    });
-    let mut wrong = Vec::new();
-    for run in runs.collect::<Vec<_>>() {
-        wrong.extend(run.await);
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// Where no BYE ever arrives, no call is done, and what both ends sent and heard still counts.

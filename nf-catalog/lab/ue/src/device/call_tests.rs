@@ -215,6 +215,11 @@ fn what_is_dropped_once_is_sent_again_and_counted() {
             (retransmissions, answers),
             "{method}"
         );
+        let gap_ms = caller.legs[0].received.1.longest_gap_ms;
+        assert!(
+            gap_ms <= 600 && (method != "BYE" || gap_ms <= 125),
+            "{method}: {gap_ms}"
+        );
     }
 }
 

@@ -40,8 +40,8 @@ pub(super) enum Stage {
     },
     /// Both talk.
     Up { since_ms: u64, step: Step },
-    /// The caller wants to end it.
-    Ending,
+    /// The caller wants to end it; both have talked since then.
+    Ending { since_ms: u64 },
 }
 
 /// What the caller does next while both talk.
@@ -85,7 +85,7 @@ impl Call {
             Stage::Ringing { answer_ms } => Some(answer_ms),
             Stage::Answered { again_ms, .. } => Some(again_ms),
             Stage::Up { since_ms, step } => self.at_ms(since_ms, step),
-            Stage::Calling | Stage::Ending => None,
+            Stage::Calling | Stage::Ending { .. } => None,
         };
         let audio = self.leg.as_ref().and_then(Leg::wake_ms);
         own.into_iter().chain(audio).min()
@@ -107,7 +107,9 @@ impl Call {
     /// When the other end stopped its audio, as both have agreed, if the call ends at that time.
     fn silent_ms(&self, now_ms: u64) -> u64 {
         match self.stage {
-            Stage::Up { since_ms, .. } => now_ms.min(since_ms + self.plan.talk_ms.saturating_sub(QUIET_MS)),
+            Stage::Up { since_ms, .. } | Stage::Ending { since_ms } => {
+                now_ms.min(since_ms + self.plan.talk_ms.saturating_sub(QUIET_MS))
+            }
             _ => now_ms.saturating_sub(QUIET_MS),
         }
     }
@@ -298,7 +300,7 @@ impl Device {
                 call.dialog.cseq += 1;
                 let bye = self.within(&call.dialog, "BYE", call.dialog.cseq);
                 self.ask(bye, Purpose::Bye, now_ms);
-                call.stage = Stage::Ending;
+                call.stage = Stage::Ending { since_ms };
                 return;
             }
             Step::None => Step::None,

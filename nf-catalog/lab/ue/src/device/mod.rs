@@ -249,6 +249,9 @@ impl Device {
         if message.headers.list("Via").len() != 1 {
             self.counts.wrong_vias += 1;
         }
+        if message.method() == "REGISTER" {
+            self.judge_registration(code, message);
+        }
         let branch = message.branch().unwrap_or_default();
         let Some(waiting) = self.waiting.get_mut(branch) else {
             return self.answered_again(message);

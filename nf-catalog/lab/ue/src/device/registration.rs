@@ -1,6 +1,6 @@
 //! The registration of a device (TS 24.229, 5.1.1): asked for, challenged, held, asked for anew before it ends.
 
-use gantry_lab_aka::{Challenge, Credentials, NotAuthentic};
+use gantry_lab_aka::{Challenge, Credentials, NotAuthentic, Seen};
 
 use super::{Device, Purpose};
 use crate::sip::{Message, NameAddr, param};
@@ -110,6 +110,21 @@ impl Device {
         self.ask(request, Purpose::Register, now_ms);
     }
 
+    /// What must be true of each answer to a REGISTER, of one that comes again, too.
+    pub(super) fn judge_registration(&mut self, code: u16, response: &Message) {
+        let header = response.headers.get("WWW-Authenticate");
+        if let Some(challenge) = header.and_then(Challenge::parse) {
+            self.counts.leaked_keys += u64::from(challenge.shows_keys);
+            // Whether the number is fresh is asked once, where it is answered.
+            let answer = challenge.rand_and_autn().map(|(rand, autn)| {
+                let key = &self.card.key;
+                key.answer(&rand, &autn, &mut Seen::default())
+            });
+            self.counts.not_authentic += u64::from(matches!(answer, Some(Err(NotAuthentic::Mac))));
+        }
+        self.counts.wrong_contacts += u64::from(code == 200 && self.granted_s(response).is_none());
+    }
+
     /// The answer to a REGISTER; 0: nobody answered.
     pub(super) fn registered(&mut self, code: u16, response: Option<&Message>, now_ms: u64) {
         let State::Asking {
@@ -135,7 +150,6 @@ impl Device {
                 if let Some(granted_s) = self.granted_s(response) {
                     return self.stand(response, granted_s, since_ms, refresh, now_ms);
                 }
-                self.counts.wrong_contacts += 1;
             }
             _ => {}
         }
@@ -175,7 +189,6 @@ impl Device {
     fn authorization(&mut self, response: &Message, answered: u32) -> Option<String> {
         let header = response.headers.get("WWW-Authenticate")?;
         let challenge = Challenge::parse(header)?;
-        self.counts.leaked_keys += u64::from(challenge.shows_keys);
         let (uri, cnonce) = (format!("sip:{}", self.config.domain), self.ids.tag());
         let who = Credentials {
             username: &self.card.private,
@@ -185,9 +198,6 @@ impl Device {
             count: 1,
         };
         let answer = challenge.answer(&self.card.key, &mut self.card.seen, who);
-        if matches!(answer, Err(NotAuthentic::Mac)) {
-            self.counts.not_authentic += 1;
-        }
         answer.ok().filter(|_| answered < CHALLENGES)
     }
 

@@ -206,6 +206,13 @@ fn faults_of_the_network_are_counted_each_for_itself() {
         (1, 1)
     );
     device.datagram(b"nonsense", 2);
+    let audio = Packet {
+        stream: 1,
+        number: 0,
+        sent_ms: 0,
+    };
+    device.datagram(&audio.encode(), 2);
+    assert_eq!(device.counts().audio_at_sip, 1);
     let stray = Message::request("REGISTER", "sip:x").respond(200, "OK", "t");
     device.datagram(&stray.encode(), 3);
     let counts = device.counts();

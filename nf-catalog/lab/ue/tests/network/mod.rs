@@ -50,8 +50,8 @@ impl Network {
     }
 
     /// Goes on until it is aborted.
-    pub fn start(self: &Arc<Self>) -> JoinHandle<()> {
-        let network = self.clone();
+    pub fn start(self: Arc<Self>) -> JoinHandle<()> {
+        let network = self;
         tokio::spawn(async move {
             let (mut message, mut audio) = (vec![0; 65_535], [0; 2048]);
             loop {
