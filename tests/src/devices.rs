@@ -10,6 +10,7 @@ use crate::api::Api;
 use crate::gantry::Gantry;
 use crate::poll;
 
+const PATIENCE: Duration = Duration::from_secs(60);
 const POD: &str = "/api/v1/namespaces/default/pods/devices";
 
 /// A Secret of so many subscribers, with keys that are as good as any in a test.
@@ -51,9 +52,12 @@ pub fn finish(gantry: &Gantry, container: &str, patience: Duration) -> Result<Va
     serde_json::from_str(&log).with_context(|| format!("no report: {log}"))
 }
 
-/// Takes them away.
+/// Takes them away, and waits until they are gone.
 pub fn remove(gantry: &Gantry) -> Result<()> {
-    let gone = Api::of(gantry)?.ask("DELETE", POD, "application/json", "")?;
+    let api = Api::of(gantry)?;
+    let gone = api.ask("DELETE", POD, "application/json", "")?;
     ensure!(gone.code == 200, "{gone:?}");
+    let none = || api.get(POD).ok().filter(|answer| answer.code == 404);
+    poll(PATIENCE, none).context("the devices stay")?;
     Ok(())
 }

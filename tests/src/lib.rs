@@ -5,6 +5,7 @@ pub mod api;
 pub mod bare;
 pub mod busybox;
 pub mod devices;
+pub mod faults;
 pub mod gantry;
 pub mod leftovers;
 pub mod load;

@@ -65,17 +65,9 @@ pub struct Report {
 /// Deploys the service, lets devices call for so many seconds while functions of each plane become bigger and smaller, and takes the
 /// devices away.
 pub fn play(gantry: &Gantry, seconds: u32) -> Result<Report> {
-    let files = tempfile::tempdir()?;
-    let file = |name: &str| files.path().join(name).to_string_lossy().into_owned();
-    fs::write(
-        file("subscribers.json"),
-        devices::subscribers(DEVICES).to_string(),
-    )?;
-    fs::write(file("devices.yaml"), manifest(seconds)?)?;
-    gantry.run(&["deploy", &file("subscribers.json")])?;
-    gantry.run(&["deploy", "volte"])?;
+    deploy(gantry)?;
     let before = counted(gantry)?;
-    gantry.run(&["deploy", &file("devices.yaml")])?;
+    bring(gantry, &manifest(seconds)?)?;
     let audio = || {
         let packets = count(gantry, "media", AUDIO).ok()?;
         (packets > before["media"] + CALLING).then_some(())
@@ -86,18 +78,47 @@ pub fn play(gantry: &Gantry, seconds: u32) -> Result<Report> {
         gantry.run(&["resize", function, "--cpu", "50m", "--cpu-limit", "1000m"])?;
     }
     let memory_bytes = of_each(|function, _| memory(gantry, function))?;
-    let calls = devices::finish(gantry, "ue", PATIENCE + Duration::from_secs(seconds.into()))?;
-    let report = Report {
-        calls,
-        radio: report_of(&gantry.text(&["logs", "devices", "-c", "radio"])?)?,
-        passed: counted(gantry)?
-            .into_iter()
-            .map(|(function, now)| (function.clone(), now - before[&function]))
-            .collect(),
-        memory_bytes,
-    };
+    let (calls, radio) = reports(gantry, seconds)?;
+    let passed = counted(gantry)?
+        .into_iter()
+        .map(|(function, now)| (function.clone(), now - before[&function]))
+        .collect();
     devices::remove(gantry)?;
-    Ok(report)
+    Ok(Report {
+        calls,
+        radio,
+        passed,
+        memory_bytes,
+    })
+}
+
+/// Deploys the service, and the keys of its subscribers.
+pub fn deploy(gantry: &Gantry) -> Result<()> {
+    apply(
+        gantry,
+        "subscribers.json",
+        &devices::subscribers(DEVICES).to_string(),
+    )?;
+    gantry.run(&["deploy", "volte"])
+}
+
+/// Brings devices.
+pub fn bring(gantry: &Gantry, manifest: &str) -> Result<()> {
+    apply(gantry, "devices.yaml", manifest)
+}
+
+fn apply(gantry: &Gantry, name: &str, text: &str) -> Result<()> {
+    let files = tempfile::tempdir()?;
+    let file = files.path().join(name);
+    fs::write(&file, text)?;
+    gantry.run(&["deploy", &file.to_string_lossy()])
+}
+
+/// What devices that are there for so many seconds saw, and what the radio side saw.
+pub fn reports(gantry: &Gantry, seconds: u32) -> Result<(Value, Value)> {
+    let calls = devices::finish(gantry, "ue", PATIENCE + Duration::from_secs(seconds.into()))?;
+    let radio = report_of(&gantry.text(&["logs", "devices", "-c", "radio"])?)?;
+    Ok((calls, radio))
 }
 
 impl Report {
@@ -128,7 +149,7 @@ impl Report {
         ] {
             ensure!(calls[none] == 0, "{none}: {}", calls[none]);
         }
-        for none in ["lost", "doubled", "foreign", "unheard"] {
+        for none in ["lost", "doubled", "foreign", "unheard", "open", "wrong_port"] {
             ensure!(audio[none] == 0, "audio {none}: {audio}");
         }
         let sent = audio["sent"].as_u64().unwrap_or(0);
@@ -213,7 +234,7 @@ fn memory(gantry: &Gantry, function: &str) -> Result<u64> {
 }
 
 /// The devices of the README, for another time.
-fn manifest(seconds: u32) -> Result<String> {
+pub fn manifest(seconds: u32) -> Result<String> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../nf-catalog/lab/enb/devices.yaml");
     let text = fs::read_to_string(path)?;
     let (before, after) = text

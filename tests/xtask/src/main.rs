@@ -4,6 +4,7 @@ mod bench;
 mod cost;
 mod demo;
 mod deny;
+mod faults;
 mod hostile;
 mod prepare;
 mod shell;
@@ -37,6 +38,8 @@ enum Chore {
     Durability(DurabilityArgs),
     /// Runs what hostile tenants try, each with its control; prints the table
     Hostile(HostileArgs),
+    /// The judge of calls judged: faults between devices and core, each counted exactly; prints the table
+    Faults,
     /// Runs benchmarks; one table of figures, each with a peer or floor measured in the same run
     Bench(BenchArgs),
     /// An IMS core under calls, on Gantry and in turn as the same programs started by hand; what the difference is
@@ -135,6 +138,7 @@ fn main() -> ExitCode {
         Chore::Vm(args) => vm::run(args.only.as_deref(), |line| println!("{line}")),
         Chore::Durability(args) => shell::durability(args.runs, args.kills),
         Chore::Hostile(args) => hostile::run(args.table.as_ref()),
+        Chore::Faults => faults::run(),
         Chore::Bench(args) => bench::run(args.name.as_deref(), args.report.as_deref()),
         Chore::Cost(args) => cost::run(&args.load, args.report.as_deref()),
     };

@@ -32,7 +32,7 @@ const SPREAD: Duration = Duration::from_secs(20);
 const OUTAGE: Duration = Duration::from_secs(60);
 
 /// Not the default ones: a Gantry that runs here already is left alone.
-const NETWORKS: [&str; 4] = ["--pod-cidr", "10.187.0.0/16", "--service-cidr", "10.188.0.0/16"];
+pub const NETWORKS: [&str; 4] = ["--pod-cidr", "10.187.0.0/16", "--service-cidr", "10.188.0.0/16"];
 /// How long the run is undisturbed where times are not judged.
 const COMPARISON_MS: u64 = 60_000;
 /// How long a service may stay away before we give up on it.
