@@ -415,6 +415,6 @@ mod tests {
             assert_eq!(judged.refusal, None, "{name} states {level}");
             beyond.extend((level != "restricted").then(|| name.clone()));
         }
-        assert_eq!(beyond, ["pgw"], "who asks for more");
+        assert_eq!(beyond, ["ggsn", "pgw"], "who asks for more");
     }
 }
