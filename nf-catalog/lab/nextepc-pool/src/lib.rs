@@ -1,6 +1,6 @@
 //! For `LD_PRELOAD` before nextepc's programs: packets and small objects come from libc and not from 256 buffers, their event queue holds
-//! more, the time for which they keep answered requests can be set, and their sockets hold more packets. The programs stay as they are.
-//! See the README.
+//! more, the time for which they keep answered requests can be set, and their sockets hold more packets; for sgsnemu, that it needs no
+//! privileges. The programs stay as they are. See the README.
 //!
 //! Each function stands in the place of the one of the same name in nextepc's `libcore` and `libgtp` (nextepc 0.3.10) or in libc,
 //! with its signature and its promises.
@@ -8,6 +8,7 @@
 mod memory;
 mod packet;
 mod receive;
+mod settings;
 mod transaction;
 
 use std::ffi::{CStr, c_int, c_void};

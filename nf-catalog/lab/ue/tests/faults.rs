@@ -185,7 +185,7 @@ async fn each_fault_is_counted_exactly_and_no_other() {
 
 /// Where no BYE ever arrives, no call is done, and what both ends sent and heard still counts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_that_cannot_be_ended_have_failed() {
+async fn calls_that_cannot_be_ended_are_never_done() {
     let (injected, report) = run(20, Fault::DropBye, 1).await;
     assert!(injected > 0);
     let calls = &report["calls"];
