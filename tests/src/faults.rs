@@ -1,14 +1,13 @@
 //! The judge of calls judged on a whole core: faults between devices and network, and what the report of the devices has of them.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use gantry_lab_faults::Fault;
 use serde_json::Value;
 
 use crate::gantry::Gantry;
+use crate::volte::Load;
 use crate::{devices, volte};
 
-/// How long the devices of a run are there.
-const SECONDS: u32 = 45;
 /// Above any MTU on the way, even in two.
 const PADDED: &str = "3000";
 
@@ -53,7 +52,7 @@ impl Row {
 
 /// Plays all faults and requests above the MTU on a Gantry that has the images; `seen` gets each row.
 pub fn play(gantry: &Gantry, mut seen: impl FnMut(&Row)) -> Result<Vec<Row>> {
-    volte::deploy(gantry)?;
+    volte::deploy(gantry, &load())?;
     let mut rows = Vec::new();
     let mut row = |what: &str, fault: Option<Fault>, padded: bool| -> Result<()> {
         let row = run(gantry, what, fault, padded)?;
@@ -69,18 +68,27 @@ pub fn play(gantry: &Gantry, mut seen: impl FnMut(&Row)) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// Of each run.
+fn load() -> Load {
+    Load {
+        seconds: 45,
+        ..Load::short()
+    }
+}
+
 fn run(gantry: &Gantry, what: &str, fault: Option<Fault>, padded: bool) -> Result<Row> {
-    let mut manifest = volte::manifest(SECONDS)?;
+    let load = load();
+    let mut manifest = volte::manifest(&load)?;
     if let Some(fault) = fault {
         let option = format!("/run/radio/devices.csv, --fault, {fault}]");
-        manifest = with(&manifest, "/run/radio/devices.csv]", &option)?;
+        manifest = volte::with(&manifest, "/run/radio/devices.csv]", &option)?;
     }
     if padded {
         let option = format!("--by-number, --pad, \"{PADDED}\"");
-        manifest = with(&manifest, "--by-number", &option)?;
+        manifest = volte::with(&manifest, "--by-number", &option)?;
     }
     volte::bring(gantry, &manifest)?;
-    let (calls, radio) = volte::reports(gantry, SECONDS)?;
+    let (calls, radio) = volte::reports(gantry, &load)?;
     devices::remove(gantry)?;
     let places = fault.map_or(&[][..], Fault::counted_in);
     Ok(Row {
@@ -100,13 +108,6 @@ fn run(gantry: &Gantry, what: &str, fault: Option<Fault>, padded: bool) -> Resul
             number(&radio, "/packets/fragments_down"),
         ),
     })
-}
-
-fn with(manifest: &str, old: &str, new: &str) -> Result<String> {
-    let (before, after) = manifest
-        .split_once(old)
-        .with_context(|| format!("the manifest has no {old}"))?;
-    Ok(format!("{before}{new}{after}"))
 }
 
 /// A place that is not there has none.

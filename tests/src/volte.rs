@@ -29,14 +29,45 @@ const FUNCTIONS: [(&str, Counter); 12] = [
 ];
 const AUDIO: Counter = Counter::Metric("rtpengine_packets_total");
 const CALLS: Counter = Counter::Metric("kamailio_core_rcv_requests_invite");
-/// The functions that each plane's change is tried on.
-const RESIZED: [&str; 3] = ["s-cscf", "media", "sgw"];
-/// Devices, as the manifest has them.
-const DEVICES: u64 = 40;
 /// How long the devices may take beyond the time that they are asked for.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// Packets at the media gateway by which calls are up.
 const CALLING: u64 = 500;
+
+/// What devices do, and which functions become bigger and smaller meanwhile.
+#[derive(Clone, Debug, Serialize)]
+pub struct Load {
+    /// How many devices.
+    pub devices: u64,
+    /// Calls that are begun in a second, of 5 to 10 seconds.
+    pub calls: u32,
+    /// How long the devices are there, in seconds.
+    pub seconds: u32,
+    #[serde(skip)]
+    resized: Vec<&'static str>,
+}
+
+impl Load {
+    /// With a function of each plane that is changed.
+    pub fn short() -> Self {
+        Self {
+            devices: 40,
+            calls: 2,
+            seconds: 60,
+            resized: vec!["s-cscf", "media", "sgw"],
+        }
+    }
+
+    /// With each of the twelve changed.
+    pub fn whole(devices: u64, calls: u32, seconds: u32) -> Self {
+        Self {
+            devices,
+            calls,
+            seconds,
+            resized: FUNCTIONS.map(|(function, _)| function).to_vec(),
+        }
+    }
+}
 
 /// Probes make none of these grow but the packets of `eth0`.
 #[derive(Clone, Copy)]
@@ -52,6 +83,8 @@ enum Counter {
 /// What came of it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    /// What was asked of the devices.
+    pub load: Load,
     /// What the devices saw: registrations, calls, messages, audio.
     pub calls: Value,
     /// What the radio side saw: attaches, packets.
@@ -62,29 +95,29 @@ pub struct Report {
     pub memory_bytes: BTreeMap<String, u64>,
 }
 
-/// Deploys the service, lets devices call for so many seconds while functions of each plane become bigger and smaller, and takes the
-/// devices away.
-pub fn play(gantry: &Gantry, seconds: u32) -> Result<Report> {
-    deploy(gantry)?;
+/// Deploys the service, lets devices call while functions become bigger and smaller, and takes the devices away.
+pub fn play(gantry: &Gantry, load: Load) -> Result<Report> {
+    deploy(gantry, &load)?;
     let before = counted(gantry)?;
-    bring(gantry, &manifest(seconds)?)?;
+    bring(gantry, &manifest(&load)?)?;
     let audio = || {
         let packets = count(gantry, "media", AUDIO).ok()?;
         (packets > before["media"] + CALLING).then_some(())
     };
     poll(PATIENCE, audio).context("nobody calls")?;
-    for function in RESIZED {
+    for function in &load.resized {
         gantry.run(&["resize", function, "--cpu", "600m", "--cpu-limit", "2500m"])?;
         gantry.run(&["resize", function, "--cpu", "50m", "--cpu-limit", "1000m"])?;
     }
     let memory_bytes = of_each(|function, _| memory(gantry, function))?;
-    let (calls, radio) = reports(gantry, seconds)?;
+    let (calls, radio) = reports(gantry, &load)?;
     let passed = counted(gantry)?
         .into_iter()
         .map(|(function, now)| (function.clone(), now - before[&function]))
         .collect();
     devices::remove(gantry)?;
     Ok(Report {
+        load,
         calls,
         radio,
         passed,
@@ -93,11 +126,11 @@ pub fn play(gantry: &Gantry, seconds: u32) -> Result<Report> {
 }
 
 /// Deploys the service, and the keys of its subscribers.
-pub fn deploy(gantry: &Gantry) -> Result<()> {
+pub fn deploy(gantry: &Gantry, load: &Load) -> Result<()> {
     apply(
         gantry,
         "subscribers.json",
-        &devices::subscribers(DEVICES).to_string(),
+        &devices::subscribers(load.devices).to_string(),
     )?;
     gantry.run(&["deploy", "volte"])
 }
@@ -114,9 +147,10 @@ fn apply(gantry: &Gantry, name: &str, text: &str) -> Result<()> {
     gantry.run(&["deploy", &file.to_string_lossy()])
 }
 
-/// What devices that are there for so many seconds saw, and what the radio side saw.
-pub fn reports(gantry: &Gantry, seconds: u32) -> Result<(Value, Value)> {
-    let calls = devices::finish(gantry, "ue", PATIENCE + Duration::from_secs(seconds.into()))?;
+/// What the devices saw, and what the radio side saw.
+pub fn reports(gantry: &Gantry, load: &Load) -> Result<(Value, Value)> {
+    let patience = PATIENCE + Duration::from_secs(load.seconds.into());
+    let calls = devices::finish(gantry, "ue", patience)?;
     let radio = report_of(&gantry.text(&["logs", "devices", "-c", "radio"])?)?;
     Ok((calls, radio))
 }
@@ -125,8 +159,9 @@ impl Report {
     /// All that was begun is done, nothing was lost on the way, and each function was on it.
     pub fn judge(&self) -> Result<()> {
         let (calls, audio) = (&self.calls, &self.calls["audio"]);
-        ensure!(self.radio["attaches"]["attached"] == DEVICES, "not all attached");
-        ensure!(calls["registrations"]["done"] == DEVICES, "not all registered");
+        let devices = self.load.devices;
+        ensure!(self.radio["attaches"]["attached"] == devices, "not all attached");
+        ensure!(calls["registrations"]["done"] == devices, "not all registered");
         for what in [
             "registrations",
             "refreshes",
@@ -161,7 +196,7 @@ impl Report {
         for (function, passed) in &self.passed {
             let least = match function.as_str() {
                 "sgw" | "pgw" | "media" => sent,
-                "hss" | "pcrf" | "mme" => DEVICES,
+                "hss" | "pcrf" | "mme" => devices,
                 // Each question comes to it, and its answer.
                 "diameter-agent" => 2 * questions,
                 _ => begun,
@@ -233,12 +268,27 @@ fn memory(gantry: &Gantry, function: &str) -> Result<u64> {
     Ok(kib * 1024)
 }
 
-/// The devices of the README, for another time.
-pub fn manifest(seconds: u32) -> Result<String> {
+/// The devices of the README, with another load.
+pub fn manifest(load: &Load) -> Result<String> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../nf-catalog/lab/enb/devices.yaml");
     let text = fs::read_to_string(path)?;
-    let (before, after) = text
-        .split_once("--seconds, \"120\"")
-        .context("the manifest says another time")?;
-    Ok(format!("{before}--seconds, \"{seconds}\"{after}"))
+    let text = with(
+        &text,
+        "--count, \"40\"",
+        &format!("--count, \"{}\"", load.devices),
+    )?;
+    let text = with(&text, "--calls, \"2\"", &format!("--calls, \"{}\"", load.calls))?;
+    with(
+        &text,
+        "--seconds, \"120\"",
+        &format!("--seconds, \"{}\"", load.seconds),
+    )
+}
+
+/// The same manifest with something else in the place of this.
+pub fn with(manifest: &str, old: &str, new: &str) -> Result<String> {
+    let (before, after) = manifest
+        .split_once(old)
+        .with_context(|| format!("the manifest has no {old}"))?;
+    Ok(format!("{before}{new}{after}"))
 }

@@ -4,6 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use gantry_tests::leftovers::Leftovers;
+use gantry_tests::volte::Load;
 use gantry_tests::{Images, poll, volte};
 
 use crate::{PATIENCE, machine, up_with};
@@ -14,7 +15,7 @@ fn devices_attach_register_and_call_through_a_dozen_functions() -> Result<()> {
     let before = Leftovers::now()?;
     let gantry = up_with("volte", 120, &[], Images::CORE)?;
     let running = Leftovers::now()?;
-    let report = volte::play(&gantry, 60)?;
+    let report = volte::play(&gantry, Load::short())?;
     println!("{}", serde_json::to_string(&report)?);
     report.judge()?;
 

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use gantry_tests::volte;
 
 /// The project's chores.
 #[derive(Parser)]
@@ -51,6 +52,15 @@ struct DemoArgs {
     /// What is shown: the SIP core that is changed in every way, or a whole core network
     #[arg(value_enum, default_value_t = Show::SipCore)]
     show: Show,
+    /// Of volte: how many devices
+    #[arg(long, default_value_t = 40)]
+    devices: u64,
+    /// Of volte: calls that are begun in a second, of 5 to 10 seconds
+    #[arg(long, default_value_t = 2)]
+    calls: u32,
+    /// Of volte: how long the devices are there
+    #[arg(long, default_value_t = 120)]
+    seconds: u32,
     /// Leave everything running at the end
     #[arg(long)]
     keep: bool,
@@ -130,7 +140,10 @@ fn main() -> ExitCode {
             let report = args.report.as_deref();
             match args.show {
                 Show::SipCore => demo::run(args.keep, report, demo::Strictness::All),
-                Show::Volte => demo::volte::run(args.keep, report),
+                Show::Volte => {
+                    let load = volte::Load::whole(args.devices, args.calls, args.seconds);
+                    demo::volte::run(load, args.keep, report)
+                }
             }
         }
         Chore::Test(args) => test::run(args.quick),

@@ -6,16 +6,13 @@ use anyhow::{Context, Result, bail};
 use gantry_tests::Images;
 use gantry_tests::gantry::Gantry;
 use gantry_tests::leftovers::Leftovers;
-use gantry_tests::volte::{self, Report};
+use gantry_tests::volte::{self, Load, Report};
 
 use super::NETWORKS;
 use crate::{prepare, shell};
 
-/// How long the devices are there, in seconds.
-const SECONDS: u32 = 120;
-
 /// Builds what is missing, runs, reports. Fails when anything failed or was lost.
-pub fn run(keep: bool, report_file: Option<&Path>) -> Result<()> {
+pub fn run(load: Load, keep: bool, report_file: Option<&Path>) -> Result<()> {
     if !prepare::is_root() {
         bail!(
             "pods need root for cgroups, network and eBPF; run: sudo -E env \"PATH=$PATH\" cargo xtask demo volte"
@@ -28,7 +25,7 @@ pub fn run(keep: bool, report_file: Option<&Path>) -> Result<()> {
     gantry.first_up(&NETWORKS)?;
     gantry.import_images(Images::CORE)?;
     gantry.run(&["service", "graph", "volte"])?;
-    let report = volte::play(&gantry, SECONDS)?;
+    let report = volte::play(&gantry, load)?;
     if let Some(file) = report_file {
         std::fs::write(file, serde_json::to_vec_pretty(&report)?)
             .with_context(|| format!("cannot write {}", file.display()))?;
