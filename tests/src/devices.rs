@@ -61,3 +61,11 @@ pub fn remove(gantry: &Gantry) -> Result<()> {
     poll(PATIENCE, none).context("the devices stay")?;
     Ok(())
 }
+
+/// A manifest with something else in the place of this.
+pub fn with(manifest: &str, old: &str, new: &str) -> Result<String> {
+    let (before, after) = manifest
+        .split_once(old)
+        .with_context(|| format!("the manifest has no {old}"))?;
+    Ok(format!("{before}{new}{after}"))
+}

@@ -81,11 +81,11 @@ fn run(gantry: &Gantry, what: &str, fault: Option<Fault>, padded: bool) -> Resul
     let mut manifest = volte::manifest(&load)?;
     if let Some(fault) = fault {
         let option = format!("/run/radio/devices.csv, --fault, {fault}]");
-        manifest = volte::with(&manifest, "/run/radio/devices.csv]", &option)?;
+        manifest = devices::with(&manifest, "/run/radio/devices.csv]", &option)?;
     }
     if padded {
         let option = format!("--by-number, --pad, \"{PADDED}\"");
-        manifest = volte::with(&manifest, "--by-number", &option)?;
+        manifest = devices::with(&manifest, "--by-number", &option)?;
     }
     volte::bring(gantry, &manifest)?;
     let (calls, radio) = volte::reports(gantry, &load)?;

@@ -277,18 +277,10 @@ pub fn manifest(load: &Load) -> Result<String> {
         "--count, \"40\"",
         &format!("--count, \"{}\"", load.devices),
     )?;
-    let text = with(&text, "--calls, \"2\"", &format!("--calls, \"{}\"", load.calls))?;
-    with(
+    let text = devices::with(&text, "--calls, \"2\"", &format!("--calls, \"{}\"", load.calls))?;
+    devices::with(
         &text,
         "--seconds, \"120\"",
         &format!("--seconds, \"{}\"", load.seconds),
     )
-}
-
-/// The same manifest with something else in the place of this.
-pub fn with(manifest: &str, old: &str, new: &str) -> Result<String> {
-    let (before, after) = manifest
-        .split_once(old)
-        .with_context(|| format!("the manifest has no {old}"))?;
-    Ok(format!("{before}{new}{after}"))
 }

@@ -10,7 +10,7 @@ use gantry_tests::leftovers::Leftovers;
 use gantry_tests::{Images, devices, poll};
 use serde_json::Value;
 
-use crate::{PATIENCE, machine, up_with};
+use crate::{PATIENCE, machine, no_volume_is_left, up_with};
 
 const CONTEXTS: u64 = 50;
 const PACKETS: u64 = 8000;
@@ -39,13 +39,7 @@ fn contexts_carry_packets_through_a_ggsn() -> Result<()> {
     delete(&api, &format!("{PODS}/echo"))?;
     gantry.run(&["undeploy", "2g3g-data"])?;
     running.ensure_nothing_new_of_pods().context("after undeploy")?;
-    let volumes = gantry.path().join("agent/claims/kept");
-    let none = || {
-        fs::read_dir(&volumes)
-            .is_ok_and(|mut left| left.next().is_none())
-            .then_some(())
-    };
-    poll(PATIENCE, none).context("a volume is left")?;
+    no_volume_is_left(&gantry)?;
     drop(gantry);
     before.ensure_nothing_new().context("after down --purge")
 }
@@ -100,24 +94,11 @@ fn comes_again(gantry: &Gantry, api: &Api) -> Result<()> {
 
 /// The devices of the catalog, fewer of them.
 fn manifest() -> Result<String> {
-    let mut text = fs::read_to_string(format!("{LAB}/sgsn/devices.yaml"))?;
-    for (full, here) in [
-        (
-            "name: CONTEXTS, value: \"200\"",
-            format!("name: CONTEXTS, value: \"{CONTEXTS}\""),
-        ),
-        (
-            "--rate 5000 --packets 1000000",
-            format!("--rate {RATE} --packets {PACKETS}"),
-        ),
-    ] {
-        ensure!(
-            text.contains(full),
-            "the manifest says something else than `{full}`"
-        );
-        text = text.replace(full, &here);
-    }
-    Ok(text)
+    let text = fs::read_to_string(format!("{LAB}/sgsn/devices.yaml"))?;
+    let contexts = format!("name: CONTEXTS, value: \"{CONTEXTS}\"");
+    let text = devices::with(&text, "name: CONTEXTS, value: \"200\"", &contexts)?;
+    let packets = format!("--rate {RATE} --packets {PACKETS}");
+    devices::with(&text, "--rate 5000 --packets 1000000", &packets)
 }
 
 fn number(gantry: &Gantry, path: &str) -> Result<u64> {

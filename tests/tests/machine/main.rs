@@ -16,9 +16,9 @@ mod voice;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::Result;
-use gantry_tests::Images;
+use anyhow::{Context, Result};
 use gantry_tests::gantry::Gantry;
+use gantry_tests::{Images, poll};
 
 /// These tests share the CPUs and look at what is left on the machine: one at a time.
 static MACHINE: Mutex<()> = Mutex::new(());
@@ -55,4 +55,15 @@ fn up_with(name: &str, net: u8, options: &[&str], images: Images) -> Result<Gant
     gantry.first_up(&[&["--pod-cidr", &pods, "--service-cidr", &services], options].concat())?;
     gantry.import_images(images)?;
     Ok(gantry)
+}
+
+/// What undeployed functions had on the node's disk is gone.
+fn no_volume_is_left(gantry: &Gantry) -> Result<()> {
+    let volumes = gantry.path().join("agent/claims/kept");
+    let none = || {
+        std::fs::read_dir(&volumes)
+            .is_ok_and(|mut left| left.next().is_none())
+            .then_some(())
+    };
+    poll(PATIENCE, none).context("a volume is left")
 }
