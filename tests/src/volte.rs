@@ -43,8 +43,8 @@ pub struct Load {
     pub calls: u32,
     /// How long the devices are there, in seconds.
     pub seconds: u32,
-    #[serde(skip)]
-    resized: Vec<&'static str>,
+    /// Which of the twelve are resized, up and down.
+    pub resized: Vec<&'static str>,
 }
 
 impl Load {
@@ -272,7 +272,7 @@ fn memory(gantry: &Gantry, function: &str) -> Result<u64> {
 pub fn manifest(load: &Load) -> Result<String> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../nf-catalog/lab/enb/devices.yaml");
     let text = fs::read_to_string(path)?;
-    let text = with(
+    let text = devices::with(
         &text,
         "--count, \"40\"",
         &format!("--count, \"{}\"", load.devices),

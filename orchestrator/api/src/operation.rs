@@ -69,7 +69,7 @@ pub struct OperationStatus {
     /// Milliseconds since the Unix epoch; 0 while it runs.
     #[serde(default)]
     pub finished_at_ms: u64,
-    /// What it did to each pod.
+    /// What it did to each pod. Where one has replaced another of the same name, the former is `<name>#1`.
     #[serde(default)]
     pub pods: BTreeMap<String, PodReceipt>,
     /// Sums, final when the phase is.
@@ -97,6 +97,9 @@ pub enum OperationPhase {
 pub struct PodReceipt {
     /// `created`, `resized`, `drained`, or `recalled` when its drain was called off.
     pub action: String,
+    /// Which pod of this name: one that replaces another has the same under `upgrade: replace`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
     /// Exclusive CPUs before.
     #[serde(default)]
     pub cpus_before: CpuSet,

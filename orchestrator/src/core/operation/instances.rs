@@ -1,6 +1,6 @@
 //! What an operation did to each pod, and what became of the pod's sessions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gantry_api::{DrainPhase, Operation, OperationKind, PodReceipt};
@@ -19,8 +19,9 @@ pub(super) fn settle(work: &mut Work<'_>, key: &Key, instances: &[Arc<Pod>], ope
     let before = Baseline::of(operation);
     let resizes = operation.spec.kinds.contains(&OperationKind::Resize);
     for pod in instances {
-        let name = meta::name(&pod.metadata);
-        let restarts_before = before.restarts.get(name).copied();
+        let (name, uid) = (meta::name(&pod.metadata), meta::uid(&pod.metadata));
+        let restarts_before = before.restarts.get(uid).copied();
+        make_way(&mut entries, name, uid);
         let action = if pods::is_leaving(pod) {
             "drained"
         } else if restarts_before.is_none() {
@@ -42,14 +43,33 @@ pub(super) fn settle(work: &mut Work<'_>, key: &Key, instances: &[Arc<Pod>], ope
     let there: BTreeSet<&str> = instances.iter().map(|p| meta::name(&p.metadata)).collect();
     for (name, entry) in &mut entries {
         if !there.contains(name.as_str()) {
-            lose(entry, true);
-            entry.done = true;
-            entry.cpus_after = CpuSet::new();
+            gone(entry);
         }
     }
     if let Some(operation) = work.edit::<Operation>(key) {
         operation.status.pods = entries;
     }
+}
+
+/// Who had the name of a pod before it, and has gone, keeps its entry under another: `pgw-0#1`.
+fn make_way(entries: &mut BTreeMap<String, PodReceipt>, name: &str, uid: &str) {
+    let is_other = |entry: &PodReceipt| !entry.uid.is_empty() && entry.uid != uid;
+    let Some(mut former) = entries.get(name).filter(|entry| is_other(entry)).cloned() else {
+        return;
+    };
+    gone(&mut former);
+    let taken = entries
+        .keys()
+        .filter(|key| key.starts_with(&format!("{name}#")))
+        .count();
+    entries.insert(format!("{name}#{}", taken + 1), former);
+    entries.remove(name);
+}
+
+fn gone(entry: &mut PodReceipt) {
+    lose(entry, true);
+    entry.done = true;
+    entry.cpus_after = CpuSet::new();
 }
 
 fn first_look(work: &Work<'_>, pod: &Pod, restarts: u32, is_new: bool) -> PodReceipt {
@@ -58,6 +78,7 @@ fn first_look(work: &Work<'_>, pod: &Pod, restarts: u32, is_new: bool) -> PodRec
         .filter(|d| d.phase == DrainPhase::Draining)
         .map_or(0, |d| d.sessions_before);
     PodReceipt {
+        uid: meta::uid(&pod.metadata).to_owned(),
         cpus_before: if is_new { CpuSet::new() } else { held(work, pod) },
         sessions,
         sessions_lost: Some(0),

@@ -21,7 +21,7 @@ pub(super) struct Baseline {
     /// Packets dropped by reason, by node.
     #[serde(default)]
     drops: BTreeMap<String, BTreeMap<String, u64>>,
-    /// Restarts, by pod; every pod that there was.
+    /// Restarts, by the pod's uid; every pod that there was.
     pub restarts: BTreeMap<String, u32>,
 }
 
@@ -42,7 +42,7 @@ pub(super) fn baseline(work: &Work<'_>, operation: &mut Operation, function: &Ne
         .sum();
     let restarts = instances
         .iter()
-        .map(|p| (meta::name(&p.metadata).to_owned(), pods::restarts(p)));
+        .map(|p| (meta::uid(&p.metadata).to_owned(), pods::restarts(p)));
     let baseline = Baseline {
         nodes: counters(work),
         drops: reports(work)
@@ -149,7 +149,11 @@ fn restarts(work: &Work<'_>, operation: &Operation, before: &Baseline) -> u32 {
             && key.namespace == function.namespace
     });
     by_pod.extend(pods.map(|(key, pod)| {
-        let then = before.restarts.get(&key.name).copied().unwrap_or(0);
+        let then = before
+            .restarts
+            .get(meta::uid(&pod.metadata))
+            .copied()
+            .unwrap_or(0);
         (key.name.clone(), pods::restarts(pod).saturating_sub(then))
     }));
     by_pod.values().sum()

@@ -91,6 +91,31 @@ fn what_cannot_be_done_does_not_succeed() {
 }
 
 #[test]
+fn a_pod_and_its_successor_of_the_same_name_have_an_entry_each() {
+    let mut lab = deployed(json!({"upgrade": {"strategy": "replace"}}));
+    let old = lab.pods("sbc").into_values().next().unwrap();
+    lab.sessions.insert(old.clone(), 5);
+    lab.run_for(500);
+    lab.change("sbc", |spec| spec.version = "1.1.0".to_owned());
+    lab.settle();
+    lab.run_for(2_000);
+    lab.sessions.remove(&old);
+    lab.run_for(20_000);
+    let ended = operation(&lab, "sbc-2").unwrap();
+    assert_eq!(ended.status.phase, OperationPhase::Succeeded);
+    let entries = ended.status.pods.iter();
+    let did: Vec<_> = entries
+        .map(|(name, p)| (name.as_str(), p.action.as_str(), p.sessions_before, p.done))
+        .collect();
+    assert_eq!(
+        did,
+        [("sbc-0", "created", 0, true), ("sbc-0#1", "drained", 5, true)]
+    );
+    let receipt = &ended.status.receipt;
+    assert_eq!((receipt.sessions_drained, receipt.sessions_lost), (5, Some(0)));
+}
+
+#[test]
 fn a_resize_ends_when_the_kernel_has_the_new_size() {
     let exclusive = Cpu::Exclusive {
         count: 2,

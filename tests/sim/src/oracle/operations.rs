@@ -49,24 +49,24 @@ impl Seen {
         let Some(pod) = pods.find(|p| meta::uid(&p.metadata) == pod) else {
             return;
         };
-        let name = meta::name(&pod.metadata);
+        let (name, uid) = (meta::name(&pod.metadata), meta::uid(&pod.metadata));
         for operation in store.objects.operations.values() {
             let knew = operation.status.phase == OperationPhase::Running
                 && operation
                     .status
                     .pods
                     .get(name)
-                    .is_some_and(|p| p.action == "drained" && p.sessions > 0);
+                    .is_some_and(|p| p.uid == uid && p.action == "drained" && p.sessions > 0);
             if knew {
                 let operation = meta::uid(&operation.metadata).to_owned();
-                self.lost.insert((operation, name.to_owned()));
+                self.lost.insert((operation, uid.to_owned()));
             }
         }
     }
 
     fn receipt(&self, operation: &Operation) -> Verdict {
         for (pod, entry) in operation.status.pods.iter().filter(|(_, p)| p.done) {
-            let was = (meta::uid(&operation.metadata).to_owned(), pod.clone());
+            let was = (meta::uid(&operation.metadata).to_owned(), entry.uid.clone());
             if entry.sessions_lost == Some(0) && self.lost.contains(&was) {
                 let name = meta::name(&operation.metadata);
                 let what = format!("operation {name} claims that pod {pod} lost no session");
