@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use gantry_tests::bare::{Program, Running};
 use gantry_tests::gantry::Gantry;
 use gantry_tests::{Images, devices, poll, processes};
@@ -157,8 +157,14 @@ fn on_gantry(gantry: &Gantry, load: &Load, place: &Path) -> Result<(Round, Vec<P
     std::fs::write(&file, manifest(load, &gantry.vip("dns")?).to_string())?;
     let before = cpu(gantry)?;
     gantry.run(&["deploy", &file.to_string_lossy()])?;
-    let running = || Program::of_pod(&devices::pod(gantry).ok()?, "ue", place).ok();
-    programs.push(poll(PATIENCE, running).context("the devices do not start")?);
+    let running = || {
+        let pod = devices::pod(gantry).ok()?;
+        if pod["status"]["phase"] == "Failed" {
+            return Some(devices::finish(gantry, "ue", PATIENCE).and(Err(anyhow!("no devices"))));
+        }
+        Program::of_pod(&pod, "ue", place).ok().map(Ok)
+    };
+    programs.push(poll(PATIENCE, running).context("the devices do not start")??);
     let report = devices::finish(gantry, "ue", PATIENCE + Duration::from_secs(load.seconds.into()))?;
     let after = cpu(gantry)?;
     devices::remove(gantry)?;
@@ -217,7 +223,7 @@ fn cpu(gantry: &Gantry) -> Result<BTreeMap<String, Duration>> {
 /// A pod of devices, each with an address of its own, that asks the core's name server.
 fn manifest(load: &Load, dns: &str) -> Value {
     let route = format!("ip route add local {DEVICES} dev lo");
-    let extras = json!({"subnets": [DEVICES]}).to_string();
+    let extras = json!({"subnets": [DEVICES], "openFiles": {"ue": 65_536}}).to_string();
     let numbers = [
         ("--count", load.devices),
         ("--rate", load.rate),
