@@ -1,7 +1,8 @@
 //! Pods as a table: where they are, what they have, what is the matter.
 
 use gantry_api::{NodeTopology, labels};
-use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
+use gantry_orchestrator::core::pods;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use crate::output::{colour, table};
 
@@ -94,32 +95,17 @@ fn ready(pod: &Pod) -> String {
         "stopping".to_owned()
     } else if drains {
         "draining".to_owned()
-    } else if pod.status.as_ref().is_some_and(|s| is_true(s, "Ready")) {
+    } else if pods::is_ready(pod) {
         colour("yes", true)
     } else {
         colour("no", false)
     }
 }
 
-fn is_true(status: &PodStatus, condition: &str) -> bool {
-    let mut conditions = status.conditions.iter().flatten();
-    conditions.any(|c| c.type_ == condition && c.status == "True")
-}
-
 /// What keeps it from being ready: its node says it, or why it has none, or has not got there.
 fn message(pod: &Pod) -> String {
-    let Some(status) = pod.status.as_ref().filter(|s| !is_true(s, "Ready")) else {
-        return String::new();
-    };
-    let waits = |c: &&PodCondition| {
-        ["PodScheduled", "PodReadyToStartContainers"].contains(&&*c.type_) && c.status == "False"
-    };
-    let mut conditions = status.conditions.iter().flatten();
-    let waiting =
-        containers(Some(status)).filter_map(|c| c.state.as_ref()?.waiting.as_ref()?.message.clone());
-    let held = conditions.find(waits).and_then(|c| c.message.clone());
-    let mut said = status.message.clone().into_iter().chain(held).chain(waiting);
-    said.next().unwrap_or_default()
+    let hindrance = pods::hindrance(pod, &["PodScheduled", pods::READY_TO_START]);
+    hindrance.unwrap_or_default().to_owned()
 }
 
 fn or_dash(text: Option<String>) -> String {

@@ -155,6 +155,28 @@ pub fn is_ready(pod: &Pod) -> bool {
     is_true(pod, "Ready")
 }
 
+/// What keeps a pod from being ready, if something is said of it: by its node, by one of these conditions that is false, or by a
+/// container that waits.
+pub fn hindrance<'a>(pod: &'a Pod, conditions: &[&str]) -> Option<&'a str> {
+    let status = pod.status.as_ref().filter(|_| !is_ready(pod))?;
+    let held = || {
+        let is_held = |c: &&PodCondition| conditions.contains(&&*c.type_) && c.status == "False";
+        status
+            .conditions
+            .iter()
+            .flatten()
+            .find(is_held)?
+            .message
+            .as_deref()
+    };
+    let waits = || {
+        let containers = status.container_statuses.iter().flatten();
+        let mut waiting = containers.filter_map(|c| c.state.as_ref()?.waiting.as_ref());
+        waiting.find_map(|waiting| waiting.message.as_deref())
+    };
+    status.message.as_deref().or_else(held).or_else(waits)
+}
+
 /// The status, to change.
 pub fn status_mut(pod: &mut Pod) -> &mut PodStatus {
     pod.status.get_or_insert_default()

@@ -102,22 +102,7 @@ fn conditions(function: &NetworkFunction, flaw: Option<&Flaw>, now_ms: u64) -> V
 
 /// What keeps an instance from being ready: as its node tells it, or why it has not got there.
 fn trouble(pod: &Pod) -> Option<String> {
-    let status = pod.status.as_ref().filter(|_| !pods::is_ready(pod))?;
-    let held = || {
-        let condition = pods::find(pod, pods::READY_TO_START).filter(|c| c.status == "False")?;
-        condition.message.as_deref()
-    };
-    let waits = || {
-        let states = status
-            .container_statuses
-            .iter()
-            .flatten()
-            .filter_map(|c| c.state.as_ref());
-        states
-            .filter_map(|state| state.waiting.as_ref())
-            .find_map(|waiting| waiting.message.as_deref())
-    };
-    let message = status.message.as_deref().or_else(held).or_else(waits)?;
+    let message = pods::hindrance(pod, &[pods::READY_TO_START])?;
     Some(format!("{}: {message}", meta::name(&pod.metadata)))
 }
 
