@@ -50,12 +50,11 @@ impl Program {
     /// What the container of this name runs in a pod that is up, its files copied below `place`.
     pub fn of_pod(pod: &Value, container: &str, place: &Path) -> Result<Self> {
         let name = pod["metadata"]["name"].as_str().context("a pod has a name")?;
-        let spec = pod["spec"]["containers"].as_array().into_iter().flatten();
-        let spec = spec
-            .clone()
+        let mut specs = pod["spec"]["containers"].as_array().into_iter().flatten();
+        let spec = specs
             .find(|spec| spec["name"] == container)
             .with_context(|| format!("{name} has no container {container}"))?;
-        let pid = first_process(pod, spec)?;
+        let pid = first_process(pod, container)?;
         let root = place.join(name);
         copy_files(pid, &root)?;
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
@@ -276,8 +275,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        for (name, child) in &mut self.children {
-            let pids = processes::in_group(&format!("{}-{name}", self.netns)).unwrap_or_default();
+        for (name, mut child) in std::mem::take(&mut self.children) {
+            let pids = processes::in_group(&self.group_name(&name)).unwrap_or_default();
             for pid in pids {
                 // One that ended with its parent is as dead.
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
@@ -292,23 +291,22 @@ impl Drop for Running {
     }
 }
 
-/// The process that a container began with: the first in its own numbers of those that see the container's program.
-fn first_process(pod: &Value, spec: &Value) -> Result<i32> {
-    let name = &spec["name"];
+/// The process that a container began with: the first in its own numbers, in the group that is called as it is.
+fn first_process(pod: &Value, container: &str) -> Result<i32> {
     let is_first = |pid: &i32| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
         numbers.is_some_and(|numbers| numbers.split_whitespace().skip(1).last() == Some("1"))
     };
+    let own = format!("/{container}");
     let ours = |pid: &i32| {
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        name.as_str()
-            .is_some_and(|name| groups.lines().any(|group| group.ends_with(&format!("/{name}"))))
+        groups.lines().any(|group| group.ends_with(&own))
     };
     let found = processes::of_pod(pod)?
         .into_iter()
         .find(|pid| is_first(pid) && ours(pid));
-    found.with_context(|| format!("container {name} does not run"))
+    found.with_context(|| format!("container {container} does not run"))
 }
 
 /// All files that a process sees but the kernel's.

@@ -36,14 +36,15 @@ pub fn database_password() -> Value {
 }
 
 /// The pod, as the API has it now.
-pub fn pod(gantry: &Gantry) -> Result<Value> {
-    Ok(Api::of(gantry)?.get(POD)?.json())
+pub fn pod(api: &Api) -> Result<Value> {
+    Ok(api.get(POD)?.json())
 }
 
 /// Waits until the devices have done what they were asked for; the report of one container.
 pub fn finish(gantry: &Gantry, container: &str, patience: Duration) -> Result<Value> {
+    let api = Api::of(gantry)?;
     let ended = || {
-        let phase = pod(gantry).ok()?["status"]["phase"].clone();
+        let phase = pod(&api).ok()?["status"]["phase"].clone();
         (phase == "Succeeded" || phase == "Failed").then_some(phase)
     };
     let phase = poll(patience, ended).context("the devices go on")?;

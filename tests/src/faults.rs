@@ -87,7 +87,7 @@ fn run(gantry: &Gantry, what: &str, fault: Option<Fault>, padded: bool) -> Resul
         let option = format!("--by-number, --pad, \"{PADDED}\"");
         manifest = devices::with(&manifest, "--by-number", &option)?;
     }
-    volte::bring(gantry, &manifest)?;
+    gantry.apply(&manifest)?;
     let (calls, radio) = volte::reports(gantry, &load)?;
     devices::remove(gantry)?;
     let places = fault.map_or(&[][..], Fault::counted_in);

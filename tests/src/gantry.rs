@@ -143,6 +143,13 @@ impl Gantry {
         Ok(())
     }
 
+    /// Deploys a manifest that is in no file.
+    pub fn apply(&self, manifest: &str) -> Result<()> {
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(&file, manifest)?;
+        self.run(&["deploy", &file.path().to_string_lossy()])
+    }
+
     /// Runs a command and reads its JSON.
     pub fn json(&self, args: &[&str]) -> Result<Value> {
         let text = self.text(&[args, &["-o", "json"]].concat())?;

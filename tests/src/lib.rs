@@ -51,18 +51,10 @@ impl Images {
             "rtpengine",
         ],
     };
-    /// Of IMS alone; `nextepc` is for its tools.
-    pub const IMS: Self = Self {
+    /// Of the database that `ims` has beside those.
+    pub const DATABASE: Self = Self {
         cache: "core-images",
-        names: &[
-            "dns",
-            "freediameter",
-            "kamailio-ims",
-            "lab",
-            "mariadb",
-            "nextepc",
-            "rtpengine",
-        ],
+        names: &["mariadb"],
     };
     /// Of packet data of 2G and 3G.
     pub const DATA: Self = Self {

@@ -99,7 +99,7 @@ pub struct Report {
 pub fn play(gantry: &Gantry, load: Load) -> Result<Report> {
     deploy(gantry, &load)?;
     let before = counted(gantry)?;
-    bring(gantry, &manifest(&load)?)?;
+    gantry.apply(&manifest(&load)?)?;
     let audio = || {
         let packets = count(gantry, "media", AUDIO).ok()?;
         (packets > before["media"] + CALLING).then_some(())
@@ -127,24 +127,8 @@ pub fn play(gantry: &Gantry, load: Load) -> Result<Report> {
 
 /// Deploys the service, and the keys of its subscribers.
 pub fn deploy(gantry: &Gantry, load: &Load) -> Result<()> {
-    apply(
-        gantry,
-        "subscribers.json",
-        &devices::subscribers(load.devices).to_string(),
-    )?;
+    gantry.apply(&devices::subscribers(load.devices).to_string())?;
     gantry.run(&["deploy", "volte"])
-}
-
-/// Brings devices.
-pub fn bring(gantry: &Gantry, manifest: &str) -> Result<()> {
-    apply(gantry, "devices.yaml", manifest)
-}
-
-fn apply(gantry: &Gantry, name: &str, text: &str) -> Result<()> {
-    let files = tempfile::tempdir()?;
-    let file = files.path().join(name);
-    fs::write(&file, text)?;
-    gantry.run(&["deploy", &file.to_string_lossy()])
 }
 
 /// What the devices saw, and what the radio side saw.

@@ -46,12 +46,9 @@ fn contexts_carry_packets_through_a_ggsn() -> Result<()> {
 
 /// Deploys the service and its devices, resizes the GGSN while packets pass, and reads what became of them.
 fn play(gantry: &Gantry) -> Result<Value> {
-    let files = tempfile::tempdir()?;
-    let devices = files.path().join("devices.yaml");
-    fs::write(&devices, manifest()?)?;
     gantry.run(&["deploy", "2g3g-data"])?;
     gantry.run(&["deploy", &format!("{LAB}/traffic/echo.yaml")])?;
-    gantry.run(&["deploy", &devices.to_string_lossy()])?;
+    gantry.apply(&manifest()?)?;
     let passing = || {
         number(gantry, "/sys/class/net/apn0/statistics/rx_packets")
             .ok()

@@ -7,13 +7,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use gantry_tests::api::Api;
 use gantry_tests::bare::{Program, Running};
 use gantry_tests::gantry::Gantry;
 use gantry_tests::{Images, devices, poll, processes};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{prepare, shell};
+use crate::prepare;
 
 const NETWORKS: [&str; 4] = ["--pod-cidr", "10.116.0.0/16", "--service-cidr", "10.117.0.0/16"];
 /// Of the devices, all at the generator.
@@ -104,26 +105,13 @@ struct Round {
 
 /// Runs the rounds and prints the medians. Fails where Gantry costs more than it may.
 pub fn run(load: &Load, report_file: Option<&Path>) -> Result<()> {
-    if !prepare::is_root() {
-        bail!(
-            "pods need root for cgroups, network and eBPF; run: sudo -E env \"PATH=$PATH\" cargo xtask cost"
-        );
-    }
-    prepare::ensure_programs()?;
-    shell::build()?;
+    prepare::for_pods("cost")?;
     let gantry = Gantry::new("cost", false)?;
     gantry.first_up(&NETWORKS)?;
-    gantry.import_images(Images::IMS)?;
-    let files = tempfile::tempdir()?;
-    let subscribers = files.path().join("subscribers.json");
-    std::fs::write(
-        &subscribers,
-        devices::subscribers(load.devices.into()).to_string(),
-    )?;
-    gantry.run(&["deploy", &subscribers.to_string_lossy()])?;
-    let password = files.path().join("password.json");
-    std::fs::write(&password, devices::database_password().to_string())?;
-    gantry.run(&["deploy", &password.to_string_lossy()])?;
+    gantry.import_images(Images::CORE)?;
+    gantry.import_images(Images::DATABASE)?;
+    gantry.apply(&devices::subscribers(load.devices.into()).to_string())?;
+    gantry.apply(&devices::database_password().to_string())?;
     let (mut managed, mut bare) = (Vec::new(), Vec::new());
     for number in 1..=load.rounds {
         let place = tempfile::tempdir()?;
@@ -153,12 +141,12 @@ fn on_gantry(gantry: &Gantry, load: &Load, place: &Path) -> Result<(Round, Vec<P
         let container = pod["spec"]["containers"][0]["name"].as_str().unwrap_or_default();
         programs.push(Program::of_pod(pod, container, place)?);
     }
-    let file = place.join("devices.json");
-    std::fs::write(&file, manifest(load, &gantry.vip("dns")?).to_string())?;
+    let devices_of_round = manifest(load, &gantry.vip("dns")?).to_string();
     let before = cpu(gantry)?;
-    gantry.run(&["deploy", &file.to_string_lossy()])?;
+    gantry.apply(&devices_of_round)?;
+    let api = Api::of(gantry)?;
     let running = || {
-        let pod = devices::pod(gantry).ok()?;
+        let pod = devices::pod(&api).ok()?;
         if pod["status"]["phase"] == "Failed" {
             return Some(devices::finish(gantry, "ue", PATIENCE).and(Err(anyhow!("no devices"))));
         }
@@ -168,29 +156,27 @@ fn on_gantry(gantry: &Gantry, load: &Load, place: &Path) -> Result<(Round, Vec<P
     let report = devices::finish(gantry, "ue", PATIENCE + Duration::from_secs(load.seconds.into()))?;
     let after = cpu(gantry)?;
     devices::remove(gantry)?;
-    // By hand there are no virtual addresses.
-    for (nth, element) in ELEMENTS.iter().enumerate() {
-        if VIRTUAL.contains(element) {
-            let (vip, own) = (gantry.vip(element)?, programs[nth].address().to_string());
-            for program in &programs {
-                program.replace(&vip, &own)?;
-            }
+    adapt(gantry, &programs)?;
+    gantry.run(&["undeploy", "ims"])?;
+    Ok((Round::of(report, &before, &after)?, programs))
+}
+
+/// What has to be other by hand: there are no virtual addresses, and where all share a network namespace, nobody may listen everywhere.
+fn adapt(gantry: &Gantry, programs: &[Program]) -> Result<()> {
+    for (element, program) in ELEMENTS.into_iter().zip(programs) {
+        let own = program.address().to_string();
+        if VIRTUAL.contains(&element) {
+            let vip = gantry.vip(element)?;
+            programs.iter().try_for_each(|other| other.replace(&vip, &own))?;
         }
-    }
-    // And where all share a network namespace, nobody may listen everywhere.
-    for (element, program) in ELEMENTS.iter().zip(&programs) {
-        let own = program.address();
-        match *element {
-            "diameter-agent" => program.append(
-                "freeDiameter/freeDiameter.conf",
-                &format!("ListenOn = \"{own}\";"),
-            )?,
+        let listen = format!("ListenOn = \"{own}\";");
+        match element {
+            "diameter-agent" => program.append("freeDiameter/freeDiameter.conf", &listen)?,
             "dns" => program.replace("inet \\*", &format!("inet {own}"))?,
             _ => {}
         }
     }
-    gantry.run(&["undeploy", "ims"])?;
-    Ok((Round::of(report, &before, &after)?, programs))
+    Ok(())
 }
 
 /// The same programs once more without Gantry; the last of them is the load.

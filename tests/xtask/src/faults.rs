@@ -7,17 +7,11 @@ use gantry_tests::gantry::Gantry;
 use gantry_tests::leftovers::Leftovers;
 
 use crate::demo::NETWORKS;
-use crate::{prepare, shell};
+use crate::prepare;
 
 /// Builds what is missing, plays all of it on one deployment, and fails where a count is another.
 pub fn run() -> Result<()> {
-    if !prepare::is_root() {
-        bail!(
-            "pods need root for cgroups, network and eBPF; run: sudo -E env \"PATH=$PATH\" cargo xtask faults"
-        );
-    }
-    prepare::ensure_programs()?;
-    shell::build()?;
+    prepare::for_pods("faults")?;
     let before = Leftovers::now()?;
     let gantry = Gantry::new("faults", false)?;
     gantry.first_up(&NETWORKS)?;

@@ -19,6 +19,17 @@ pub fn ensure_programs() -> Result<()> {
     ensure(&PROGRAMS)
 }
 
+/// Builds what runs pods, and installs what that needs; pods need root, which `chore` is told to be run as.
+pub fn for_pods(chore: &str) -> Result<()> {
+    if !is_root() {
+        bail!(
+            "pods need root for cgroups, network and eBPF; run: sudo -E env \"PATH=$PATH\" cargo xtask {chore}"
+        );
+    }
+    ensure_programs()?;
+    shell::build()
+}
+
 /// Installs missing programs from Debian packages (as root, or through sudo), or says what to run.
 pub fn ensure(programs: &[(&str, &str)]) -> Result<()> {
     let packages: Vec<&str> = programs

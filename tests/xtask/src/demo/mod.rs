@@ -10,7 +10,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use gantry_catalog::MilliCpu;
 use gantry_tests::gantry::{Gantry, Instance};
 use gantry_tests::leftovers::Leftovers;
@@ -19,7 +19,7 @@ use gantry_tests::{Images, load, processes, sip};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::{prepare, shell};
+use crate::prepare;
 use report::{Report, Share, Spread, Step};
 
 /// Calls must be up and going before the first change.
@@ -49,13 +49,7 @@ pub enum Strictness {
 
 /// Builds, runs, reports. Fails when a bar is missed.
 pub fn run(keep: bool, report_file: Option<&Path>, strictness: Strictness) -> Result<()> {
-    if !prepare::is_root() {
-        bail!(
-            "pods need root for cgroups, network and eBPF; run: sudo -E env \"PATH=$PATH\" cargo xtask demo"
-        );
-    }
-    prepare::ensure_programs()?;
-    shell::build()?;
+    prepare::for_pods("demo")?;
     let before = Leftovers::now()?;
     let gantry = Gantry::new("demo", keep)?;
     let report = play(&gantry, strictness)?;

@@ -2,24 +2,18 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use gantry_tests::Images;
 use gantry_tests::gantry::Gantry;
 use gantry_tests::leftovers::Leftovers;
 use gantry_tests::volte::{self, Load, Report};
 
 use super::NETWORKS;
-use crate::{prepare, shell};
+use crate::prepare;
 
 /// Builds what is missing, runs, reports. Fails when anything failed or was lost.
 pub fn run(load: Load, keep: bool, report_file: Option<&Path>) -> Result<()> {
-    if !prepare::is_root() {
-        bail!(
-            "pods need root for cgroups, network and eBPF; run: sudo -E env \"PATH=$PATH\" cargo xtask demo volte"
-        );
-    }
-    prepare::ensure_programs()?;
-    shell::build()?;
+    prepare::for_pods("demo volte")?;
     let before = Leftovers::now()?;
     let gantry = Gantry::new("volte", keep)?;
     gantry.first_up(&NETWORKS)?;
