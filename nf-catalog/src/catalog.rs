@@ -114,14 +114,12 @@ fn template_errors(
     let mut problems = package.template_problems();
     if problems.is_empty() {
         for trial in package.trials() {
-            let found = trial_problems(render(&trial));
-            // What is wrong always is told once.
-            problems.extend(
-                found
-                    .into_iter()
-                    .filter(|problem| !problems.contains(problem))
-                    .collect::<Vec<_>>(),
-            );
+            for problem in trial_problems(render(&trial)) {
+                // What is wrong always is told once.
+                if !problems.contains(&problem) {
+                    problems.push(problem);
+                }
+            }
         }
     }
     let at = |problem: crate::TemplateProblem| DescriptorError {

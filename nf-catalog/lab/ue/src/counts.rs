@@ -76,7 +76,7 @@ pub struct Counts {
     /// Audio that came where SIP is taken.
     pub audio_at_sip: u64,
     /// Requests that were sent again, by method.
-    pub retransmissions: BTreeMap<String, u64>,
+    pub retransmissions: BTreeMap<&'static str, u64>,
     /// Requests of others that came again.
     pub repeated_requests: u64,
     /// Final responses that came again.

@@ -79,7 +79,7 @@ pub struct Report {
     unacknowledged: u64,
     retransmissions: u64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    retransmissions_by_method: BTreeMap<String, u64>,
+    retransmissions_by_method: BTreeMap<&'static str, u64>,
     repeated_requests: u64,
     repeated_responses: u64,
     malformed: u64,
@@ -132,10 +132,10 @@ impl Report {
     }
 }
 
-fn by_method(all: &[Counts]) -> BTreeMap<String, u64> {
+fn by_method(all: &[Counts]) -> BTreeMap<&'static str, u64> {
     let mut sums = BTreeMap::new();
     for (method, count) in all.iter().flat_map(|counts| &counts.retransmissions) {
-        *sums.entry(method.clone()).or_default() += count;
+        *sums.entry(*method).or_default() += count;
     }
     sums
 }
@@ -245,7 +245,7 @@ mod tests {
         other.registrations.begun = 2;
         other.registrations.done(1);
         other.registrations.done(9);
-        other.retransmissions = BTreeMap::from([("BYE".to_owned(), 3), ("REGISTER".to_owned(), 1)]);
+        other.retransmissions = BTreeMap::from([("BYE", 3), ("REGISTER", 1)]);
         let report = Report::of(&[one, other], 0);
         let registrations = &report.registrations;
         assert_eq!(

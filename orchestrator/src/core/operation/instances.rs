@@ -54,16 +54,15 @@ pub(super) fn settle(work: &mut Work<'_>, key: &Key, instances: &[Arc<Pod>], ope
 /// Who had the name of a pod before it, and has gone, keeps its entry under another: `pgw-0#1`.
 fn make_way(entries: &mut BTreeMap<String, PodReceipt>, name: &str, uid: &str) {
     let is_other = |entry: &PodReceipt| !entry.uid.is_empty() && entry.uid != uid;
-    let Some(mut former) = entries.get(name).filter(|entry| is_other(entry)).cloned() else {
+    if !entries.get(name).is_some_and(is_other) {
         return;
-    };
-    gone(&mut former);
-    let taken = entries
-        .keys()
-        .filter(|key| key.starts_with(&format!("{name}#")))
-        .count();
-    entries.insert(format!("{name}#{}", taken + 1), former);
-    entries.remove(name);
+    }
+    let numbered = format!("{name}#");
+    let taken = entries.keys().filter(|key| key.starts_with(&numbered)).count();
+    if let Some(mut former) = entries.remove(name) {
+        gone(&mut former);
+        entries.insert(format!("{numbered}{}", taken + 1), former);
+    }
 }
 
 fn gone(entry: &mut PodReceipt) {

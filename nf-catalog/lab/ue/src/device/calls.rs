@@ -3,7 +3,7 @@
 use std::net::SocketAddrV4;
 
 use super::dialog::Dialog;
-use super::leg::{Leg, LegCount};
+use super::leg::Leg;
 use super::pad::pad;
 use super::sdp::{self, Direction};
 use super::{Device, Purpose};
@@ -373,21 +373,18 @@ impl Device {
     }
 
     pub(super) fn over(&mut self, call: Call, now_ms: u64) {
-        let silent_ms = call.silent_ms(now_ms);
-        if let Some(leg) = call.leg {
-            self.counts.legs.push(leg.end(silent_ms));
-        }
+        self.heard(call, now_ms, false);
     }
 
     /// Nobody has ended it, and nobody will.
     pub(super) fn call_is_open(&mut self, call: Call, now_ms: u64) {
+        self.heard(call, now_ms, true);
+    }
+
+    fn heard(&mut self, call: Call, now_ms: u64, is_open: bool) {
         let silent_ms = call.silent_ms(now_ms);
         if let Some(leg) = call.leg {
-            let is_open = true;
-            self.counts.legs.push(LegCount {
-                is_open,
-                ..leg.end(silent_ms)
-            });
+            self.counts.legs.push(leg.end(silent_ms, is_open));
         }
     }
 }

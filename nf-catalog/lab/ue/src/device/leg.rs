@@ -89,13 +89,13 @@ impl Leg {
         self.received.take(self.incoming, bytes, now_ms);
     }
 
-    /// The call is over; silence counts up to then.
-    pub(super) fn end(mut self, silent_ms: u64) -> LegCount {
+    /// The call is over, or goes on and nobody will end it; silence counts up to then.
+    pub(super) fn end(mut self, silent_ms: u64, is_open: bool) -> LegCount {
         self.received.end(silent_ms);
         LegCount {
             sent: (self.out, self.sent),
             received: (self.incoming, self.received),
-            is_open: false,
+            is_open,
         }
     }
 }

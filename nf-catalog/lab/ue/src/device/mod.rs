@@ -212,7 +212,7 @@ impl Device {
             match waiting.transaction.turn(now_ms) {
                 Turn::Wait(_) | Turn::Over(Ended::Answered(_)) => {}
                 Turn::SendAgain => {
-                    let method = waiting.purpose.method().to_owned();
+                    let method = waiting.purpose.method();
                     *self.counts.retransmissions.entry(method).or_default() += 1;
                     self.out.push(waiting.bytes.clone());
                 }
