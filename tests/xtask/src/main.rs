@@ -148,7 +148,9 @@ fn main() -> ExitCode {
         }
         Chore::Test(args) => test::run(args.quick),
         Chore::Sim(args) => shell::sim(args.from, args.seeds),
-        Chore::Vm(args) => vm::run(args.only.as_deref(), |line| println!("{line}")),
+        Chore::Vm(args) => {
+            vm::run(args.only.as_deref(), |line| println!("{line}")).and_then(|output| output.judge())
+        }
         Chore::Durability(args) => shell::durability(args.runs, args.kills),
         Chore::Hostile(args) => hostile::run(args.table.as_ref()),
         Chore::Faults => faults::run(),

@@ -175,21 +175,19 @@ impl Tally {
 
     /// Runs tests in the machine, and counts them; and the demo meanwhile, which waits most of its time for calls to end.
     fn machine_and_demo(&mut self) {
-        let (result, lines) = thread::scope(|scope| {
-            let machine = scope.spawn(|| {
-                let mut lines = Vec::new();
-                let result = vm::run(None, |line| lines.push(line.to_owned()));
-                (result, lines)
-            });
+        let output = thread::scope(|scope| {
+            let machine = scope.spawn(|| vm::run(None, |_| ()));
             self.check("demo", || demo::run(false, None, demo::Strictness::Counts));
             machine
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
         let failed_before = self.failed;
-        lines.iter().for_each(|line| self.show(line));
+        if let Ok(output) = &output {
+            output.lines.iter().for_each(|line| self.show(line));
+        }
         if self.failed == failed_before {
-            self.check("machine", || result);
+            self.check("machine", || output?.judge());
         }
     }
 

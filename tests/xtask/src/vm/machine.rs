@@ -28,7 +28,25 @@ const IS_UP: &str = "gantry-vm: up";
 const HAS_ENDED: &str = "gantry-vm: exit ";
 /// From power-on to the script. A boot takes 15 s; one in some dozens hangs before its first process.
 const BOOT_PATIENCE: Duration = Duration::from_secs(120);
+/// The emulator loses a machine now and then, on the way up or later; what is the fault of a test happens each time.
 const BOOTS: usize = 3;
+
+/// Of what a kernel says as it crashes.
+const CRASH_LINES: usize = 80;
+
+/// What a script did.
+pub struct Output {
+    pub code: i32,
+    pub lines: Vec<String>,
+}
+
+enum Boot {
+    Done(Output),
+    /// It never came to the script.
+    Hung,
+    /// It went off in the middle of it, with this on its console.
+    Crashed(Vec<String>),
+}
 
 /// A machine that is off.
 pub struct Machine<'a> {
@@ -45,23 +63,26 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Boots, runs a shell script as root, hands on each line that it prints, powers off. Returns the script's exit code.
-    pub fn run(&self, script: &str, patience: Duration, mut line: impl FnMut(&str)) -> Result<i32> {
+    /// Boots, runs a shell script as root, shows each line as it comes, powers off.
+    pub fn run(&self, script: &str, patience: Duration, mut show: impl FnMut(&str)) -> Result<Output> {
         let initrd = self.initrd(script)?;
         for boot in 1..=BOOTS {
-            if let Some(code) = self.boot(&initrd, patience, &mut line)? {
-                return Ok(code);
+            match self.boot(&initrd, patience, &mut show)? {
+                Boot::Done(output) => return Ok(output),
+                Boot::Hung => eprintln!("the machine did not come up ({boot} of {BOOTS} boots)"),
+                Boot::Crashed(lines) => {
+                    let last = lines[lines.len().saturating_sub(CRASH_LINES)..].join("\n");
+                    eprintln!("the machine's kernel crashed ({boot} of {BOOTS} boots):\n{last}");
+                }
             }
-            eprintln!("the machine did not come up ({boot} of {BOOTS} boots)");
         }
         bail!(
-            "the machine does not boot; its kernel is {}",
+            "the machine does not stay up; its kernel is {}",
             self.kernel.image.display()
         )
     }
 
-    /// `None` if the machine never came to the script.
-    fn boot(&self, initrd: &Path, patience: Duration, line: &mut impl FnMut(&str)) -> Result<Option<i32>> {
+    fn boot(&self, initrd: &Path, patience: Duration, show: &mut impl FnMut(&str)) -> Result<Boot> {
         let mut qemu = Running(
             self.qemu(initrd)
                 .spawn()
@@ -70,19 +91,22 @@ impl<'a> Machine<'a> {
         let lines = console(&mut qemu.0)?;
         let started = Instant::now();
         let mut is_up = false;
+        let mut printed = Vec::new();
         loop {
             let allowed = if is_up { patience } else { BOOT_PATIENCE };
             match lines.recv_timeout(allowed.saturating_sub(started.elapsed())) {
                 Ok(text) => {
                     if let Some(code) = text.strip_prefix(HAS_ENDED) {
-                        return Ok(Some(code.trim().parse().context("exit code")?));
+                        let code = code.trim().parse().context("exit code")?;
+                        return Ok(Boot::Done(Output { code, lines: printed }));
                     }
                     is_up |= text.contains(IS_UP);
-                    line(&text);
+                    show(&text);
+                    printed.push(text);
                 }
                 Err(RecvTimeoutError::Timeout) if is_up => bail!("not done after {patience:?}"),
-                Err(RecvTimeoutError::Disconnected) if is_up => bail!("the machine went off before the end"),
-                Err(_) => return Ok(None),
+                Err(RecvTimeoutError::Disconnected) if is_up => return Ok(Boot::Crashed(printed)),
+                Err(_) => return Ok(Boot::Hung),
             }
         }
     }
@@ -106,7 +130,7 @@ impl<'a> Machine<'a> {
             .arg(initrd);
         command.args([
             "-append",
-            "console=ttyS0 cgroup_no_v1=all tsc=reliable nokaslr mitigations=off quiet panic=-1",
+            "console=ttyS0 cgroup_no_v1=all tsc=reliable nokaslr mitigations=off quiet oops=panic panic=-1",
         ]);
         for (tag, path) in [("host", Path::new("/")), ("modules", &self.kernel.modules)] {
             let path = path.display();

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::shell;
 use kernel::Kernel;
-use machine::Machine;
+use machine::{Machine, Output};
 
 /// Package, test target, and what of it (all, if nothing is said).
 const TESTS: [(&str, &str, &str); 15] = [
@@ -37,8 +37,8 @@ const REQUIRED: &str = "netns,bpf,cgroup,numa,quota,apparmor";
 /// Without KVM everything is a dozen times slower.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
-/// Builds the tests, boots, runs those whose target has `only` in its name. Each line of output goes to `line`.
-pub fn run(only: Option<&str>, line: impl FnMut(&str)) -> Result<()> {
+/// Builds the tests, boots, runs those whose target has `only` in its name. Shows each line as it comes, and returns all.
+pub fn run(only: Option<&str>, show: impl FnMut(&str)) -> Result<Output> {
     let chosen: Vec<_> = TESTS
         .into_iter()
         .filter(|(_, target, _)| only.is_none_or(|o| target.contains(o)))
@@ -65,9 +65,16 @@ pub fn run(only: Option<&str>, line: impl FnMut(&str)) -> Result<()> {
         );
     }
     script += "test $failed = 0";
-    match Machine::new(&kernel, &dir).run(&script, PATIENCE, line)? {
-        0 => Ok(()),
-        code => bail!("tests failed in the machine (exit code {code})"),
+    Machine::new(&kernel, &dir).run(&script, PATIENCE, show)
+}
+
+impl Output {
+    /// An error if a test failed.
+    pub fn judge(&self) -> Result<()> {
+        match self.code {
+            0 => Ok(()),
+            code => bail!("tests failed in the machine (exit code {code})"),
+        }
     }
 }
 
