@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::gantry::Gantry;
-use crate::poll;
+use crate::{poll, poll_each};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const POD: &str = "/api/v1/namespaces/default/pods/devices";
@@ -47,7 +47,8 @@ pub fn finish(gantry: &Gantry, container: &str, patience: Duration) -> Result<Va
         let phase = pod(&api).ok()?["status"]["phase"].clone();
         (phase == "Succeeded" || phase == "Failed").then_some(phase)
     };
-    let phase = poll(patience, ended).context("the devices go on")?;
+    // Seldom, since what asks takes CPU from what is measured.
+    let phase = poll_each(Duration::from_secs(1), patience, ended).context("the devices go on")?;
     let log = gantry.text(&["logs", "devices", "-c", container])?;
     ensure!(phase == "Succeeded", "the devices have failed: {log}");
     serde_json::from_str(&log).with_context(|| format!("no report: {log}"))

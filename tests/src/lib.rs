@@ -68,7 +68,16 @@ impl Images {
 }
 
 /// Polls until `found` has something, or the deadline has passed.
-pub fn poll<T>(patience: Duration, mut found: impl FnMut() -> Option<T>) -> Option<T> {
+pub fn poll<T>(patience: Duration, found: impl FnMut() -> Option<T>) -> Option<T> {
+    poll_each(Duration::from_millis(50), patience, found)
+}
+
+/// The same for what is asked less often.
+pub fn poll_each<T>(
+    interval: Duration,
+    patience: Duration,
+    mut found: impl FnMut() -> Option<T>,
+) -> Option<T> {
     let deadline = Instant::now() + patience;
     loop {
         if let Some(value) = found() {
@@ -77,6 +86,6 @@ pub fn poll<T>(patience: Duration, mut found: impl FnMut() -> Option<T>) -> Opti
         if Instant::now() > deadline {
             return None;
         }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(interval);
     }
 }

@@ -34,6 +34,8 @@ const ELEMENTS: [&str; 9] = [
 ];
 /// Those with a virtual address, which nobody has who starts programs by hand.
 const VIRTUAL: [&str; 2] = ["dns", "media"];
+/// Seconds from the devices' start to the first registration, in which their files are copied.
+const WAIT: u32 = 15;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Something measured, and how far beyond the programs by hand it may be: by a ratio, or by a difference that is as good.
@@ -81,6 +83,12 @@ pub struct Load {
     /// Rounds, each once on Gantry and once by hand
     #[arg(long, default_value_t = 3)]
     rounds: u32,
+}
+
+impl Load {
+    fn patience(&self) -> Duration {
+        PATIENCE + Duration::from_secs((WAIT + self.seconds).into())
+    }
 }
 
 /// What came of one round.
@@ -153,7 +161,9 @@ fn on_gantry(gantry: &Gantry, load: &Load, place: &Path) -> Result<(Round, Vec<P
         Program::of_pod(&pod, "ue", place).ok().map(Ok)
     };
     programs.push(poll(PATIENCE, running).context("the devices do not start")??);
-    let report = devices::finish(gantry, "ue", PATIENCE + Duration::from_secs(load.seconds.into()))?;
+    // What was copied is not to be written while the database writes.
+    nix::unistd::sync();
+    let report = devices::finish(gantry, "ue", load.patience())?;
     let after = cpu(gantry)?;
     devices::remove(gantry)?;
     adapt(gantry, &programs)?;
@@ -189,7 +199,7 @@ fn by_hand(programs: &[Program], load: &Load) -> Result<Round> {
     }
     let before = running.cpu()?;
     running.start(devices, true)?;
-    let log = running.finish(PATIENCE + Duration::from_secs(load.seconds.into()))?;
+    let log = running.finish(load.patience())?;
     let report = serde_json::from_str(&log).with_context(|| format!("no report: {log}"))?;
     Round::of(report, &before, &running.cpu()?)
 }
@@ -213,6 +223,7 @@ fn manifest(load: &Load, dns: &str) -> Value {
     let numbers = [
         ("--count", load.devices),
         ("--rate", load.rate),
+        ("--wait", WAIT),
         ("--seconds", load.seconds),
         ("--calls", load.calls),
         ("--quiet-end", 35),

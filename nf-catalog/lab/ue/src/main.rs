@@ -67,6 +67,9 @@ struct Args {
     /// How many devices; all of the file if absent.
     #[arg(long)]
     count: Option<usize>,
+    /// Seconds before the first device is switched on.
+    #[arg(long, default_value_t = 0)]
+    wait: u64,
     /// Devices that are switched on in a second.
     #[arg(long, default_value_t = 20)]
     rate: u32,
@@ -135,6 +138,7 @@ fn main() -> Result<()> {
 /// Runs all devices for the time that was asked; what they counted, and how many orders were not followed.
 async fn run(args: &Args) -> Result<(Vec<Counts>, u64)> {
     ensure!(args.rate > 0, "--rate must be above 0");
+    tokio::time::sleep(Duration::from_secs(args.wait)).await;
     let owners = owners(args)?;
     let proxy = resolve(&args.p_cscf).await?;
     let run = rand::random();
