@@ -30,6 +30,9 @@ pub struct NfContainer {
     /// Hugepages: page size (`2Mi`, `1Gi`) to amount.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hugepages: BTreeMap<String, Quantity>,
+    /// Holds the others back until it has passed once: asks often what a command costs dearly later. Kubernetes' shape.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup_probe: Option<NfProbe>,
     /// Gates traffic. Kubernetes' shape.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readiness_probe: Option<NfProbe>,

@@ -27,6 +27,7 @@ pub(super) fn container_problems(container: &NfContainer, path: &str, found: &mu
         });
     }
     for (probe, name) in [
+        (&container.startup_probe, "startupProbe"),
         (&container.readiness_probe, "readinessProbe"),
         (&container.liveness_probe, "livenessProbe"),
     ] {

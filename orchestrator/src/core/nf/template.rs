@@ -194,6 +194,7 @@ fn container(blueprint: &Blueprint, from: &NfContainer, volumes: &mut Vec<k8s::V
         args: some(&from.args),
         env: Some(environment(from)),
         resources: Some(resources::requirements(from, &blueprint.function.spec)),
+        startup_probe: from.startup_probe.as_ref().map(probe),
         readiness_probe: from.readiness_probe.as_ref().map(probe),
         liveness_probe: from.liveness_probe.as_ref().map(probe),
         security_context: Some(security(&from.security)),
