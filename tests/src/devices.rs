@@ -8,9 +8,15 @@ use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::gantry::Gantry;
+use crate::scraper::scrape;
 use crate::{poll, poll_each};
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Packets at the media gateway by which calls are up, and its counter of them.
+const CALLING: f64 = 500.0;
+pub const AUDIO_PACKETS: &str = "rtpengine_packets_total";
+/// Between two questions, since what asks takes CPU from what is measured.
+const SELDOM: Duration = Duration::from_secs(1);
 const POD: &str = "/api/v1/namespaces/default/pods/devices";
 
 /// A Secret of so many subscribers, with keys that are as good as any in a test.
@@ -40,6 +46,21 @@ pub fn pod(api: &Api) -> Result<Value> {
     Ok(api.get(POD)?.json())
 }
 
+/// Makes functions bigger and smaller, one after the other, once audio passes the media gateway.
+pub fn resize_under_calls(gantry: &Gantry, functions: &[&str], patience: Duration) -> Result<()> {
+    let passes = || {
+        let media = gantry.instances("media").ok()?;
+        let packets = *scrape(media.first()?.metrics)?.get(AUDIO_PACKETS)?;
+        (packets > CALLING).then_some(())
+    };
+    poll_each(SELDOM, patience, passes).context("nobody calls")?;
+    for function in functions {
+        gantry.run(&["resize", function, "--cpu", "600m", "--cpu-limit", "2500m"])?;
+        gantry.run(&["resize", function, "--cpu", "50m", "--cpu-limit", "1000m"])?;
+    }
+    Ok(())
+}
+
 /// Waits until the devices have done what they were asked for; the report of one container.
 pub fn finish(gantry: &Gantry, container: &str, patience: Duration) -> Result<Value> {
     let api = Api::of(gantry)?;
@@ -47,8 +68,7 @@ pub fn finish(gantry: &Gantry, container: &str, patience: Duration) -> Result<Va
         let phase = pod(&api).ok()?["status"]["phase"].clone();
         (phase == "Succeeded" || phase == "Failed").then_some(phase)
     };
-    // Seldom, since what asks takes CPU from what is measured.
-    let phase = poll_each(Duration::from_secs(1), patience, ended).context("the devices go on")?;
+    let phase = poll_each(SELDOM, patience, ended).context("the devices go on")?;
     let log = gantry.text(&["logs", "devices", "-c", container])?;
     ensure!(phase == "Succeeded", "the devices have failed: {log}");
     serde_json::from_str(&log).with_context(|| format!("no report: {log}"))

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::gantry::Gantry;
 use crate::scraper::{page, scrape};
-use crate::{devices, poll, processes};
+use crate::{devices, processes};
 
 /// The twelve, and what shows that one was on the way.
 const FUNCTIONS: [(&str, Counter); 12] = [
@@ -27,12 +27,10 @@ const FUNCTIONS: [(&str, Counter); 12] = [
     ("mmtel-as", CALLS),
     ("media", AUDIO),
 ];
-const AUDIO: Counter = Counter::Metric("rtpengine_packets_total");
+const AUDIO: Counter = Counter::Metric(devices::AUDIO_PACKETS);
 const CALLS: Counter = Counter::Metric("kamailio_core_rcv_requests_invite");
 /// How long the devices may take beyond the time that they are asked for.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// Packets at the media gateway by which calls are up.
-const CALLING: u64 = 500;
 
 /// What devices do, and which functions become bigger and smaller meanwhile.
 #[derive(Clone, Debug, Serialize)]
@@ -100,15 +98,7 @@ pub fn play(gantry: &Gantry, load: Load) -> Result<Report> {
     deploy(gantry, &load)?;
     let before = counted(gantry)?;
     gantry.apply(&manifest(&load)?)?;
-    let audio = || {
-        let packets = count(gantry, "media", AUDIO).ok()?;
-        (packets > before["media"] + CALLING).then_some(())
-    };
-    poll(PATIENCE, audio).context("nobody calls")?;
-    for function in &load.resized {
-        gantry.run(&["resize", function, "--cpu", "600m", "--cpu-limit", "2500m"])?;
-        gantry.run(&["resize", function, "--cpu", "50m", "--cpu-limit", "1000m"])?;
-    }
+    devices::resize_under_calls(gantry, &load.resized, PATIENCE)?;
     let memory_bytes = of_each(|function, _| memory(gantry, function))?;
     let (calls, radio) = reports(gantry, &load)?;
     let passed = counted(gantry)?

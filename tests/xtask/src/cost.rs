@@ -83,6 +83,9 @@ pub struct Load {
     /// Rounds, each once on Gantry and once by hand
     #[arg(long, default_value_t = 3)]
     rounds: u32,
+    /// On Gantry each element becomes bigger and smaller once under calls
+    #[arg(long)]
+    resize: bool,
 }
 
 impl Load {
@@ -163,6 +166,9 @@ fn on_gantry(gantry: &Gantry, load: &Load, place: &Path) -> Result<(Round, Vec<P
     programs.push(poll(PATIENCE, running).context("the devices do not start")??);
     // What was copied is not to be written while the database writes.
     nix::unistd::sync();
+    if load.resize {
+        devices::resize_under_calls(gantry, &ELEMENTS, load.patience())?;
+    }
     let report = devices::finish(gantry, "ue", load.patience())?;
     let after = cpu(gantry)?;
     devices::remove(gantry)?;
