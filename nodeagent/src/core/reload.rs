@@ -2,6 +2,9 @@
 //!
 //! A volume that is mounted as a whole shows new files at once; one that is mounted in part shows its container what was there
 //! when that was started, as in Kubernetes.
+//!
+//! A program that is not ready may not listen yet: the kernel drops a signal that it has no handler for. It is told all the same,
+//! since it may need the new files to become ready, and once more when it is.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,8 +23,17 @@ const TIMEOUT_MS: u64 = 30_000;
 pub(super) struct Reload {
     /// The configuration whose files it has read; `None`: a former agent started it.
     loaded: Option<Arc<PodConfig>>,
-    under_way: Option<(RequestId, Arc<PodConfig>)>,
+    /// The one that it was told of before it was ready.
+    told_early: Option<Arc<PodConfig>>,
+    under_way: Option<UnderWay>,
     backoff: Backoff,
+}
+
+#[derive(Clone, Debug)]
+struct UnderWay {
+    id: RequestId,
+    written: Arc<PodConfig>,
+    ready: bool,
 }
 
 impl Reload {
@@ -31,6 +43,12 @@ impl Reload {
             loaded: files_of,
             ..Self::default()
         }
+    }
+
+    /// The configuration whose files it needs not be told of.
+    fn known(&self, ready: bool) -> Option<&PodConfig> {
+        let early = self.told_early.as_ref().filter(|_| !ready);
+        early.or(self.loaded.as_ref()).map(|known| &**known)
     }
 
     /// Whether what it was told last, if anything, has come to an end.
@@ -63,7 +81,11 @@ pub(super) fn run(state: &mut State, now_ms: u64, actions: &mut Vec<Action>) {
             let id = state.next_id();
             let pod = state.pods.get_mut(&uid).expect("looked at above");
             let container = pod.containers.get_mut(&wanted.name).expect("looked at above");
-            container.reload.under_way = Some((id, written.clone()));
+            container.reload.under_way = Some(UnderWay {
+                id,
+                written: written.clone(),
+                ready: container.ready(wanted),
+            });
             actions.push(Action::Hook {
                 id,
                 uid: uid.clone(),
@@ -82,8 +104,8 @@ fn is_due(container: &Container, wanted: &ContainerConfig, written: &PodConfig) 
         && !matches!(container.post_start, HookState::UnderWay(_));
     able && container.reload.is_idle() && {
         let now = seen(wanted, written);
-        match &container.reload.loaded {
-            Some(loaded) => seen(wanted, loaded) != now,
+        match container.reload.known(container.ready(wanted)) {
+            Some(known) => seen(wanted, known) != now,
             None => !now.is_empty(),
         }
     }
@@ -116,12 +138,15 @@ pub(super) fn done(
         return false;
     };
     let reload = &mut container.reload;
-    let Some((_, written)) = reload.under_way.take_if(|(awaited, _)| *awaited == id) else {
+    let Some(told) = reload.under_way.take_if(|told| told.id == id) else {
         return false;
     };
     match result {
         Ok(()) => {
-            reload.loaded = Some(written);
+            match told.ready {
+                true => (reload.loaded, reload.told_early) = (Some(told.written), None),
+                false => reload.told_early = Some(told.written),
+            }
             reload.backoff.reset();
             pod.troubles.clear(Trouble::FailedReload);
         }

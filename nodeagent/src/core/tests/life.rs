@@ -16,7 +16,7 @@ fn code(end: Option<&RunEnd>) -> Option<i32> {
     end.map(|end| end.exit_code)
 }
 
-fn tcp_probe(failure_threshold: u32) -> Option<Probe> {
+pub(super) fn tcp_probe(failure_threshold: u32) -> Option<Probe> {
     Some(Probe {
         action: ProbeAction::TcpSocket { port: 80 },
         initial_delay_ms: 0,

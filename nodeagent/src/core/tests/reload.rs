@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use gantry_nodeagent_api::*;
 
+use super::life::tcp_probe;
 use super::node::{Node, config};
+use crate::core::Action;
 
 /// A pod with a volume that its container has as a whole, and one of which it has a part.
 fn wanted(generation: u64, whole: &str, part: &str) -> NodeConfig {
@@ -56,4 +58,35 @@ fn an_agent_that_does_not_know_what_was_read_tells_once() {
     node.config(&wanted(1, "a", "a"));
     node.settle();
     assert_eq!(told(&node), 1);
+}
+
+/// Does all that is asked but probes.
+fn settle_without_probes(node: &mut Node) {
+    let is_other = |action: &Action| !matches!(action, Action::Probe { .. });
+    while let Some(index) = node.pending.iter().position(is_other) {
+        node.perform(index);
+    }
+}
+
+#[test]
+fn a_container_that_is_told_before_it_is_ready_is_told_once_more_when_it_is() {
+    let probed = |generation, whole| {
+        let mut wanted = wanted(generation, whole, "a");
+        wanted.pods.get_mut("a").unwrap().containers[0].readiness = tcp_probe(3);
+        wanted
+    };
+    let mut node = Node::new();
+    node.config(&probed(1, "a"));
+    settle_without_probes(&mut node);
+    assert_eq!((node.pod("a").ready, told(&node)), (false, 0));
+    node.config(&probed(2, "b"));
+    settle_without_probes(&mut node);
+    assert_eq!(told(&node), 1, "it may need them to become ready");
+    node.config(&probed(2, "b"));
+    settle_without_probes(&mut node);
+    assert_eq!(told(&node), 1);
+    node.settle();
+    assert_eq!((node.pod("a").ready, told(&node)), (true, 2));
+    node.pass(5000);
+    assert_eq!(told(&node), 2);
 }
