@@ -142,6 +142,11 @@ impl ConfigFile {
     pub fn name(&self) -> &str {
         self.path.rsplit_once('/').map_or("", |(_, name)| name)
     }
+
+    /// Its key in a ConfigMap: the path without slashes.
+    pub fn key(&self) -> String {
+        self.path.trim_start_matches('/').replace('/', "-")
+    }
 }
 
 /// What is done in a container when files of its instance were replaced; exactly one of the two ways.

@@ -94,6 +94,26 @@ fn broken_descriptors_name_file_line_and_column() {
         ("role: P-CSCF", "rolle: P-CSCF", "proxy.yaml:6:3: "),
         ("/etc/proxy.cfg", "/etc/../proxy.cfg", "spec.config[0].path"),
         (
+            "/etc/proxy.cfg",
+            "\"/etc/a proxy.cfg\"",
+            "spec.config[0].path: `/etc/a proxy.cfg` has others than",
+        ),
+        (
+            "/etc/proxy.cfg}",
+            "/etc/a/b}\n    - {template: proxy.cfg, path: /etc/a-b}",
+            "spec.config[1].path: `/etc/a/b` and `/etc/a-b` are one key of a ConfigMap",
+        ),
+        (
+            "memory: 64Mi",
+            "memory: 64Mi\n      scratch: [/etc]",
+            "spec.containers[0].scratch[0]: `/etc` hides `/etc/proxy.cfg`",
+        ),
+        (
+            "  config:",
+            "  volumes: [{name: data, path: /etc/proxy.cfg, size: 16Mi}]\n  upgrade: {strategy: replace}\n  config:",
+            "spec.volumes[0].path: `/etc/proxy.cfg` hides `/etc/proxy.cfg`",
+        ),
+        (
             "template: proxy.cfg",
             "template: other.cfg",
             "proxy.yaml:18:18: spec.config[0].template",

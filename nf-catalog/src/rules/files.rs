@@ -27,11 +27,11 @@ impl NfPackageSpec {
         self.config_problems(found);
         self.secret_problems(found);
         self.volume_problems(found);
+        self.hiding_problems(found);
         self.reload_problems(found);
     }
 
     fn config_problems(&self, found: &mut Problems) {
-        found.unique("spec.config", self.config.iter().map(|c| c.path.as_str()));
         let shared: Vec<&str> = self
             .config
             .iter()
@@ -44,6 +44,17 @@ impl NfPackageSpec {
             found.require(is_clean_absolute(&file.path), &format!("{path}.path"), || {
                 absolute_hint(&file.path)
             });
+            let key = file.key();
+            found.require(is_key(&key), &format!("{path}.path"), || {
+                format!(
+                    "`{}` has others than letters, digits, `-`, `_`, `.` and `/`",
+                    file.path
+                )
+            });
+            if let Some(other) = self.config[..i].iter().find(|other| other.key() == key) {
+                let message = format!("`{}` and `{}` are one key of a ConfigMap", other.path, file.path);
+                found.add(&format!("{path}.path"), message);
+            }
             found.require(
                 self.templates.contains_key(&file.template),
                 &format!("{path}.template"),
@@ -115,6 +126,24 @@ impl NfPackageSpec {
             "what an instance owns (volumes, a subnet) goes by its number, so that the old one goes before the new one comes: say `replace`"
                 .to_owned()
         });
+    }
+
+    /// What is mounted later hides what is below it: files come first, then volumes, then scratch.
+    fn hiding_problems(&self, found: &mut Problems) {
+        let files = self.config.iter().map(|file| file.path.as_str());
+        let mut below: Vec<&str> = files
+            .chain(self.secrets.iter().map(|s| s.path.as_str()))
+            .collect();
+        let volumes = self.volumes.iter().enumerate();
+        for (i, volume) in volumes {
+            found.hides(&volume.path, &below, &format!("spec.volumes[{i}].path"));
+        }
+        below.extend(self.volumes.iter().map(|volume| volume.path.as_str()));
+        for (i, container) in self.containers.iter().enumerate() {
+            for (k, directory) in container.scratch.iter().enumerate() {
+                found.hides(directory, &below, &format!("spec.containers[{i}].scratch[{k}]"));
+            }
+        }
     }
 
     fn reload_problems(&self, found: &mut Problems) {

@@ -41,6 +41,20 @@ impl Problems {
             });
         }
     }
+
+    /// A directory that would hide one of these.
+    fn hides(&mut self, directory: &str, paths: &[&str], path: &str) {
+        let is_in = |other: &&&str| {
+            let rest = other.strip_prefix(directory);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if let Some(other) = paths.iter().find(is_in) {
+            self.add(
+                path,
+                format!("`{directory}` hides `{other}`: choose another directory"),
+            );
+        }
+    }
 }
 
 /// The longest name of a package, function or interface: names of pods, made from it, have room.

@@ -7,7 +7,6 @@ use gantry_catalog::{ConfigFile, NfPackageSpec, Reload, ReloadSignal};
 use k8s_openapi::api::core::v1 as k8s;
 
 use super::instances::config_map_name;
-use super::render::file_key;
 
 /// Directories of instances' files, in order.
 fn directories(package: &NfPackageSpec) -> BTreeSet<&str> {
@@ -27,7 +26,7 @@ pub(super) fn volumes(package: &NfPackageSpec, pod: &str) -> Vec<k8s::Volume> {
     let items = |directory: &str| {
         let files = own(package).filter(|file| file.directory() == directory);
         let item = |file: &ConfigFile| k8s::KeyToPath {
-            key: file_key(&file.path),
+            key: file.key(),
             path: file.name().to_owned(),
             ..Default::default()
         };

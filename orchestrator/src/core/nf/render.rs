@@ -94,8 +94,3 @@ fn own(work: &Work<'_>, key: &Key, package: &NfPackage) -> Result<OwnContext, St
         instance: None,
     })
 }
-
-/// The key of a file in the ConfigMap: its path without slashes.
-pub(super) fn file_key(path: &str) -> String {
-    path.trim_start_matches('/').replace('/', "-")
-}

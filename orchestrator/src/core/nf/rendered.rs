@@ -10,7 +10,6 @@ use serde::Serialize;
 
 use super::super::meta;
 use super::super::world::{Flaw, Key, Objects, Work};
-use super::render::file_key;
 
 /// All that some files of a function depend on: those that its instances share, or those of one.
 #[derive(Clone, Debug)]
@@ -120,7 +119,7 @@ fn made(inputs: &Inputs, answer: Answer) -> Result<Made, Flaw> {
     })?;
     let files = package.config.iter().filter_map(|file| {
         let traced = done.get(&file.template)?;
-        Some((file_key(&file.path), traced.text.clone()))
+        Some((file.key(), traced.text.clone()))
     });
     let files = files.collect();
     Ok(Made {

@@ -8,7 +8,6 @@ use k8s_openapi::api::core::v1 as k8s;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::super::{meta, pods, resources};
-use super::render::file_key;
 use super::{Blueprint, child_meta, claims, config_map_name, identity, own_files};
 
 const CONFIG_VOLUME: &str = "config";
@@ -151,7 +150,7 @@ fn container(blueprint: &Blueprint, from: &NfContainer, volumes: &mut Vec<k8s::V
     let config = shared.map(|file| k8s::VolumeMount {
         name: CONFIG_VOLUME.to_owned(),
         mount_path: file.path.clone(),
-        sub_path: Some(file_key(&file.path)),
+        sub_path: Some(file.key()),
         read_only: Some(true),
         ..Default::default()
     });
