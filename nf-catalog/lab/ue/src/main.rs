@@ -29,6 +29,9 @@ use work::{Contact, Work};
 /// After the last device was switched on, before there is work.
 const SETTLED: Duration = Duration::from_secs(5);
 
+/// Before the end, without anything new: what is under way comes to its end, or has failed.
+const LAST: Duration = Duration::from_secs(2);
+
 /// More does not fit into a datagram with what proxies add.
 const MOST_PADDED: i64 = 60_000;
 
@@ -157,12 +160,16 @@ async fn run(args: &Args) -> Result<(Vec<Counts>, u64)> {
         handsets.push(handset);
         contacts.push(Contact { orders, uri });
     }
-    let (stop, enough) = (CancellationToken::new(), CancellationToken::new());
+    let (enough, quiet, stop) = (
+        CancellationToken::new(),
+        CancellationToken::new(),
+        CancellationToken::new(),
+    );
     let count = u32::try_from(handsets.len()).unwrap_or(u32::MAX);
     let mut lives = JoinSet::new();
     for (nth, handset) in (0..).zip(handsets) {
         let begin = Duration::from_secs(1) * nth / args.rate;
-        lives.spawn(handset.live(begin, stop.clone()));
+        lives.spawn(handset.live(begin, quiet.clone(), stop.clone()));
     }
     let all = Duration::from_secs(args.seconds);
     let registered = Duration::from_secs(1) * count / args.rate + SETTLED;
@@ -176,7 +183,10 @@ async fn run(args: &Args) -> Result<(Vec<Counts>, u64)> {
     let end = async {
         tokio::time::sleep(all.saturating_sub(Duration::from_secs(args.quiet_end))).await;
         enough.cancel();
-        tokio::time::sleep(all.min(Duration::from_secs(args.quiet_end))).await;
+        let rest = all.min(Duration::from_secs(args.quiet_end));
+        tokio::time::sleep(rest.saturating_sub(LAST)).await;
+        quiet.cancel();
+        tokio::time::sleep(rest.min(LAST)).await;
     };
     // Cancel-safe: neither holds anything.
     tokio::select! {

@@ -53,8 +53,14 @@ impl Handset {
         Ok((handset, sender))
     }
 
-    /// Switched on after that time, until `stop`; what it has counted, and how many orders it could not follow.
-    pub async fn live(mut self, begin: Duration, stop: CancellationToken) -> (Counts, u64) {
+    /// Switched on after that time, begins nothing after `quiet`, until `stop`; what it has counted, and how many orders it could
+    /// not follow.
+    pub async fn live(
+        mut self,
+        begin: Duration,
+        quiet: CancellationToken,
+        stop: CancellationToken,
+    ) -> (Counts, u64) {
         let (mut message, mut packet) = (vec![0; MAX_BYTES], [0; 2048]);
         let mut refused = 0;
         // Cancel-safe: neither holds anything.
@@ -62,6 +68,7 @@ impl Handset {
             () = tokio::time::sleep(begin) => self.device.attach(now_ms()),
             () = stop.cancelled() => {}
         }
+        let mut is_quiet = false;
         while !stop.is_cancelled() {
             self.send().await;
             let now = now_ms();
@@ -89,6 +96,10 @@ impl Handset {
                     refused += u64::from(!followed);
                 }
                 () = tokio::time::sleep(Duration::from_millis(wake_ms)) => self.device.tick(now_ms()),
+                () = quiet.cancelled(), if !is_quiet => {
+                    is_quiet = true;
+                    self.device.be_quiet();
+                }
                 () = stop.cancelled() => {}
             }
         }

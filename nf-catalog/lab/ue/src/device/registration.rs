@@ -46,6 +46,8 @@ pub struct Registration {
     cseq: u32,
     /// Where its requests go first (RFC 3608), as the network has told.
     pub(super) service_routes: Vec<String>,
+    /// It is not asked for any more.
+    quiet: bool,
 }
 
 impl Registration {
@@ -57,6 +59,7 @@ impl Registration {
     /// When there is something to do without a word of the network.
     pub(super) fn wake_ms(&self) -> Option<u64> {
         match self.state {
+            _ if self.quiet => None,
             State::In { refresh_ms } => Some(refresh_ms),
             State::Failed { retry_ms } => Some(retry_ms),
             State::Out | State::Asking { .. } => None,
@@ -65,6 +68,11 @@ impl Registration {
 }
 
 impl Device {
+    /// Asks for no registration any more: what is under way comes to its end before the device does.
+    pub fn be_quiet(&mut self) {
+        self.registration.quiet = true;
+    }
+
     /// Asks for the registration, for the first time or anew.
     pub(super) fn register(&mut self, now_ms: u64) {
         let refresh = matches!(self.registration.state, State::In { .. });
