@@ -12,8 +12,9 @@ use crate::scraper::scrape;
 use crate::{poll, poll_each};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Packets at the media gateway by which calls are up, and its counter of them.
+/// Packets at the media gateway by which calls are up.
 const CALLING: f64 = 500.0;
+/// The media gateway's counter of them.
 pub const AUDIO_PACKETS: &str = "rtpengine_packets_total";
 /// Between two questions, since what asks takes CPU from what is measured.
 const SELDOM: Duration = Duration::from_secs(1);
