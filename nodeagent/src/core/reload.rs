@@ -23,8 +23,8 @@ const TIMEOUT_MS: u64 = 30_000;
 pub(super) struct Reload {
     /// The configuration whose files it has read; `None`: a former agent started it.
     loaded: Option<Arc<PodConfig>>,
-    /// The one that it was told of before it was ready.
-    told_early: Option<Arc<PodConfig>>,
+    /// It was told of them before it was ready, and may not have heard.
+    unheard: bool,
     under_way: Option<UnderWay>,
     backoff: Backoff,
 }
@@ -43,12 +43,6 @@ impl Reload {
             loaded: files_of,
             ..Self::default()
         }
-    }
-
-    /// The configuration whose files it needs not be told of.
-    fn known(&self, ready: bool) -> Option<&PodConfig> {
-        let early = self.told_early.as_ref().filter(|_| !ready);
-        early.or(self.loaded.as_ref()).map(|known| &**known)
     }
 
     /// Whether what it was told last, if anything, has come to an end.
@@ -104,8 +98,9 @@ fn is_due(container: &Container, wanted: &ContainerConfig, written: &PodConfig) 
         && !matches!(container.post_start, HookState::UnderWay(_));
     able && container.reload.is_idle() && {
         let now = seen(wanted, written);
-        match container.reload.known(container.ready(wanted)) {
-            Some(known) => seen(wanted, known) != now,
+        let unheard = container.reload.unheard && container.ready(wanted);
+        match &container.reload.loaded {
+            Some(loaded) => unheard || seen(wanted, loaded) != now,
             None => !now.is_empty(),
         }
     }
@@ -143,10 +138,8 @@ pub(super) fn done(
     };
     match result {
         Ok(()) => {
-            match told.ready {
-                true => (reload.loaded, reload.told_early) = (Some(told.written), None),
-                false => reload.told_early = Some(told.written),
-            }
+            reload.loaded = Some(told.written);
+            reload.unheard = !told.ready;
             reload.backoff.reset();
             pod.troubles.clear(Trouble::FailedReload);
         }
