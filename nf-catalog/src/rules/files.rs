@@ -1,7 +1,7 @@
 //! Rules of a package's files and directories.
 
 use super::package::{MOST_VALUE_BYTES, size};
-use super::{Problems, absolute_hint, dns_label_hint, is_clean_absolute, is_dns_label, is_key};
+use super::{Problems, absolute_hint, dns_label_hint, is_below, is_clean_absolute, is_dns_label, is_key};
 use crate::{NfPackageSpec, UpgradeStrategy};
 
 /// Configuration files of a package.
@@ -66,11 +66,7 @@ impl NfPackageSpec {
                 &format!("{path}.path"),
                 || "files of an instance need a directory of their own below the root".to_owned(),
             );
-            let beside = |other: &&&str| {
-                other
-                    .strip_prefix(directory)
-                    .is_some_and(|rest| rest.starts_with('/'))
-            };
+            let beside = |other: &&&str| is_below(other, directory);
             if let Some(other) = shared.iter().find(beside).filter(|_| file.instance) {
                 let message = format!(
                     "`{directory}` is replaced as a whole with each change, and cannot hold `{other}`: choose a directory of its own"
@@ -134,8 +130,7 @@ impl NfPackageSpec {
         let mut below: Vec<&str> = files
             .chain(self.secrets.iter().map(|s| s.path.as_str()))
             .collect();
-        let volumes = self.volumes.iter().enumerate();
-        for (i, volume) in volumes {
+        for (i, volume) in self.volumes.iter().enumerate() {
             found.hides(&volume.path, &below, &format!("spec.volumes[{i}].path"));
         }
         below.extend(self.volumes.iter().map(|volume| volume.path.as_str()));

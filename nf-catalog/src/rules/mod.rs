@@ -44,10 +44,7 @@ impl Problems {
 
     /// A directory that would hide one of these.
     fn hides(&mut self, directory: &str, paths: &[&str], path: &str) {
-        let is_in = |other: &&&str| {
-            let rest = other.strip_prefix(directory);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
+        let is_in = |other: &&&str| **other == directory || is_below(other, directory);
         if let Some(other) = paths.iter().find(is_in) {
             self.add(
                 path,
@@ -55,6 +52,11 @@ impl Problems {
             );
         }
     }
+}
+
+fn is_below(path: &str, directory: &str) -> bool {
+    let rest = path.strip_prefix(directory);
+    rest.is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// The longest name of a package, function or interface: names of pods, made from it, have room.

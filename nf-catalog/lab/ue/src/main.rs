@@ -160,11 +160,7 @@ async fn run(args: &Args) -> Result<(Vec<Counts>, u64)> {
         handsets.push(handset);
         contacts.push(Contact { orders, uri });
     }
-    let (enough, quiet, stop) = (
-        CancellationToken::new(),
-        CancellationToken::new(),
-        CancellationToken::new(),
-    );
+    let [enough, quiet, stop] = std::array::from_fn(|_| CancellationToken::new());
     let count = u32::try_from(handsets.len()).unwrap_or(u32::MAX);
     let mut lives = JoinSet::new();
     for (nth, handset) in (0..).zip(handsets) {
@@ -181,9 +177,9 @@ async fn run(args: &Args) -> Result<(Vec<Counts>, u64)> {
         }
     });
     let end = async {
-        tokio::time::sleep(all.saturating_sub(Duration::from_secs(args.quiet_end))).await;
-        enough.cancel();
         let rest = all.min(Duration::from_secs(args.quiet_end));
+        tokio::time::sleep(all - rest).await;
+        enough.cancel();
         tokio::time::sleep(rest.saturating_sub(LAST)).await;
         quiet.cancel();
         tokio::time::sleep(rest.min(LAST)).await;
