@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::netns::Netns;
+use super::wait_until;
 
 /// How long an answer may take before it counts as lost.
 pub const ANSWER: Duration = Duration::from_secs(2);
@@ -33,7 +34,10 @@ impl Drop for Server {
 pub fn serve(ns: &Netns, name: &str, port: u16) -> Server {
     let stop = Arc::new(AtomicBool::new(false));
     let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
-    let (udp, tcp) = ns.run(|| (UdpSocket::bind(any).unwrap(), TcpListener::bind(any).unwrap()));
+    let (udp, tcp) = ns.run(|| {
+        let udp = once_free(|| UdpSocket::bind(any));
+        (udp, once_free(|| TcpListener::bind(any)))
+    });
     let name = name.to_owned();
     let threads = vec![
         std::thread::spawn({
@@ -46,6 +50,21 @@ pub fn serve(ns: &Netns, name: &str, port: u16) -> Server {
         }),
     ];
     Server { stop, threads }
+}
+
+/// Binds, also where a socket that was just closed had the port: a child that another test of this
+/// process begins holds a copy of it until it executes its program.
+fn once_free<T>(mut bind: impl FnMut() -> std::io::Result<T>) -> T {
+    let mut socket = None;
+    wait_until("the port is free", || match bind() {
+        Ok(bound) => {
+            socket = Some(bound);
+            true
+        }
+        Err(e) if e.kind() == ErrorKind::AddrInUse => false,
+        Err(e) => panic!("cannot bind: {e}"),
+    });
+    socket.unwrap()
 }
 
 fn answer_udp(socket: &UdpSocket, name: &str, stop: &AtomicBool) {
@@ -83,7 +102,7 @@ fn answer_tcp(listener: &TcpListener, name: &str, stop: &AtomicBool) {
 
 /// A bound UDP client inside a namespace.
 pub fn udp_client(ns: &Netns, bind: SocketAddrV4) -> UdpSocket {
-    let socket = ns.run(|| UdpSocket::bind(bind).unwrap());
+    let socket = ns.run(|| once_free(|| UdpSocket::bind(bind)));
     socket.set_read_timeout(Some(ANSWER)).unwrap();
     socket
 }
