@@ -53,10 +53,10 @@ struct DemoArgs {
     #[arg(value_enum, default_value_t = Show::SipCore)]
     show: Show,
     /// Of volte: how many devices
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 200)]
     devices: u64,
-    /// Of volte: calls that are begun in a second, of 5 to 10 seconds
-    #[arg(long, default_value_t = 2)]
+    /// Of volte: calls that are begun in a second, of 5 to 10 seconds: some seven times as many are up at once
+    #[arg(long, default_value_t = 9)]
     calls: u32,
     /// Of volte: how long the devices are there
     #[arg(long, default_value_t = 120)]

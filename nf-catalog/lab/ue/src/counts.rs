@@ -49,6 +49,8 @@ pub struct Counts {
     pub subscriptions: Operation,
     /// Calls that were made: done with the answer to their end; the time is to that.
     pub calls: Operation,
+    /// From when to when calls that were made were up.
+    pub calls_up_ms: Vec<(u64, u64)>,
     /// Milliseconds from an INVITE to its first 180; one for each call that rang.
     pub ringing_ms: Vec<u32>,
     /// Calls put on hold, and taken up again.

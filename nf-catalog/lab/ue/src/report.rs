@@ -64,6 +64,8 @@ pub struct Report {
     refreshes: OperationReport,
     subscriptions: OperationReport,
     calls: OperationReport,
+    /// The most of them that were up at the same time.
+    calls_at_once: usize,
     ringing: Times,
     /// Calls of the own devices that rang at the caller.
     rang: u64,
@@ -104,6 +106,7 @@ impl Report {
             refreshes: operation(|c| &c.refreshes),
             subscriptions: operation(|c| &c.subscriptions),
             calls: operation(|c| &c.calls),
+            calls_at_once: at_once(all.iter().flat_map(|c| &c.calls_up_ms)),
             rang: all.iter().map(|c| c.ringing_ms.len() as u64).sum(),
             ringing: Times::of(all.iter().flat_map(|c| &c.ringing_ms).copied().collect()),
             holds: operation(|c| &c.holds),
@@ -138,6 +141,19 @@ fn by_method(all: &[Counts]) -> BTreeMap<&'static str, u64> {
         *sums.entry(*method).or_default() += count;
     }
     sums
+}
+
+/// How many of these spans overlap, at most; one that ends as another begins does not.
+fn at_once<'a>(spans_ms: impl Iterator<Item = &'a (u64, u64)> + Clone) -> usize {
+    let (mut begins, mut ends): (Vec<u64>, Vec<u64>) = spans_ms.copied().unzip();
+    begins.sort_unstable();
+    ends.sort_unstable();
+    let mut over = 0;
+    let open = begins.iter().enumerate().map(|(before, begin)| {
+        over += ends[over..].iter().take_while(|end| *end <= begin).count();
+        (before + 1).saturating_sub(over)
+    });
+    open.max().unwrap_or_default()
 }
 
 impl OperationReport {
@@ -262,6 +278,19 @@ mod tests {
         assert_eq!((report.ues, report.retransmissions), (2, 4));
         assert_eq!(report.retransmissions_by_method["BYE"], 3);
         assert_eq!(Report::of(&[], 0).registrations, OperationReport::default());
+    }
+
+    #[test]
+    fn spans_that_touch_do_not_overlap() {
+        for (spans, most) in [
+            (vec![], 0),
+            (vec![(0, 10), (10, 20), (20, 30)], 1),
+            (vec![(15, 16), (0, 30), (12, 14), (10, 13), (40, 50)], 3),
+            // A span without length is over before it counts others.
+            (vec![(5, 5), (0, 9)], 1),
+        ] {
+            assert_eq!(at_once(spans.iter()), most, "{spans:?}");
+        }
     }
 
     #[test]

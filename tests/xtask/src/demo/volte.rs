@@ -48,6 +48,7 @@ fn tell(report: &Report) {
         );
     }
     let audio = &report.calls["audio"];
+    println!("calls at once: {}", report.calls["calls_at_once"]);
     println!(
         "audio: {} packets, {} lost, longest gap {} ms; requests sent again: {}",
         audio["sent"], audio["lost"], audio["longest_gap_ms"], report.calls["retransmissions"]

@@ -104,14 +104,19 @@ impl Call {
         Some(since_ms + after_ms)
     }
 
+    fn up_since_ms(&self) -> Option<u64> {
+        match self.stage {
+            Stage::Up { since_ms, .. } | Stage::Ending { since_ms } => Some(since_ms),
+            _ => None,
+        }
+    }
+
     /// When the other end stopped its audio, as both have agreed, if the call ends at that time.
     fn silent_ms(&self, now_ms: u64) -> u64 {
-        match self.stage {
-            Stage::Up { since_ms, .. } | Stage::Ending { since_ms } => {
+        self.up_since_ms()
+            .map_or(now_ms.saturating_sub(QUIET_MS), |since_ms| {
                 now_ms.min(since_ms + self.plan.talk_ms.saturating_sub(QUIET_MS))
-            }
-            _ => now_ms.saturating_sub(QUIET_MS),
-        }
+            })
     }
 }
 
@@ -383,6 +388,9 @@ impl Device {
 
     fn heard(&mut self, call: Call, now_ms: u64, is_open: bool) {
         let silent_ms = call.silent_ms(now_ms);
+        if let Some(since_ms) = call.up_since_ms().filter(|_| call.is_caller) {
+            self.counts.calls_up_ms.push((since_ms, now_ms));
+        }
         if let Some(leg) = call.leg {
             self.counts.legs.push(leg.end(silent_ms, is_open));
         }

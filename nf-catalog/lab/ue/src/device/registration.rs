@@ -5,8 +5,10 @@ use gantry_lab_aka::{Challenge, Credentials, NotAuthentic, Seen};
 use super::{Device, Purpose};
 use crate::sip::{Message, NameAddr, param};
 
-/// How long a device waits before it tries again, in milliseconds.
+/// How long a device waits before it tries again, in milliseconds: twice as long each time, as often as the second says, and spread
+/// (RFC 5626, 4.5, where these times are longer).
 const RETRY_MS: u64 = 1000;
+const RETRY_DOUBLINGS: u32 = 3;
 /// Challenges in a row that it answers: one, and one more after its number was set right.
 const CHALLENGES: u32 = 2;
 
@@ -46,6 +48,8 @@ pub struct Registration {
     cseq: u32,
     /// Where its requests go first (RFC 3608), as the network has told.
     pub(super) service_routes: Vec<String>,
+    /// How often in a row it did not work.
+    failures: u32,
     /// It is not asked for any more.
     quiet: bool,
 }
@@ -167,8 +171,10 @@ impl Device {
             &mut self.counts.registrations
         };
         count.failed(code);
+        let wait_ms = RETRY_MS << self.registration.failures.min(RETRY_DOUBLINGS);
+        self.registration.failures += 1;
         self.registration.state = State::Failed {
-            retry_ms: now_ms + RETRY_MS,
+            retry_ms: now_ms + wait_ms / 2 + self.config.share_of(wait_ms / 2),
         };
     }
 
@@ -179,6 +185,7 @@ impl Device {
             &mut self.counts.registrations
         };
         count.done(now_ms.saturating_sub(since_ms));
+        self.registration.failures = 0;
         let routes = response.headers.list("Service-Route");
         self.registration.service_routes = routes.into_iter().map(str::to_owned).collect();
         let wanted_ms = self.config.refresh_s.min(granted_s * 9 / 10).max(1) * 1000;

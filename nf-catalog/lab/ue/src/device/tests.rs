@@ -175,6 +175,21 @@ fn a_network_that_does_not_know_the_key_is_not_believed() {
 }
 
 #[test]
+fn who_is_refused_waits_longer_each_time() {
+    let (mut device, mut network) = (device([8; 16]), Network::new());
+    device.attach(0);
+    talk(&mut device, &mut network, 0);
+    let mut now_ms = 0;
+    let waits_ms = [(); 5].map(|()| {
+        let then_ms = device.wake_ms(now_ms).unwrap();
+        device.tick(then_ms);
+        talk(&mut device, &mut network, then_ms);
+        then_ms - std::mem::replace(&mut now_ms, then_ms)
+    });
+    assert_eq!(waits_ms, [750, 1500, 3000, 6000, 6000]);
+}
+
+#[test]
 fn a_number_that_is_not_fresh_is_set_right() {
     let (mut device, mut network) = (device(KEY), Network::new());
     let ahead = network.key.vector([1; 16], Sqn::new(1 << 20));
