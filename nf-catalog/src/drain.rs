@@ -66,6 +66,6 @@ pub struct SessionMetric {
     pub metric: String,
 }
 
-fn metrics_path() -> String {
+pub(crate) fn metrics_path() -> String {
     "/metrics".to_owned()
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::drain::metrics_path;
 use crate::{Drain, Exec, Interface, Need, NfContainer, NfDns, Quantity, TemplateSyntax};
 
 /// A network function at one version: what it runs, what it offers and needs, how it is resized and drained.
@@ -83,9 +84,29 @@ pub struct NfPackageSpec {
     /// How it lets go of its work.
     #[serde(default)]
     pub drain: Drain,
+    /// Where it tells what it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Metrics>,
     /// How it changes version.
     #[serde(default)]
     pub upgrade: Upgrade,
+}
+
+/// A page of each instance, as Prometheus text: `gantry top` asks for it, and nobody else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Metrics {
+    /// Port on the pod.
+    pub port: u16,
+    /// Path.
+    #[serde(default = "metrics_path")]
+    pub path: String,
+    /// The metric that counts what is there now: dialogs, calls, devices. Samples are summed, here as below.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<String>,
+    /// The metric that counts up what it was asked to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<String>,
 }
 
 /// Which core a function belongs to.

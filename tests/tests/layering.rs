@@ -77,6 +77,7 @@ const MAY_IMPORT: [(&str, &[&str]); 29] = [
             "gantry-catalog",
             "gantry-images",
             "gantry-log",
+            "gantry-nodeagent-api",
             "gantry-orchestrator",
             "gantry-plan",
             "gantry-topology",

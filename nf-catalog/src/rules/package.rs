@@ -213,6 +213,14 @@ impl NfPackageSpec {
                 "port 0 cannot be asked".to_owned()
             });
         }
+        if let Some(metrics) = &self.metrics {
+            found.require(metrics.port != 0, "spec.metrics.port", || {
+                "port 0 cannot be asked".to_owned()
+            });
+            found.require(metrics.path.starts_with('/'), "spec.metrics.path", || {
+                format!("`{}` is no path: it begins with `/`", metrics.path)
+            });
+        }
         let counts = matches!(self.drain.method, DrainMethod::SipDialogs | DrainMethod::Sessions);
         found.require(!counts || self.drain.sessions.is_some(), "spec.drain", || {
             "this method waits for sessions: say under `sessions` which metric counts them".to_owned()

@@ -2,6 +2,7 @@
 
 mod check;
 mod convert;
+pub mod exposition;
 pub mod message;
 pub mod model;
 

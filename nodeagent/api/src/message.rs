@@ -40,7 +40,7 @@ pub struct OpenSession {
     pub kind: SessionKind,
 }
 
-/// A way into a pod.
+/// A way into a pod, or a question about all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionKind {
     /// Reads a container's log.
@@ -82,6 +82,8 @@ pub enum SessionKind {
         /// Port on the loopback or the pod's address.
         port: u16,
     },
+    /// What the node's pods take, as the JSON of a [`crate::NodeUsage`].
+    Usage,
 }
 
 /// One frame of a session.

@@ -111,8 +111,22 @@ Examples:
   gantry image inspect kamailio:5.6.3
   gantry image rm sipp:3.6.1";
 
+pub const GET: &str = "\
+Examples:
+  gantry get
+  gantry get volte
+  gantry get volte -o wide            its pods too, with address and memory";
+
+pub const TOP: &str = "\
+Examples:
+  gantry top
+  gantry top volte --interval 10      over ten seconds
+  gantry top s-cscf -o wide           each pod";
+
 pub const LOGS: &str = "\
 Examples:
+  gantry logs volte -f                all its pods, each line with its pod
+  gantry logs s-cscf --tail 20
   gantry logs pcscf-x2c4f
   gantry logs pcscf-x2c4f -f --tail 20
   gantry logs pcscf-x2c4f --previous  the run before the last restart";

@@ -12,8 +12,11 @@ mod data_dir;
 mod deploy;
 mod down;
 mod examples;
+mod functions;
+mod get;
 mod guard;
 mod image;
+mod logs;
 mod manifest;
 mod operate;
 mod operation;
@@ -27,6 +30,7 @@ mod preflight;
 mod server;
 mod status;
 mod terminal;
+mod top;
 mod undeploy;
 mod up;
 mod waiting;
@@ -116,7 +120,9 @@ async fn run(cli: &Cli) -> Result<u8> {
         Command::Receipt { operation } => {
             operation::receipt(&client, operation.as_deref(), global.output).await
         }
-        Command::Logs(args) => pod::logs(&client, args).await,
+        Command::Get { names } => get::get(&client, names, global.output).await,
+        Command::Top(args) => top::top(&client, args, global.output).await,
+        Command::Logs(args) => logs::logs(&client, args).await,
         Command::PortForward(args) => port_forward::run(&client, args).await,
         Command::Exec(args) => return pod::exec(&client, args).await,
         _ => unreachable!("handled before a client was needed"),

@@ -1,41 +1,17 @@
-//! Single pods: logs, exec.
+//! `gantry exec`.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use futures::{AsyncBufReadExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::{AttachParams, LogParams};
+use kube::api::AttachParams;
 use serde_json::Value;
 use tokio::io::{AsyncWriteExt, copy, stderr, stdin, stdout};
 
-use crate::args::{ExecArgs, LogsArgs};
+use crate::args::ExecArgs;
 use crate::client::{Client, said};
-use crate::output;
 use crate::terminal::{self, Raw};
-
-/// `gantry logs`.
-pub async fn logs(client: &Client, args: &LogsArgs) -> Result<()> {
-    let pods: Api<Pod> = Api::namespaced(client.kube(), &client.namespace);
-    let params = LogParams {
-        container: args.container.clone(),
-        follow: args.follow,
-        previous: args.previous,
-        tail_lines: args.tail,
-        ..LogParams::default()
-    };
-    let stream = pods
-        .log_stream(&args.pod, &params)
-        .await
-        .map_err(said)
-        .with_context(|| format!("no logs of pod {}", args.pod))?;
-    let mut lines = stream.lines();
-    while let Some(line) = lines.try_next().await.context("the log stream broke off")? {
-        output::write_out(&(line + "\n"))?;
-    }
-    Ok(())
-}
 
 /// What has come is printed within, once the session has ended.
 const LAST_WORDS: Duration = Duration::from_secs(2);

@@ -18,15 +18,19 @@ pub fn render(pods: &[Pod], topologies: &[NodeTopology], wide: bool) -> String {
     table(["POD", "NODE", "CPUS", "READY", "RESTARTS", "MESSAGE"], rows)
 }
 
+/// Of all their containers.
+pub fn restarts(pods: &[Pod]) -> i32 {
+    let all = pods.iter().flat_map(|pod| containers(pod.status.as_ref()));
+    all.map(|c| c.restart_count).sum()
+}
+
 fn row(pod: &Pod, topologies: &[NodeTopology]) -> [String; 6] {
-    let status = pod.status.as_ref();
-    let restarts = containers(status).map(|c| c.restart_count).sum::<i32>();
     [
         pod.metadata.name.clone().unwrap_or_default(),
         or_dash(pod.spec.as_ref().and_then(|s| s.node_name.clone())),
         cpus(pod, topologies),
         ready(pod),
-        restarts.to_string(),
+        restarts(std::slice::from_ref(pod)).to_string(),
         message(pod),
     ]
 }

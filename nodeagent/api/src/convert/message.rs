@@ -61,7 +61,7 @@ impl TryFrom<proto::OrchestratorMessage> for OrchestratorMessage {
 
 impl From<&OpenSession> for proto::OpenSession {
     fn from(m: &OpenSession) -> Self {
-        use proto::open_session::{Exec, Kind, Logs, PortForward};
+        use proto::open_session::{Exec, Kind, Logs, PortForward, Usage};
         let kind = match m.kind.clone() {
             SessionKind::Logs {
                 pod,
@@ -99,6 +99,7 @@ impl From<&OpenSession> for proto::OpenSession {
                 pod,
                 port: port.into(),
             }),
+            SessionKind::Usage => Kind::Usage(Usage {}),
         };
         Self {
             id: m.id.clone(),
@@ -154,6 +155,7 @@ impl TryFrom<proto::OpenSession> for OpenSession {
                 pod: p.pod,
                 port: port("port", p.port)?,
             },
+            Kind::Usage(_) => SessionKind::Usage,
         };
         Ok(Self { id: w.id, kind })
     }

@@ -7,6 +7,7 @@ mod probe;
 mod service;
 mod size;
 mod status;
+mod usage;
 mod volume;
 
 use std::net::IpAddr;
@@ -20,6 +21,7 @@ pub use pod::*;
 pub use probe::*;
 pub use service::*;
 pub use status::*;
+pub use usage::*;
 pub use volume::*;
 
 /// Version of a node's configuration. Rises; an agent never goes back.

@@ -1,8 +1,9 @@
-//! Ways into a pod that the orchestrator asks for: logs, commands, ports. One `Session` stream each.
+//! Ways into a pod that the orchestrator asks for: logs, commands, ports; and what all pods take. One `Session` stream each.
 
 mod exec;
 mod forward;
 mod logs;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,6 +106,7 @@ fn is_proper(kind: &SessionKind) -> bool {
             !pod.is_empty() && is_part(pod) && is_part(container)
         }
         SessionKind::PortForward { pod, .. } => !pod.is_empty() && is_part(pod),
+        SessionKind::Usage => true,
     }
 }
 
@@ -164,6 +166,7 @@ async fn serve(pods: &Arc<Pods>, kind: SessionKind, pipe: &mut Pipe) -> SessionF
             stdin,
         } => exec::run(pods, &pod, &container, &argv, tty, stdin, pipe).await,
         SessionKind::PortForward { pod, port } => forward::run(pods, pod, port, pipe).await,
+        SessionKind::Usage => usage::run(pods, pipe).await,
     }
 }
 

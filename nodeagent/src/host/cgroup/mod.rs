@@ -13,6 +13,7 @@ mod remove;
 mod sockets;
 mod total;
 mod tree;
+mod usage;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -2,7 +2,7 @@
 //! whatever pods without limits of their own take; where it is reached the kernel ends the worst of the pods (`oom_score_adj`). Of one
 //! pod: files in memory that a container leaves behind.
 
-use super::files::{number, read, write_if_other};
+use super::files::{number, write_if_other};
 use super::sockets::Whose;
 use super::{CgroupError, Cgroups, Hierarchy};
 use crate::guard;
@@ -37,16 +37,7 @@ impl Cgroups {
         if in_v1 && counts_below.exists() {
             write_if_other(&counts_below, "1")?;
         }
-        let stat = read(&dir.join("memory.stat"))?;
-        let cache = idle_cache(
-            &stat,
-            if in_v1 {
-                "total_inactive_file"
-            } else {
-                "inactive_file"
-            },
-        );
-        let wanted = limit(bytes, self.used(group)?.saturating_sub(cache));
+        let wanted = limit(bytes, self.working_set(group)?);
         let wanted = no_more(wanted, bytes, number(&self.memory_limit(group)?));
         let in_force = match self.set_memory(group, wanted) {
             Ok(()) => wanted,
@@ -100,14 +91,6 @@ fn no_more(wanted_bytes: u64, asked_bytes: u64, in_force: Option<u64>) -> u64 {
     }
 }
 
-/// Bytes that the kernel gives back before it kills anybody: a row of `memory.stat`.
-fn idle_cache(stat: &str, row: &str) -> u64 {
-    let found = stat
-        .lines()
-        .find_map(|line| line.strip_prefix(row)?.strip_prefix(' '));
-    found.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,13 +115,5 @@ mod tests {
         );
         assert_eq!(no_more(2 << 20, 100_000, Some(98_304)), 98_304, "in whole pages");
         assert_eq!(no_more(0, 0, Some(6)), 0, "none is none");
-    }
-
-    #[test]
-    fn cache_is_found_by_its_whole_name() {
-        let stat = "inactive_file 1\ntotal_inactive_file_x 2\ntotal_inactive_file 3\n";
-        assert_eq!(idle_cache(stat, "total_inactive_file"), 3);
-        assert_eq!(idle_cache(stat, "inactive_file"), 1);
-        assert_eq!(idle_cache("", "inactive_file"), 0);
     }
 }

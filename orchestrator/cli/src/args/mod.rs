@@ -97,6 +97,15 @@ pub enum Command {
     /// What runs: processes, nodes, network functions, operations
     #[command(after_help = examples::STATUS)]
     Status,
+    /// Network functions by service and plane
+    #[command(after_help = examples::GET)]
+    Get {
+        /// Services or functions [default: all of the namespace]
+        names: Vec<String>,
+    },
+    /// What network functions carry and take: sessions, requests, packets, CPU, memory
+    #[command(after_help = examples::TOP)]
+    Top(TopArgs),
     /// Run a catalog package, a catalog service, or the manifests of a file
     #[command(after_help = examples::DEPLOY)]
     Deploy(DeployArgs),
@@ -133,7 +142,7 @@ pub enum Command {
     /// Images: build, list, import, remove
     #[command(subcommand, after_help = examples::IMAGE)]
     Image(ImageCommand),
-    /// Logs of a pod
+    /// Logs of a pod, of a function's pods, or of a service's
     #[command(after_help = examples::LOGS)]
     Logs(LogsArgs),
     /// Run a command in a container
@@ -309,9 +318,18 @@ pub enum CertsCommand {
 }
 
 #[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Services or functions [default: all of the namespace]
+    pub names: Vec<String>,
+    /// Seconds between the two looks
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub interval: u16,
+}
+
+#[derive(Debug, Args)]
 pub struct LogsArgs {
-    /// Pod
-    pub pod: String,
+    /// Pod, network function or service; of several pods each line says whose it is
+    pub name: String,
     /// Container [default: the only one]
     #[arg(long, short)]
     pub container: Option<String>,

@@ -5,6 +5,7 @@ mod log;
 mod pods;
 pub(super) mod portforward;
 mod scale;
+mod usage;
 
 use axum::response::Response;
 use http::Method;
@@ -28,6 +29,10 @@ pub(super) async fn handle(
         "scale" => match kind.scale {
             Some(scale) => scale::handle(call, method, name, scale).await,
             None => Err(ApiError::no_such_path()),
+        },
+        "usage" if kind.kind == "Node" => match *method {
+            Method::GET => usage::usage(call, name).await,
+            _ => Err(ApiError::method()),
         },
         _ if kind.kind != "Pod" => Err(ApiError::no_such_path()),
         "resize" => object(call, method, name, Target::Resize).await,
