@@ -52,7 +52,12 @@ impl Leftovers {
             if state == "Z" {
                 continue;
             }
-            if name.starts_with("gantry") || name.starts_with("kamailio") || name.starts_with("sipp") {
+            let groups = fs::read_to_string(process.path().join("cgroup")).unwrap_or_default();
+            if ["gantry", "kamailio", "sipp"]
+                .iter()
+                .any(|own| name.starts_with(own))
+                || groups.contains("/gantry/")
+            {
                 found.insert(format!(
                     "process {} {}",
                     process.file_name().to_string_lossy(),

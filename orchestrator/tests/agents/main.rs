@@ -1,21 +1,18 @@
-//! Agents over the real listener: identity, configurations, logs, commands.
+//! Agents over the real listener: identity and configurations; and what is asked of their nodes.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod sessions;
 
 use std::time::Duration;
 
+use common::Server;
 use common::agent::{Agent, channel, hello, send, tls};
-use common::{Server, has_kubectl};
 use futures::StreamExt;
 use gantry_nodeagent_api::proto::node_service_client::NodeServiceClient;
-use gantry_nodeagent_api::{
-    Generation, NodeConfig, NodeStatus, OrchestratorMessage, SessionFrame, SessionKind,
-};
-use gantry_orchestrator::apiserver::WriteOptions;
-use gantry_orchestrator::kinds::named;
+use gantry_nodeagent_api::{Generation, NodeConfig, NodeStatus, OrchestratorMessage, SessionKind};
 use gantry_orchestrator::link::{LinkError, LinkEvent};
 use gantry_orchestrator::pki;
-use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
@@ -190,7 +187,7 @@ fn whoever_is_revoked_is_served_no_more_and_nobody_else() {
 #[test]
 fn a_session_with_a_container_ends_when_its_certificate_is_revoked() {
     let server = server_with_node("n1");
-    pod_on_node(&server);
+    sessions::pod_on_node(&server);
     let issuer = pki::Issuer::open(server.dir.path()).unwrap();
     issuer.user_kubeconfig("alice", server.address).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -258,140 +255,4 @@ fn each_certificate_opens_its_own_door_only() {
         }
         assert_eq!(soon(status_line(&server, "stranger", "/healthz")).await, "");
     });
-}
-
-fn pod_on_node(server: &Server) {
-    let pods = named("Pod").unwrap();
-    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}});
-    server
-        .block_on(
-            server
-                .objects
-                .create(pods, "default", pod, WriteOptions::default()),
-        )
-        .unwrap();
-}
-
-#[test]
-fn kubectl_reads_logs() {
-    if !has_kubectl() {
-        return;
-    }
-    let server = server_with_node("n1");
-    pod_on_node(&server);
-    assert!(
-        server
-            .fails(&["logs", "p"], "")
-            .contains("the agent of node n1 is not connected")
-    );
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mut agent = runtime
-        .block_on(soon(Agent::attach(&server, "node-n1", "n1")))
-        .unwrap();
-    let answers = runtime.spawn(async move {
-        let session = soon(agent.next_session()).await;
-        let (up, _down) = agent.open(&session.id).await;
-        for frame in [
-            SessionFrame::Stdout("one\n".into()),
-            SessionFrame::Stdout("two\n".into()),
-            SessionFrame::Exit(0),
-        ] {
-            up.send(frame.into()).await.unwrap();
-        }
-        up.closed().await;
-        session.kind
-    });
-    assert_eq!(
-        server.ok(&["logs", "p", "--tail=2", "--timestamps"]),
-        "one\ntwo\n"
-    );
-    let kind = runtime.block_on(soon(answers)).unwrap();
-    assert!(
-        matches!(kind, SessionKind::Logs { container, tail_lines: Some(2), timestamps: true, follow: false, .. } if container == "c")
-    );
-}
-
-#[test]
-fn kubectl_runs_commands() {
-    if !has_kubectl() {
-        return;
-    }
-    let server = server_with_node("n1");
-    pod_on_node(&server);
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mut agent = runtime
-        .block_on(soon(Agent::attach(&server, "node-n1", "n1")))
-        .unwrap();
-    let answers = runtime.spawn(async move {
-        let session = soon(agent.next_session()).await;
-        let (up, mut down) = agent.open(&session.id).await;
-        let mut input = Vec::new();
-        loop {
-            match soon(down.next()).await {
-                Some(SessionFrame::Stdin(bytes)) => input.extend_from_slice(&bytes),
-                Some(SessionFrame::StdinEof) | None => break,
-                Some(_) => {}
-            }
-        }
-        up.send(SessionFrame::Stdout(input.into()).into()).await.unwrap();
-        up.send(SessionFrame::Stderr("warned\n".into()).into())
-            .await
-            .unwrap();
-        up.send(SessionFrame::Exit(3).into()).await.unwrap();
-        up.closed().await;
-        session.kind
-    });
-    let output = server.kubectl_in(&["exec", "-i", "p", "--", "cat", "-n"], "hello\n");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "hello\n");
-    assert!(
-        String::from_utf8_lossy(&output.stderr).contains("warned"),
-        "{output:?}"
-    );
-    assert_eq!(output.status.code(), Some(3), "{output:?}");
-    let kind = runtime.block_on(soon(answers)).unwrap();
-    assert!(matches!(kind, SessionKind::Exec { argv, stdin: true, tty: false, .. } if argv == ["cat", "-n"]));
-}
-
-#[test]
-fn kubectl_attaches_to_what_a_container_says() {
-    if !has_kubectl() {
-        return;
-    }
-    let server = server_with_node("n1");
-    pod_on_node(&server);
-    let phase = |phase: &str| format!(r#"{{"status":{{"phase":"{phase}"}}}}"#);
-    let patch = ["patch", "pod", "p", "--subresource", "status", "-p"];
-    server.ok(&[&patch[..], &[&phase("Running")]].concat());
-    for ended in ["Failed", "Succeeded"] {
-        let refused = server.fails(&[&patch[..], &[&phase(ended)]].concat(), "");
-        assert!(refused.contains("only the pod's node"), "{refused}");
-    }
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mut agent = runtime
-        .block_on(soon(Agent::attach(&server, "node-n1", "n1")))
-        .unwrap();
-    let answers = runtime.spawn(async move {
-        let session = soon(agent.next_session()).await;
-        let (up, _down) = agent.open(&session.id).await;
-        up.send(SessionFrame::Stdout("said\n".into()).into())
-            .await
-            .unwrap();
-        up.send(SessionFrame::Exit(0).into()).await.unwrap();
-        up.closed().await;
-        session.kind
-    });
-    let output = server.kubectl_in(&["attach", "p"], "");
-    assert!(
-        String::from_utf8_lossy(&output.stdout).contains("said"),
-        "{output:?}"
-    );
-    let kind = runtime.block_on(soon(answers)).unwrap();
-    assert!(matches!(
-        kind,
-        SessionKind::Logs {
-            follow: true,
-            tail_lines: Some(0),
-            ..
-        }
-    ));
 }
