@@ -15,6 +15,9 @@ const PLANES: [(Plane, &str); 3] = [
     (Plane::Data, "data"),
 ];
 
+/// Columns of a terminal that the text stays within.
+const WIDTH: usize = 100;
+
 /// Functions and what is between them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Graph {
@@ -22,6 +25,8 @@ pub struct Graph {
     pub functions: Vec<Node>,
     /// By who talks first.
     pub links: Vec<Link>,
+    /// What is looked for in such a service and is not in it.
+    pub leaves_out: Vec<String>,
 }
 
 /// A function.
@@ -33,6 +38,9 @@ pub struct Node {
     pub role: String,
     /// What it carries.
     pub plane: Plane,
+    /// Reference points at which those outside of the service talk to it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub outside: Vec<String>,
     /// What it owns behind it, as the value that holds it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subnet: Option<String>,
@@ -90,6 +98,7 @@ impl Graph {
         Self {
             links: links.collect(),
             functions,
+            leaves_out: service.leaves_out.clone(),
         }
     }
 
@@ -106,12 +115,17 @@ impl Graph {
             // Writing to a String does not fail.
             let _ = writeln!(text, "{title}");
             for node in nodes {
-                let to = self.links.iter().filter(|link| link.from == node.name);
-                let mut to: Vec<String> = to.map(|link| format!("{} -> {}", link.label, link.to)).collect();
-                to.extend(node.subnet.as_ref().map(|subnet| format!("owns {subnet}")));
-                let line = format!("  {:names$}  {:roles$}  {}", node.name, node.role, to.join(", "));
-                let _ = writeln!(text, "{}", line.trim_end());
+                let links = self.links.iter().filter(|link| link.from == node.name);
+                let to = links.map(|link| format!("{} -> {}", link.label, link.to));
+                let from_outside = node.outside.iter().map(|point| format!("{point} <- outside"));
+                let owned = node.subnet.iter().map(|subnet| format!("owns {subnet}"));
+                let says: Vec<String> = from_outside.chain(to).chain(owned).collect();
+                let head = format!("  {:names$}  {:roles$}  ", node.name, node.role);
+                wrap(&mut text, &head, &says);
             }
+        }
+        if !self.leaves_out.is_empty() {
+            wrap(&mut text, "left out: ", &self.leaves_out);
         }
         text
     }
@@ -122,12 +136,28 @@ impl Graph {
     }
 }
 
+/// A list behind a head, over as many lines as it takes.
+fn wrap(text: &mut String, head: &str, list: &[String]) {
+    let mut line = head.to_owned();
+    for (nth, item) in list.iter().enumerate() {
+        let comma = if nth + 1 < list.len() { "," } else { "" };
+        if line.len() > head.len() && line.len() + item.len() + comma.len() > WIDTH {
+            let _ = writeln!(text, "{}", line.trim_end());
+            line = " ".repeat(head.len());
+        }
+        line += &format!("{item}{comma} ");
+    }
+    let _ = writeln!(text, "{}", line.trim_end());
+}
+
 fn node(name: &str, package: &NfPackageSpec) -> Node {
     let owned = package.interfaces.iter().find_map(|i| i.subnet.as_ref());
+    let points = package.interfaces.iter().map(|i| i.reference_point.clone());
     Node {
         name: name.to_owned(),
         role: package.role.clone(),
         plane: package.plane,
+        outside: points.filter(|point| !point.is_empty()).collect(),
         subnet: owned.map(|subnet| subnet.pool.clone()),
     }
 }

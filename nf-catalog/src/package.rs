@@ -22,6 +22,9 @@ pub struct NfPackageSpec {
     pub family: Family,
     /// The role as 3GPP names it, for example `P-CSCF`.
     pub role: String,
+    /// The program that plays the role, for example `kamailio`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub program: String,
     /// What it carries.
     pub plane: Plane,
     /// One line for `gantry catalog ls`.

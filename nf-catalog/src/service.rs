@@ -55,6 +55,9 @@ pub struct NetworkServiceSpec {
     /// One line for people.
     #[serde(default)]
     pub description: String,
+    /// What is looked for in such a service and is not in it, for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaves_out: Vec<String>,
     /// The functions.
     pub functions: Vec<ServiceFunction>,
 }

@@ -27,6 +27,9 @@ pub struct Interface {
     /// headless function, at the instances themselves.
     #[serde(default)]
     pub service: bool,
+    /// The reference point at which those outside of the service talk to it: devices, the radio side, other networks.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reference_point: String,
     /// Addresses behind each instance (a PGW's UEs), routed to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subnet: Option<Subnet>,

@@ -38,14 +38,17 @@ const IMS: &str = "\
 signalling
 \x20 dns             DNS
 \x20 hss             HSS
-\x20 diameter-agent  DRA            dns -> dns, Cx -> hss
+\x20 diameter-agent  DRA            dns -> dns, Cx/S6a -> hss
 \x20 mmtel-as        MMTEL-AS       dns -> dns
 \x20 i-cscf          I-CSCF         dns -> dns, Cx -> diameter-agent
 \x20 subscriber-db   subscriber-db
-\x20 s-cscf          S-CSCF         dns -> dns, Mw -> i-cscf, Cx -> diameter-agent, ISC -> mmtel-as, mysql -> subscriber-db
-\x20 p-cscf          P-CSCF         dns -> dns, Mw -> i-cscf, Iq -> media, mysql -> subscriber-db
+\x20 s-cscf          S-CSCF         dns -> dns, Mw -> i-cscf, Cx -> diameter-agent, ISC -> mmtel-as,
+\x20                                mysql -> subscriber-db
+\x20 p-cscf          P-CSCF         Gm <- outside, dns -> dns, Mw -> i-cscf, Iq -> media,
+\x20                                mysql -> subscriber-db
 media
 \x20 media           IMS-AGW
+left out: IPsec (sec-agree), Rx, IPv6, emergency calls, SRVCC, charging
 ";
 
 const EPC: &str = "\
@@ -53,18 +56,21 @@ signalling
 \x20 dns             DNS
 \x20 hss             HSS
 \x20 pcrf            PCRF
-\x20 diameter-agent  DRA   dns -> dns, Cx -> hss, Gx -> pcrf
-\x20 mme             MME   dns -> dns, S6a -> diameter-agent, S11 -> sgw, gtpv2-c -> pgw
+\x20 diameter-agent  DRA   dns -> dns, Cx/S6a -> hss, Gx -> pcrf
+\x20 mme             MME   S1-MME <- outside, dns -> dns, S6a -> diameter-agent, S11 -> sgw,
+\x20                       S5 by way of S11 -> pgw
 data
-\x20 pgw             PGW   dns -> dns, Gx -> diameter-agent, owns uePool
-\x20 sgw             SGW   S5 -> pgw
+\x20 pgw             PGW   SGi <- outside, dns -> dns, Gx -> diameter-agent, owns uePool
+\x20 sgw             SGW   S1-U <- outside, S5 -> pgw
+left out: NAS and S1AP, dedicated bearers, IPv6, charging
 ";
 
 const DATA: &str = "\
 signalling
 \x20 dns   DNS
 data
-\x20 ggsn  GGSN  dns -> dns, owns uePool
+\x20 ggsn  GGSN  Gn <- outside, Gi <- outside, dns -> dns, owns uePool
+left out: HLR and GSUP, IPv6, charging
 ";
 
 const VOLTE: &str = "\
@@ -72,17 +78,20 @@ signalling
 \x20 dns             DNS
 \x20 hss             HSS
 \x20 pcrf            PCRF
-\x20 diameter-agent  DRA       dns -> dns, Cx -> hss, Gx -> pcrf
-\x20 mme             MME       dns -> dns, S6a -> diameter-agent, S11 -> sgw, gtpv2-c -> pgw
+\x20 diameter-agent  DRA       dns -> dns, Cx/S6a -> hss, Gx -> pcrf
+\x20 mme             MME       S1-MME <- outside, dns -> dns, S6a -> diameter-agent, S11 -> sgw,
+\x20                           S5 by way of S11 -> pgw
 \x20 mmtel-as        MMTEL-AS  dns -> dns
 \x20 i-cscf          I-CSCF    dns -> dns, Cx -> diameter-agent
 \x20 s-cscf          S-CSCF    dns -> dns, Mw -> i-cscf, Cx -> diameter-agent, ISC -> mmtel-as
-\x20 p-cscf          P-CSCF    dns -> dns, Mw -> i-cscf, Iq -> media
+\x20 p-cscf          P-CSCF    Gm <- outside, dns -> dns, Mw -> i-cscf, Iq -> media
 media
 \x20 media           IMS-AGW
 data
-\x20 pgw             PGW       dns -> dns, Gx -> diameter-agent, owns uePool
-\x20 sgw             SGW       S5 -> pgw
+\x20 pgw             PGW       SGi <- outside, dns -> dns, Gx -> diameter-agent, owns uePool
+\x20 sgw             SGW       S1-U <- outside, S5 -> pgw
+left out: IPsec (sec-agree), Rx and dedicated bearers, IPv6, emergency calls, SRVCC, charging,
+\x20         NAS and S1AP
 ";
 
 fn drawn(service: &str) -> String {
@@ -114,4 +123,8 @@ fn volte_is_a_dozen() {
     let svg = graph.svg();
     assert_eq!(svg.matches("<rect").count(), 12);
     assert_eq!(svg.matches("<line").count(), graph.links.len());
+    assert_eq!(svg.matches("<polyline").count(), 4, "Gm, S1-MME, S1-U, SGi");
+    for said in ["owns uePool", "left out: IPsec", ">dns</text>", ">S1-U</text>"] {
+        assert!(svg.contains(said), "{said}");
+    }
 }
