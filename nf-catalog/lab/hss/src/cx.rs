@@ -3,10 +3,10 @@
 use gantry_lab_diameter::codes::{application, avp, command, result};
 use gantry_lab_diameter::{Avp, Avps, Message};
 
-use crate::hss::Hss;
+use crate::hss::{Asked, Hss, Work};
 use crate::identity::Nth;
 use crate::profile;
-use crate::registry::{Assignment, Authorized, Domain};
+use crate::registry::{Assignment, Domain, State};
 use crate::reply::{Refusal, Reply, common, required};
 
 /// The only scheme (TS 29.228, 6.3).
@@ -16,19 +16,19 @@ const DE_REGISTRATION: u32 = 1;
 /// Reason-Code of the end of a registration: another S-CSCF shall take over (TS 29.229, 6.3.17).
 const NEW_SERVER_ASSIGNED: u32 = 1;
 
-/// The answer to a request of Cx; `None` if the command is unknown.
-pub fn answer(hss: &Hss, request: &Message) -> Option<Result<Reply, Refusal>> {
-    Some(match request.header.command {
-        command::USER_AUTHORIZATION => user_authorization(hss, request),
-        command::MULTIMEDIA_AUTH => multimedia_auth(hss, request),
-        command::SERVER_ASSIGNMENT => server_assignment(hss, request),
-        command::LOCATION_INFO => location_info(hss, request),
+/// What a request of Cx comes to; `None` if the command is unknown.
+pub fn work(command: u32) -> Option<Work> {
+    Some(match command {
+        command::USER_AUTHORIZATION => user_authorization,
+        command::MULTIMEDIA_AUTH => multimedia_auth,
+        command::SERVER_ASSIGNMENT => server_assignment,
+        command::LOCATION_INFO => location_info,
         _ => return None,
     })
 }
 
 /// The user by both names, which must be of one.
-fn user(hss: &Hss, request: &Message) -> Result<Nth, Refusal> {
+pub fn user(hss: &Hss, request: &Message) -> Result<Nth, Refusal> {
     let unknown = || Refusal::experimental(result::USER_UNKNOWN);
     let private = request.avps.text(avp::USER_NAME);
     let public = request.avps.text(avp::PUBLIC_IDENTITY);
@@ -52,32 +52,28 @@ fn server_name(uri: &str) -> Avp {
     Avp::text(avp::SERVER_NAME, uri)
 }
 
-fn user_authorization(hss: &Hss, request: &Message) -> Result<Reply, Refusal> {
-    let nth = user(hss, request)?;
-    let mut registry = hss.registry();
-    if request.avps.number(avp::USER_AUTHORIZATION_TYPE) == Some(DE_REGISTRATION) {
-        let server = registry.location(nth);
-        let server = server.ok_or_else(|| Refusal::experimental(result::IDENTITY_NOT_REGISTERED))?;
-        return Ok(Reply::done(vec![server_name(server)]));
+fn user_authorization(asked: &Asked, state: &mut State) -> Result<Reply, Refusal> {
+    if asked.request.avps.number(avp::USER_AUTHORIZATION_TYPE) == Some(DE_REGISTRATION) {
+        return location_info(asked, state);
     }
-    match registry.authorize(nth) {
-        Some(Authorized::First(server)) => Ok(Reply::experimental(
-            result::FIRST_REGISTRATION,
-            vec![server_name(&server)],
-        )),
-        Some(Authorized::Served(server)) => Ok(Reply::experimental(
-            result::SUBSEQUENT_REGISTRATION,
-            vec![server_name(&server)],
-        )),
-        None => Err(Refusal::new(
+    if let Some(server) = state.served() {
+        let server = vec![server_name(server)];
+        return Ok(Reply::experimental(result::SUBSEQUENT_REGISTRATION, server));
+    }
+    let server = asked.hss.registry().next_server();
+    let server = server.ok_or_else(|| {
+        Refusal::new(
             result::UNABLE_TO_COMPLY,
-            "the HSS knows no S-CSCF: name one with --s-cscf",
-        )),
-    }
+            "the HSS knows no S-CSCF: name one in sCscfs of its configuration",
+        )
+    })?;
+    let server = vec![server_name(&server)];
+    Ok(Reply::experimental(result::FIRST_REGISTRATION, server))
 }
 
-fn multimedia_auth(hss: &Hss, request: &Message) -> Result<Reply, Refusal> {
-    let nth = user(hss, request)?;
+fn multimedia_auth(asked: &Asked, state: &mut State) -> Result<Reply, Refusal> {
+    let Asked { hss, request, nth } = *asked;
+    let key = &hss.users().get(nth).key;
     let server = required(request, avp::SERVER_NAME, "Server-Name")?;
     let item = request
         .avps
@@ -91,19 +87,18 @@ fn multimedia_auth(hss: &Hss, request: &Message) -> Result<Reply, Refusal> {
             "only Digest-AKAv1-MD5 is known",
         ));
     }
-    let mut registry = hss.registry();
     if let Some(told) = item.find(avp::SIP_AUTHORIZATION)
         && let Some((rand, auts)) = told.data.split_first_chunk::<16>()
         && let Ok(auts) = auts.try_into()
-        && !registry.resync(hss.users(), nth, rand, auts)
+        && !state.resync(key, rand, auts)
     {
         return Err(Refusal::new(
             result::UNABLE_TO_COMPLY,
             "the AUTS is not of this user's card",
         ));
     }
-    registry.authenticating(nth, server);
-    let (vector, record) = registry.vector(hss.users(), nth, Domain::Ims, rand::random());
+    state.authenticating(server);
+    let vector = state.vector(key, Domain::Ims, rand::random());
     let challenge = [vector.rand, vector.autn].concat();
     let item = [
         Avp::number(avp::SIP_ITEM_NUMBER, 1),
@@ -119,11 +114,11 @@ fn multimedia_auth(hss: &Hss, request: &Message) -> Result<Reply, Refusal> {
         Avp::number(avp::SIP_NUMBER_AUTH_ITEMS, 1),
         Avp::group(avp::SIP_AUTH_DATA_ITEM, &item),
     ];
-    Ok(Reply::done(avps).keeping(nth, record))
+    Ok(Reply::done(avps))
 }
 
-fn server_assignment(hss: &Hss, request: &Message) -> Result<Reply, Refusal> {
-    let nth = user(hss, request)?;
+fn server_assignment(asked: &Asked, state: &mut State) -> Result<Reply, Refusal> {
+    let Asked { hss, request, nth } = *asked;
     let server = required(request, avp::SERVER_NAME, "Server-Name")?;
     let kind = request
         .avps
@@ -132,8 +127,7 @@ fn server_assignment(hss: &Hss, request: &Message) -> Result<Reply, Refusal> {
     let kind =
         kind.ok_or_else(|| Refusal::new(result::INVALID_AVP_VALUE, "no such Server-Assignment-Type"))?;
     let host = request.text(avp::ORIGIN_HOST);
-    let (taken, record) = hss.registry().assign(nth, server, host, kind);
-    if !taken {
+    if !state.assign(server, host, kind) {
         return Err(Refusal::new(
             result::UNABLE_TO_COMPLY,
             "another S-CSCF serves that user",
@@ -148,13 +142,11 @@ fn server_assignment(hss: &Hss, request: &Message) -> Result<Reply, Refusal> {
         let profile = profile::xml(&private, &hss.users().public(nth), hss.application_server());
         avps.push(Avp::text(avp::USER_DATA, profile));
     }
-    Ok(Reply::done(avps).keeping(nth, record))
+    Ok(Reply::done(avps))
 }
 
-fn location_info(hss: &Hss, request: &Message) -> Result<Reply, Refusal> {
-    let nth = user(hss, request)?;
-    let registry = hss.registry();
-    let server = registry.location(nth);
+fn location_info(_: &Asked, state: &mut State) -> Result<Reply, Refusal> {
+    let server = state.location();
     let server = server.ok_or_else(|| Refusal::experimental(result::IDENTITY_NOT_REGISTERED))?;
     Ok(Reply::done(vec![server_name(server)]))
 }

@@ -33,10 +33,13 @@ pub enum DiskError {
     Ended,
 }
 
-struct Job {
-    imsi: String,
+/// A record that is to be written.
+pub struct Job {
+    /// Whose.
+    pub imsi: String,
     bytes: Vec<u8>,
-    done: oneshot::Sender<Result<(), DiskError>>,
+    /// Hears what came of it.
+    pub done: oneshot::Sender<Result<(), DiskError>>,
 }
 
 /// See the module. Cheap to clone.
@@ -49,9 +52,15 @@ impl Disk {
         let database = Database::create(path).map_err(store)?;
         write(&database, &[]).map_err(store)?;
         let records = read(&database)?;
-        let (jobs, queue) = mpsc::channel(QUEUE);
+        let (disk, queue) = Self::with_queue();
         std::thread::spawn(move || write_all(&database, queue));
-        Ok((Self(jobs), records))
+        Ok((disk, records))
+    }
+
+    /// With what is to be written.
+    pub fn with_queue() -> (Self, mpsc::Receiver<Job>) {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        (Self(jobs), queue)
     }
 
     /// Returns when it is on the disk.

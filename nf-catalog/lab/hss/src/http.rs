@@ -9,8 +9,9 @@ use axum::routing::post;
 use gantry_lab_daemon::Metrics;
 use gantry_lab_diameter::{Message, Node};
 
-use crate::cx;
 use crate::hss::Hss;
+use crate::identity::Nth;
+use crate::{cx, registry};
 
 type Shared = State<Node<Hss>>;
 
@@ -47,18 +48,26 @@ fn metrics(node: &Node<Hss>, page: &mut Metrics) {
     }
 }
 
-/// Ends a user's registration at its S-CSCF, so that the next one may go to another.
+/// Ends a user's registration at its S-CSCF, so that the next one may go to another. The order is carried out even if whoever gave it
+/// hangs up.
 async fn release(State(node): Shared, Path(user): Path<String>) -> (StatusCode, String) {
-    let hss = node.service();
-    let Some(nth) = hss.users().by_private(&user) else {
+    let Some(nth) = node.service().users().by_private(&user) else {
         return (StatusCode::NOT_FOUND, format!("there is no subscriber {user}\n"));
     };
-    let released = hss.registry().release(nth);
-    let Some((host, record)) = released else {
-        return (StatusCode::CONFLICT, format!("no S-CSCF serves {user}\n"));
+    let carried_out = tokio::spawn(async move { carry_out(&node, nth, &user).await }).await;
+    carried_out.unwrap_or_else(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))
+}
+
+async fn carry_out(node: &Node<Hss>, nth: Nth, user: &str) -> (StatusCode, String) {
+    let hss = node.service();
+    let host = match hss.change(nth, registry::State::release).await {
+        Ok(Some(host)) => host,
+        Ok(None) => return (StatusCode::CONFLICT, format!("no S-CSCF serves {user}\n")),
+        Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     };
-    if let Err(error) = hss.disk().keep(&hss.users().get(nth).imsi, &record).await {
-        return (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"));
+    if host.is_empty() {
+        let text = format!("the S-CSCF of {user} is forgotten: it did not serve it yet\n");
+        return (StatusCode::OK, text);
     }
     let request: Message = cx::registration_termination(hss, nth, &host);
     match node.request(request).await {

@@ -1,7 +1,7 @@
 //! What the HSS remembers of each user, and the rules by which that changes (TS 29.228, 6.1 to 6.3; TS 29.272, 5.2). No I/O: what
-//! must outlive the process is returned as a record.
+//! must outlive the process is a record.
 
-use gantry_lab_aka::{Auts, Sqn, Vector};
+use gantry_lab_aka::{Auts, Key, Sqn, Vector};
 use serde::{Deserialize, Serialize};
 
 use crate::identity::{Nth, Users};
@@ -32,7 +32,7 @@ pub struct Record {
 
 /// Of one user.
 #[derive(Clone, Debug, Default)]
-struct State {
+pub struct State {
     record: Record,
     /// Last number that was given out.
     sqn: u64,
@@ -47,15 +47,6 @@ pub enum Domain {
     Ims,
     /// Over S6a.
     Eps,
-}
-
-/// Who serves a user that wants to register.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Authorized {
-    /// Nobody yet: this one shall.
-    First(String),
-    /// Somebody does.
-    Served(String),
 }
 
 /// Why an S-CSCF is assigned (Server-Assignment-Type, TS 29.229, 6.3.15).
@@ -87,6 +78,95 @@ impl Assignment {
             9 | 10 => Self::NotAuthenticated,
             _ => return None,
         })
+    }
+}
+
+impl State {
+    /// What must be the same after a restart.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// UAR for a registration: who serves the user, or is about to.
+    pub fn served(&self) -> Option<&str> {
+        let known = [&self.record.server, &self.authenticating];
+        known
+            .into_iter()
+            .map(String::as_str)
+            .find(|server| !server.is_empty())
+    }
+
+    /// LIR, and UAR for the end of a registration: who serves the user.
+    pub fn location(&self) -> Option<&str> {
+        Some(self.record.server.as_str()).filter(|server| !server.is_empty())
+    }
+
+    /// MAR: this S-CSCF is about to serve the user.
+    pub fn authenticating(&mut self, server: &str) {
+        server.clone_into(&mut self.authenticating);
+    }
+
+    /// A vector for this user's card.
+    pub fn vector(&mut self, key: &Key, domain: Domain, rand: [u8; 16]) -> Vector {
+        self.sqn += STEP;
+        if self.sqn >= self.record.sqn_below {
+            self.record.sqn_below = self.sqn + RESERVED * STEP;
+        }
+        let index = match domain {
+            Domain::Ims => 0,
+            Domain::Eps => 1,
+        };
+        key.vector(rand, Sqn::new(self.sqn | index))
+    }
+
+    /// A card says that it has seen higher numbers: whether it was this user's.
+    pub fn resync(&mut self, key: &Key, rand: &[u8; 16], auts: &Auts) -> bool {
+        let Some(told) = key.resync(rand, auts) else {
+            return false;
+        };
+        self.sqn = told.number() / STEP * STEP;
+        true
+    }
+
+    /// SAR: an S-CSCF serves the user from now on, or no longer. False if another one does.
+    pub fn assign(&mut self, server: &str, host: &str, why: Assignment) -> bool {
+        let is_theirs = self.record.server.is_empty() || self.record.server == server;
+        match why {
+            Assignment::None => return is_theirs,
+            Assignment::Registered | Assignment::Unregistered => {
+                server.clone_into(&mut self.record.server);
+                host.clone_into(&mut self.record.server_host);
+                self.record.registered = why == Assignment::Registered;
+            }
+            // One that no longer serves the user has no say.
+            _ if !is_theirs => return false,
+            Assignment::GoneButKept => self.record.registered = false,
+            Assignment::Gone => self.unserve(),
+            Assignment::NotAuthenticated => {}
+        }
+        self.authenticating.clear();
+        true
+    }
+
+    /// The S-CSCF of a user is forgotten, so that the next registration may go to another one. Returns its DiameterIdentity, empty if
+    /// it was about to serve the user and did not yet.
+    pub fn release(&mut self) -> Option<String> {
+        self.served()?;
+        let host = self.record.server_host.clone();
+        self.unserve();
+        self.authenticating.clear();
+        Some(host)
+    }
+
+    fn unserve(&mut self) {
+        self.record.registered = false;
+        self.record.server.clear();
+        self.record.server_host.clear();
+    }
+
+    /// ULR: the user is attached at this MME.
+    pub fn attach(&mut self, mme: &str) {
+        mme.clone_into(&mut self.record.mme);
     }
 }
 
@@ -128,108 +208,22 @@ impl Registry {
             .count()
     }
 
-    /// UAR for a registration: who shall serve the user. `None` if there is no S-CSCF.
-    pub fn authorize(&mut self, nth: Nth) -> Option<Authorized> {
-        let state = &self.states[nth];
-        let known = [&state.record.server, &state.authenticating];
-        if let Some(server) = known.into_iter().find(|server| !server.is_empty()) {
-            return Some(Authorized::Served(server.clone()));
-        }
-        let server = self
-            .servers
-            .get(self.next_server % self.servers.len().max(1))?
-            .clone();
+    /// Of this user.
+    pub fn get(&self, nth: Nth) -> &State {
+        &self.states[nth]
+    }
+
+    /// From now on it is this.
+    pub fn set(&mut self, nth: Nth, state: State) {
+        self.states[nth] = state;
+    }
+
+    /// The S-CSCF whose turn it is to get a new user. `None` if there is none.
+    pub fn next_server(&mut self) -> Option<String> {
+        let nth = self.next_server % self.servers.len().max(1);
+        let server = self.servers.get(nth)?.clone();
         self.next_server = self.next_server.wrapping_add(1);
-        Some(Authorized::First(server))
-    }
-
-    /// LIR, and UAR for the end of a registration: who serves the user.
-    pub fn location(&self, nth: Nth) -> Option<&str> {
-        Some(self.states[nth].record.server.as_str()).filter(|server| !server.is_empty())
-    }
-
-    /// MAR: this S-CSCF is about to serve the user.
-    pub fn authenticating(&mut self, nth: Nth, server: &str) {
-        server.clone_into(&mut self.states[nth].authenticating);
-    }
-
-    /// A vector, and the record if that must be kept before it is given out.
-    pub fn vector(
-        &mut self,
-        users: &Users,
-        nth: Nth,
-        domain: Domain,
-        rand: [u8; 16],
-    ) -> (Vector, Option<Record>) {
-        let state = &mut self.states[nth];
-        state.sqn += STEP;
-        let reserve = state.sqn >= state.record.sqn_below;
-        if reserve {
-            state.record.sqn_below = state.sqn + RESERVED * STEP;
-        }
-        let index = match domain {
-            Domain::Ims => 0,
-            Domain::Eps => 1,
-        };
-        let sqn = Sqn::new(state.sqn | index);
-        let vector = users.get(nth).key.vector(rand, sqn);
-        (vector, reserve.then(|| state.record.clone()))
-    }
-
-    /// A card says that it has seen higher numbers: whether it was this user's.
-    pub fn resync(&mut self, users: &Users, nth: Nth, rand: &[u8; 16], auts: &Auts) -> bool {
-        let Some(told) = users.get(nth).key.resync(rand, auts) else {
-            return false;
-        };
-        let state = &mut self.states[nth];
-        state.sqn = told.number() / STEP * STEP;
-        true
-    }
-
-    /// SAR: an S-CSCF serves the user from now on, or no longer. False if another one does.
-    pub fn assign(&mut self, nth: Nth, server: &str, host: &str, why: Assignment) -> (bool, Option<Record>) {
-        let state = &mut self.states[nth];
-        let before = state.record.clone();
-        let is_theirs = before.server.is_empty() || before.server == server;
-        match why {
-            Assignment::None => return (is_theirs, None),
-            Assignment::Registered | Assignment::Unregistered => {
-                server.clone_into(&mut state.record.server);
-                host.clone_into(&mut state.record.server_host);
-                state.record.registered = why == Assignment::Registered;
-            }
-            // One that no longer serves the user has no say.
-            _ if !is_theirs => return (false, None),
-            Assignment::GoneButKept => state.record.registered = false,
-            Assignment::Gone => {
-                state.record.registered = false;
-                state.record.server.clear();
-                state.record.server_host.clear();
-            }
-            Assignment::NotAuthenticated => {}
-        }
-        state.authenticating.clear();
-        (true, (state.record != before).then(|| state.record.clone()))
-    }
-
-    /// The S-CSCF of a user is forgotten, so that the next registration may go to another one. Returns its DiameterIdentity.
-    pub fn release(&mut self, nth: Nth) -> Option<(String, Record)> {
-        let record = &mut self.states[nth].record;
-        if record.server.is_empty() {
-            return None;
-        }
-        let host = std::mem::take(&mut record.server_host);
-        record.server.clear();
-        record.registered = false;
-        Some((host, record.clone()))
-    }
-
-    /// ULR: the user is attached at this MME.
-    pub fn attach(&mut self, nth: Nth, mme: &str) -> Option<Record> {
-        let record = &mut self.states[nth].record;
-        let new = record.mme != mme;
-        mme.clone_into(&mut record.mme);
-        new.then(|| record.clone())
+        Some(server)
     }
 }
 
@@ -243,76 +237,84 @@ mod tests {
     const A: &str = "sip:a.lab:5060";
     const B: &str = "sip:b.lab:5060";
 
-    fn registry(users: &Users) -> Registry {
-        Registry::new(users, vec![A.to_owned(), B.to_owned()])
+    #[test]
+    fn new_users_are_spread() {
+        let mut registry = Registry::new(&two(), vec![A.to_owned(), B.to_owned()]);
+        let turns = [0; 3].map(|_| registry.next_server().unwrap());
+        assert_eq!(turns, [A, B, A]);
+        assert_eq!(Registry::new(&two(), vec![]).next_server(), None);
     }
 
     #[test]
-    fn new_users_are_spread_and_stay_where_they_are() {
-        let users = two();
-        let mut registry = registry(&users);
-        assert_eq!(registry.authorize(0), Some(Authorized::First(A.to_owned())));
-        assert_eq!(registry.authorize(1), Some(Authorized::First(B.to_owned())));
-        registry.authenticating(0, A);
+    fn a_user_stays_where_it_is() {
+        let mut state = State::default();
+        assert_eq!(state.served(), None);
+        state.authenticating(A);
         assert_eq!(
-            registry.authorize(0),
-            Some(Authorized::Served(A.to_owned())),
+            (state.served(), state.location()),
+            (Some(A), None),
             "between MAR and SAR"
         );
-        assert_eq!(registry.location(0), None);
-        let (taken, kept) = registry.assign(0, A, "a.lab", Assignment::Registered);
-        assert!(taken && kept.is_some_and(|r| r.registered && r.server == A));
-        assert_eq!((registry.location(0), registry.registered()), (Some(A), 1));
-        assert_eq!(
-            registry.assign(0, A, "a.lab", Assignment::Registered),
-            (true, None),
-            "nothing new to keep"
-        );
+        assert!(state.assign(A, "a.lab", Assignment::Registered));
+        assert!(state.record().registered && state.location() == Some(A));
+        let before = state.record().clone();
+        assert!(state.assign(A, "a.lab", Assignment::Registered));
+        assert_eq!(*state.record(), before, "nothing new to keep");
+        let mut registry = Registry::new(&two(), vec![]);
+        registry.set(1, state);
+        assert_eq!((registry.registered(), registry.attached()), (1, 0));
     }
 
     #[test]
     fn only_the_one_that_serves_a_user_may_let_go() {
-        let users = two();
-        let mut registry = registry(&users);
-        registry.assign(0, A, "a.lab", Assignment::Registered);
-        assert_eq!(registry.assign(0, B, "b.lab", Assignment::Gone), (false, None));
-        assert!(registry.assign(0, A, "a.lab", Assignment::GoneButKept).0);
-        assert_eq!((registry.location(0), registry.registered()), (Some(A), 0));
-        assert!(registry.assign(0, A, "a.lab", Assignment::Gone).0);
-        assert_eq!(registry.location(0), None);
+        let mut state = State::default();
+        state.assign(A, "a.lab", Assignment::Registered);
+        assert!(!state.assign(B, "b.lab", Assignment::Gone));
+        assert!(state.assign(A, "a.lab", Assignment::GoneButKept));
+        assert_eq!((state.location(), state.record().registered), (Some(A), false));
+        assert!(state.assign(A, "a.lab", Assignment::Gone));
+        assert_eq!(state.location(), None);
     }
 
     #[test]
     fn a_released_user_may_go_elsewhere() {
-        let users = two();
-        let mut registry = registry(&users);
-        registry.authorize(1);
-        registry.assign(0, A, "a.lab", Assignment::Registered);
-        let (host, record) = registry.release(0).unwrap();
-        assert_eq!((host.as_str(), record.registered), ("a.lab", false));
-        assert_eq!(registry.authorize(0), Some(Authorized::First(B.to_owned())));
-        assert_eq!(registry.release(0), None);
+        let mut state = State::default();
+        state.assign(A, "a.lab", Assignment::Registered);
+        state.authenticating(A);
+        assert_eq!(state.release().as_deref(), Some("a.lab"));
+        assert_eq!((state.served(), state.record().registered), (None, false));
+        assert_eq!(state.release(), None);
+    }
+
+    #[test]
+    fn a_server_that_never_came_to_serve_a_user_is_released_too() {
+        let mut state = State::default();
+        state.authenticating(A);
+        assert_eq!(state.release().as_deref(), Some(""));
+        assert_eq!(state.served(), None);
     }
 
     #[test]
     fn numbers_never_come_twice_not_even_after_a_restart() {
         let users = two();
-        let mut before = registry(&users);
+        let key = &users.get(0).key;
+        let mut before = State::default();
         let mut seen = Seen::default();
         let mut kept = Record::default();
-        let mut answer = |vector: &Vector| users.get(0).key.answer(&[7; 16], &vector.autn, &mut seen).is_ok();
+        let mut answer = |vector: &Vector| key.answer(&[7; 16], &vector.autn, &mut seen).is_ok();
         let mut writes = 0;
         for turn in 0..100 {
             let domain = if turn % 2 == 0 { Domain::Ims } else { Domain::Eps };
-            let (vector, record) = before.vector(&users, 0, domain, [7; 16]);
-            writes += usize::from(record.is_some());
-            kept = record.unwrap_or(kept);
+            let vector = before.vector(key, domain, [7; 16]);
+            writes += usize::from(*before.record() != kept);
+            kept = before.record().clone();
             assert!(answer(&vector));
         }
         assert_eq!(writes, 2);
-        let mut after = registry(&users);
+        let mut after = Registry::new(&users, vec![]);
         after.restore(0, kept);
-        assert!(answer(&after.vector(&users, 0, Domain::Ims, [7; 16]).0));
+        let mut after = after.get(0).clone();
+        assert!(answer(&after.vector(key, Domain::Ims, [7; 16])));
     }
 
     #[test]
@@ -322,16 +324,20 @@ mod tests {
         let mut seen = Seen::default();
         let ahead = key.vector([1; 16], Sqn::new(1 << 20));
         assert!(key.answer(&[1; 16], &ahead.autn, &mut seen).is_ok());
-        let mut registry = registry(&users);
-        let (stale, _) = registry.vector(&users, 0, Domain::Ims, [2; 16]);
+        let mut state = State::default();
+        let stale = state.vector(key, Domain::Ims, [2; 16]);
         let Some(gantry_lab_aka::NotAuthentic::Sync(auts)) =
             key.answer(&[2; 16], &stale.autn, &mut seen).err()
         else {
             panic!("it is stale")
         };
-        assert!(!registry.resync(&users, 1, &[2; 16], &auts), "another's card");
-        assert!(registry.resync(&users, 0, &[2; 16], &auts));
-        let (fresh, record) = registry.vector(&users, 0, Domain::Ims, [3; 16]);
-        assert!(key.answer(&[3; 16], &fresh.autn, &mut seen).is_ok() && record.is_some());
+        assert!(
+            !state.resync(&users.get(1).key, &[2; 16], &auts),
+            "another's card"
+        );
+        let before = state.record().clone();
+        assert!(state.resync(key, &[2; 16], &auts));
+        let fresh = state.vector(key, Domain::Ims, [3; 16]);
+        assert!(key.answer(&[3; 16], &fresh.autn, &mut seen).is_ok() && *state.record() != before);
     }
 }

@@ -1,19 +1,11 @@
-//! What a request comes to: attributes of the answer, and what must be on the disk before it is sent.
+//! What a request comes to: the attributes of the answer.
 
 use gantry_lab_diameter::codes::{avp, result};
 use gantry_lab_diameter::{Avp, AvpCode, Avps, Message, VENDOR_3GPP};
 
-use crate::identity::Nth;
-use crate::registry::Record;
-
-/// It was done.
-#[derive(Debug, Default)]
-pub struct Reply {
-    /// Result-Code or Experimental-Result, and the rest.
-    pub avps: Vec<Avp>,
-    /// To be kept first.
-    pub record: Option<(Nth, Record)>,
-}
+/// It was done: Result-Code or Experimental-Result, and the rest.
+#[derive(Debug)]
+pub struct Reply(Vec<Avp>);
 
 impl Reply {
     /// Plainly done.
@@ -26,16 +18,14 @@ impl Reply {
         Self::with(experimental(code), avps)
     }
 
-    /// With what is to be kept.
-    #[must_use]
-    pub fn keeping(mut self, nth: Nth, record: Option<Record>) -> Self {
-        self.record = record.map(|record| (nth, record));
-        self
+    /// The attributes of the answer.
+    pub fn into_avps(self) -> Vec<Avp> {
+        self.0
     }
 
     fn with(result: Avp, mut avps: Vec<Avp>) -> Self {
         avps.insert(0, result);
-        Self { avps, record: None }
+        Self(avps)
     }
 }
 

@@ -244,8 +244,11 @@ async fn an_order_moves_a_user_to_another_server() {
     let order = |user: &str| server.http(server.ports[2], &format!("POST /release/{user}"));
     let answer = tokio::task::block_in_place(|| order(PRIVATE));
     assert!(answer.contains("scscf.ims.lab answered Some(2001)"), "{answer}");
+    node.request(auth_request()).await.unwrap();
+    let answer = tokio::task::block_in_place(|| order(PRIVATE));
+    assert!(answer.contains("it did not serve it yet"), "{answer}");
     let asked = node.service().0.lock().unwrap();
-    assert_eq!(asked.len(), 1);
+    assert_eq!(asked.len(), 1, "nothing is ended where nothing was");
     let identities = asked[0]
         .avps
         .iter()
