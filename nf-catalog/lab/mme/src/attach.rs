@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::Ordering;
 
 use gantry_lab_gtp::s11::{self, NewSession};
-use gantry_lab_gtp::{CONTROL_PORT, FTeid, interface, kind};
+use gantry_lab_gtp::{CONTROL_PORT, FTeid, Message, interface, kind};
 use gantry_lab_radio::{Bytes, Down, Tunnel, Up};
 
 use crate::cause::Cause;
@@ -40,14 +40,14 @@ impl Mme {
         self.authenticate(talk).await?;
         let location = self.home().location(&self.diameter_session(), &talk.imsi);
         s6a::done(&self.ask_home(&self.counts.location_requests, location).await?)?;
-        // It may have been attached already and know nothing of it.
-        self.end_session(&mut device).await?;
+        // It may have been attached already and know nothing of it. The new session does not hang on the end of the old one.
+        self.drop_session(&mut device).await;
         let held = self.create_session(&device).await?;
         self.hold(&mut device, Some(held));
         device.enb = Some(talk.enb.clone());
         let done = self.connect(talk, &held).await;
         if done.is_err() {
-            self.end_session(&mut device).await?;
+            self.drop_session(&mut device).await;
             return done;
         }
         device.idle = false;
@@ -120,7 +120,7 @@ impl Mme {
         }
     }
 
-    /// The SGW learns the eNB's end.
+    /// The SGW learns the eNB's end. One that does not know the session has lost it: the device is not attached.
     pub async fn modify(&self, held: &Held, tunnel: Tunnel) -> Result<(), Cause> {
         let enb = FTeid {
             interface: interface::S1_U_ENB,
@@ -130,17 +130,28 @@ impl Mme {
         let answer = self
             .ask_gateway(held.sgw, s11::modify(&held.session, enb))
             .await?;
-        s11::accepted(&answer, kind::MODIFY_BEARER_RESPONSE).map_err(|error| refused(&error))
+        refusal(&answer, kind::MODIFY_BEARER_RESPONSE)
     }
 
-    /// Ends the session, if there is one. Whatever comes of it, it is forgotten here.
+    /// Ends the session, if there is one. Whatever comes of it, it is forgotten here. One that the SGW does not know has ended already
+    /// (TS 29.274, 7.2.10).
     pub async fn end_session(&self, device: &mut Device) -> Result<(), Cause> {
         let Some(held) = device.held else {
             return Ok(());
         };
         self.hold(device, None);
         let answer = self.ask_gateway(held.sgw, s11::delete(&held.session)).await?;
-        s11::accepted(&answer, kind::DELETE_SESSION_RESPONSE).map_err(|error| refused(&error))
+        match refusal(&answer, kind::DELETE_SESSION_RESPONSE) {
+            Err(Cause::NotAttached) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// The same where nobody waits for what comes of it: that is only counted.
+    pub async fn drop_session(&self, device: &mut Device) {
+        if let Err(cause) = self.end_session(device).await {
+            self.counts.other_failures.add(cause);
+        }
     }
 }
 
@@ -152,8 +163,16 @@ fn own_end(address: Ipv4Addr, teid: u32) -> FTeid {
     }
 }
 
+/// Why the SGW has not done what it was asked about a session.
+pub fn refusal(answer: &Message, kind: u8) -> Result<(), Cause> {
+    match s11::accepted(answer, kind) {
+        Err(s11::Refused::Cause(s11::cause::CONTEXT_NOT_FOUND)) => Err(Cause::NotAttached),
+        other => other.map_err(|error| refused(&error)),
+    }
+}
+
 /// Logs what the metrics do not tell.
-pub fn refused(error: &s11::Refused) -> Cause {
+fn refused(error: &s11::Refused) -> Cause {
     tracing::warn!(error = error as &dyn std::error::Error, "S11");
     Cause::GatewayRefused
 }

@@ -8,7 +8,7 @@ use gantry_lab_gtp::s11::{self, cause};
 use gantry_lab_gtp::{Message, kind};
 use gantry_lab_radio::{Down, Tunnel};
 
-use crate::attach::refused;
+use crate::attach::refusal;
 use crate::cause::Cause;
 use crate::devices::{Device, Enb};
 use crate::mme::{Mme, Talk};
@@ -23,9 +23,7 @@ impl Mme {
         if device.held.is_none() {
             return self.reject(&talk, Cause::NotAttached).await;
         }
-        if let Err(cause) = self.end_session(&mut device).await {
-            self.counts.other_failures.add(cause);
-        }
+        self.drop_session(&mut device).await;
         let imsi = talk.imsi.clone();
         talk.say(Down::Detached { imsi }).await;
     }
@@ -51,7 +49,8 @@ impl Mme {
             let device = self.devices.by_imsi(&talk.imsi).ok_or(Cause::NotAttached)?;
             let mut device = device.lock().await;
             let held = device.held.ok_or(Cause::NotAttached)?;
-            self.modify(&held, tunnel).await?;
+            let modified = self.modify(&held, tunnel).await;
+            self.unless_lost(&mut device, modified)?;
             device.enb = Some(talk.enb.clone());
             device.idle = false;
             Ok(())
@@ -130,9 +129,17 @@ impl Mme {
     async fn suspend(&self, device: &mut Device) -> Result<(), Cause> {
         let held = device.held.ok_or(Cause::NotAttached)?;
         let answer = self.ask_gateway(held.sgw, s11::release(&held.session)).await?;
-        s11::accepted(&answer, kind::RELEASE_ACCESS_BEARERS_RESPONSE).map_err(|error| refused(&error))?;
+        self.unless_lost(device, refusal(&answer, kind::RELEASE_ACCESS_BEARERS_RESPONSE))?;
         device.idle = true;
         Ok(())
+    }
+
+    /// A session that the SGW no longer knows is forgotten here, too: the device attaches anew.
+    fn unless_lost(&self, device: &mut Device, done: Result<(), Cause>) -> Result<(), Cause> {
+        if done == Err(Cause::NotAttached) {
+            self.hold(device, None);
+        }
+        done
     }
 
     async fn reject(&self, talk: &Talk, cause: Cause) {

@@ -20,6 +20,7 @@ const IMSI: &str = "001010000000001";
 /// A Create Session Response: accepted, S11 F-TEID 7, address 10.45.0.2, S1-U F-TEID 8 at 10.0.0.2.
 const CREATED: &str = "020002001000 570009008b000000070a000002 4f000500010a2d0002 5d0012004900010005570009008100000008 0a000002";
 const ACCEPTED: &str = "020002001000";
+const CONTEXT_NOT_FOUND: &str = "020002004000";
 
 fn key() -> Key {
     Key::new([1; 16], [2; 16])
@@ -60,20 +61,29 @@ fn identity() -> Identity {
     }
 }
 
-/// Answers everything, the first of each kind only when it is repeated; the kinds that were asked.
+/// Answers everything, the first of each kind only when it is repeated; the kinds that were asked. It knows nothing of the first session
+/// that is to be deleted, and does not answer at all about the second.
 fn sgw(socket: UdpSocket) -> std::sync::mpsc::Receiver<u8> {
     let (asked, kinds) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let mut seen = Vec::new();
         let mut bytes = [0; 2048];
+        let mut deleted = Vec::new();
         while let Ok((length, from)) = socket.recv_from(&mut bytes) {
             let request = Message::decode(&bytes[..length]).unwrap();
             if !seen.contains(&request.kind) {
                 seen.push(request.kind);
                 continue;
             }
-            let create = request.kind == kind::CREATE_SESSION_REQUEST;
-            let body = if create { CREATED } else { ACCEPTED };
+            if request.kind == kind::DELETE_SESSION_REQUEST && !deleted.contains(&request.sequence) {
+                deleted.push(request.sequence);
+            }
+            let body = match (request.kind, deleted.len()) {
+                (kind::CREATE_SESSION_REQUEST, _) => CREATED,
+                (kind::DELETE_SESSION_REQUEST, 1) => CONTEXT_NOT_FOUND,
+                (kind::DELETE_SESSION_REQUEST, 2) => continue,
+                _ => ACCEPTED,
+            };
             let header = Message {
                 kind: request.kind + 1,
                 ..request.clone()
@@ -195,20 +205,19 @@ async fn a_device_attaches_and_is_ordered_out() {
         attach_and_leave(&mut Enb(BufReader::new(stream)), control);
     });
     let kinds: Vec<u8> = asked.try_iter().collect();
-    let expected = [
-        kind::CREATE_SESSION_REQUEST,
-        kind::MODIFY_BEARER_REQUEST,
-        kind::DELETE_SESSION_REQUEST,
-    ];
+    let (create, modify) = (kind::CREATE_SESSION_REQUEST, kind::MODIFY_BEARER_REQUEST);
+    let delete = kind::DELETE_SESSION_REQUEST;
+    let expected = [create, modify, delete, create, modify, create, modify, delete];
     assert_eq!(kinds, expected);
     let text = http(metrics, "GET /metrics");
     for line in [
         "mme_attached 0",
-        "mme_attaches_total 2",
+        "mme_attaches_total 4",
         "mme_attach_failures_total{cause=\"wrong_answer\"} 1",
-        "mme_s11_requests_total 3",
-        "mme_s11_retransmissions_total 3",
-        "mme_s6a_requests_total{command=\"AIR\"} 2",
+        "mme_other_failures_total{cause=\"gateway_silent\"} 1",
+        "mme_s11_requests_total 9",
+        "mme_s11_retransmissions_total 5",
+        "mme_s6a_requests_total{command=\"AIR\"} 4",
     ] {
         assert!(text.contains(&format!("{line}\n")), "{line} is not in\n{text}");
     }
@@ -224,8 +233,20 @@ fn attach_and_leave(enb: &mut Enb, control: u16) {
         cause: "wrong_answer".to_owned(),
     };
     assert_eq!(enb.hear(), rejected);
+    // The second and third time the SGW no longer knows what was, or says nothing.
+    for _ in 0..3 {
+        attach(enb, &mut seen);
+    }
+    let answer = http(control, &format!("POST /reattach/{IMSI}"));
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let order = Down::Detach { imsi, reattach: true };
+    assert_eq!(enb.hear(), order);
+}
+
+fn attach(enb: &mut Enb, seen: &mut Seen) {
+    let imsi = IMSI.to_owned();
     enb.say(&Up::Attach { imsi: imsi.clone() });
-    enb.show(&key(), &mut seen);
+    enb.show(&key(), seen);
     let setup = Down::Setup {
         imsi: imsi.clone(),
         address: Ipv4Addr::new(10, 45, 0, 2),
@@ -243,9 +264,5 @@ fn attach_and_leave(enb: &mut Enb, control: u16) {
         imsi: imsi.clone(),
         tunnel,
     });
-    assert_eq!(enb.hear(), Down::Accepted { imsi: imsi.clone() });
-    let answer = http(control, &format!("POST /reattach/{IMSI}"));
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let order = Down::Detach { imsi, reattach: true };
-    assert_eq!(enb.hear(), order);
+    assert_eq!(enb.hear(), Down::Accepted { imsi });
 }
