@@ -58,6 +58,8 @@ pub mod result {
     pub const NO_COMMON_APPLICATION: u32 = 5010;
     /// It did not work.
     pub const UNABLE_TO_COMPLY: u32 = 5012;
+    /// A value is too long.
+    pub const INVALID_AVP_LENGTH: u32 = 5014;
     /// There is no such session.
     pub const UNKNOWN_SESSION_ID: u32 = 5002;
     /// Cx and S6a, experimental: there is no such user.
@@ -126,9 +128,9 @@ pub mod avp {
     pub const SIP_NUMBER_AUTH_ITEMS: AvpCode = AvpCode::of_3gpp(607);
     /// Which algorithm.
     pub const SIP_AUTHENTICATION_SCHEME: AvpCode = AvpCode::of_3gpp(608);
-    /// RAND and AUTN; in a request after a failed synchronisation RAND and AUTS.
+    /// RAND and AUTN.
     pub const SIP_AUTHENTICATE: AvpCode = AvpCode::of_3gpp(609);
-    /// Expected answer.
+    /// Expected answer; in a request after a failed synchronisation RAND and AUTS.
     pub const SIP_AUTHORIZATION: AvpCode = AvpCode::of_3gpp(610);
     /// One vector: a group.
     pub const SIP_AUTH_DATA_ITEM: AvpCode = AvpCode::of_3gpp(612);

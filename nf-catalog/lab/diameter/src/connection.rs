@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::StreamExt;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
@@ -18,8 +18,11 @@ use crate::{Avp, MAX_MESSAGE_BYTES, Message, Peer};
 
 /// How long the exchange of capabilities may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// A peer that is silent so long is asked whether it is there; after twice as long the connection ends.
+/// A peer that is silent so long is asked whether it is there; after twice as long the connection ends. So it does if the peer takes
+/// nothing for twice as long.
 const WATCHDOG: Duration = Duration::from_secs(6);
+/// How long it may take to say farewell, and to hear that it was heard.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Messages that wait to be written.
 const OUT_QUEUE: usize = 256;
 /// Requests of one peer that are being answered at once; those beyond wait in the socket.
@@ -51,22 +54,53 @@ pub(crate) async fn run<S: Service>(
     let (read, mut write) = stream.into_split();
     let mut frames = FramedRead::new(read, codec());
     let exchange = capabilities(&mut frames, &mut write, side, identity);
-    let (host, realm) = tokio::time::timeout(HANDSHAKE, exchange)
-        .await
-        .map_err(|_| NodeError::NoCapabilities)??;
+    let exchange = tokio::time::timeout(HANDSHAKE, exchange);
+    // Cancel-safe: a connection that is not to be needs nothing of what was read.
+    let (host, realm) = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        exchanged = exchange => exchanged.map_err(|_| NodeError::NoCapabilities)??,
+    };
     let (out, queue) = mpsc::channel(OUT_QUEUE);
-    let writer = tokio::spawn(write_all(write, queue));
+    let closing = CancellationToken::new();
+    let mut writer = std::pin::pin!(write_all(&mut write, queue, &host, &closing));
     let peer = Peer::new(&host, &realm, out);
     peers.add(&peer);
     tracing::info!(peer = host, "Diameter peer connected");
-    let end = talk(&mut frames, &peer, identity, service, stop).await;
+    // Cancel-safe: the writer goes on below, and talk is not needed any more if there is none.
+    let end = tokio::select! {
+        end = talk(&mut frames, &peer, identity, service, stop) => end,
+        end = &mut writer => end.map(|()| None),
+    };
     peers.remove(&peer);
     peer.end();
-    drop(peer);
-    // Tasks that still answer have a sender of their own, and end by themselves.
-    writer.abort();
+    let end = match end {
+        Ok(Some(word)) => {
+            let said = async {
+                peer.send(word).await;
+                closing.cancel();
+            };
+            let farewell = async {
+                let (written, ()) = tokio::join!(writer, said);
+                written?;
+                farewell_heard(&mut frames).await
+            };
+            tokio::time::timeout(FAREWELL, farewell).await.unwrap_or(Ok(()))
+        }
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
     tracing::info!(peer = host, "Diameter peer gone");
     end
+}
+
+/// Until the other has closed the connection, or said farewell, too.
+async fn farewell_heard(frames: &mut Frames) -> Result<(), NodeError> {
+    while let Some(message) = next(frames).await? {
+        if message.header.command == command::DISCONNECT_PEER {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn codec() -> LengthDelimitedCodec {
@@ -86,12 +120,31 @@ async fn next(frames: &mut Frames) -> Result<Option<Message>, NodeError> {
     Message::decode(&bytes).map(Some).map_err(NodeError::Malformed)
 }
 
-async fn write_all(mut write: OwnedWriteHalf, mut queue: mpsc::Receiver<Message>) {
-    while let Some(message) = queue.recv().await {
-        if write.write_all(&message.encode()).await.is_err() {
-            // The reader sees the end, too.
-            return;
-        }
+/// Writes what is sent, until that is all of it and the connection is `closing`.
+async fn write_all(
+    write: &mut OwnedWriteHalf,
+    mut queue: mpsc::Receiver<Message>,
+    host: &str,
+    closing: &CancellationToken,
+) -> Result<(), NodeError> {
+    loop {
+        // Cancel-safe: a message that was not received stays in the queue.
+        let message = tokio::select! {
+            message = queue.recv() => message,
+            () = closing.cancelled(), if !queue.is_closed() => {
+                queue.close();
+                continue;
+            }
+        };
+        let Some(message) = message else {
+            return Ok(());
+        };
+        let bytes = message.encode();
+        let written = tokio::time::timeout(2 * WATCHDOG, write.write_all(&bytes)).await;
+        let host = host.to_owned();
+        written
+            .map_err(|_| NodeError::Deaf { host })?
+            .map_err(NodeError::Io)?;
     }
 }
 
@@ -140,48 +193,53 @@ async fn capabilities(
     Ok((host, other.text(avp::ORIGIN_REALM).to_owned()))
 }
 
-/// Until the connection ends.
+/// Until the connection ends; returns the last word to the other, if there is one. It never waits for the other to read.
 async fn talk<S: Service>(
     frames: &mut Frames,
     peer: &Peer,
     identity: &Identity,
     service: &Arc<S>,
     stop: &CancellationToken,
-) -> Result<(), NodeError> {
+) -> Result<Option<Message>, NodeError> {
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let mut heard = Instant::now();
     let mut watchdog = tokio::time::interval(WATCHDOG / 2);
     loop {
-        // Cancel-safe: a framed reader keeps what it has read, the others hold nothing.
+        // Cancel-safe: a framed reader keeps what it has read, a place is given back, the others hold nothing.
         tokio::select! {
             () = stop.cancelled() => {
                 let mut avps = identity.origin();
                 avps.push(Avp::number(avp::DISCONNECT_CAUSE, REBOOTING));
-                farewell(peer, avps).await;
-                return Ok(());
+                return Ok(Some(own_request(peer, command::DISCONNECT_PEER, avps)));
             }
             _ = watchdog.tick() => {
+                if places.available_permits() == 0 {
+                    // Nobody listens: the other may well have said something.
+                    heard = Instant::now();
+                }
                 let silent = heard.elapsed();
                 if silent >= 2 * WATCHDOG {
                     return Err(NodeError::Silent { host: peer.host().to_owned() });
                 }
                 if silent >= WATCHDOG {
-                    peer.send(own_request(peer, command::DEVICE_WATCHDOG, identity.origin())).await;
+                    peer.try_send(own_request(peer, command::DEVICE_WATCHDOG, identity.origin()));
                 }
             }
-            message = next(frames) => {
-                let Some(message) = message? else { return Ok(()) };
+            (place, message) = next_in_place(frames, &places) => {
+                let Some(message) = message? else { return Ok(None) };
                 heard = Instant::now();
+                let (service, peer) = (service.clone(), peer.clone());
                 match (message.header.request, message.header.command) {
                     (false, _) => peer.answered(message),
-                    (true, command::DEVICE_WATCHDOG) => peer.send(message.answer(identity.done())).await,
-                    (true, command::DISCONNECT_PEER) => {
-                        peer.send(message.answer(identity.done())).await;
-                        return Ok(());
+                    (true, command::DISCONNECT_PEER) => return Ok(Some(message.answer(identity.done()))),
+                    (true, command::DEVICE_WATCHDOG) => {
+                        let answer = message.answer(identity.done());
+                        tokio::spawn(async move {
+                            peer.send(answer).await;
+                            drop(place);
+                        });
                     }
                     (true, _) => {
-                        let place = places.clone().acquire_owned().await.expect("it is never closed");
-                        let (service, peer) = (service.clone(), peer.clone());
                         tokio::spawn(async move {
                             let answer = service.answer(message, &peer).await;
                             peer.send(answer).await;
@@ -194,11 +252,13 @@ async fn talk<S: Service>(
     }
 }
 
-async fn farewell(peer: &Peer, avps: Vec<Avp>) {
-    let request = own_request(peer, command::DISCONNECT_PEER, avps);
-    peer.send(request).await;
-    // Nothing more is expected: whoever goes only sees to it that the word is out.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+/// What comes next, and a place for its answer.
+async fn next_in_place(
+    frames: &mut Frames,
+    places: &Arc<Semaphore>,
+) -> (OwnedSemaphorePermit, Result<Option<Message>, NodeError>) {
+    let place = places.clone().acquire_owned().await;
+    (place.expect("it is never closed"), next(frames).await)
 }
 
 /// A request that is the connection's own affair.

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::codes::{application, avp, result};
@@ -15,6 +17,11 @@ use crate::{Avp, Avps, Malformed, Message, Peer, RequestError};
 
 /// Between two attempts to connect (Tc, for a lab short).
 const RECONNECT: Duration = Duration::from_secs(2);
+
+/// After a connection that could not be taken, for want of file descriptors for example.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// Connections of others at once; those beyond are refused.
+const CONNECTIONS: usize = 64;
 
 /// Why there is no connection any more.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +46,12 @@ pub enum NodeError {
     /// Another language.
     #[error("{host} and this node have no application in common")]
     NothingInCommon {
+        /// Who.
+        host: String,
+    },
+    /// It does not read.
+    #[error("{host} takes nothing that is sent to it")]
+    Deaf {
         /// Who.
         host: String,
     },
@@ -193,32 +206,52 @@ impl<S: Service> Node<S> {
             .collect()
     }
 
-    /// Takes connections until `stop`.
-    pub async fn serve(&self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
-        loop {
-            // Cancel-safe: a connection that was not accepted waits in the kernel.
-            let (stream, _) = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                accepted = listener.accept() => accepted?,
-            };
-            let (node, stop) = (self.clone(), stop.clone());
-            tokio::spawn(async move { node.run(stream, Side::Responder, &stop).await });
+    /// Takes connections until `stop`, and returns when farewell was said on all of them.
+    pub async fn serve(&self, listener: TcpListener, stop: CancellationToken) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        // Cancel-safe: a connection that was not accepted waits in the kernel.
+        while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+            match (accepted, places.clone().try_acquire_owned()) {
+                (Ok((stream, _)), Ok(place)) => {
+                    let (node, stop) = (self.clone(), stop.clone());
+                    tokio::spawn(async move {
+                        node.run(stream, Side::Responder, &stop).await;
+                        drop(place);
+                    });
+                }
+                (Ok((_, from)), Err(_)) => {
+                    tracing::warn!(%from, "refused: there are {CONNECTIONS} connections")
+                }
+                (Err(error), _) => {
+                    tracing::warn!(%error, "cannot take a Diameter connection");
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                }
+            }
         }
+        // Each has given back its place when it has ended.
+        let _ = places.acquire_many(CONNECTIONS as u32).await;
     }
 
     /// Is connected to `to` (`host:port`) as far as that is possible, until `stop`.
     pub async fn keep_connected(&self, to: &str, stop: &CancellationToken) {
-        while !stop.is_cancelled() {
-            match TcpStream::connect(to).await {
+        // Cancel-safe: what is not yet connected holds nothing.
+        while let Some(connected) = stop.run_until_cancelled(TcpStream::connect(to)).await {
+            match connected {
                 Ok(stream) => self.run(stream, Side::Initiator, stop).await,
                 Err(error) => tracing::debug!(to, %error, "cannot connect"),
             }
-            // Cancel-safe: neither holds anything.
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep(RECONNECT) => {}
-            }
+            stop.run_until_cancelled(tokio::time::sleep(RECONNECT)).await;
         }
+    }
+
+    /// The same to each of them; returns when farewell was said to all.
+    pub async fn keep_all_connected(&self, all: Vec<String>, stop: &CancellationToken) {
+        let mut tasks = JoinSet::new();
+        for to in all {
+            let (node, stop) = (self.clone(), stop.clone());
+            tasks.spawn(async move { node.keep_connected(&to, &stop).await });
+        }
+        tasks.join_all().await;
     }
 
     /// Sends a request to the peer that its Destination-Host names, else to one that may know the way, and waits for the answer.

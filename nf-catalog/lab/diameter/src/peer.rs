@@ -82,10 +82,15 @@ impl Peer {
         result.unwrap_or(Err(RequestError::Silent))
     }
 
-    /// Sends what nobody waits for: an answer, or a request of the connection itself.
+    /// Sends what nobody waits for: an answer, or the connection's last word.
     pub(crate) async fn send(&self, message: Message) {
         // A connection that has ended needs nothing any more.
         let _ = self.0.out.send(message).await;
+    }
+
+    /// Sends what may be left out where the peer does not read.
+    pub(crate) fn try_send(&self, message: Message) {
+        let _ = self.0.out.try_send(message);
     }
 
     /// The very same connection.

@@ -59,17 +59,18 @@ async fn run(config: Config, address: Ipv4Addr) -> Result<()> {
     let metrics = serve(metrics, http::pages(node.clone()), stop.clone());
     let control = listen(Ipv4Addr::LOCALHOST, config.control_port).await?;
     let control = serve(control, http::control(node.clone()), stop.clone());
-    for to in config.connect {
-        let (node, stop) = (node.clone(), stop.clone());
-        tokio::spawn(async move { node.keep_connected(&to, &stop).await });
-    }
     tracing::info!(
         port = config.port,
         subscribers = node.service().users().len(),
         "the HSS is up"
     );
-    let (peers, metrics, control) = tokio::join!(node.serve(peers, stop), metrics, control);
-    peers.and(metrics).and(control).context("the HSS cannot go on")
+    let (metrics, control, (), ()) = tokio::join!(
+        metrics,
+        control,
+        node.keep_all_connected(config.connect, &stop),
+        node.serve(peers, stop.clone()),
+    );
+    metrics.and(control).context("the HSS cannot go on")
 }
 
 fn identity(config: &Config, address: Ipv4Addr) -> Identity {

@@ -1,9 +1,9 @@
 //! Connections of eNBs: each line goes to the procedure that its device is in, or begins one.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use gantry_lab_radio::{Down, MAX_LINE_BYTES, Up, is_imsi, line, read};
 use tokio::io::AsyncWriteExt;
@@ -21,6 +21,8 @@ use crate::mme::{Mme, Talk};
 
 /// eNBs at once; those beyond wait in the listener.
 const ENBS: usize = 64;
+/// After a connection that could not be taken, for want of file descriptors for example.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Messages that wait for an eNB.
 const OUT: usize = 1024;
 /// Procedures of one eNB at once; devices beyond are rejected.
@@ -29,14 +31,19 @@ const PROCEDURES: usize = 1024;
 const HEARD: usize = 4;
 
 /// Takes eNBs until `stop`.
-pub async fn serve(mme: Arc<Mme>, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+pub async fn serve(mme: Arc<Mme>, listener: TcpListener, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(ENBS));
     for id in 0.. {
         let place = places.clone().acquire_owned().await.expect("it is never closed");
         // Cancel-safe: a connection that was not accepted waits in the kernel.
-        let (stream, from) = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            accepted = listener.accept() => accepted?,
+        let (stream, from) = match stop.run_until_cancelled(listener.accept()).await {
+            None => return,
+            Some(Ok(accepted)) => accepted,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "cannot take an eNB's connection");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
         };
         let (mme, stop) = (mme.clone(), stop.clone());
         tokio::spawn(async move {
@@ -49,7 +56,6 @@ pub async fn serve(mme: Arc<Mme>, listener: TcpListener, stop: CancellationToken
             drop(place);
         });
     }
-    Ok(())
 }
 
 async fn connection(mme: &Arc<Mme>, stream: TcpStream, id: u64, stop: &CancellationToken) -> Enb {

@@ -16,7 +16,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -83,24 +83,16 @@ async fn run(config: Config, address: Ipv4Addr) -> Result<()> {
     let enbs = listen(address, config.enb_port).await?;
     let page = listen(address, config.metrics_port).await?;
     let control = listen(Ipv4Addr::LOCALHOST, config.control_port).await?;
-    for to in config.connect {
-        let (node, stop) = (mme.node.clone(), stop.clone());
-        tokio::spawn(async move { node.keep_connected(&to, &stop).await });
-    }
     tokio::spawn(answer_all(mme.clone(), asked));
     tracing::info!(enbs = config.enb_port, "the MME is up");
-    let (enbs, page, control, s11) = tokio::join!(
+    let ((), page, control, s11, ()) = tokio::join!(
         enbs::serve(mme.clone(), enbs, stop.clone()),
         serve(page, http::pages(&mme), stop.clone()),
         serve(control, http::control(mme.clone()), stop.clone()),
-        task.run(stop),
+        task.run(stop.clone()),
+        mme.node.keep_all_connected(config.connect, &stop),
     );
-    // The word of farewell to the peers is on its way.
-    tokio::time::sleep(Duration::from_millis(150)).await;
-    enbs.and(page)
-        .and(control)
-        .and(s11)
-        .context("the MME cannot go on")
+    page.and(control).and(s11).context("the MME cannot go on")
 }
 
 /// What SGWs ask, each by itself: one may wait for a device that something else is done with.

@@ -49,13 +49,13 @@ async fn run(config: Config, address: Ipv4Addr) -> Result<()> {
     let asks = config.connect.clone();
     let (shown, asked) = (node.clone(), node.clone());
     let pages = pages(move |page| metrics(&shown, page), move || ready(&asked, &asks));
-    for to in config.connect {
-        let (node, stop) = (node.clone(), stop.clone());
-        tokio::spawn(async move { node.keep_connected(&to, &stop).await });
-    }
     tracing::info!(port = config.port, "the PCRF is up");
-    let (peers, page) = tokio::join!(node.serve(peers, stop.clone()), serve(page, pages, stop));
-    peers.and(page).context("the PCRF cannot go on")
+    let (page, (), ()) = tokio::join!(
+        serve(page, pages, stop.clone()),
+        node.keep_all_connected(config.connect, &stop),
+        node.serve(peers, stop.clone()),
+    );
+    page.context("the PCRF cannot go on")
 }
 
 fn identity(config: &Config, address: Ipv4Addr) -> Identity {
