@@ -9,6 +9,6 @@ mod node;
 mod peer;
 
 pub use avp::{Avp, AvpCode, Avps, MalformedAvp, VENDOR_3GPP};
-pub use message::{Header, MAX_MESSAGE_BYTES, Malformed, Message};
+pub use message::{Header, MAX_MESSAGE_BYTES, MAX_NAME_BYTES, Malformed, Message};
 pub use node::{Application, Identity, Node, NodeError, Service};
 pub use peer::{Peer, RequestError};

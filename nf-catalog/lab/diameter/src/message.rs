@@ -6,6 +6,9 @@ use crate::codes;
 /// Longest message that is taken, in bytes. Cx carries user profiles, nothing larger.
 pub const MAX_MESSAGE_BYTES: usize = 256 << 10;
 
+/// Longest name of a session, a node or a server that is kept, in bytes. RFC 6733 has no bound.
+pub const MAX_NAME_BYTES: usize = 512;
+
 /// Bytes of a header.
 pub(crate) const HEADER_BYTES: usize = 20;
 const VERSION: u8 = 1;

@@ -126,7 +126,7 @@ fn server_assignment(asked: &Asked, state: &mut State) -> Result<Reply, Refusal>
         .and_then(Assignment::of);
     let kind =
         kind.ok_or_else(|| Refusal::new(result::INVALID_AVP_VALUE, "no such Server-Assignment-Type"))?;
-    let host = request.text(avp::ORIGIN_HOST);
+    let host = required(request, avp::ORIGIN_HOST, "Origin-Host")?;
     if !state.assign(server, host, kind) {
         return Err(Refusal::new(
             result::UNABLE_TO_COMPLY,

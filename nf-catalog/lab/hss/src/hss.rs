@@ -263,6 +263,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn names_that_are_too_long_are_not_kept() {
+        let (hss, _jobs) = hss();
+        let long = "a".repeat(600);
+        for code in [avp::ORIGIN_HOST, avp::SERVER_NAME] {
+            let mut request = cx(command::SERVER_ASSIGNMENT);
+            request.avps.retain(|avp| avp.code != code);
+            request.avps.push(Avp::text(code, &long));
+            let answer = ask(&hss, request);
+            assert_eq!(result_of(answer).await, Some(result::INVALID_AVP_LENGTH));
+        }
+        assert_eq!(hss.registry().registered(), 0);
+    }
+
+    #[tokio::test]
     async fn no_answer_overtakes_the_write_that_it_rests_on() {
         let (hss, mut jobs) = hss();
         let first = ask(&hss, cx(command::MULTIMEDIA_AUTH));

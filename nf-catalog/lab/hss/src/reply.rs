@@ -1,7 +1,7 @@
 //! What a request comes to: the attributes of the answer.
 
 use gantry_lab_diameter::codes::{avp, result};
-use gantry_lab_diameter::{Avp, AvpCode, Avps, Message, VENDOR_3GPP};
+use gantry_lab_diameter::{Avp, AvpCode, Avps, MAX_NAME_BYTES, Message, VENDOR_3GPP};
 
 /// It was done: Result-Code or Experimental-Result, and the rest.
 #[derive(Debug)]
@@ -59,10 +59,16 @@ fn experimental(code: u32) -> Avp {
     Avp::group(avp::EXPERIMENTAL_RESULT, &parts)
 }
 
-/// The text of an attribute that must be there.
+/// The text of an attribute that must be there, and not too long to be kept.
 pub fn required<'a>(request: &'a Message, code: AvpCode, name: &str) -> Result<&'a str, Refusal> {
     let text = request.avps.text(code);
-    text.ok_or_else(|| Refusal::new(result::MISSING_AVP, &format!("{name} is missing, or no text")))
+    let text =
+        text.ok_or_else(|| Refusal::new(result::MISSING_AVP, &format!("{name} is missing, or no text")))?;
+    if text.len() > MAX_NAME_BYTES {
+        let why = format!("{name} has more than {MAX_NAME_BYTES} bytes");
+        return Err(Refusal::new(result::INVALID_AVP_LENGTH, &why));
+    }
+    Ok(text)
 }
 
 /// Auth-Session-State: nothing is remembered of a session.

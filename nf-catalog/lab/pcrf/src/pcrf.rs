@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use gantry_lab_diameter::codes::{application, avp, command, result};
-use gantry_lab_diameter::{Avp, Avps, Identity, Message, Peer, Service};
+use gantry_lab_diameter::{Avp, Avps, Identity, MAX_NAME_BYTES, Message, Peer, Service};
 
 use crate::sessions::{Outcome, Sessions, Step};
 
@@ -65,6 +65,9 @@ impl Pcrf {
         let (session, pgw) = (request.text(avp::SESSION_ID), request.text(avp::ORIGIN_HOST));
         if session.is_empty() || pgw.is_empty() {
             return self.told(request, result::MISSING_AVP);
+        }
+        if session.len().max(pgw.len()) > MAX_NAME_BYTES {
+            return self.told(request, result::INVALID_AVP_LENGTH);
         }
         let (step, _) = STEPS[at];
         let outcome = self.sessions().step(step, session, pgw);
@@ -137,6 +140,15 @@ mod tests {
         assert_eq!(number(avp::CC_REQUEST_TYPE), Some(1));
         assert_eq!(number(avp::CC_REQUEST_NUMBER), Some(7));
         assert_eq!(number(avp::AUTH_APPLICATION_ID), Some(application::GX));
+    }
+
+    #[test]
+    fn a_session_with_an_endless_name_is_refused() {
+        let pcrf = pcrf();
+        let told = |length| pcrf.credit_control(&request(1, &"s".repeat(length))).result();
+        assert_eq!(told(MAX_NAME_BYTES + 1), Some(result::INVALID_AVP_LENGTH));
+        assert_eq!(pcrf.sessions().count(), 0);
+        assert_eq!(told(MAX_NAME_BYTES), Some(result::SUCCESS));
     }
 
     #[test]

@@ -54,8 +54,8 @@ fn page(port: u16, path: &str) -> String {
     answer
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_come_and_go() {
+/// The PCRF, its ports for peers and for metrics, and where its configuration is. It may open so many files.
+fn start(files: u32) -> (Server, [u16; 2], tempfile::TempDir) {
     let place = tempfile::tempdir().unwrap();
     let free = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
     let [port, metrics] = free
@@ -65,9 +65,20 @@ async fn sessions_come_and_go() {
     let config = place.path().join("pcrf.yaml");
     let text = format!("host: pcrf.epc.lab\nrealm: epc.lab\nport: {port}\nmetricsPort: {metrics}\n");
     std::fs::write(&config, text).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lab-pcrf"));
-    command.args(["--address", "127.0.0.1", "--config"]).arg(&config);
-    let _server = Server(command.spawn().unwrap());
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit -n {files}; exec \"$@\""), "sh"]);
+    command.args([
+        env!("CARGO_BIN_EXE_lab-pcrf"),
+        "--address",
+        "127.0.0.1",
+        "--config",
+    ]);
+    let server = Server(command.arg(&config).spawn().unwrap());
+    (server, [port, metrics], place)
+}
+
+/// A PGW that is connected.
+async fn connected(port: u16) -> Node<Pgw> {
     let node = Node::new(identity(), Pgw(identity()));
     let other = node.clone();
     tokio::spawn(async move {
@@ -79,6 +90,23 @@ async fn sessions_come_and_go() {
         assert!(begun.elapsed() < PATIENCE, "the PCRF is not there");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    node
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_file_descriptors_nobody_is_taken_and_with_them_everybody_again() {
+    let (_server, [port, _], _place) = start(32);
+    connected(port).await;
+    let many: Vec<_> = (0..60).map(|_| TcpStream::connect(("127.0.0.1", port))).collect();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    drop(many);
+    connected(port).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_come_and_go() {
+    let (_server, [port, metrics], _place) = start(1024);
+    let node = connected(port).await;
     let ask = async |session: &str, kind: u32| {
         let mut avps = vec![Avp::text(avp::SESSION_ID, session)];
         avps.extend(identity().origin());
