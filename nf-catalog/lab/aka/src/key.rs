@@ -6,8 +6,10 @@ use sha2::Sha256;
 
 use crate::{Seen, Sqn};
 
-/// Bit 0 is for E-UTRAN (TS 33.401, 6.1.1); IMS does not look at it.
-const AMF: [u8; 2] = [0x80, 0];
+/// Of a vector for anything but E-UTRAN.
+const AMF: [u8; 2] = [0, 0];
+/// The separation bit: of a vector for E-UTRAN, and of no other (TS 33.401, 6.1.1).
+const AMF_EPS: [u8; 2] = [0x80, 0];
 /// A synchronisation failure is told with this one (TS 33.102, 6.3.3).
 const AMF_RESYNC: [u8; 2] = [0, 0];
 /// FC of the derivation of KASME (TS 33.401, A.2).
@@ -72,12 +74,21 @@ impl Key {
 
     /// The home network: a vector for this challenge and number.
     pub fn vector(&self, rand: [u8; 16], sqn: Sqn) -> Vector {
+        self.vector_with(rand, sqn, AMF)
+    }
+
+    /// The same for E-UTRAN.
+    pub fn eps_vector(&self, rand: [u8; 16], sqn: Sqn) -> Vector {
+        self.vector_with(rand, sqn, AMF_EPS)
+    }
+
+    fn vector_with(&self, rand: [u8; 16], sqn: Sqn, amf: [u8; 2]) -> Vector {
         let mut milenage = self.milenage();
-        let mac = milenage.f1(&rand, &sqn.to_bytes(), &AMF);
+        let mac = milenage.f1(&rand, &sqn.to_bytes(), &amf);
         let (xres, ck, ik, ak) = milenage.f2345(&rand);
         let mut autn = [0; 16];
         autn[..6].copy_from_slice(&xor(sqn.to_bytes(), ak));
-        autn[6..8].copy_from_slice(&AMF);
+        autn[6..8].copy_from_slice(&amf);
         autn[8..].copy_from_slice(&mac);
         Vector {
             rand,
@@ -176,10 +187,19 @@ mod tests {
     #[test]
     fn the_card_answers_what_the_network_expects() {
         let (key, rand, sqn) = set_1();
-        let vector = key.vector(rand, sqn);
-        let answer = key.answer(&rand, &vector.autn, &mut Seen::default());
-        let answer = answer.unwrap_or_else(|why| panic!("{why}"));
-        assert!(answer.res == vector.xres && answer.ck == vector.ck && answer.ik == vector.ik);
+        for vector in [key.vector(rand, sqn), key.eps_vector(rand, sqn)] {
+            let answer = key.answer(&rand, &vector.autn, &mut Seen::default());
+            let answer = answer.unwrap_or_else(|why| panic!("{why}"));
+            assert!(answer.res == vector.xres && answer.ck == vector.ck && answer.ik == vector.ik);
+        }
+    }
+
+    #[test]
+    fn only_a_vector_for_e_utran_has_the_separation_bit() {
+        let (key, rand, sqn) = set_1();
+        let amf = |vector: Vector| [vector.autn[6], vector.autn[7]];
+        assert_eq!(amf(key.vector(rand, sqn)), [0, 0]);
+        assert_eq!(amf(key.eps_vector(rand, sqn)), [0x80, 0]);
     }
 
     #[test]
@@ -213,7 +233,7 @@ mod tests {
     #[test]
     fn kasme_depends_on_the_visited_network() {
         let (key, rand, sqn) = set_1();
-        let vector = key.vector(rand, sqn);
+        let vector = key.eps_vector(rand, sqn);
         assert_ne!(vector.kasme([0, 0xf1, 0x10]), vector.kasme([0, 0xf1, 0x20]));
     }
 }

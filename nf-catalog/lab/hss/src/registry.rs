@@ -112,19 +112,19 @@ impl State {
         if self.sqn >= self.record.sqn_below {
             self.record.sqn_below = self.sqn + RESERVED * STEP;
         }
-        let index = match domain {
-            Domain::Ims => 0,
-            Domain::Eps => 1,
-        };
-        key.vector(rand, Sqn::new(self.sqn | index))
+        match domain {
+            Domain::Ims => key.vector(rand, Sqn::new(self.sqn)),
+            Domain::Eps => key.eps_vector(rand, Sqn::new(self.sqn | 1)),
+        }
     }
 
-    /// A card says that it has seen higher numbers: whether it was this user's.
+    /// A card says which number it has seen: whether it was this user's. One that would take the next number anyway sets nothing back
+    /// (TS 33.102, 6.3.5).
     pub fn resync(&mut self, key: &Key, rand: &[u8; 16], auts: &Auts) -> bool {
         let Some(told) = key.resync(rand, auts) else {
             return false;
         };
-        self.sqn = told.number() / STEP * STEP;
+        self.sqn = self.sqn.max(told.number() / STEP * STEP);
         true
     }
 
@@ -339,5 +339,8 @@ mod tests {
         assert!(state.resync(key, &[2; 16], &auts));
         let fresh = state.vector(key, Domain::Ims, [3; 16]);
         assert!(key.answer(&[3; 16], &fresh.autn, &mut seen).is_ok() && *state.record() != before);
+        let sqn = state.sqn;
+        assert!(state.resync(key, &[2; 16], &auts));
+        assert_eq!(state.sqn, sqn, "an old word sets nothing back");
     }
 }

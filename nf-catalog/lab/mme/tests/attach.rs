@@ -35,7 +35,7 @@ impl Service for Hss {
         if request.header.command == command::AUTHENTICATION_INFORMATION {
             let mut number = self.0.lock().unwrap();
             *number += 1;
-            let vector = key().vector([7; 16], Sqn::new(*number << 5));
+            let vector = key().eps_vector([7; 16], Sqn::new(*number << 5));
             let parts = [
                 Avp::octets(avp::RAND, vector.rand),
                 Avp::octets(avp::XRES, vector.xres),

@@ -75,7 +75,7 @@ fn attaches_begin_at_a_rate() {
 fn a_device_shows_its_key_and_gets_an_address() {
     let (mut cell, now) = cell(1);
     cell.due(now);
-    let vector = key().vector([7; 16], Sqn::new(64));
+    let vector = key().eps_vector([7; 16], Sqn::new(64));
     let challenge = Down::Challenge {
         imsi: imsi(0),
         rand: Bytes(vector.rand),
