@@ -89,6 +89,8 @@ pub struct Report {
     pub radio: Value,
     /// What passed each function while the devices were there, by its counter.
     pub passed: BTreeMap<String, u64>,
+    /// What `gantry top` said of each function while they called.
+    pub top: Value,
     /// Memory of each function's processes (proportional), in bytes.
     pub memory_bytes: BTreeMap<String, u64>,
 }
@@ -99,6 +101,7 @@ pub fn play(gantry: &Gantry, load: Load) -> Result<Report> {
     let before = counted(gantry)?;
     gantry.apply(&manifest(&load)?)?;
     devices::resize_under_calls(gantry, &load.resized, PATIENCE)?;
+    let top = serde_json::from_str(&gantry.text(&["top", "volte", "-o", "json"])?)?;
     let memory_bytes = of_each(|function, _| memory(gantry, function))?;
     let (calls, radio) = reports(gantry, &load)?;
     let passed = counted(gantry)?
@@ -111,6 +114,7 @@ pub fn play(gantry: &Gantry, load: Load) -> Result<Report> {
         calls,
         radio,
         passed,
+        top,
         memory_bytes,
     })
 }
@@ -135,6 +139,15 @@ impl Report {
         let (calls, audio) = (&self.calls, &self.calls["audio"]);
         let devices = self.load.devices;
         ensure!(self.radio["attaches"]["attached"] == devices, "not all attached");
+        for (part, none) in [("attaches", "failed"), ("packets", "dropped")] {
+            let of = &self.radio[part];
+            // A device's kernel asks for routers of IPv6 by itself.
+            let mut reasons = of[none].as_object().into_iter().flatten();
+            ensure!(
+                reasons.all(|(reason, count)| *count == 0 || reason == "not_ipv4"),
+                "{part}: {of}"
+            );
+        }
         ensure!(calls["registrations"]["done"] == devices, "not all registered");
         for what in [
             "registrations",
@@ -151,18 +164,32 @@ impl Report {
         for none in [
             "leaked_keys",
             "not_authentic",
+            "unchallenged",
+            "undelivered",
+            "unnotified",
             "without_identity",
             "wrong_contacts",
             "wrong_targets",
+            "wrong_texts",
             "wrong_vias",
         ] {
             ensure!(calls[none] == 0, "{none}: {}", calls[none]);
         }
-        for none in ["lost", "doubled", "foreign", "unheard", "open", "wrong_port"] {
+        for none in [
+            "lost",
+            "doubled",
+            "foreign",
+            "open",
+            "reordered",
+            "unheard",
+            "without_call",
+            "wrong_port",
+        ] {
             ensure!(audio[none] == 0, "audio {none}: {audio}");
         }
         let sent = audio["sent"].as_u64().unwrap_or(0);
         ensure!(sent > 1000, "no audio");
+        self.judge_top()?;
         let carried = self.radio["packets"]["up"].as_u64().unwrap_or(0);
         ensure!(carried >= sent, "audio went elsewhere than through GTP-U");
         let begun = calls["calls"]["begun"].as_u64().unwrap_or(0);
@@ -180,6 +207,25 @@ impl Report {
                 "{function} is not on the way: {passed} of at least {least}"
             );
         }
+        Ok(())
+    }
+}
+
+impl Report {
+    /// It knew all of them, and the calls.
+    fn judge_top(&self) -> Result<()> {
+        let rows = self.top.as_array().context("no rows")?;
+        ensure!(rows.len() == FUNCTIONS.len(), "{rows:?}");
+        for row in rows {
+            for known in ["cpuMilli", "memoryBytes", "packetsPerSecond"] {
+                ensure!(row[known].as_f64() > Some(0.0), "{known}: {row}");
+            }
+        }
+        let media = rows.iter().find(|row| row["function"] == "media");
+        ensure!(
+            media.is_some_and(|row| row["plane"] == "media" && row["sessions"].as_u64() > Some(0)),
+            "no calls: {media:?}"
+        );
         Ok(())
     }
 }

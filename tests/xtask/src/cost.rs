@@ -65,20 +65,23 @@ const FIGURES: [Figure; 7] = [
     figure("sent again", |r| r.retransmissions, 1.0, 0.0),
 ];
 
+/// Of audio, in milliseconds.
+const LONGEST_GAP_MS: f64 = 100.0;
+
 /// What the devices do.
 #[derive(clap::Args)]
 pub struct Load {
     /// Devices that register
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 4000)]
     devices: u32,
     /// How many of them in a second
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 200)]
     rate: u32,
     /// Calls that are begun in a second, of 10 to 30 seconds
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 11)]
     calls: u32,
     /// Seconds of a round
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 243)]
     seconds: u32,
     /// Rounds, each once on Gantry and once by hand
     #[arg(long, default_value_t = 3)]
@@ -109,6 +112,7 @@ struct Round {
     cpu_seconds: f64,
     cpu_seconds_by_element: BTreeMap<String, f64>,
     calls: u64,
+    calls_at_once: u64,
     packets: u64,
     /// All that the devices say.
     report: Value,
@@ -279,8 +283,17 @@ impl Round {
             found.with_context(|| format!("the report has no {pointer}"))
         };
         let mut failed = 0.0;
-        for what in ["registrations", "refreshes", "calls", "holds"] {
+        for what in ["registrations", "refreshes", "subscriptions", "calls", "holds"] {
             failed += number(&format!("/{what}/begun"))? - number(&format!("/{what}/done"))?;
+        }
+        for none in [
+            "undelivered",
+            "unchallenged",
+            "unnotified",
+            "not_authentic",
+            "wrong_targets",
+        ] {
+            failed += number(&format!("/{none}"))?;
         }
         let spent = before.iter().map(|(element, before)| {
             let after = after.get(element).copied().unwrap_or_default();
@@ -298,6 +311,7 @@ impl Round {
             cpu_seconds: spent.values().sum(),
             cpu_seconds_by_element: spent,
             calls: number("/calls/begun")? as u64,
+            calls_at_once: number("/calls_at_once")? as u64,
             packets: number("/audio/sent")? as u64,
             report,
         })
@@ -308,8 +322,9 @@ impl fmt::Display for Round {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} calls, {} packets; {} failed, {} sent again, {} packets lost, longest gap {} ms; CPU {:.1} s",
+            "{} calls, {} of them at once, {} packets; {} failed, {} sent again, {} packets lost, longest gap {} ms; CPU {:.1} s",
             self.calls,
+            self.calls_at_once,
             self.packets,
             self.failed,
             self.retransmissions,
@@ -320,7 +335,7 @@ impl fmt::Display for Round {
     }
 }
 
-/// Prints the medians; an error if one is beyond what is allowed.
+/// Prints the medians; an error if one is beyond what is allowed, or if anything was lost on Gantry.
 fn judge(managed: &[Round], bare: &[Round]) -> Result<()> {
     println!("{:<26}{:>10}{:>10}{:>8}", "MEDIAN", "GANTRY", "BY HAND", "RATIO");
     let mut beyond = Vec::new();
@@ -340,6 +355,13 @@ fn judge(managed: &[Round], bare: &[Round]) -> Result<()> {
         println!("{name:<26}{ours:>10.2}{floor:>10.2}{times:>8}");
         if ours > floor * ratio && ours > floor + difference {
             beyond.push(name);
+        }
+    }
+    for (number, round) in (1..).zip(managed) {
+        if round.failed > 0.0 || round.packets_lost > 0.0 || round.longest_gap_ms > LONGEST_GAP_MS {
+            bail!(
+                "round {number} on Gantry: nothing may fail or be lost, and no gap exceed {LONGEST_GAP_MS} ms: {round}"
+            );
         }
     }
     match beyond.as_slice() {

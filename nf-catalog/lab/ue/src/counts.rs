@@ -67,10 +67,12 @@ pub struct Counts {
     pub repeated_answers: u64,
     /// Answers of which nobody ever said that they were heard.
     pub unacknowledged: u64,
-    /// Calls that came without the network's word on who calls.
+    /// Calls and messages that came without the network's word on who they are from, or with its word on another.
     pub without_identity: u64,
-    /// Calls that came for another contact.
+    /// Calls and messages that were sent to another, or for another contact.
     pub wrong_targets: u64,
+    /// Messages whose text is not as it was sent.
+    pub wrong_texts: u64,
     /// What was sent and heard in each call.
     pub legs: Vec<LegCount>,
     /// Audio that came when there was no call.
@@ -87,6 +89,10 @@ pub struct Counts {
     pub malformed: u64,
     /// Responses to nothing that was asked.
     pub stray: u64,
+    /// Registrations that were granted though no challenge was answered.
+    pub unchallenged: u64,
+    /// 1 while the network, asked to tell of the registration, has told nothing (RFC 6665, 4.2.1.2: it does at once).
+    pub unnotified: u64,
     /// Challenges of a network that does not know the key.
     pub not_authentic: u64,
     /// Challenges that show CK or IK to the device.

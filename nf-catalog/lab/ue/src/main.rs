@@ -16,6 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use gantry_lab_aka::{Seen, Subscriber};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -149,11 +150,14 @@ async fn run(args: &Args) -> Result<(Vec<Counts>, u64)> {
     for (nth, (subscriber, place)) in (0..).zip(owners) {
         let config = config(args, proxy, nth, place);
         let local = config.local;
-        let uri = match args.by_number {
-            true => format!("tel:+{}", subscriber.msisdn),
-            false => format!("sip:{}@{}", subscriber.imsi, args.domain),
-        };
-        let handset = Handset::new(card(subscriber, &args.domain), config, run).await;
+        let card = card(subscriber, &args.domain);
+        let uri = if args.by_number {
+            &card.number
+        } else {
+            &card.public
+        }
+        .clone();
+        let handset = Handset::new(card, config, run).await;
         let (handset, orders) = handset.with_context(|| {
             format!("device {nth} cannot have {local}: is the address this host's, and free?")
         })?;
@@ -184,10 +188,12 @@ async fn run(args: &Args) -> Result<(Vec<Counts>, u64)> {
         quiet.cancel();
         tokio::time::sleep(rest.min(LAST)).await;
     };
-    // Cancel-safe: neither holds anything.
+    let mut terminate = signal(SignalKind::terminate())?;
+    // Cancel-safe: none of them holds anything.
     tokio::select! {
         () = end => {}
         _ = tokio::signal::ctrl_c() => enough.cancel(),
+        _ = terminate.recv() => enough.cancel(),
     }
     stop.cancel();
     let lives = lives.join_all().await;
@@ -286,6 +292,7 @@ fn card(subscriber: Subscriber, domain: &str) -> Card {
     let private = format!("{}@{domain}", subscriber.imsi);
     Card {
         public: format!("sip:{private}"),
+        number: format!("tel:+{}", subscriber.msisdn),
         private,
         key: subscriber.key,
         seen: Seen::default(),

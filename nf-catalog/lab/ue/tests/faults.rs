@@ -34,7 +34,7 @@ fn follows(fault: Fault) -> &'static [&'static str] {
 }
 
 /// All that is zero in a run without a fault.
-const FAULTS: [&str; 24] = [
+const FAULTS: [&str; 28] = [
     "/audio/lost",
     "/audio/unheard",
     "/audio/doubled",
@@ -47,8 +47,12 @@ const FAULTS: [&str; 24] = [
     "/registrations/failed",
     "/refreshes/failed",
     "/messages/failed",
+    "/undelivered",
+    "/unchallenged",
+    "/unnotified",
     "/without_identity",
     "/wrong_targets",
+    "/wrong_texts",
     "/repeated_answers",
     "/unacknowledged",
     "/retransmissions",

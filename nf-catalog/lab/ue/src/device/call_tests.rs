@@ -3,6 +3,7 @@
 use super::tests::{Network, device_of};
 use super::*;
 use crate::counts::Counts;
+use crate::sip::NameAddr;
 
 const MS: u64 = 5;
 
@@ -110,7 +111,10 @@ impl Lab {
         if initial {
             passed.headers.push("Record-Route", "<sip:10.0.1.1;lr>");
             if !self.faults.anonymous {
-                passed.headers.push("P-Asserted-Identity", "<tel:+1>");
+                let from = NameAddr::parse(request.headers.get("From").unwrap()).unwrap();
+                passed
+                    .headers
+                    .push("P-Asserted-Identity", format!("<{}>", from.uri));
             }
         }
         passed.body.clone_from(&request.body);
@@ -277,4 +281,38 @@ fn a_message_arrives() {
         (lab.counts()[0].messages.done, lab.counts()[1].messages_taken),
         (1, 1)
     );
+}
+
+#[test]
+fn a_message_of_another_for_another_or_with_another_text_is_seen() {
+    let mut lab = Lab::new(Faults::default());
+    let mut taken = |to: &str, change: fn(&mut Message)| {
+        assert!(lab.ends[0].message(to, "hello", lab.now_ms));
+        let sent = Message::parse(&lab.ends[0].take()[0]).unwrap();
+        let mut passed = lab.routed(0, &sent);
+        change(&mut passed);
+        let before = lab.counts()[1].clone();
+        lab.ends[1].datagram(&passed.encode(), lab.now_ms);
+        lab.ends[1].take();
+        let now = lab.counts()[1];
+        [
+            now.messages_taken - before.messages_taken,
+            now.without_identity - before.without_identity,
+            now.wrong_targets - before.wrong_targets,
+            now.wrong_texts - before.wrong_texts,
+        ]
+    };
+    assert_eq!(taken("tel:+49002", |_| ()), [1, 0, 0, 0]);
+    assert_eq!(taken("sip:001010000000002@ims.lab", |_| ()), [1, 0, 0, 0]);
+    assert_eq!(taken("tel:+49003", |_| ()), [1, 0, 1, 0]);
+    assert_eq!(
+        taken("tel:+49002", |m: &mut Message| m.body = b"hallo".to_vec()),
+        [1, 0, 0, 1]
+    );
+    let other = |m: &mut Message| {
+        let text = String::from_utf8(m.encode()).unwrap();
+        let text = text.replace("Identity: <sip:001010000000001@", "Identity: <sip:other@");
+        *m = Message::parse(text.as_bytes()).unwrap();
+    };
+    assert_eq!(taken("tel:+49002", other), [1, 1, 0, 0]);
 }

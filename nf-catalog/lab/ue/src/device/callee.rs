@@ -54,17 +54,21 @@ impl Device {
         ringing.encode()
     }
 
-    /// What a network must have done to a call on its way.
-    fn judge(&mut self, invite: &Message) {
-        let asserted = invite.headers.list("P-Asserted-Identity");
-        if asserted.is_empty() {
+    /// What a network must have done to a call or a message on its way: its word on who it is from, and it comes to whom it was sent to.
+    pub(super) fn judge(&mut self, request: &Message) {
+        let address = |name| request.headers.get(name).and_then(NameAddr::parse).map(|a| a.uri);
+        let asserted = request.headers.list("P-Asserted-Identity");
+        let mut asserted = asserted.iter().filter_map(|value| NameAddr::parse(value));
+        if !asserted.any(|identity| Some(identity.uri) == address("From")) {
             self.counts.without_identity += 1;
         }
-        let Start::Request { uri, .. } = &invite.start else {
+        let Start::Request { uri, .. } = &request.start else {
             return;
         };
         let target = uri.split(';').next().unwrap_or_default();
-        if target != self.contact() {
+        let own = [&self.card.public, &self.card.number];
+        let is_own = address("To").is_some_and(|to| own.iter().any(|own| *own == to));
+        if target != self.contact() || !is_own {
             self.counts.wrong_targets += 1;
         }
     }

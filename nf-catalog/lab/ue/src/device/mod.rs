@@ -33,6 +33,8 @@ pub struct Card {
     pub private: String,
     /// Public identity that is registered.
     pub public: String,
+    /// Telephone number, as a URI: another name for it.
+    pub number: String,
     /// K and OPc.
     pub key: Key,
     /// Numbers that were taken.
@@ -300,7 +302,7 @@ impl Device {
             "BYE" if self.was_ended(request, now_ms) => (200, "OK"),
             "BYE" => (481, "Call/Transaction Does Not Exist"),
             "MESSAGE" => {
-                self.counts.messages_taken += 1;
+                self.takes_message(request);
                 (200, "OK")
             }
             "OPTIONS" => (200, "OK"),
@@ -309,7 +311,7 @@ impl Device {
         let answer = request.respond(code, reason, &self.ids.tag()).encode();
         self.give(request, answer, now_ms);
         if request.method() == "NOTIFY" && code == 200 {
-            self.reg_event(&String::from_utf8_lossy(&request.body), now_ms);
+            self.notified(&String::from_utf8_lossy(&request.body), now_ms);
         }
     }
 

@@ -160,6 +160,7 @@ impl Device {
             }
             (200, Some(response)) => {
                 if let Some(granted_s) = self.granted_s(response) {
+                    self.counts.unchallenged += u64::from(answered == 0);
                     return self.stand(response, granted_s, since_ms, refresh, now_ms);
                 }
             }

@@ -23,6 +23,7 @@ impl Device {
     /// Asks to be told.
     pub(super) fn subscribe(&mut self, now_ms: u64) {
         self.counts.subscriptions.begun += 1;
+        self.counts.unnotified = 1;
         let own = self.card.public.clone();
         let mut request = self.first_request("SUBSCRIBE", &own);
         let value = |name| request.headers.get(name).unwrap_or_default().to_owned();
@@ -46,5 +47,13 @@ impl Device {
         self.counts
             .subscriptions
             .ended(code, now_ms.saturating_sub(since_ms));
+    }
+
+    /// The network tells of the registration, in the words of RFC 3680.
+    pub(super) fn notified(&mut self, body: &str, now_ms: u64) {
+        if body.contains("<registration") {
+            self.counts.unnotified = 0;
+            self.reg_event(body, now_ms);
+        }
     }
 }

@@ -85,6 +85,7 @@ fn with(number: u8, key: [u8; 16]) -> Device {
     let private = format!("00101000000000{number}@ims.lab");
     let card = Card {
         public: format!("sip:{private}"),
+        number: format!("tel:+4900{number}"),
         private,
         key: Key::new(key, key),
         seen: Seen::default(),
@@ -155,9 +156,13 @@ fn a_device_registers_subscribes_and_refreshes_before_its_time_is_over() {
         registrations: counts.registrations.clone(),
         refreshes: counts.refreshes.clone(),
         subscriptions: counts.subscriptions.clone(),
+        unnotified: 1,
         ..Counts::default()
     };
-    assert_eq!(*counts, clean, "and nothing else");
+    assert_eq!(
+        *counts, clean,
+        "nobody has told of the registration, and nothing else"
+    );
     assert_eq!(device.wake_ms(50_000), Some(45_010 + 45_000));
     device.be_quiet();
     assert_eq!(device.wake_ms(50_000), None, "no refresh");

@@ -47,9 +47,13 @@ impl Proxy {
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         let method = head.split(' ').next().unwrap();
         match method {
+            "SIP/2.0" if value(head, "CSeq").ends_with("NOTIFY") => vec![],
             "SIP/2.0" => vec![self.back(head, body)],
             "REGISTER" => vec![(from, self.register(head).into_bytes())],
-            "SUBSCRIBE" => vec![(from, answer(head, "200 OK", "").into_bytes())],
+            "SUBSCRIBE" => vec![
+                (from, answer(head, "200 OK", "").into_bytes()),
+                (from, self.notify(head).into_bytes()),
+            ],
             _ => self.on(head, body).into_iter().collect(),
         }
     }
@@ -71,6 +75,21 @@ impl Proxy {
         answer(head, "200 OK", &stands)
     }
 
+    /// What follows a subscription at once.
+    fn notify(&self, subscribe: &str) -> String {
+        let contact = between(value(subscribe, "Contact"), "<", ">");
+        let call_id = value(subscribe, "Call-ID");
+        let body = "<reginfo><registration state=\"active\"/></reginfo>";
+        format!(
+            "NOTIFY {contact} SIP/2.0\r\nVia: SIP/2.0/UDP {};branch=z9hG4bK{call_id}\r\nFrom: {};tag=n\r\nTo: {}\r\n\
+             Call-ID: {call_id}\r\nCSeq: 1 NOTIFY\r\nContent-Length: {}\r\n\r\n{body}",
+            self.relay.ip(),
+            value(subscribe, "To"),
+            value(subscribe, "From"),
+            body.len()
+        )
+    }
+
     /// A request to the other device: by its contact, or as its dialog has it.
     fn on(&mut self, head: &str, body: &str) -> Option<Sent> {
         let (first, rest) = head.split_once("\r\n")?;
@@ -81,8 +100,9 @@ impl Proxy {
             true => (
                 self.contacts.get(between(uri, "sip:", "@"))?.clone(),
                 format!(
-                    "Record-Route: <sip:{};lr>\r\nP-Asserted-Identity: <sip:a@ims.lab>\r\n",
-                    self.relay.ip()
+                    "Record-Route: <sip:{};lr>\r\nP-Asserted-Identity: <{}>\r\n",
+                    self.relay.ip(),
+                    between(value(head, "From"), "<", ">")
                 ),
             ),
             false => (uri.to_owned(), String::new()),
