@@ -20,6 +20,7 @@ const WIDTH: usize = 100;
 
 /// Functions and what is between them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Graph {
     /// By plane, within one as the service lists them.
     pub functions: Vec<Node>,

@@ -59,6 +59,15 @@ fn a_package_says_how_long_its_flows_may_be_silent() {
 }
 
 #[test]
+fn a_package_that_is_older_than_a_field_is_read_and_stays_as_it_is() {
+    let spec = parse_package("proxy.yaml", GOOD, [("proxy.cfg", "x")].into_iter()).unwrap();
+    let value = serde_json::to_value(&spec).unwrap();
+    assert_eq!(spec.program, "");
+    assert_eq!(value.get("program"), None);
+    assert_eq!(value["interfaces"][0].get("referencePoint"), None);
+}
+
+#[test]
 fn broken_descriptors_name_file_line_and_column() {
     let broken = |from: &str, to: &str| {
         let text = GOOD.replace(from, to);

@@ -82,7 +82,7 @@ pub enum SessionKind {
         /// Port on the loopback or the pod's address.
         port: u16,
     },
-    /// What the node's pods take, as the JSON of a [`crate::NodeUsage`].
+    /// What the node's pods take, as the JSON of a [`crate::NodeMetrics`].
     Usage,
 }
 

@@ -184,7 +184,8 @@ fn verify_recipes(catalog: &Folder, programs: &Path) -> Result<usize> {
 fn list(catalog: &Catalog, output: Output) -> Result<()> {
     let value = serde_json::json!({
         "packages": catalog.packages.values().map(|p| serde_json::json!({
-            "name": p.package, "version": p.version, "role": p.role, "family": p.family, "description": p.description,
+            "name": p.package, "version": p.version, "role": p.role, "program": p.program, "family": p.family,
+            "description": p.description,
         })).collect::<Vec<_>>(),
         "services": catalog.services.iter().map(|(name, s)| serde_json::json!({
             "name": name, "description": s.description, "functions": s.functions,
@@ -197,21 +198,22 @@ fn list(catalog: &Catalog, output: Output) -> Result<()> {
                 "package".to_owned(),
                 p.version.clone(),
                 p.role.clone(),
+                p.program.clone(),
                 p.description.clone(),
             ]
         });
         let services = catalog.services.iter().map(|(name, s)| {
-            let functions: Vec<&str> = s.functions.iter().map(|f| f.name.as_str()).collect();
             [
                 name.clone(),
                 "service".to_owned(),
                 String::new(),
-                functions.join(" + "),
+                format!("{} functions", s.functions.len()),
+                String::new(),
                 s.description.clone(),
             ]
         });
         output::table(
-            ["NAME", "TYPE", "VERSION", "ROLE", "DESCRIPTION"],
+            ["NAME", "TYPE", "VERSION", "ROLE", "PROGRAM", "DESCRIPTION"],
             packages.chain(services),
         )
     })

@@ -95,7 +95,7 @@ fn assemble(objects: Vec<NetworkFunction>, packages: &[NfPackage], pods: Vec<Pod
 }
 
 /// The first two cells of each row: what is as in the row before stays empty, so that groups are seen.
-pub fn grouped<'a>(functions: &'a [Function]) -> impl Iterator<Item = ([String; 2], &'a Function)> {
+pub fn grouped(functions: &[Function]) -> impl Iterator<Item = ([String; 2], &Function)> {
     let before = std::iter::once(None).chain(functions.iter().map(Some));
     functions.iter().zip(before).map(|(function, before)| {
         let same_service = before.is_some_and(|b| b.service == function.service);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use futures::StreamExt;
 use futures::stream;
-use gantry_nodeagent_api::{NodeUsage, PodUsage};
+use gantry_nodeagent_api::{NodeMetrics, PodMetrics};
 use k8s_openapi::api::core::v1::Pod;
 use serde::Serialize;
 
@@ -60,7 +60,7 @@ pub async fn top(client: &Client, args: &TopArgs, output: Output) -> Result<()> 
 #[derive(Default)]
 struct Look {
     /// By uid: when by its node's clock, and what.
-    usage: BTreeMap<String, (u64, PodUsage)>,
+    usage: BTreeMap<String, (u64, PodMetrics)>,
     /// By uid.
     pages: BTreeMap<String, (Instant, page::Page)>,
     /// Who did not tell, and why.
@@ -79,7 +79,7 @@ impl Look {
         let mut look = Self::default();
         for (node, usage) in usages {
             match usage {
-                Ok(NodeUsage { at_nanos, pods }) => {
+                Ok(NodeMetrics { at_nanos, pods }) => {
                     let told = pods.into_iter().map(|(uid, usage)| (uid, (at_nanos, usage)));
                     look.usage.extend(told);
                 }
@@ -99,7 +99,7 @@ impl Look {
     }
 }
 
-async fn usages<'a>(client: &Client, nodes: Vec<&'a str>) -> Vec<(&'a str, Result<NodeUsage>)> {
+async fn usages<'a>(client: &Client, nodes: Vec<&'a str>) -> Vec<(&'a str, Result<NodeMetrics>)> {
     let ask = |node| async move { (node, client.get(&format!("/api/v1/nodes/{node}/usage")).await) };
     stream::iter(nodes)
         .map(ask)
@@ -202,7 +202,7 @@ fn per_second(before: u64, now: u64, time: Duration) -> Option<f64> {
 }
 
 /// In both directions, over all interfaces.
-fn packets(usage: &PodUsage) -> u64 {
+fn packets(usage: &PodMetrics) -> u64 {
     let both = usage
         .interfaces
         .values()
@@ -283,13 +283,13 @@ mod tests {
 
     use super::*;
 
-    fn usage(cpu_nanos: u64, packets: u64) -> PodUsage {
+    fn usage(cpu_nanos: u64, packets: u64) -> PodMetrics {
         let traffic = Traffic {
             received_packets: packets,
             sent_packets: packets,
             ..Traffic::default()
         };
-        PodUsage {
+        PodMetrics {
             cpu_nanos,
             memory_bytes: 64 << 20,
             interfaces: BTreeMap::from([("eth0".to_owned(), traffic)]),

@@ -206,6 +206,7 @@ pub(super) const NF_PACKAGE: &[Column] = &[
     shown("Role", Cell::At("/spec/role")),
     shown("Family", Cell::At("/spec/family")),
     AGE,
+    wide("Program", Cell::Of(|p| or_none(p, "/spec/program"))),
     wide("Description", Cell::At("/spec/description")),
 ];
 /// NetworkFunction.

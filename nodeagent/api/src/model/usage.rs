@@ -9,17 +9,17 @@ use crate::PodUid;
 /// All pods of a node at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct NodeUsage {
+pub struct NodeMetrics {
     /// When, by a clock of the node that only goes forward, in nanoseconds.
     pub at_nanos: u64,
     /// Each that runs.
-    pub pods: BTreeMap<PodUid, PodUsage>,
+    pub pods: BTreeMap<PodUid, PodMetrics>,
 }
 
 /// One pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct PodUsage {
+pub struct PodMetrics {
     /// CPU time that it has had, in nanoseconds.
     pub cpu_nanos: u64,
     /// Memory without what the kernel gives back before it kills anybody: the working set, in bytes.

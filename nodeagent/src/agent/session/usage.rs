@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gantry_nodeagent_api::{NodeUsage, PodUsage, SessionFrame, Traffic};
+use gantry_nodeagent_api::{NodeMetrics, PodMetrics, SessionFrame, Traffic};
 use nix::time::{ClockId, clock_gettime};
 
 use super::{CHUNK_BYTES, Pipe};
@@ -33,7 +33,7 @@ pub(super) async fn run(pods: &Arc<Pods>, pipe: &mut Pipe) -> SessionFrame {
 fn read(pods: &Pods) -> Result<Vec<u8>, String> {
     let uids = pods.cgroups.pods().map_err(|e| e.to_string())?;
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_err(|e| e.to_string())?;
-    let usage = NodeUsage {
+    let usage = NodeMetrics {
         at_nanos: u64::try_from(std::time::Duration::from(now).as_nanos()).unwrap_or(u64::MAX),
         // One that ends meanwhile takes nothing.
         pods: uids
@@ -45,13 +45,13 @@ fn read(pods: &Pods) -> Result<Vec<u8>, String> {
     serde_json::to_vec(&usage).map_err(|e| e.to_string())
 }
 
-fn of_pod(pods: &Pods, uid: &str) -> Option<PodUsage> {
+fn of_pod(pods: &Pods, uid: &str) -> Option<PodMetrics> {
     let (cpu_nanos, memory_bytes) = pods.cgroups.usage(uid).ok()?;
     let pid = *pods.cgroups.pids_of_pod(uid).ok()?.first()?;
     // A pod on the node's own network has no interfaces of its own.
     let own = pods.netns.exists(uid);
     let table = own.then(|| std::fs::read_to_string(format!("/proc/{pid}/net/dev")).ok());
-    Some(PodUsage {
+    Some(PodMetrics {
         cpu_nanos,
         memory_bytes,
         interfaces: interfaces(&table.flatten().unwrap_or_default()),
