@@ -1,6 +1,6 @@
 //! Descriptors as people write them: good ones are read, broken ones are refused with file, line and column.
 
-use gantry_catalog::{Catalog, Cpu, MilliCpu, parse_package};
+use gantry_catalog::{Catalog, Cpu, MilliCpu, NetworkFunctionSpec, parse_package};
 
 const GOOD: &str = "\
 apiVersion: gantry.dev/v1
@@ -288,4 +288,54 @@ fn what_nobody_would_read_is_an_error() {
         text[1].starts_with("services/core.yml:1:1: is no service"),
         "{text:?}"
     );
+}
+
+#[test]
+fn what_a_function_changes_has_the_shape_that_its_package_gives() {
+    let files = [
+        ("packages/proxy/package.yaml", GOOD),
+        ("packages/proxy/proxy.cfg", "x"),
+    ];
+    let catalog = Catalog::from_files(files, |job| job.run(|_| ())).unwrap();
+    let package = catalog.package("proxy", None).unwrap();
+    let problems = |spec: &str| {
+        let spec = format!("{{package: proxy, version: 1.2.3, {spec}}}");
+        let function: NetworkFunctionSpec = serde_saphyr::from_str(&spec).unwrap();
+        let problems = function.problems(package);
+        let told = problems.iter().map(|p| format!("{}: {}", p.path, p.message));
+        told.collect::<Vec<_>>().join("; ")
+    };
+    assert_eq!(problems("values: {rate: 7}"), "");
+    assert_eq!(problems("values: {rate: \"7\"}"), "");
+    for (change, told) in [
+        (
+            "values: {rate: null}",
+            "spec.values.rate: proxy takes one value for `rate`",
+        ),
+        ("values: {rate: [1]}", "and this is a list"),
+        (
+            "resources: {main: {memory: \"0\"}}",
+            "spec.resources.main.memory: 0 bytes are too few",
+        ),
+    ] {
+        let found = problems(change);
+        assert!(found.contains(told), "{change}: {found}");
+    }
+}
+
+#[test]
+fn a_package_sets_kernel_parameters_of_its_pods_alone() {
+    for (name, is_own) in [
+        ("net.ipv4.ip_forward", true),
+        ("kernel.shm_rmid_forced", true),
+        ("kernel.panic", false),
+        ("net/../kernel/panic", false),
+        ("net.", false),
+    ] {
+        let text = GOOD.replace("spec:\n", &format!("spec:\n  sysctls: {{{name}: \"1\"}}\n"));
+        let refused = errors_of(&text)
+            .iter()
+            .any(|e| e.contains("is not of a pod's own"));
+        assert_eq!(refused, !is_own, "{name}");
+    }
 }

@@ -1,10 +1,16 @@
 //! Rules of a container.
 
 use super::{MAX_ID, Problems, absolute_hint, dns_label_hint, is_clean_absolute, is_dns_label};
-use crate::{Cpu, NfContainer, NfProbe};
+use crate::{Cpu, NfContainer, NfProbe, Quantity};
 
 /// The least memory of a container in bytes; below it a process hardly starts.
 const MIN_MEMORY_BYTES: u64 = 4 << 20;
+
+pub(super) fn memory_problems(memory: Quantity, path: &str, found: &mut Problems) {
+    found.require(memory.0 >= MIN_MEMORY_BYTES, path, || {
+        format!("{} bytes are too few: at least 4Mi", memory.0)
+    });
+}
 
 pub(super) fn container_problems(container: &NfContainer, path: &str, found: &mut Problems) {
     found.require(is_dns_label(&container.name), &format!("{path}.name"), || {
@@ -13,11 +19,7 @@ pub(super) fn container_problems(container: &NfContainer, path: &str, found: &mu
     found.require(!container.image.is_empty(), &format!("{path}.image"), || {
         "an image is needed".to_owned()
     });
-    found.require(
-        container.memory.0 >= MIN_MEMORY_BYTES,
-        &format!("{path}.memory"),
-        || format!("{} bytes are too few: at least 4Mi", container.memory.0),
-    );
+    memory_problems(container.memory, &format!("{path}.memory"), found);
     cpu_problems(&container.cpu, &format!("{path}.cpu"), found);
     let security = &container.security;
     for (id, name) in [(security.user, "user"), (security.group, "group")] {

@@ -1,6 +1,8 @@
 //! Rules of a function.
 
-use super::container::cpu_problems;
+use serde_json::Value;
+
+use super::container::{cpu_problems, memory_problems};
 use super::package::{MOST_VALUE_BYTES, size};
 use super::{Problems, list};
 use crate::{NetworkFunctionSpec, NfPackageSpec, Problem, ServiceFunction};
@@ -15,6 +17,16 @@ pub fn function_name_problem(name: &str) -> Option<String> {
         name.len()
     );
     (name.len() > LONGEST_FUNCTION_NAME).then_some(message)
+}
+
+/// Numbers, texts, and true or false are rendered alike.
+fn shape(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a map",
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => "one value",
+    }
 }
 
 impl NetworkFunctionSpec {
@@ -34,18 +46,23 @@ impl NetworkFunctionSpec {
         found.require(size(&self.values) <= MOST_VALUE_BYTES, "spec.values", || {
             format!("the values are larger than {MOST_VALUE_BYTES} bytes")
         });
-        for name in self.values.keys() {
-            found.require(
-                package.values.contains_key(name),
-                &format!("spec.values.{name}"),
-                || {
-                    format!(
-                        "{} has no value `{name}`; it has {}",
-                        package.package,
-                        list(package.values.keys())
-                    )
-                },
-            );
+        for (name, value) in &self.values {
+            let path = format!("spec.values.{name}");
+            let Some(usual) = package.values.get(name) else {
+                let has = list(package.values.keys());
+                found.require(false, &path, || {
+                    format!("{} has no value `{name}`; it has {has}", package.package)
+                });
+                continue;
+            };
+            found.require(usual.is_null() || shape(value) == shape(usual), &path, || {
+                format!(
+                    "{} takes {} for `{name}` (the package has {usual}), and this is {}; an empty text is \"\"",
+                    package.package,
+                    shape(usual),
+                    shape(value)
+                )
+            });
         }
         self.pool_problems(package, &mut found);
         for need in package.needs.iter().filter(|need| !need.optional) {
@@ -74,6 +91,9 @@ impl NetworkFunctionSpec {
             });
             if let Some(cpu) = &resources.cpu {
                 cpu_problems(cpu, &format!("{path}.cpu"), &mut found);
+            }
+            if let Some(memory) = resources.memory {
+                memory_problems(memory, &format!("{path}.memory"), &mut found);
             }
         }
         found.0

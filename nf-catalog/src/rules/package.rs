@@ -52,6 +52,11 @@ impl NfPackageSpec {
                 container_problems(container, &format!("spec.{list}[{i}]"), &mut found);
             }
         }
+        for name in self.sysctls.keys() {
+            found.require(is_own_sysctl(name), &format!("spec.sysctls.{name}"), || {
+                format!("`{name}` is not of a pod's own: those are net.*, kernel.msg*, kernel.sem, kernel.shm* and fs.mqueue.*")
+            });
+        }
         self.security_problems(&mut found);
         self.interface_problems(&mut found);
         self.need_problems(&mut found);
@@ -232,6 +237,17 @@ impl NfPackageSpec {
             || format!("{idle_s} s: the longest silence within a session must be 1 to {MAX_FLOW_IDLE_S} s"),
         );
     }
+}
+
+/// Whether a kernel parameter is one of a namespace that each pod has (`sysctl(2)`, `namespaces(7)`).
+fn is_own_sysctl(name: &str) -> bool {
+    let part = |part: &str| {
+        let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
+        !part.is_empty() && part.bytes().all(letter)
+    };
+    let spaces = ["net.", "kernel.msg", "kernel.shm", "fs.mqueue."];
+    let is_own = name == "kernel.sem" || spaces.iter().any(|space| name.starts_with(space));
+    is_own && name.split('.').all(part)
 }
 
 /// Bytes of the values as JSON.
