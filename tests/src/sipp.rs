@@ -1,5 +1,5 @@
 //! The load generator's own records, read from its files: `stat.csv` and `counts.csv` (a row a second), `rtt.csv` (a row a
-//! response). `nf-catalog/packages/README.md` says what they mean.
+//! response). `nf-catalog/packages/sip-load/README.md` says what they mean.
 
 use std::collections::BTreeMap;
 
