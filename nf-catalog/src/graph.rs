@@ -8,13 +8,6 @@ use serde::Serialize;
 
 use crate::{Catalog, NetworkServiceSpec, NfPackageSpec, Plane};
 
-/// Planes in the order in which they are shown.
-const PLANES: [(Plane, &str); 3] = [
-    (Plane::Signalling, "signalling"),
-    (Plane::Media, "media"),
-    (Plane::Data, "data"),
-];
-
 /// Columns of a terminal that the text stays within.
 const WIDTH: usize = 100;
 
@@ -72,8 +65,7 @@ impl Graph {
             .iter()
             .filter_map(|f| Some((f, package(&f.name)?)));
         let mut functions: Vec<Node> = known.clone().map(|(f, package)| node(&f.name, package)).collect();
-        let place = |node: &Node| PLANES.iter().position(|(plane, _)| *plane == node.plane);
-        functions.sort_by_key(place);
+        functions.sort_by_key(|node| node.plane);
         let links = known.flat_map(|(function, own)| {
             let wired = own
                 .needs
@@ -108,13 +100,13 @@ impl Graph {
         let width = |of: fn(&Node) -> usize| self.functions.iter().map(of).max().unwrap_or(0);
         let (names, roles) = (width(|n| n.name.len()), width(|n| n.role.len()));
         let mut text = String::new();
-        for (plane, title) in PLANES {
+        for plane in Plane::ALL {
             let nodes: Vec<&Node> = self.functions.iter().filter(|n| n.plane == plane).collect();
             if nodes.is_empty() {
                 continue;
             }
             // Writing to a String does not fail.
-            let _ = writeln!(text, "{title}");
+            let _ = writeln!(text, "{}", plane.name());
             for node in nodes {
                 let links = self.links.iter().filter(|link| link.from == node.name);
                 let to = links.map(|link| format!("{} -> {}", link.label, link.to));

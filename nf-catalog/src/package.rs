@@ -128,8 +128,8 @@ pub enum Family {
     Support,
 }
 
-/// What a function carries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What a function carries; in the order in which planes are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Plane {
     /// Control messages.
@@ -139,6 +139,20 @@ pub enum Plane {
     Media,
     /// User packets.
     Data,
+}
+
+impl Plane {
+    /// All of them, in order.
+    pub const ALL: [Self; 3] = [Self::Signalling, Self::Media, Self::Data];
+
+    /// As descriptors and tables have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Signalling => "signalling",
+            Self::Media => "media",
+            Self::Data => "data",
+        }
+    }
 }
 
 /// A configuration file from a template (minijinja; `values`, `peers`, `self`).

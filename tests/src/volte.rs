@@ -209,9 +209,7 @@ impl Report {
         }
         Ok(())
     }
-}
 
-impl Report {
     /// It knew all of them, and the calls.
     fn judge_top(&self) -> Result<()> {
         let rows = self.top.as_array().context("no rows")?;

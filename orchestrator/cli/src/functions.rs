@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 use gantry_api::{NetworkFunction, NfPackage, labels};
-use gantry_catalog::{Metrics, Plane};
+use gantry_catalog::Metrics;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::client::Client;
@@ -22,12 +22,7 @@ pub struct Function {
 
 impl Function {
     pub fn plane(&self) -> &'static str {
-        match self.package.as_ref().map(|p| p.spec.plane) {
-            Some(Plane::Signalling) => "signalling",
-            Some(Plane::Media) => "media",
-            Some(Plane::Data) => "data",
-            None => "-",
-        }
+        self.package.as_ref().map_or("-", |p| p.spec.plane.name())
     }
 
     pub fn role(&self) -> &str {
@@ -89,7 +84,7 @@ fn assemble(objects: Vec<NetworkFunction>, packages: &[NfPackage], pods: Vec<Pod
             }
         })
         .collect();
-    let plane = |f: &Function| f.package.as_ref().map(|p| p.spec.plane as u8);
+    let plane = |f: &Function| f.package.as_ref().map(|p| p.spec.plane);
     functions.sort_by(|a, b| (&a.service, plane(a), &a.name).cmp(&(&b.service, plane(b), &b.name)));
     functions
 }

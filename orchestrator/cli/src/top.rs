@@ -25,8 +25,7 @@ const UNKNOWN: &str = "-";
 /// `gantry top`.
 pub async fn top(client: &Client, args: &TopArgs, output: Output) -> Result<()> {
     let functions = functions::load(client, &args.names).await?;
-    let mut progress = Progress::new("measuring");
-    progress.set(&format!("measuring for {} s", args.interval));
+    let progress = Progress::new(&format!("measuring for {} s", args.interval));
     let before = Look::take(client, &functions).await;
     tokio::time::sleep(Duration::from_secs(args.interval.into())).await;
     let now = Look::take(client, &functions).await;
@@ -34,13 +33,12 @@ pub async fn top(client: &Client, args: &TopArgs, output: Output) -> Result<()> 
     for problem in &now.problems {
         gantry_log::say(problem);
     }
-    let loads: Vec<Load> = functions
-        .iter()
-        .map(|f| Load::sum(f.pods.iter().map(|pod| Load::of(pod, &before, &now))))
-        .collect();
+    let load = |pod: &Pod| Load::of(pod, &before, &now);
     if output == Output::Wide {
-        return output::write_out(&wide(&functions, |pod| Load::of(pod, &before, &now)));
+        return output::write_out(&wide(&functions, load));
     }
+    let of_function = |f: &Function| Load::sum(f.pods.iter().map(load));
+    let loads: Vec<Load> = functions.iter().map(of_function).collect();
     let value: Vec<Row<'_>> = functions
         .iter()
         .zip(&loads)
@@ -50,7 +48,7 @@ pub async fn top(client: &Client, args: &TopArgs, output: Output) -> Result<()> 
             function: &function.name,
             ready: function.object.status.ready_replicas,
             replicas: function.object.spec.replicas,
-            load: load.clone(),
+            load,
         })
         .collect();
     output::print(output, &value, || text(&functions, &loads))
@@ -218,7 +216,7 @@ struct Row<'a> {
     ready: u32,
     replicas: u32,
     #[serde(flatten)]
-    load: Load,
+    load: &'a Load,
 }
 
 fn text(functions: &[Function], loads: &[Load]) -> String {

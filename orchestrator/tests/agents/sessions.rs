@@ -10,6 +10,13 @@ use crate::common::agent::Agent;
 use crate::common::{Server, has_kubectl};
 use crate::{server_with_node, soon};
 
+/// The agent of node n1, and what it runs on.
+fn attached(server: &Server) -> (tokio::runtime::Runtime, Agent) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let agent = runtime.block_on(soon(Agent::attach(server, "node-n1", "n1")));
+    (runtime, agent.unwrap())
+}
+
 pub fn pod_on_node(server: &Server) {
     let pods = named("Pod").unwrap();
     let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}});
@@ -34,10 +41,7 @@ fn kubectl_reads_logs() {
             .fails(&["logs", "p"], "")
             .contains("the agent of node n1 is not connected")
     );
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mut agent = runtime
-        .block_on(soon(Agent::attach(&server, "node-n1", "n1")))
-        .unwrap();
+    let (runtime, mut agent) = attached(&server);
     let answers = runtime.spawn(async move {
         let session = soon(agent.next_session()).await;
         let (up, _down) = agent.open(&session.id).await;
@@ -76,10 +80,7 @@ fn a_node_tells_what_its_pods_take_when_it_is_asked() {
     server.block_on(created).unwrap();
     let away = server.fails(&["get", "--raw", path], "");
     assert!(away.contains("the agent of node n1 is not connected"), "{away}");
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mut agent = runtime
-        .block_on(soon(Agent::attach(&server, "node-n1", "n1")))
-        .unwrap();
+    let (runtime, mut agent) = attached(&server);
     let answers = runtime.spawn(async move {
         let told: [&[SessionFrame]; 2] = [
             &[
@@ -115,10 +116,7 @@ fn kubectl_runs_commands() {
     }
     let server = server_with_node("n1");
     pod_on_node(&server);
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mut agent = runtime
-        .block_on(soon(Agent::attach(&server, "node-n1", "n1")))
-        .unwrap();
+    let (runtime, mut agent) = attached(&server);
     let answers = runtime.spawn(async move {
         let session = soon(agent.next_session()).await;
         let (up, mut down) = agent.open(&session.id).await;
@@ -163,10 +161,7 @@ fn kubectl_attaches_to_what_a_container_says() {
         let refused = server.fails(&[&patch[..], &[&phase(ended)]].concat(), "");
         assert!(refused.contains("only the pod's node"), "{refused}");
     }
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mut agent = runtime
-        .block_on(soon(Agent::attach(&server, "node-n1", "n1")))
-        .unwrap();
+    let (runtime, mut agent) = attached(&server);
     let answers = runtime.spawn(async move {
         let session = soon(agent.next_session()).await;
         let (up, _down) = agent.open(&session.id).await;
